@@ -1,0 +1,45 @@
+//! The refusals that clients can branch on, beyond the general ones of `common::error`.
+
+use common::Code;
+use tonic::Code as Grpc;
+
+pub const CONCURRENT_MODIFICATION: Code =
+    Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
+pub const DELIVERY_NOT_FOUND: Code =
+    Code::new("DELIVERY_NOT_FOUND", 404, Grpc::NotFound, "전송 내역을 찾을 수 없습니다.");
+pub const DELIVERY_NOT_RETRYABLE: Code =
+    Code::new("DELIVERY_NOT_RETRYABLE", 409, Grpc::FailedPrecondition, "다시 시도할 수 없는 전송입니다.");
+pub const EMAIL_ALREADY_EXISTS: Code =
+    Code::new("EMAIL_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 가입된 이메일입니다.");
+pub const HOLD_ALREADY_CONFIRMED: Code =
+    Code::new("HOLD_ALREADY_CONFIRMED", 409, Grpc::FailedPrecondition, "이미 확정된 재고입니다.");
+pub const HOLD_ALREADY_RELEASED: Code =
+    Code::new("HOLD_ALREADY_RELEASED", 409, Grpc::FailedPrecondition, "이미 해제된 재고입니다.");
+pub const HOLD_EXPIRED: Code =
+    Code::new("HOLD_EXPIRED", 410, Grpc::FailedPrecondition, "재고 예약 시간이 지났습니다.");
+pub const HOLD_NOT_CONFIRMED: Code =
+    Code::new("HOLD_NOT_CONFIRMED", 409, Grpc::FailedPrecondition, "확정되지 않은 재고입니다.");
+pub const HOLD_NOT_FOUND: Code = Code::new("HOLD_NOT_FOUND", 404, Grpc::NotFound, "재고 예약을 찾을 수 없습니다.");
+pub const INVALID_CREDENTIALS: Code =
+    Code::new("INVALID_CREDENTIALS", 401, Grpc::Unauthenticated, "이메일 또는 비밀번호가 올바르지 않습니다.");
+pub const NOTIFICATION_NOT_FOUND: Code =
+    Code::new("NOTIFICATION_NOT_FOUND", 404, Grpc::NotFound, "알림을 찾을 수 없습니다.");
+pub const ORDER_NOT_CANCELLABLE: Code =
+    Code::new("ORDER_NOT_CANCELLABLE", 409, Grpc::FailedPrecondition, "취소할 수 없는 주문입니다.");
+pub const ORDER_NOT_FOUND: Code = Code::new("ORDER_NOT_FOUND", 404, Grpc::NotFound, "주문을 찾을 수 없습니다.");
+pub const OUT_OF_STOCK: Code =
+    Code::new("OUT_OF_STOCK", 409, Grpc::ResourceExhausted, "요청 수량만큼 재고가 없습니다.");
+pub const PRODUCT_NOT_FOUND: Code = Code::new("PRODUCT_NOT_FOUND", 404, Grpc::NotFound, "상품을 찾을 수 없습니다.");
+pub const PURCHASE_LIMIT_EXCEEDED: Code =
+    Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");
+pub const REFRESH_TOKEN_INVALID: Code =
+    Code::new("REFRESH_TOKEN_INVALID", 401, Grpc::Unauthenticated, "리프레시 토큰이 올바르지 않습니다.");
+pub const REFRESH_TOKEN_REUSED: Code =
+    Code::new("REFRESH_TOKEN_REUSED", 401, Grpc::Unauthenticated, "이미 사용된 리프레시 토큰입니다. 다시 로그인하세요.");
+pub const SKU_ALREADY_EXISTS: Code =
+    Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
+pub const STOCK_BELOW_HELD: Code =
+    Code::new("STOCK_BELOW_HELD", 409, Grpc::FailedPrecondition, "예약된 수량보다 적게 줄일 수 없습니다.");
+pub const TOO_MANY_ATTEMPTS: Code =
+    Code::new("TOO_MANY_ATTEMPTS", 429, Grpc::ResourceExhausted, "시도가 너무 많습니다. 잠시 후 다시 시도하세요.");
+pub const USER_NOT_FOUND: Code = Code::new("USER_NOT_FOUND", 404, Grpc::NotFound, "사용자를 찾을 수 없습니다.");

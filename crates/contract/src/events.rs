@@ -1,0 +1,81 @@
+//! The events: for each its topic, key and version. The topic's name is the event's name.
+
+use common::outbox::Event;
+
+pub use generated::{
+    OrderCancelled, OrderCreated, OrderExpired, OrderLine, StockDepleted, StockReplenished,
+};
+
+mod generated {
+    tonic::include_proto!("stampede.events.v1");
+    include!(concat!(env!("OUT_DIR"), "/stampede.events.v1.serde.rs"));
+}
+
+impl Event for OrderCreated {
+    const TOPIC: &'static str = "ORDER_CREATED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for OrderCancelled {
+    const TOPIC: &'static str = "ORDER_CANCELLED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for OrderExpired {
+    const TOPIC: &'static str = "ORDER_EXPIRED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for StockDepleted {
+    const TOPIC: &'static str = "STOCK_DEPLETED";
+    const AGGREGATE: &'static str = "stock";
+
+    fn key(&self) -> &str {
+        &self.product_id
+    }
+
+    fn version(&self) -> i64 {
+        self.stock_version
+    }
+}
+
+impl Event for StockReplenished {
+    const TOPIC: &'static str = "STOCK_REPLENISHED";
+    const AGGREGATE: &'static str = "stock";
+
+    fn key(&self) -> &str {
+        &self.product_id
+    }
+
+    fn version(&self) -> i64 {
+        self.stock_version
+    }
+}
+
+/// Every topic there is: created at start-up where the broker does not create them by itself.
+pub const TOPICS: [&str; 5] =
+    [OrderCreated::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC];

@@ -1,0 +1,38 @@
+//! The one registry of id kinds, in alphabetical order. It only grows.
+
+use common::Id;
+use common::id::Kind;
+
+/// A person or operator who can log in; called user in the database and in events.
+pub struct Account;
+pub struct Delivery;
+pub struct Hold;
+pub struct Notification;
+pub struct Order;
+pub struct Product;
+
+impl Kind for Account {
+    const NAME: &'static str = "account";
+}
+impl Kind for Delivery {
+    const NAME: &'static str = "delivery";
+}
+impl Kind for Hold {
+    const NAME: &'static str = "hold";
+}
+impl Kind for Notification {
+    const NAME: &'static str = "notification";
+}
+impl Kind for Order {
+    const NAME: &'static str = "order";
+}
+impl Kind for Product {
+    const NAME: &'static str = "product";
+}
+
+pub type AccountId = Id<Account>;
+pub type DeliveryId = Id<Delivery>;
+pub type HoldId = Id<Hold>;
+pub type NotificationId = Id<Notification>;
+pub type OrderId = Id<Order>;
+pub type ProductId = Id<Product>;
