@@ -1,0 +1,283 @@
+//! `Db` and `Tx`: the pool of one service's schema, and a transaction as a type.
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use diesel::QueryResult;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel_async::pooled_connection::bb8::Pool;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection,
+    TransactionManager,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
+use futures_util::FutureExt;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+
+/// Section `[postgres]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DbSettings {
+    pub url: secrecy::SecretString,
+    pub connections_max: u32,
+    pub acquire_timeout_ms: u64,
+    pub statement_timeout_ms: u64,
+    pub lock_timeout_ms: u64,
+    pub idle_in_transaction_timeout_ms: u64,
+}
+
+/// How often a body is run when PostgreSQL reports a serialization conflict or a deadlock.
+const ATTEMPTS_MAX: u32 = 4;
+
+type PgPool = Pool<AsyncPgConnection>;
+type PgPooled = diesel_async::pooled_connection::bb8::PooledConnection<'static, AsyncPgConnection>;
+
+/// The pool of one service, bound to that service's schema. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+    schema: Arc<str>,
+    url: Arc<secrecy::SecretString>,
+    main: Handle,
+    wake: Arc<Notify>,
+}
+
+impl Db {
+    /// Opens a pool on `schema`; connects on first use. Must be called on the main runtime.
+    pub async fn open(settings: &DbSettings, schema: &str) -> anyhow::Result<Db> {
+        let url = connection_url(settings, schema);
+        let main = Handle::current();
+        let mut config = ManagerConfig::<AsyncPgConnection>::default();
+        // A check query on every checkout would cost a third of the throughput; a broken connection
+        // shows at its first query, is dropped by the pool and the caller retries.
+        config.recycling_method = RecyclingMethod::Fast;
+        let home = main.clone();
+        // Each HTTP worker is a runtime of its own that ends first at shutdown. A connection opened there
+        // would die with it, so every connection lives on the main runtime.
+        config.custom_setup = Box::new(move |url| {
+            let (home, url) = (home.clone(), url.to_owned());
+            async move {
+                home.spawn(async move { AsyncPgConnection::establish(&url).await })
+                    .await
+                    .unwrap_or_else(|gone| Err(diesel::ConnectionError::BadConnection(gone.to_string())))
+            }
+            .boxed()
+        });
+        use secrecy::ExposeSecret;
+        let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
+        let pool = Pool::builder()
+            .max_size(settings.connections_max)
+            .connection_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .build_unchecked(manager);
+        Ok(Db { pool, schema: schema.into(), url: Arc::new(url), main, wake: Arc::new(Notify::new()) })
+    }
+
+    /// Runs `body` in one transaction: commits on `Ok`, rolls back on `Err`, and runs it again
+    /// (up to [`ATTEMPTS_MAX`] times) when PostgreSQL reports a serialization conflict or a deadlock.
+    ///
+    /// `body` must be `Clone`, which a closure that mutates its surroundings is not: so nothing
+    /// outside the transaction can remember an attempt that was rolled back.
+    pub async fn tx<T, F>(&self, name: &'static str, body: F) -> Result<T>
+    where
+        T: Send,
+        for<'r> F: AsyncFnOnce(&'r mut Tx) -> Result<T> + SendFn<&'r mut Tx, Result<T>, Fut: Send> + Clone + Send,
+    {
+        let started = Instant::now();
+        let mut attempt = 0;
+        let outcome = loop {
+            attempt += 1;
+            match self.attempt(body.clone()).await {
+                Err(error) if attempt < ATTEMPTS_MAX && is_conflict(&error) => {
+                    metrics::counter!("stampede_db_conflicts_total", "tx" => name).increment(1);
+                    tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await;
+                }
+                outcome => break outcome,
+            }
+        };
+        metrics::histogram!("stampede_db_tx_seconds", "tx" => name).record(started.elapsed());
+        outcome
+    }
+
+    async fn attempt<T, F>(&self, body: F) -> Result<T>
+    where
+        T: Send,
+        for<'r> F: AsyncFnOnce(&'r mut Tx) -> Result<T> + SendFn<&'r mut Tx, Result<T>, Fut: Send> + Send,
+    {
+        let mut tx = Tx { conn: self.checkout().await?, published: false };
+        AnsiTransactionManager::begin_transaction(&mut *tx.conn).await?;
+        match body(&mut tx).await {
+            Ok(answer) => {
+                AnsiTransactionManager::commit_transaction(&mut *tx.conn).await?;
+                if tx.published {
+                    self.wake.notify_one();
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                // If this fails the connection is broken, and the pool drops a broken connection.
+                let rolled_back = AnsiTransactionManager::rollback_transaction(&mut *tx.conn).await;
+                if let Err(cause) = rolled_back {
+                    tracing::debug!(%cause, "A roll-back found its connection gone");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A connection for reading outside a transaction: each statement stands alone.
+    pub async fn read(&self) -> Result<Conn> {
+        Ok(Conn(self.checkout().await?))
+    }
+
+    /// A connection of its own, outside the pool: for session-level advisory locks and `LISTEN`.
+    pub async fn dedicated(&self) -> Result<AsyncPgConnection> {
+        use secrecy::ExposeSecret;
+        let url = self.url.expose_secret().to_owned();
+        self.main
+            .spawn(async move { AsyncPgConnection::establish(&url).await })
+            .await?
+            .map_err(Error::transient)
+    }
+
+    /// Signalled after each commit that recorded an event.
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+
+    /// The PostgreSQL schema this pool is bound to, namespace included.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    async fn checkout(&self) -> Result<PgPooled> {
+        self.pool.get_owned().await.map_err(|error| Error::transient(anyhow::anyhow!("no database connection: {error}")))
+    }
+
+    /// Creates the schema if it is missing and brings it to the newest migration. Safe to run from several
+    /// processes at once.
+    pub async fn migrate<const N: usize>(&self, migrations: [EmbeddedMigrations; N]) -> anyhow::Result<()> {
+        let mut conn = self.dedicated().await?;
+        // One migration at a time per cluster: schemas are created rarely and a second runner must wait.
+        conn.batch_execute(&format!(
+            "select pg_advisory_lock(hashtext('stampede migrations')); create schema if not exists \"{}\";",
+            self.schema
+        ))
+        .await?;
+        let mut harness = AsyncMigrationHarness::new(conn);
+        for set in migrations {
+            harness
+                .run_pending_migrations(set)
+                .map_err(|error| anyhow::anyhow!("migrating schema {}: {error}", self.schema))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_conflict(error: &Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    let Error::Fault(fault) = error else { return false };
+    match fault.cause.downcast_ref::<Diesel>() {
+        Some(Diesel::DatabaseError(DatabaseErrorKind::SerializationFailure, _)) => true,
+        Some(Diesel::DatabaseError(_, info)) => info.message().contains("deadlock detected"),
+        _ => false,
+    }
+}
+
+/// Adds the schema and the session's limits to the URL, so that every connection has them from its first statement.
+fn connection_url(settings: &DbSettings, schema: &str) -> secrecy::SecretString {
+    use secrecy::ExposeSecret;
+    let url = settings.url.expose_secret();
+    let options = format!(
+        "-csearch_path={schema} -cstatement_timeout={} -clock_timeout={} -cidle_in_transaction_session_timeout={}",
+        settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
+    )
+    .replace(' ', "%20")
+    .replace('=', "%3D");
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options={options}&application_name={schema}").into()
+}
+
+/// An open transaction. Only [`Db::tx`] makes one, so whoever takes `&mut Tx` runs inside its caller's transaction.
+pub struct Tx {
+    conn: PgPooled,
+    /// An event was recorded: the relay is woken after the commit, and only then.
+    pub(crate) published: bool,
+}
+
+impl Deref for Tx {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.conn
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.conn
+    }
+}
+
+/// A pooled connection outside a transaction.
+pub struct Conn(PgPooled);
+
+impl Deref for Conn {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.0
+    }
+}
+
+/// A SQL text that PostgreSQL parses and plans once per connection instead of at every use.
+///
+/// Diesel does not keep texts of its `sql_query`, because they might be put together at run time. Wrap only constants.
+pub struct Prepared<Q>(pub Q);
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Prepared<Q> {
+    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(pass)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
+        Ok(true)
+    }
+}
+
+impl<Q> QueryId for Prepared<Q> {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: Query> Query for Prepared<Q> {
+    type SqlType = Q::SqlType;
+}
+
+/// An async closure whose future may move between threads; lets a bound say so for closures that borrow their argument.
+pub trait SendFn<A, R>: FnOnce(A) -> Self::Fut {
+    type Fut: Future<Output = R>;
+}
+
+impl<F, A, R, Fut> SendFn<A, R> for F
+where
+    F: FnOnce(A) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Fut = Fut;
+}

@@ -1,0 +1,385 @@
+//! `Host`: a process with services mounted on it. It binds first, serves when told, and drains in one order.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, middleware, web};
+use anyhow::Context as _;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::RoutesBuilder;
+use utoipa::openapi::OpenApi;
+use utoipa_actix_web::AppExt;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::auth::Verifier;
+use crate::db::{Db, DbSettings};
+use crate::every::Every;
+use crate::kafka::Kafka;
+use crate::redis::Redis;
+use crate::rpc::{self, Neighbour, RpcSettings};
+use crate::settings::Settings;
+use crate::{crash, every, health, http, inbox, outbox, telemetry};
+
+/// Outbox and inbox: the same in every schema.
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
+
+/// Section `[host]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSettings {
+    pub http_listen: String,
+    pub grpc_listen: String,
+    pub http_workers: usize,
+    pub namespace: String,
+    pub migrate: bool,
+    pub drain_seconds: u64,
+    pub shutdown_seconds: u64,
+    pub crash_point: String,
+}
+
+/// Adds routes to one worker's application.
+pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What services mount themselves on.
+pub struct Host {
+    settings: Settings,
+    own: HostSettings,
+    http_listener: TcpListener,
+    grpc_listener: TcpListener,
+    redis: Redis,
+    kafka: Kafka,
+    verifier: Verifier,
+    dbs: Vec<Db>,
+    http: Vec<Configure>,
+    http_root: Vec<Configure>,
+    grpc: RoutesBuilder,
+    tasks: Vec<Task>,
+    stopping: CancellationToken,
+}
+
+impl Host {
+    /// Reads its own sections and binds its two ports, so that addresses are known before anything is mounted.
+    pub async fn new(settings: Settings) -> anyhow::Result<Host> {
+        let own: HostSettings = settings.section("host")?;
+        if !own.crash_point.is_empty() {
+            crash::arm(&own.crash_point)?;
+        }
+        let bind = |address: &str| -> anyhow::Result<TcpListener> {
+            let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let http_listener = bind(&own.http_listen)?;
+        let mut auth: crate::auth::AuthSettings = settings.section("auth")?;
+        if auth.jwks_url.is_empty() {
+            auth.jwks_url = format!("http://{}/.well-known/jwks.json", reachable(http_listener.local_addr()?));
+        }
+        Ok(Host {
+            grpc_listener: bind(&own.grpc_listen)?,
+            http_listener,
+            redis: Redis::open(&settings.section("redis")?, &own.namespace)?,
+            kafka: Kafka::open(&settings.section("kafka")?, &own.namespace)?,
+            verifier: Verifier::new(&auth)?,
+            dbs: Vec::new(),
+            http: Vec::new(),
+            http_root: Vec::new(),
+            grpc: RoutesBuilder::default(),
+            tasks: Vec::new(),
+            stopping: CancellationToken::new(),
+            own,
+            settings,
+        })
+    }
+
+    /// The section `name` of the settings in force.
+    pub fn settings<T: DeserializeOwned>(&self, section: &str) -> anyhow::Result<T> {
+        self.settings.section(section)
+    }
+
+    /// Opens the schema of `service`, and brings it up to date where this process may (`host.migrate`).
+    pub async fn db(&mut self, service: &'static str, migrations: EmbeddedMigrations) -> anyhow::Result<Db> {
+        let settings: DbSettings = self.settings.section("postgres")?;
+        let db = Db::open(&settings, &schema(&self.own.namespace, service)).await?;
+        if self.own.migrate {
+            db.migrate([MIGRATIONS, migrations]).await?;
+        }
+        self.dbs.push(db.clone());
+        Ok(db)
+    }
+
+    pub fn redis(&self) -> Redis {
+        self.redis.clone()
+    }
+
+    pub fn kafka(&self) -> Kafka {
+        self.kafka.clone()
+    }
+
+    /// The gRPC channel to `service`: the address in `[neighbours]`, else this process's own gRPC port over loopback,
+    /// so that a call between co-hosted services is the same call as in production.
+    pub fn neighbour(&self, service: &str) -> anyhow::Result<Neighbour> {
+        let named: std::collections::BTreeMap<String, String> = self.settings.section("neighbours")?;
+        let address = match named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) {
+            Some(address) => address.clone(),
+            None => format!("http://{}", reachable(self.grpc_listener.local_addr()?)),
+        };
+        let settings: RpcSettings = self.settings.section("rpc")?;
+        rpc::neighbour(&address, &settings).with_context(|| format!("the address of neighbour {service}"))
+    }
+
+    /// Adds routes below `/api/v1`.
+    pub fn http<F>(&mut self, configure: F)
+    where
+        F: Fn(&mut ServiceConfig<'_>) + Send + Sync + 'static,
+    {
+        self.http.push(Arc::new(configure));
+    }
+
+    /// Adds routes without the base path.
+    pub fn http_root<F>(&mut self, configure: F)
+    where
+        F: Fn(&mut ServiceConfig<'_>) + Send + Sync + 'static,
+    {
+        self.http_root.push(Arc::new(configure));
+    }
+
+    /// Adds a gRPC service.
+    pub fn grpc<S>(&mut self, service: S)
+    where
+        S: tower::Service<
+                ::http::Request<tonic::body::Body>,
+                Response = ::http::Response<tonic::body::Body>,
+                Error = std::convert::Infallible,
+            > + tonic::server::NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.grpc.add_service(service);
+    }
+
+    /// Publishes what `db`'s transactions record.
+    pub fn relay(&mut self, db: &Db) -> anyhow::Result<()> {
+        let settings: outbox::OutboxSettings = self.settings.section("outbox")?;
+        self.tasks.push(Box::pin(outbox::relay(db.clone(), self.kafka.clone(), settings, self.stopping.clone())));
+        Ok(())
+    }
+
+    /// Runs `consumer` until the host stops.
+    pub fn consume(&mut self, consumer: inbox::Consumer) -> anyhow::Result<()> {
+        let settings: inbox::InboxSettings = self.settings.section("inbox")?;
+        self.tasks.push(Box::pin(consumer.run(self.kafka.clone(), settings, self.stopping.clone())));
+        Ok(())
+    }
+
+    /// Runs `run` on its signal and on its timer until the host stops.
+    pub fn every<F, Fut>(&mut self, name: &'static str, every: Every, run: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = crate::Result<()>> + Send + 'static,
+    {
+        self.tasks.push(Box::pin(every::run(name, every, self.stopping.clone(), run)));
+    }
+
+    /// Cancelled when the host begins to stop its loops.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.own.namespace
+    }
+
+    /// The OpenAPI 3.1 description of everything mounted.
+    pub fn openapi(&self) -> OpenApi {
+        let (_, openapi) = App::new()
+            .into_utoipa_app()
+            .openapi(document())
+            .configure(|config| mount_routes(config, &self.http, &self.http_root))
+            .split_for_parts();
+        openapi
+    }
+
+    /// Starts everything that was mounted. Ready when it returns.
+    pub async fn start(self) -> anyhow::Result<Running> {
+        let openapi = web::Bytes::from(self.openapi().to_pretty_json()?);
+        let state = health::State::new(self.dbs, self.stopping.clone());
+        let http_addr = self.http_listener.local_addr()?;
+        let grpc_addr = self.grpc_listener.local_addr()?;
+        let (routes, roots, verifier, probe) = (self.http, self.http_root, self.verifier, state.clone());
+        let server = HttpServer::new(move || {
+            let (app, _) = App::new()
+                .into_utoipa_app()
+                .map(|app| {
+                    app.wrap(middleware::from_fn(http::around))
+                        .app_data(web::Data::new(verifier.clone()))
+                        .app_data(web::Data::new(probe.clone()))
+                        .app_data(web::Data::new(openapi.clone()))
+                        .configure(http::configure_extractors)
+                        .configure(health::routes)
+                        .default_service(web::to(http::not_found))
+                })
+                .configure(|config| mount_routes(config, &routes, &roots))
+                .split_for_parts();
+            app
+        })
+        .workers(self.own.http_workers)
+        .shutdown_timeout(self.own.shutdown_seconds)
+        .disable_signals()
+        .listen(self.http_listener)?
+        .run();
+        let handle = server.handle();
+        let tracker = TaskTracker::new();
+        let failed = CancellationToken::new();
+        let on_failure = failed.clone();
+        tracker.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "The HTTP server ended");
+                on_failure.cancel();
+            }
+        });
+
+        let grpc_stop = CancellationToken::new();
+        let (health_reporter, health_service) = tonic_health::server::health_reporter();
+        let mut grpc = self.grpc;
+        grpc.add_service(health_service);
+        let incoming = tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(self.grpc_listener)?)
+            .with_nodelay(Some(true));
+        let (stop, on_failure) = (grpc_stop.clone(), failed.clone());
+        tracker.spawn(async move {
+            let served = tonic::transport::Server::builder()
+                .layer(tower::layer::layer_fn(rpc::Incoming))
+                .add_routes(grpc.routes())
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "The gRPC server ended");
+                on_failure.cancel();
+            }
+        });
+        for task in self.tasks {
+            tracker.spawn(task);
+        }
+        tracker.close();
+        Ok(Running { http_addr, grpc_addr, handle, grpc_stop, stopping: self.stopping, failed, tracker, state, health_reporter, own: self.own })
+    }
+}
+
+/// A started host.
+pub struct Running {
+    pub http_addr: SocketAddr,
+    pub grpc_addr: SocketAddr,
+    handle: ServerHandle,
+    grpc_stop: CancellationToken,
+    stopping: CancellationToken,
+    failed: CancellationToken,
+    tracker: TaskTracker,
+    state: health::State,
+    health_reporter: tonic_health::server::HealthReporter,
+    own: HostSettings,
+}
+
+impl Running {
+    /// Resolves when a server of this host has ended by itself, which it never should.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Drains: not ready any more, then no new requests, then the loops and relays, each within its time.
+    pub async fn stop(self) {
+        self.state.drain();
+        self.health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        tokio::time::sleep(Duration::from_secs(self.own.drain_seconds)).await;
+        self.handle.stop(true).await;
+        self.grpc_stop.cancel();
+        // Relays and consumers stop last: what the last requests recorded still goes out if it can.
+        self.stopping.cancel();
+        if tokio::time::timeout(Duration::from_secs(self.own.shutdown_seconds), self.tracker.wait()).await.is_err() {
+            tracing::warn!("Some work did not end in time and is cut off; it is taken up at the next start");
+        }
+        telemetry::flush();
+    }
+}
+
+/// The life of a service process: settings, `mount`, serve, wait for SIGTERM or Ctrl-C, drain.
+pub async fn serve<F>(settings: Settings, mount: F) -> anyhow::Result<ExitCode>
+where
+    F: AsyncFnOnce(&mut Host) -> anyhow::Result<()>,
+{
+    telemetry::init(&settings.section("telemetry")?)?;
+    let mut host = Host::new(settings).await?;
+    mount(&mut host).await?;
+    let running = host.start().await?;
+    tracing::info!(http = %running.http_addr, grpc = %running.grpc_addr, "Serving");
+    let code = tokio::select! {
+        () = shutdown_signal() => ExitCode::SUCCESS,
+        () = running.failed() => ExitCode::FAILURE,
+    };
+    tracing::info!("Draining");
+    running.stop().await;
+    Ok(code)
+}
+
+/// SIGTERM (Kubernetes) or SIGINT (a person).
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! { () = wait(SignalKind::terminate()) => {}, () = wait(SignalKind::interrupt()) => {} }
+}
+
+/// The PostgreSQL schema of `service`.
+pub fn schema(namespace: &str, service: &str) -> String {
+    format!("{namespace}{}", service.replace('-', "_"))
+}
+
+/// An address that was bound to "any" is reached over loopback.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
+        other => other,
+    }
+}
+
+fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Configure], roots: &[Configure]) {
+    config.service(utoipa_actix_web::scope("/api/v1").configure(|below| {
+        for configure in routes {
+            configure(below);
+        }
+    }));
+    for configure in roots {
+        configure(config);
+    }
+}
+
+fn document() -> OpenApi {
+    use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+    use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder};
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Stampede")
+                .version("v1")
+                .description(Some("The commerce backend for the minute everybody arrives at once."))
+                .build(),
+        )
+        .components(Some(ComponentsBuilder::new().security_scheme("bearer", SecurityScheme::Http(bearer)).build()))
+        .build()
+}

@@ -1,0 +1,265 @@
+//! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+
+use crate::error::{Error, Result};
+
+/// Section `[kafka]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    pub brokers: String,
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub retention_hours: u64,
+    pub request_timeout_ms: u64,
+    pub cluster_check_ms: u64,
+    pub linger_ms: u64,
+    pub delivery_timeout_ms: u64,
+    pub session_timeout_ms: u64,
+}
+
+/// The brokers, as one process sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Kafka(Arc<Inner>);
+
+struct Inner {
+    settings: KafkaSettings,
+    namespace: String,
+    admin: AdminClient<Quiet>,
+    seen: tokio::sync::Mutex<Option<Seen>>,
+    topics: Mutex<Topics>,
+}
+
+/// The last answer to "which cluster are you?".
+struct Seen {
+    /// The answer was true at this moment at the earliest.
+    at: Instant,
+    cluster: Result<Arc<str>>,
+}
+
+/// The topics that are known to exist in `cluster`.
+#[derive(Default)]
+struct Topics {
+    cluster: Option<Arc<str>>,
+    names: BTreeSet<String>,
+    /// Not before this may topics be created in it.
+    opens_at: Option<Instant>,
+}
+
+/// A broker that took the place of another gets its topics after this. Until then nothing can be written to it, and
+/// producers that still hold messages for its predecessor have the time to let go of them: otherwise these would come
+/// before all that is published again. Several times [`LOOK_PERIOD`].
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How often a producer that waits for the broker looks whether it is still the same one.
+pub(crate) const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+impl Kafka {
+    /// Connects in the background; an absent broker is not an error here. `namespace` goes before every topic and
+    /// group, so that several sites can share a broker.
+    pub fn open(settings: &KafkaSettings, namespace: &str) -> anyhow::Result<Kafka> {
+        let inner = Inner {
+            admin: client_config(settings).create_with_context(Quiet)?,
+            settings: settings.clone(),
+            namespace: namespace.to_owned(),
+            seen: tokio::sync::Mutex::new(None),
+            topics: Mutex::default(),
+        };
+        Ok(Kafka(Arc::new(inner)))
+    }
+
+    /// The name of `topic` on the broker.
+    pub fn topic(&self, topic: &str) -> String {
+        format!("{}{topic}", self.0.namespace)
+    }
+
+    /// The inverse of [`Kafka::topic`].
+    pub(crate) fn bare_topic<'t>(&self, name: &'t str) -> &'t str {
+        name.strip_prefix(self.0.namespace.as_str()).unwrap_or(name)
+    }
+
+    pub(crate) fn settings(&self) -> &KafkaSettings {
+        &self.0.settings
+    }
+
+    /// Creates those of `topics` (named without the namespace) that the broker does not have.
+    ///
+    /// Costs nothing when they are known to exist; a new broker is noticed and gets them again.
+    pub async fn ensure_topics(&self, topics: &[&str]) -> Result<()> {
+        let cluster = self.cluster_id().await?;
+        let (missing, opens_at) = self.missing(&cluster, topics);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if let Some(opens_at) = opens_at {
+            tokio::time::sleep_until(opens_at.into()).await;
+        }
+        let settings = &self.0.settings;
+        let retention_ms = Duration::from_hours(settings.retention_hours).as_millis().to_string();
+        let replication = || TopicReplication::Fixed(settings.replication_factor);
+        let new_topics: Vec<NewTopic<'_>> = missing
+            .iter()
+            .map(|name| NewTopic::new(name, settings.partitions, replication()).set("retention.ms", &retention_ms))
+            .collect();
+        let limit = self.request_timeout();
+        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
+        match self.0.admin.create_topics(&new_topics, &options).await {
+            Ok(outcomes) => {
+                for (topic, code) in outcomes.into_iter().filter_map(std::result::Result::err) {
+                    if code != RDKafkaErrorCode::TopicAlreadyExists {
+                        // Events for this topic will be refused one by one; those for the others must not wait.
+                        tracing::error!(topic, error = %code, "Cannot create topic {topic}");
+                    }
+                }
+            }
+            // A broker that cannot be asked creates topics when it first hears of them.
+            Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
+            Err(error) => return Err(Error::transient(error)),
+        }
+        let mut known = self.topics();
+        if known.cluster.as_ref() == Some(&cluster) {
+            known.names.extend(missing);
+        }
+        Ok(())
+    }
+
+    /// The broker said that it does not have a topic: believe nothing about topics any more.
+    pub(crate) fn forget_topics(&self) {
+        self.topics().names.clear();
+    }
+
+    /// Whether this process has met another cluster after `cluster`.
+    pub(crate) fn has_moved_on_from(&self, cluster: &Arc<str>) -> bool {
+        self.topics().cluster.as_ref().is_some_and(|known| known != cluster)
+    }
+
+    fn missing(&self, cluster: &Arc<str>, topics: &[&str]) -> (Vec<String>, Option<Instant>) {
+        let mut known = self.topics();
+        if known.cluster.as_ref() != Some(cluster) {
+            let opens_at = known.cluster.is_some().then(|| Instant::now() + GRACE);
+            *known = Topics { cluster: Some(cluster.clone()), names: BTreeSet::new(), opens_at };
+        }
+        let names = topics.iter().map(|topic| self.topic(topic)).filter(|name| !known.names.contains(name));
+        (names.collect(), known.opens_at)
+    }
+
+    fn topics(&self) -> std::sync::MutexGuard<'_, Topics> {
+        // Whoever panicked left a set that is complete or too small, and both are fine.
+        self.0.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the cluster, at most `kafka.cluster_check_ms` old. Fails, as transient, while no broker answers.
+    pub(crate) async fn cluster_id(&self) -> Result<Arc<str>> {
+        let age_max = Duration::from_millis(self.0.settings.cluster_check_ms);
+        let now = Instant::now();
+        self.cluster_id_since(now.checked_sub(age_max).unwrap_or(now)).await
+    }
+
+    /// The id of the cluster as it was not before `moment`: what one asks after an error at `moment`.
+    pub(crate) async fn cluster_id_since(&self, moment: Instant) -> Result<Arc<str>> {
+        // Held while asking, so that everybody who wants to know shares one question.
+        let mut seen = self.0.seen.lock().await;
+        if let Some(seen) = seen.as_ref().filter(|seen| seen.at >= moment) {
+            return seen.cluster.clone();
+        }
+        let asked = Instant::now();
+        let (kafka, limit) = (self.clone(), self.request_timeout());
+        let cluster = spawn_blocking(move || {
+            let client = kafka.0.admin.inner();
+            // Every metadata answer renews the cluster id that librdkafka remembers, and reading it back is all the
+            // second call does then. Alone, it would return the id of a broker that is long gone.
+            client.fetch_metadata(None, limit)?;
+            Ok::<_, KafkaError>(client.fetch_cluster_id(limit).unwrap_or_default())
+        })
+        .await?
+        .map(Arc::<str>::from)
+        .map_err(Error::transient);
+        // A broker that did not answer was away until now; one that answered may have been replaced since it was asked.
+        let at = if cluster.is_ok() { asked } else { Instant::now() };
+        *seen = Some(Seen { at, cluster: cluster.clone() });
+        cluster
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.0.settings.request_timeout_ms)
+    }
+
+    /// The options that every client here shares.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        client_config(&self.0.settings)
+    }
+
+    /// A member of consumer group `group`, subscribed to `topics`, for the log of `cluster`.
+    ///
+    /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log
+    /// of a broker that replaced a lost one, the beginning of that log would be skipped. So a new log has a new group,
+    /// without offsets, which starts at the beginning; the inbox drops what it has seen.
+    pub(crate) fn consumer(&self, group: &str, cluster: &str, topics: &[&str]) -> Result<StreamConsumer<Quiet>> {
+        let Inner { settings, namespace, .. } = &*self.0;
+        let consumer: StreamConsumer<Quiet> = self
+            .client_config()
+            .set("group.id", format!("{namespace}{group}@{cluster}"))
+            .set("client.id", group)
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "1000")
+            // Only what has been applied is committed.
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", settings.session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (settings.session_timeout_ms / 3).to_string())
+            // The broker answers a fetch as soon as it has one byte, so this costs no latency.
+            .set("fetch.wait.max.ms", "500")
+            .set("fetch.error.backoff.ms", "100")
+            .create_with_context(Quiet)
+            .map_err(Error::transient)?;
+        let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(Error::transient)?;
+        Ok(consumer)
+    }
+}
+
+fn client_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        // Small messages must not wait for the acknowledgement of those before them.
+        .set("socket.nagle.disable", "true")
+        // A broker that comes back should be found at once.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// Keeps librdkafka's own lines out of the log: whoever meets the failure logs it once, in our words.
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_debug(facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_debug(&error.to_string(), reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+pub(crate) fn log_debug(what: &str, message: &str) {
+    tracing::debug!(kafka.facility = what, "Kafka's client says: {message}");
+}

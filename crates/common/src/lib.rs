@@ -1,0 +1,30 @@
+//! The runtime that every service shares. It knows no domain word.
+
+pub mod auth;
+pub mod backoff;
+pub mod batch;
+pub mod cache;
+pub mod crash;
+pub mod cursor;
+pub mod db;
+pub mod error;
+pub mod every;
+pub mod health;
+pub mod host;
+pub mod http;
+pub mod id;
+pub mod idempotency;
+pub mod inbox;
+pub mod kafka;
+mod log_json;
+pub mod outbox;
+pub mod rate;
+pub mod redis;
+pub mod rpc;
+pub mod settings;
+pub mod telemetry;
+pub mod text;
+
+pub use error::{Code, Error, Fault, Refusal, Refused, Result};
+pub use host::Host;
+pub use id::Id;

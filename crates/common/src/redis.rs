@@ -1,0 +1,135 @@
+//! Redis as a gate and a cache: namespaced keys, scripts with a name, and a quick "away" instead of waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, FromRedisValue};
+use serde::Deserialize;
+
+/// Section `[redis]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    pub url: secrecy::SecretString,
+    pub timeout_ms: u64,
+    pub pause_ms: u64,
+}
+
+/// Redis did not answer in time. The caller goes on without it: no promise lives there.
+#[derive(Debug, thiserror::Error)]
+#[error("redis is away: {0}")]
+pub struct Away(String);
+
+/// A Lua script that lies beside the flow that runs it.
+pub struct Script {
+    name: &'static str,
+    script: redis::Script,
+}
+
+impl Script {
+    pub fn new(name: &'static str, source: &str) -> Self {
+        Self { name, script: redis::Script::new(source) }
+    }
+}
+
+/// One multiplexed connection that comes back by itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    manager: ConnectionManager,
+    namespace: Arc<str>,
+    timeout: Duration,
+    pause: Duration,
+    /// Milliseconds since `born` before which nobody tries: a dead Redis must not cost every request a time-out.
+    paused_until_ms: Arc<AtomicU64>,
+    born: Instant,
+}
+
+impl Redis {
+    /// Connects on first use, and again whenever the connection is lost.
+    pub fn open(settings: &RedisSettings, namespace: &str) -> anyhow::Result<Redis> {
+        use secrecy::ExposeSecret;
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+            .set_number_of_retries(1);
+        let client = redis::Client::open(settings.url.expose_secret())?;
+        Ok(Redis {
+            manager: ConnectionManager::new_lazy_with_config(client, config)?,
+            namespace: namespace.into(),
+            timeout,
+            pause: Duration::from_millis(settings.pause_ms),
+            paused_until_ms: Arc::default(),
+            born: Instant::now(),
+        })
+    }
+
+    /// `name` in this process's namespace.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.namespace)
+    }
+
+    /// Runs `script` over `keys`, which must all lie in one slot.
+    pub async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &[String]) -> Result<T, Away> {
+        let mut invocation = script.script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for arg in args {
+            invocation.arg(arg);
+        }
+        let mut manager = self.manager.clone();
+        self.bounded(script.name, async move { invocation.invoke_async(&mut manager).await }).await
+    }
+
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+        let mut manager = self.manager.clone();
+        self.bounded("get", async move { manager.get(key).await }).await
+    }
+
+    pub async fn set(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Away> {
+        let mut manager = self.manager.clone();
+        let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.bounded("set", async move { manager.pset_ex(key, value, milliseconds).await }).await
+    }
+
+    pub async fn delete(&self, keys: &[String]) -> Result<(), Away> {
+        let mut manager = self.manager.clone();
+        self.bounded("del", async move { manager.del(keys).await }).await
+    }
+
+    /// Runs any command with this connection's bound and pause, for what has no method here.
+    pub async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Away> {
+        let mut manager = self.manager.clone();
+        self.bounded("command", async move { command.query_async(&mut manager).await }).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, Away> {
+        let now_ms = self.born.elapsed().as_millis() as u64;
+        if now_ms < self.paused_until_ms.load(Ordering::Relaxed) {
+            return Err(Away("paused after a failure".to_owned()));
+        }
+        let failure = match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        metrics::counter!("stampede_redis_failures_total", "call" => what).increment(1);
+        let resume_ms = now_ms + self.pause.as_millis() as u64;
+        if self.paused_until_ms.fetch_max(resume_ms, Ordering::Relaxed) < now_ms {
+            tracing::warn!(call = what, failure, "Redis is away; going on without it");
+        }
+        Err(Away(failure))
+    }
+}
+
+/// The name of a command, for [`Redis::command`].
+pub fn cmd(name: &str) -> redis::Cmd {
+    redis::cmd(name)
+}

@@ -1,0 +1,176 @@
+//! Settings: `config/default.toml`, overridden by a file, then by `STAMPEDE__SECTION__KEY`. Unknown keys are errors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use config::{Config, Environment, File, FileFormat, Value, ValueKind};
+use serde::de::DeserializeOwned;
+
+/// The reference manual, and the only place where a default is written.
+const DEFAULT: &str = include_str!("../../../config/default.toml");
+
+/// Keys whose values are never printed.
+const SECRET_KEYS: [&str; 4] = ["password", "secret", "token", "url"];
+
+/// What is in force for this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    config: Config,
+}
+
+impl Settings {
+    /// Reads the defaults, then `files` in turn, then the environment, then `overrides` (`"section.key"`, value).
+    ///
+    /// Fails with one message that names every key that `config/default.toml` does not know.
+    pub fn load(files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
+        let default = Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml)).build()?;
+
+        let mut above = Config::builder();
+        for file in files {
+            above = above.add_source(File::from(*file).format(FileFormat::Toml));
+        }
+        above = above.add_source(environment(&default)?);
+        for (key, value) in overrides {
+            above = above.set_override(key, typed(&default, key, value)).with_context(|| format!("setting {key}"))?;
+        }
+        let above = above.build()?;
+
+        let known = leaves(&default);
+        let unknown: Vec<_> = leaves(&above).into_keys().filter(|key| !is_known(&known, key)).collect();
+        if !unknown.is_empty() {
+            bail!("unknown settings: {} (config/default.toml lists them all)", unknown.join(", "));
+        }
+        let config = Config::builder().add_source(default).add_source(above).build()?;
+        Ok(Settings { config })
+    }
+
+    /// The defaults alone.
+    pub fn defaults() -> anyhow::Result<Settings> {
+        Ok(Settings { config: Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml)).build()? })
+    }
+
+    /// The section `name`, typed. The structs deny unknown fields, so a key that nobody reads is an error here.
+    pub fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        self.config.get(name).with_context(|| format!("settings section [{name}]"))
+    }
+
+    /// Every setting in force as `section.key = value`, in alphabetical order, secrets masked.
+    pub fn lines(&self) -> Vec<String> {
+        leaves(&self.config)
+            .into_iter()
+            .map(|(key, value)| {
+                let secret = SECRET_KEYS.iter().any(|secret| key.ends_with(secret)) || key.ends_with("demo_accounts");
+                let shown = if secret { mask(&value) } else { value };
+                format!("{key} = {shown}")
+            })
+            .collect()
+    }
+}
+
+/// `STAMPEDE__SECTION__KEY`, and `STAMPEDE__SECTION__KEY_FILE` for secrets that are mounted as files.
+fn environment(default: &Config) -> anyhow::Result<Config> {
+    let mut found = Config::builder();
+    let variables = Config::builder()
+        .add_source(Environment::with_prefix("STAMPEDE").prefix_separator("__").separator("__"))
+        .build()?;
+    let known = leaves(default);
+    for (key, value) in leaves(&variables) {
+        let file_of = key.strip_suffix("_file").filter(|_| !known.contains_key(&key));
+        let (key, value) = match file_of {
+            Some(plain) => {
+                let text = std::fs::read_to_string(&value).with_context(|| format!("setting {plain} from file {value}"))?;
+                (plain.to_owned(), text.trim_end().to_owned())
+            }
+            None => (key, value),
+        };
+        found = found.set_override(&key, typed(default, &key, &value))?;
+    }
+    Ok(found.build()?)
+}
+
+/// `value` as the type that the default has, so that a password of digits stays a text and `true` becomes a flag.
+fn typed(default: &Config, key: &str, value: &str) -> Value {
+    let text = || ValueKind::String(value.to_owned());
+    let kind = match default.get::<Value>(key).map(|value| value.kind) {
+        Ok(ValueKind::Array(_)) => {
+            let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+            ValueKind::Array(items.map(|item| Value::new(None, item.to_owned())).collect())
+        }
+        Ok(ValueKind::Boolean(_)) => value.parse().map_or_else(|_| text(), ValueKind::Boolean),
+        Ok(ValueKind::I64(_)) => value.parse().map_or_else(|_| text(), ValueKind::I64),
+        Ok(ValueKind::Float(_)) => value.parse().map_or_else(|_| text(), ValueKind::Float),
+        _ => text(),
+    };
+    Value::new(None, kind)
+}
+
+/// Tables of free names (`[neighbours]` may name any service) are known as a whole.
+fn is_known(known: &BTreeMap<String, String>, key: &str) -> bool {
+    known.contains_key(key) || key.starts_with("neighbours.")
+}
+
+/// Every leaf as (`section.key`, text). An array of tables is one leaf.
+fn leaves(config: &Config) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    collect("", &config.cache, &mut found);
+    found
+}
+
+fn collect(prefix: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (key, value) in table {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                collect(&path, value, found);
+            }
+        }
+        _ => {
+            found.insert(prefix.to_owned(), value.to_string());
+        }
+    }
+}
+
+/// `***`, except that an address without credentials is no secret.
+fn mask(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, address)) => format!("{scheme}://***@{address}"),
+            None => value.to_owned(),
+        },
+        None if value.is_empty() => String::new(),
+        None => "***".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(overrides: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Settings::load(&[], &overrides)
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = load(&[("host.htpp_listen", "127.0.0.1:1")]).unwrap_err().to_string();
+        assert!(error.contains("host.htpp_listen"), "{error}");
+    }
+
+    #[test]
+    fn an_override_takes_the_type_of_the_default() {
+        let settings = load(&[("postgres.connections_max", "3"), ("postgres.url", "postgres://u:12345@h/d")]).unwrap();
+        let postgres: crate::db::DbSettings = settings.section("postgres").unwrap();
+        assert_eq!(postgres.connections_max, 3);
+        assert!(load(&[("postgres.connections_max", "many")]).unwrap().section::<crate::db::DbSettings>("postgres").is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let settings = load(&[("postgres.url", "postgres://u:hunter2@localhost/d")]).unwrap();
+        let lines = settings.lines().join("\n");
+        assert!(lines.contains("postgres.url = postgres://***@localhost/d"), "{lines}");
+        assert!(!lines.contains("hunter2"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Logs, traces and metrics, and the request context that travels with every call and event.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use serde::Deserialize;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Section `[telemetry]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetrySettings {
+    pub log_filter: String,
+    pub log_format: LogFormat,
+    pub otlp_endpoint: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `text` on a terminal, `json` elsewhere.
+    Auto,
+    Json,
+    Text,
+}
+
+static TRACES: OnceLock<SdkTracerProvider> = OnceLock::new();
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs logs, traces and metrics for this process. A second call changes nothing.
+pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log_filter)?;
+    let json = match settings.log_format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    };
+    let logs = if json {
+        crate::log_json::JsonLines::new(std::io::stderr).boxed()
+    } else {
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
+    };
+    let traces = match settings.otlp_endpoint.as_str() {
+        "" => None,
+        endpoint => Some(tracing_opentelemetry::layer().with_tracer(exporter(endpoint)?.tracer("stampede"))),
+    };
+    // Fails when something is installed already: the first call of this process decided.
+    drop(tracing_subscriber::registry().with(filter).with(logs).with(traces).try_init());
+    metrics_handle();
+    Ok(())
+}
+
+fn exporter(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(opentelemetry_sdk::Resource::builder().with_service_name("stampede").build())
+        .build();
+    Ok(TRACES.get_or_init(|| provider).clone())
+}
+
+/// Sends what is buffered. The last thing a process does.
+pub fn flush() {
+    if let Some(traces) = TRACES.get() {
+        drop(traces.shutdown());
+    }
+}
+
+/// The metrics of this process in Prometheus' text format.
+pub fn metrics_text() -> String {
+    let handle = metrics_handle();
+    handle.run_upkeep();
+    handle.render()
+}
+
+/// Latencies from half a millisecond to ten seconds; batch sizes share the buckets' ratio by their own list.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+fn metrics_handle() -> &'static PrometheusHandle {
+    use metrics_exporter_prometheus::Matcher;
+    METRICS.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES))
+            .expect("the bucket lists are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        // Fails only if a recorder is installed already, which get_or_init rules out within this crate.
+        drop(metrics::set_global_recorder(recorder));
+        handle
+    })
+}
+
+/// What a request carries through HTTP, gRPC, the outbox and Kafka.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    pub request_id: String,
+    /// W3C `traceparent` as it came in, if it did.
+    pub traceparent: Option<String>,
+}
+
+tokio::task_local! {
+    static CONTEXT: Context;
+}
+
+impl Context {
+    /// The context of the running request; empty in background work.
+    pub fn current() -> Context {
+        CONTEXT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// The running request as those see it who are called or told by it: its id, and this span as their parent.
+    pub fn outgoing() -> Context {
+        Context { traceparent: traceparent(), ..Context::current() }
+    }
+
+    /// Takes up what the caller sent; makes a request id where there is none or an unusable one.
+    pub fn from_headers<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Context {
+        let usable = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+        Context {
+            request_id: header("x-request-id")
+                .filter(usable)
+                .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
+            traceparent: header("traceparent").filter(|value| value.len() == 55).map(str::to_owned),
+        }
+    }
+
+    /// Runs `work` with this context and inside `span`, which continues the caller's trace.
+    pub async fn scope<T>(self, span: Span, work: impl Future<Output = T>) -> T {
+        use tracing::Instrument;
+        if let (Some(traceparent), Some(_)) = (&self.traceparent, TRACES.get()) {
+            let parent = TraceContextPropagator::new().extract(&Carrier(Some(traceparent.clone())));
+            // Fails only without the trace layer, and then there is no trace to continue.
+            drop(span.set_parent(parent));
+        }
+        CONTEXT.scope(self, work).instrument(span).await
+    }
+}
+
+/// The W3C `traceparent` to send along with a call or an event made here.
+pub fn traceparent() -> Option<String> {
+    if TRACES.get().is_some() {
+        let mut carrier = Carrier(None);
+        TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
+        if carrier.0.is_some() {
+            return carrier.0;
+        }
+    }
+    Context::current().traceparent
+}
+
+struct Carrier(Option<String>);
+
+impl Injector for Carrier {
+    fn set(&mut self, key: &str, value: String) {
+        if key == "traceparent" {
+            self.0 = Some(value);
+        }
+    }
+}
+
+impl Extractor for Carrier {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.as_deref().filter(|_| key == "traceparent")
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}
