@@ -1,0 +1,125 @@
+//! One live owner for each data folder: the lock, the leftovers of a dead owner, and the watchdog that leaves none.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Identity, wait_gone};
+
+/// Waits until the pipe from its parent closes, which it does however the parent ends, and kills whatever the pid
+/// files still name. PostgreSQL's backends are children of the postmaster and go with it.
+///
+/// Arguments: the folder of the pid files, then what to remove afterwards.
+const WATCHDOG: &str = r#"
+read -r _
+for file in "$1"/*.pid; do
+    read -r pid ticks <"$file" || continue
+    read -r stat <"/proc/$pid/stat" || continue
+    fields=${stat##*) }
+    # shellcheck disable=SC2086
+    [ "$(set -- $fields; echo "${20}")" = "$ticks" ] || continue
+    kill -s STOP "$pid"
+    # shellcheck disable=SC2046
+    kill -s KILL "$pid" $(cat "/proc/$pid/task/"*/children)
+    rm -f "$file"
+done
+data_dir=${1%/run}
+shift
+[ $# -gt 0 ] || exit 0
+# The dying may still write for a moment.
+for _ in 1 2 3; do
+    rm -rf -- "$@" && break
+    sleep 1
+done
+rm -f "$data_dir/lock"
+rmdir "$data_dir"
+"#;
+
+/// The exclusive use of a data folder by this process. Ends when dropped, or with the process.
+pub(crate) struct Claim {
+    lock: File,
+    watchdog: Child,
+    run_dir: PathBuf,
+}
+
+impl Claim {
+    /// Takes `data_dir` (created if missing), after killing what a dead owner left running in it.
+    ///
+    /// Should this process die, its servers are killed and `remove_after_death` is removed.
+    /// Refuses while another live process holds the folder.
+    pub(crate) fn take(data_dir: &Path, remove_after_death: &[PathBuf]) -> Result<Claim> {
+        let run_dir = data_dir.join("run");
+        fs::create_dir_all(&run_dir)
+            .with_context(|| format!("cannot create {}", run_dir.display()))?;
+        let lock = lock(data_dir)?;
+        kill_leftovers(&run_dir)?;
+        let watchdog = Command::new("/bin/sh")
+            .args(["-c", WATCHDOG, "stampede-watchdog"])
+            .arg(&run_dir)
+            .args(remove_after_death)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start the watchdog")?;
+        Ok(Claim { lock, watchdog, run_dir })
+    }
+
+    pub(crate) fn pid_file(&self, name: &str) -> PathBuf {
+        self.run_dir.join(format!("{name}.pid"))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Killed before its pipe closes: whoever drops the claim has stopped the servers and decides what to remove.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+        let _ = self.lock.unlock();
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File> {
+    let path = data_dir.join("lock");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner)?;
+            bail!("{} is in use by another sandbox (process {})", data_dir.display(), owner.trim());
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+fn kill_leftovers(run_dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(run_dir)? {
+        let pid_file = entry?.path();
+        if let Some(leftover) = Identity::read(&pid_file).filter(|process| process.is_alive()) {
+            tracing::warn!(
+                process.pid = leftover.pid,
+                "Killing a server that an earlier sandbox left behind"
+            );
+            wait_gone(&leftover.kill_family())?;
+        }
+        fs::remove_file(&pid_file)?;
+    }
+    Ok(())
+}

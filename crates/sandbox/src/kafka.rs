@@ -1,0 +1,181 @@
+//! A private Apache Kafka: one broker that is its own controller, on the JVM, with its data kept.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::sys::signal::Signal;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::Server;
+use crate::jars;
+use crate::process::run;
+use crate::programs;
+use crate::supervisor::Recipe;
+
+/// One broker for development: small heap, the collector and compiler that start fastest.
+const JVM: [&str; 5] = [
+    "-Xms128m",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    // Without a configuration file log4j writes errors only.
+    "-Dorg.apache.logging.log4j.level=WARN",
+];
+
+/// A broker that does not describe itself within this is not ready.
+const METADATA_LIMIT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Apache {
+    site_dir: PathBuf,
+    dir: PathBuf,
+    port: u16,
+    controller_port: u16,
+    java: PathBuf,
+    class_path: Option<String>,
+}
+
+impl Apache {
+    /// Whether this machine can run it at all; says what is missing.
+    pub(crate) fn check(site_dir: &Path) -> Result<()> {
+        programs::java()?;
+        if !jars::are_cached(site_dir) {
+            programs::maven()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn new(
+        site_dir: &Path,
+        dir: PathBuf,
+        port: u16,
+        controller_port: u16,
+    ) -> Result<Apache> {
+        let java = programs::java()?;
+        Ok(Apache {
+            site_dir: site_dir.to_owned(),
+            dir,
+            port,
+            controller_port,
+            java,
+            class_path: None,
+        })
+    }
+
+    fn properties_file(&self) -> PathBuf {
+        self.dir.join("server.properties")
+    }
+
+    fn java(&self, main_class: &str) -> Result<Command> {
+        let class_path = self.class_path.as_ref().context("the jars have not been fetched")?;
+        let mut command = Command::new(&self.java);
+        command.args(JVM).args(["-cp", class_path, main_class]).current_dir(&self.dir);
+        Ok(command)
+    }
+
+    fn properties(&self) -> String {
+        let Apache { port, controller_port, .. } = self;
+        let data = self.dir.join("data");
+        format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
+             controller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={}\n\
+             auto.create.topics.enable=false\n\
+             min.insync.replicas=1\n\
+             group.initial.rebalance.delay.ms=0\n\
+             offsets.topic.num.partitions=4\n\
+             offsets.topic.replication.factor=1\n\
+             transaction.state.log.num.partitions=4\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n\
+             share.coordinator.state.topic.num.partitions=4\n\
+             share.coordinator.state.topic.replication.factor=1\n\
+             share.coordinator.state.topic.min.isr=1\n\
+             # After a kill -9 a broker waits for its old session to end: 12 s with the defaults, 3 s with these.\n\
+             broker.session.timeout.ms=1500\n\
+             broker.heartbeat.interval.ms=300\n",
+            data.display()
+        )
+    }
+}
+
+impl Recipe for Apache {
+    const SERVER: Server = Server::Kafka;
+    const STOP_SIGNAL: Signal = Signal::SIGTERM;
+
+    async fn prepare(&mut self) -> Result<()> {
+        if self.class_path.is_none() {
+            let site_dir = self.site_dir.clone();
+            let libs = spawn_blocking(move || jars::fetch(&site_dir)).await??;
+            self.class_path = Some(format!("{}/*", libs.display()));
+        }
+        fs::create_dir_all(&self.dir)
+            .with_context(|| format!("cannot create {}", self.dir.display()))?;
+        fs::write(self.properties_file(), self.properties())?;
+        if self.dir.join("data/meta.properties").exists() {
+            return Ok(());
+        }
+        let mut format = self.java("kafka.tools.StorageTool")?;
+        format.args(["format", "-t", &new_cluster_id(), "-c"]).arg(self.properties_file());
+        spawn_blocking(move || run(format, None)).await?.context("cannot format Kafka's storage")
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = self.java("kafka.Kafka")?;
+        command.arg(self.properties_file());
+        Ok(command)
+    }
+
+    async fn is_ready(&mut self, _pid: u32) -> bool {
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+            return false;
+        }
+        let brokers = format!("127.0.0.1:{}", self.port);
+        spawn_blocking(move || leads_everything(&brokers)).await.unwrap_or(false)
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+}
+
+/// Whether the broker serves every partition it has: after a kill -9 it first waits for its old session to end.
+fn leads_everything(brokers: &str) -> bool {
+    let client: Result<BaseConsumer, _> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set_log_level(RDKafkaLogLevel::Emerg)
+        .create();
+    let Ok(client) = client else { return false };
+    let Ok(metadata) = client.fetch_metadata(None, METADATA_LIMIT) else { return false };
+    let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    !metadata.brokers().is_empty() && partitions.all(|partition| partition.leader() >= 0)
+}
+
+/// A random UUID as Kafka writes it. One that begins with a dash would be taken for an option.
+fn new_cluster_id() -> String {
+    loop {
+        let id = URL_SAFE_NO_PAD.encode(Uuid::new_v4());
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A private PostgreSQL as durable as production: fsync, synchronous commits, full page writes and checksums are on.
+
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+use tokio::task::spawn_blocking;
+
+use crate::Server;
+use crate::account::{self, Account};
+use crate::process::{run, wait_gone, working_in};
+use crate::programs;
+use crate::supervisor::Recipe;
+
+/// The role and the database that the services use. The role owns the cluster, so that tests can create databases.
+pub(crate) const NAME: &str = "stampede";
+
+/// Nobody types it.
+const PASSWORD_CHARACTERS: usize = 32;
+
+/// Given on the command line, so that an older data folder follows when they change.
+const SETTINGS: [(&str, &str); 11] = [
+    ("fsync", "on"),
+    ("synchronous_commit", "on"),
+    ("full_page_writes", "on"),
+    ("listen_addresses", "127.0.0.1"),
+    ("unix_socket_directories", ""),
+    // All services of a site, and several sites of a test run on one server.
+    ("max_connections", "200"),
+    ("shared_buffers", "256MB"),
+    ("wal_compression", "on"),
+    // A rush must not be measured against checkpoints that only a small limit forces.
+    ("max_wal_size", "2GB"),
+    ("track_io_timing", "off"),
+    // Standard error, which is the log file.
+    ("logging_collector", "off"),
+];
+
+/// Its folder holds `data` and `password`; both appear at once, when the cluster is complete.
+pub(crate) struct Postgres {
+    dir: PathBuf,
+    port: u16,
+    account: Option<Account>,
+    programs_dir: PathBuf,
+}
+
+impl Postgres {
+    pub(crate) fn new(dir: PathBuf, port: u16, account: Option<Account>) -> Result<Postgres> {
+        Ok(Postgres { dir, port, account, programs_dir: programs::postgres_dir()? })
+    }
+
+    pub(crate) fn password(dir: &Path) -> Result<String> {
+        let path = dir.join("password");
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+impl Recipe for Postgres {
+    const SERVER: Server = Server::Postgres;
+    /// A fast shutdown: disconnects clients, writes a checkpoint.
+    const STOP_SIGNAL: Signal = Signal::SIGINT;
+
+    async fn prepare(&mut self) -> Result<()> {
+        let data = self.dir.join("data");
+        if self.dir.exists() {
+            account::give(self.account.as_ref(), &self.dir)?;
+            // Backends that outlive a postmaster which somebody else killed keep the next one from starting.
+            let orphans = working_in(&data, "postgres");
+            return wait_gone(
+                &orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>(),
+            );
+        }
+        let cluster = NewCluster {
+            dir: self.dir.with_extension("new"),
+            account: self.account.clone(),
+            programs_dir: self.programs_dir.clone(),
+        };
+        let dir = self.dir.clone();
+        spawn_blocking(move || {
+            cluster.make()?;
+            fs::rename(&cluster.dir, dir).context("cannot move the new cluster into place")
+        })
+        .await?
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(self.programs_dir.join("postgres"));
+        command.arg("-D").arg(self.dir.join("data")).arg("-c").arg(format!("port={}", self.port));
+        for (name, value) in SETTINGS {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        command.current_dir(&self.dir);
+        account::lend(self.account.as_ref(), &mut command);
+        Ok(command)
+    }
+
+    /// The postmaster notes its state in `postmaster.pid`: the pid in the first line, `ready` in the eighth.
+    async fn is_ready(&mut self, pid: u32) -> bool {
+        let note = fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
+        let lines: Vec<&str> = note.lines().map(str::trim).collect();
+        lines.first() == Some(&pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+}
+
+/// A cluster in the making. Whatever an interrupted attempt left is thrown away.
+struct NewCluster {
+    dir: PathBuf,
+    account: Option<Account>,
+    programs_dir: PathBuf,
+}
+
+impl NewCluster {
+    fn make(&self) -> Result<()> {
+        let password: String = rand::rng()
+            .sample_iter(Alphanumeric)
+            .take(PASSWORD_CHARACTERS)
+            .map(char::from)
+            .collect();
+        // C.UTF-8 is built into newer C libraries only.
+        if let Err(first) = self.init("C.UTF-8", &password)
+            && let Err(error) = self.init("C", &password)
+        {
+            bail!("{error:#} (with the locale C.UTF-8: {first:#})");
+        }
+        self.create_database()
+    }
+
+    fn init(&self, locale: &str, password: &str) -> Result<()> {
+        if self.dir.exists() {
+            fs::remove_dir_all(&self.dir)
+                .with_context(|| format!("cannot remove {}", self.dir.display()))?;
+        }
+        account::give(self.account.as_ref(), &self.dir)?;
+        let password_file = self.dir.join("password");
+        fs::write(&password_file, password)?;
+        restrict(&self.dir)?;
+        account::give(self.account.as_ref(), &self.dir)?;
+        let mut initdb = self.program("initdb");
+        initdb
+            .arg("-D")
+            .arg(self.dir.join("data"))
+            .arg("--pwfile")
+            .arg(password_file)
+            .args(["-U", NAME, "--auth=scram-sha-256", "-E", "UTF8", "--data-checksums"])
+            .arg(format!("--locale={locale}"));
+        run(initdb, None)
+    }
+
+    /// In single-user mode, which needs neither a port nor a client.
+    fn create_database(&self) -> Result<()> {
+        let script = self.dir.join("create.sql");
+        let mut input =
+            File::options().create(true).truncate(true).read(true).write(true).open(&script)?;
+        writeln!(input, "CREATE DATABASE {NAME};")?;
+        input.rewind()?;
+        let mut single = self.program("postgres");
+        single.arg("--single").arg("-D").arg(self.dir.join("data")).arg("postgres");
+        run(single, Some(input))?;
+        Ok(fs::remove_file(script)?)
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs_dir.join(name));
+        command.current_dir(&self.dir);
+        account::lend(self.account.as_ref(), &mut command);
+        command
+    }
+}
+
+/// PostgreSQL insists on 0700 for its data; the password beside it deserves no less.
+fn restrict(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?)
+}

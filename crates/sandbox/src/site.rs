@@ -1,0 +1,239 @@
+//! The life of one sandbox: claim the folder, start the servers, keep them until nobody wants them, give the folder up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use crate::account::{self, Account};
+use crate::claim::Claim;
+use crate::embedded::Embedded;
+use crate::kafka::Apache;
+use crate::options::{External, KafkaChoice, KafkaKind, Options};
+use crate::ports::Ports;
+use crate::postgres::Postgres;
+use crate::redis::Redis;
+use crate::supervisor::{Handle, Recipe, Supervisor};
+
+/// What a sandbox keeps in its data folder. Only these are ever removed: the folder may be the user's.
+const ENTRIES: [&str; 7] =
+    ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "run"];
+
+/// The started servers; None for those that are not ours.
+pub(crate) struct Servers {
+    pub(crate) postgres: Option<Handle>,
+    pub(crate) postgres_password: String,
+    pub(crate) redis: Option<Handle>,
+    pub(crate) kafka: Option<Handle>,
+    pub(crate) kafka_kind: KafkaKind,
+}
+
+type Started = oneshot::Sender<Result<Servers>>;
+
+/// The keeper's thread, what it started, and its end.
+type Kept = (JoinHandle<()>, oneshot::Receiver<Result<Servers>>, oneshot::Receiver<()>);
+
+/// Starts the servers and keeps them in a thread of their own until the handles are gone or used to stop them.
+pub(crate) fn keep(options: Options) -> Result<Kept> {
+    let (started, on_started) = oneshot::channel();
+    let (ended, on_ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let keeper = thread::Builder::new()
+        .name("sandbox".to_owned())
+        .spawn(move || {
+            runtime.block_on(live(options, started));
+            drop(ended);
+        })
+        .context("cannot start the sandbox's thread")?;
+    Ok((keeper, on_started, on_ended))
+}
+
+async fn live(options: Options, mut started: Started) {
+    let outcome = tokio::select! {
+        outcome = begin(options) => outcome,
+        // Nobody waits any more. Dropping the half-started servers kills them.
+        () = started.closed() => return,
+    };
+    match outcome {
+        // The site is dropped last, when the servers are down.
+        Ok((_site, servers, supervisors)) => {
+            if started.send(Ok(servers)).is_ok() {
+                supervisors.run().await;
+            }
+        }
+        // If nobody waits for the error any more, nobody misses it.
+        Err(error) => drop(started.send(Err(error))),
+    }
+}
+
+async fn begin(options: Options) -> Result<(Site, Servers, Supervisors)> {
+    let (site, ports) = Site::open(options)?;
+    let (servers, supervisors) = site.start(ports).await?;
+    Ok((site, servers, supervisors))
+}
+
+/// A claimed data folder. Dropping it gives it up, and removes the data if it was to be ephemeral.
+struct Site {
+    data_dir: PathBuf,
+    external: External,
+    kafka: KafkaChoice,
+    account: Option<Account>,
+    ephemeral: bool,
+    /// Given up only after the data has been removed.
+    claim: Claim,
+}
+
+impl Site {
+    fn open(options: Options) -> Result<(Site, Ports)> {
+        let Options { data_dir, fresh, ephemeral, kafka, external } = options;
+        fs::create_dir_all(&data_dir)
+            .with_context(|| format!("cannot create {}", data_dir.display()))?;
+        let data_dir = data_dir.canonicalize()?;
+        let account = Account::for_servers()?;
+        if external.postgres_url.is_none() || external.redis_url.is_none() {
+            account::check_reaches(account.as_ref(), &data_dir)?;
+        }
+        let at_death = if ephemeral { entries(&data_dir) } else { Vec::new() };
+        let claim = Claim::take(&data_dir, &at_death)?;
+        if fresh {
+            for entry in entries(&data_dir).iter().filter(|entry| !entry.ends_with("run")) {
+                remove(entry)?;
+            }
+        }
+        let ports = Ports::choose(&data_dir.join("sandbox.json"))?;
+        // The log of each life of a sandbox is its own.
+        remove(&data_dir.join("log"))?;
+        fs::create_dir_all(data_dir.join("log"))?;
+        Ok((Site { data_dir, external, kafka, account, ephemeral, claim }, ports))
+    }
+
+    async fn start(&self, ports: Ports) -> Result<(Servers, Supervisors)> {
+        let (postgres, redis, (kafka_kind, apache, embedded)) = tokio::try_join!(
+            self.start_postgres(ports.postgres),
+            self.start_redis(ports.redis),
+            self.start_kafka(ports)
+        )?;
+        let (postgres, postgres_handle) = postgres.unzip();
+        let (redis, redis_handle) = redis.unzip();
+        let (apache, apache_handle) = apache.unzip();
+        let (embedded, embedded_handle) = embedded.unzip();
+        let postgres_password = match &postgres_handle {
+            Some(handle) => Postgres::password(&handle.data_dir)?,
+            None => String::new(),
+        };
+        let servers = Servers {
+            postgres: postgres_handle,
+            postgres_password,
+            redis: redis_handle,
+            kafka: apache_handle.or(embedded_handle),
+            kafka_kind,
+        };
+        Ok((servers, Supervisors { postgres, redis, apache, embedded }))
+    }
+
+    async fn start_postgres(&self, port: u16) -> Result<Option<Pair<Postgres>>> {
+        if self.external.postgres_url.is_some() {
+            return Ok(None);
+        }
+        let recipe = Postgres::new(self.data_dir.join("postgres"), port, self.account.clone())?;
+        self.start_server(recipe).await.map(Some)
+    }
+
+    async fn start_redis(&self, port: u16) -> Result<Option<Pair<Redis>>> {
+        if self.external.redis_url.is_some() {
+            return Ok(None);
+        }
+        let recipe = Redis::new(self.data_dir.join("redis"), port, self.account.clone())?;
+        self.start_server(recipe).await.map(Some)
+    }
+
+    async fn start_kafka(
+        &self,
+        ports: Ports,
+    ) -> Result<(KafkaKind, Option<Pair<Apache>>, Option<Pair<Embedded>>)> {
+        if self.external.kafka_brokers.is_some() {
+            return Ok((KafkaKind::External, None, None));
+        }
+        let choice = self.kafka;
+        let data_dir = self.data_dir.clone();
+        let apache = spawn_blocking(move || match choice {
+            KafkaChoice::Embedded => Ok(false),
+            KafkaChoice::Apache => Ok(true),
+            KafkaChoice::Auto => match Apache::check(&data_dir) {
+                Ok(()) => Ok(true),
+                Err(error) => {
+                    tracing::warn!("Using the embedded broker, which forgets and drops, instead of Apache Kafka: {error:#}");
+                    anyhow::Ok(false)
+                }
+            },
+        })
+        .await??;
+        let dir = self.data_dir.join("kafka");
+        if apache {
+            let recipe = Apache::new(&self.data_dir, dir, ports.kafka, ports.kafka_controller)?;
+            Ok((KafkaKind::Apache, Some(self.start_server(recipe).await?), None))
+        } else {
+            Ok((KafkaKind::Embedded, None, Some(self.start_server(Embedded::new(dir)).await?)))
+        }
+    }
+
+    async fn start_server<R: Recipe>(&self, recipe: R) -> Result<Pair<R>> {
+        let name = R::SERVER.name();
+        let log_file = self.data_dir.join("log").join(format!("{name}.log"));
+        Supervisor::start(recipe, self.claim.pid_file(name), log_file).await
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.ephemeral {
+            for entry in entries(&self.data_dir) {
+                if let Err(error) = remove(&entry) {
+                    tracing::warn!("Leaving {} behind: {error:#}", entry.display());
+                }
+            }
+            // Nothing of ours is left in it but the lock; what is not ours stays.
+            let _ = fs::remove_file(self.data_dir.join("lock"));
+            let _ = fs::remove_dir(&self.data_dir);
+        }
+    }
+}
+
+type Pair<R> = (Supervisor<R>, Handle);
+
+struct Supervisors {
+    postgres: Option<Supervisor<Postgres>>,
+    redis: Option<Supervisor<Redis>>,
+    apache: Option<Supervisor<Apache>>,
+    embedded: Option<Supervisor<Embedded>>,
+}
+
+impl Supervisors {
+    /// Returns when all servers have been stopped, or killed because nobody gives orders any more.
+    async fn run(self) {
+        tokio::join!(run(self.postgres), run(self.redis), run(self.apache), run(self.embedded));
+    }
+}
+
+async fn run<R: Recipe>(supervisor: Option<Supervisor<R>>) {
+    if let Some(supervisor) = supervisor {
+        supervisor.run().await;
+    }
+}
+
+fn entries(data_dir: &Path) -> Vec<PathBuf> {
+    ENTRIES.iter().map(|entry| data_dir.join(entry)).collect()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
