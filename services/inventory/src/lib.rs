@@ -1,0 +1,143 @@
+//! Inventory: what is for sale and how much of it; nothing is ever sold twice.
+//!
+//! Owns schema `inventory`. Speaks `STOCK_DEPLETED`, `STOCK_REPLENISHED`; hears `ORDER_CANCELLED`, `ORDER_EXPIRED`.
+
+mod gate; // the Redis gate in front of stock
+mod hold; // rules
+mod ledger; // the rows of stock
+mod product; // rules
+mod refused;
+mod stock; // rules
+
+mod adjust_stock; // flows
+mod hold_stock;
+mod manage_products;
+mod read_audits;
+mod read_holds;
+mod read_products;
+mod settle_hold;
+
+mod expire_holds; // loops
+mod on_order; // reactions
+mod rebuild_gate;
+mod rpc;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Host;
+use common::batch::{Batch, BatchSettings};
+use common::cache::Cache;
+use common::db::Db;
+use common::every::Every;
+use common::http::ServiceConfig;
+use common::http::Data;
+use common::inbox::Consumer;
+use contract::events::{OrderCancelled, OrderExpired};
+use contract::inventory::inventory_service_server::InventoryServiceServer;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use serde::Deserialize;
+
+use crate::gate::{Gate, GateSettings};
+use crate::hold_stock::{Caller, Held, hold_batch};
+use crate::read_products::ProductSettings;
+use crate::settle_hold::{Settle, settle_batch};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
+
+/// Section `[inventory]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    hold_ttl_seconds: u32,
+    hold_lines_max: usize,
+    hold_quantity_max: i32,
+    sweep_period_ms: u64,
+    sweep_holds_max: i64,
+    adjust_attempts_max: u32,
+    products: ProductSettings,
+    hold_batch: BatchSettings,
+    settle_batch: BatchSettings,
+    gate: GateSettings,
+}
+
+/// What every flow of this service may use.
+pub struct App {
+    db: Db,
+    gate: Gate,
+    cache: Cache,
+    holds: Batch<Caller, Held>,
+    endings: Batch<Settle, hold::Hold>,
+    products: ProductSettings,
+    hold_lines_max: usize,
+    hold_quantity_max: i32,
+    sweep_holds_max: i64,
+    adjust_attempts_max: u32,
+}
+
+pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
+    let settings: Settings = host.settings("inventory")?;
+    let db = host.db("inventory", MIGRATIONS).await?;
+    let redis = host.redis();
+    let gate = Gate::new(redis.clone(), db.clone(), settings.gate.clone());
+    let app = Arc::new(App {
+        db: db.clone(),
+        gate: gate.clone(),
+        cache: Cache::new(&redis),
+        holds: start_holds(&settings, &db, &gate),
+        endings: start_endings(&settings, &db, &gate),
+        products: settings.products,
+        hold_lines_max: settings.hold_lines_max,
+        hold_quantity_max: settings.hold_quantity_max,
+        sweep_holds_max: settings.sweep_holds_max,
+        adjust_attempts_max: settings.adjust_attempts_max,
+    });
+
+    let served = app.clone();
+    host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
+    host.grpc(InventoryServiceServer::new(rpc::Rpc(app.clone())));
+    host.consume(Consumer::new("inventory", &db).on::<OrderCancelled, App>(&app).on::<OrderExpired, App>(&app))?;
+    host.relay(&db)?;
+    host.every("expire_holds", every_ms(settings.sweep_period_ms), move || {
+        let app = app.clone();
+        async move { expire_holds::expire_holds(&app).await }
+    });
+    host.every("check_gate", every_ms(settings.gate.check_period_ms), move || {
+        let gate = gate.clone();
+        async move { gate.check().await }
+    });
+    Ok(())
+}
+
+/// What can be asked for over HTTP, below `/api/v1`.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(read_products::list_products)
+        .service(read_products::read_product)
+        .service(manage_products::create_product)
+        .service(manage_products::change_product)
+        .service(adjust_stock::adjust_stock)
+        .service(read_audits::list_audits)
+        .service(read_holds::list_holds);
+}
+
+fn start_holds(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Caller, Held> {
+    let ttl = chrono::Duration::seconds(settings.hold_ttl_seconds.into());
+    let (db, gate) = (db.clone(), gate.clone());
+    Batch::start("hold_stock", &settings.hold_batch, move |callers| {
+        let (db, gate) = (db.clone(), gate.clone());
+        async move { hold_batch(&db, &gate, ttl, callers).await }
+    })
+}
+
+fn start_endings(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Settle, hold::Hold> {
+    let (db, gate) = (db.clone(), gate.clone());
+    Batch::start("settle_hold", &settings.settle_batch, move |asked| {
+        let (db, gate) = (db.clone(), gate.clone());
+        async move { settle_batch(&db, &gate, asked).await }
+    })
+}
+
+fn every_ms(period_ms: u64) -> Every {
+    Every { period: Duration::from_millis(period_ms), wake: None }
+}

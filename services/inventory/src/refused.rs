@@ -1,0 +1,89 @@
+//! Why inventory says no. Callers can act on each of these.
+
+use common::error::VERSION_CONFLICT;
+use common::{Code, Refusal};
+use contract::codes;
+use contract::ids::{HoldId, ProductId};
+use serde_json::{Value, json};
+
+/// A line that cannot be held, with what was left when the batch that refused it had been served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortage {
+    pub product: ProductId,
+    pub requested: i32,
+    pub available: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("There are not enough units left.")]
+    OutOfStock { shortages: Vec<Shortage> },
+    #[error("There is no product {0}.")]
+    ProductNotFound(ProductId),
+    #[error("One buyer may have {max} units of this product; {have} are held or bought already.")]
+    LimitExceeded { product: ProductId, requested: i32, have: i64, max: i32 },
+    #[error("Hold {0} has expired.")]
+    HoldExpired(HoldId),
+    #[error("Hold {0} has been given back.")]
+    HoldReleased(HoldId),
+    #[error("Hold {0} has become a sale.")]
+    HoldConfirmed(HoldId),
+    #[error("Hold {0} has not become a sale.")]
+    HoldNotConfirmed(HoldId),
+    #[error("There is no hold {0}.")]
+    HoldNotFound(HoldId),
+    #[error("A product with this SKU exists.")]
+    SkuExists,
+    #[error("The product has changed since; read it again.")]
+    VersionConflict { current: i64 },
+    #[error("{held} units are held by buyers; the stock cannot fall below that.")]
+    BelowHeld { on_hand: i64, held: i64, delta: i64 },
+    #[error("Others keep changing this stock; try again with the same key.")]
+    ConcurrentModification,
+}
+
+impl Refusal for Refused {
+    fn code(&self) -> Code {
+        match self {
+            Refused::OutOfStock { .. } => codes::OUT_OF_STOCK,
+            Refused::ProductNotFound(_) => codes::PRODUCT_NOT_FOUND,
+            Refused::LimitExceeded { .. } => codes::PURCHASE_LIMIT_EXCEEDED,
+            Refused::HoldExpired(_) => codes::HOLD_EXPIRED,
+            Refused::HoldReleased(_) => codes::HOLD_ALREADY_RELEASED,
+            Refused::HoldConfirmed(_) => codes::HOLD_ALREADY_CONFIRMED,
+            Refused::HoldNotConfirmed(_) => codes::HOLD_NOT_CONFIRMED,
+            Refused::HoldNotFound(_) => codes::HOLD_NOT_FOUND,
+            Refused::SkuExists => codes::SKU_ALREADY_EXISTS,
+            Refused::VersionConflict { .. } => VERSION_CONFLICT,
+            Refused::BelowHeld { .. } => codes::STOCK_BELOW_HELD,
+            Refused::ConcurrentModification => codes::CONCURRENT_MODIFICATION,
+        }
+    }
+
+    fn details(&self) -> Vec<Value> {
+        match self {
+            Refused::OutOfStock { shortages } => shortages
+                .iter()
+                .map(|short| {
+                    let Shortage { product, requested, available } = short;
+                    json!({ "productId": product, "requested": requested, "available": available })
+                })
+                .collect(),
+            Refused::ProductNotFound(product) => vec![json!({ "productId": product })],
+            Refused::LimitExceeded { product, requested, have, max } => {
+                vec![json!({ "productId": product, "requested": requested, "have": have, "max": max })]
+            }
+            Refused::VersionConflict { current } => vec![json!({ "version": current })],
+            Refused::BelowHeld { on_hand, held, delta } => {
+                vec![json!({ "onHand": on_hand, "held": held, "delta": delta })]
+            }
+            Refused::HoldExpired(_)
+            | Refused::HoldReleased(_)
+            | Refused::HoldConfirmed(_)
+            | Refused::HoldNotConfirmed(_)
+            | Refused::HoldNotFound(_)
+            | Refused::SkuExists
+            | Refused::ConcurrentModification => Vec::new(),
+        }
+    }
+}
