@@ -1,0 +1,58 @@
+//! Loop: orders that nobody paid in time become `EXPIRED`, and say so. Every replica may run it at once.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use common::db::Prepared;
+use common::{Result, outbox};
+use contract::events::OrderExpired;
+use diesel::sql_types as sql;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use crate::App;
+
+#[derive(diesel::QueryableByName)]
+struct Expired {
+    #[diesel(sql_type = sql::Uuid)]
+    id: Uuid,
+    #[diesel(sql_type = sql::Uuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = sql::BigInt)]
+    version: i64,
+    #[diesel(sql_type = sql::Timestamptz)]
+    updated_at: DateTime<Utc>,
+}
+
+/// Takes chunk after chunk until nothing is due. The hold ends by its own clock in inventory; the event only confirms it.
+pub async fn expire_orders(app: Arc<App>) -> Result<()> {
+    loop {
+        let chunk = app.expire_chunk;
+        let expired = app
+            .db
+            .tx("expire_orders", async |tx| {
+                let sweep = diesel::sql_query(include_str!("expire_orders.sql")).bind::<sql::BigInt, _>(chunk);
+                let due: Vec<Expired> = Prepared(sweep).load(tx).await?;
+                let events: Vec<OrderExpired> = due
+                    .iter()
+                    .map(|order| OrderExpired {
+                        order_id: order.id.to_string(),
+                        user_id: order.user_id.to_string(),
+                        version: order.version,
+                        hold_id: order.id.to_string(),
+                        expired_at: Some(order.updated_at.into()),
+                    })
+                    .collect();
+                outbox::publish_all(tx, &events).await?;
+                Ok(due.len())
+            })
+            .await?;
+        if expired > 0 {
+            metrics::counter!("stampede_orders_total", "outcome" => "expired").increment(expired as u64);
+            tracing::info!(orders = expired, "Expired orders that were not paid in time");
+        }
+        if (expired as i64) < chunk {
+            return Ok(());
+        }
+    }
+}

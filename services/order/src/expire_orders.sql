@@ -1,0 +1,14 @@
+-- The materialized pick keeps the limit: a subquery under IN may be run again and take more than its limit.
+with due as materialized (
+    select id
+    from orders
+    where status = 'CREATED' and hold_expires_at <= clock_timestamp()
+    order by hold_expires_at
+    limit $1
+    for update skip locked
+)
+update orders
+set status = 'EXPIRED', version = orders.version + 1, updated_at = now()
+from due
+where orders.id = due.id
+returning orders.id, orders.user_id, orders.version, orders.updated_at

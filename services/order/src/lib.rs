@@ -1,0 +1,85 @@
+//! Orders: placed once per Idempotency-Key, then cancelled by their owner or expired by the clock.
+//!
+//! Owns schema `order`. Speaks `ORDER_CREATED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`; asks inventory for holds.
+
+mod order; // rules
+mod cancel_order; // flows
+mod place_order;
+mod read_orders;
+mod expire_orders; // loops
+mod rows;
+mod rpc; // the gRPC door
+mod schema;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use common::http::ServiceConfig;
+use common::Host;
+use common::batch::{Batch, BatchSettings};
+use common::db::Db;
+use common::every::Every;
+use common::rate::RateLimiter;
+use common::rpc::Neighbour;
+use contract::inventory::inventory_service_client::InventoryServiceClient;
+use contract::order::order_service_server::OrderServiceServer;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use serde::Deserialize;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/order");
+
+/// Section `[order]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    batch: BatchSettings,
+    lines_max: usize,
+    quantity_max: i32,
+    expire_sweep_ms: u64,
+    expire_chunk: i64,
+    placements_per_minute: u32,
+}
+
+/// What every flow of this service may use.
+pub struct App {
+    db: Db,
+    inventory: InventoryServiceClient<Neighbour>,
+    inserts: Batch<order::Draft, place_order::Stored>,
+    lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
+    limits: order::Limits,
+    expire_chunk: i64,
+    /// For each account; a person does not place orders faster, a program that does is told so.
+    placements: RateLimiter,
+}
+
+pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
+    let settings: Settings = host.settings("order")?;
+    let db = host.db("order", MIGRATIONS).await?;
+    let app = Arc::new(App {
+        inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
+        inserts: place_order::insert_batch(&db, &settings.batch),
+        lookups: read_orders::lookup_batch(&db, &settings.batch),
+        limits: order::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
+        expire_chunk: settings.expire_chunk,
+        placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute),
+        db: db.clone(),
+    });
+
+    let routed = app.clone();
+    host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
+    host.grpc(OrderServiceServer::from_arc(app.clone()));
+    host.relay(&db)?;
+    let every = Every { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
+    host.every("expire_orders", every, move || expire_orders::expire_orders(app.clone()));
+    Ok(())
+}
+
+/// What can be asked for over HTTP, below `/api/v1`.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(place_order::place_order)
+        .service(read_orders::list_orders)
+        .service(read_orders::read_order)
+        .service(cancel_order::cancel_order);
+}

@@ -1,0 +1,26 @@
+-- Stores a batch of orders: those whose id exists already are left alone, with their items.
+with placed as (
+    insert into orders (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at)
+    select *
+    from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
+    on conflict (id) do nothing
+    returning id, created_at
+),
+-- Of two requests with one key in one batch, the items of the first are stored.
+placed_items as (
+    insert into order_items (order_id, line, product_id, sku, name, quantity, unit_price)
+    select item.order_id, item.line, item.product_id, item.sku, item.name, item.quantity, item.unit_price
+    from unnest($8::uuid[], $9::smallint[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::bigint[])
+        as item (order_id, line, product_id, sku, name, quantity, unit_price)
+    join placed on placed.id = item.order_id
+    on conflict (order_id, line) do nothing
+),
+placed_shipping as (
+    insert into shipping_info (order_id, recipient, phone, postal_code, address, memo)
+    select info.*
+    from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[])
+        as info (order_id, recipient, phone, postal_code, address, memo)
+    join placed on placed.id = info.order_id
+    on conflict (order_id) do nothing
+)
+select id, created_at from placed

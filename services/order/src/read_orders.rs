@@ -1,0 +1,206 @@
+//! `GET /orders` and `GET /orders/{orderId}`: one's own orders, newest first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix_web::{HttpResponse, get};
+use chrono::{DateTime, SecondsFormat, Utc};
+use common::auth::Caller;
+use common::batch::{Batch, BatchSettings};
+use common::cursor::Cursor;
+use common::db::Db;
+use common::http::{Data, Path, Problem, Query};
+use common::{Refused, Result};
+use contract::ids::{AccountId, OrderId, ProductId};
+use contract::money::Money;
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_types;
+use diesel_async::RunQueryDsl;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::App;
+use crate::order::{self, Order, Status};
+use crate::rows::{self, OrderRow, STATUS_NOW};
+use crate::schema::orders;
+
+/// An order as its owner sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderView {
+    #[schema(value_type = String, format = Uuid)]
+    order_id: OrderId,
+    status: Status,
+    /// Counts the changes of this order, from 1.
+    version: i64,
+    items: Vec<ItemView>,
+    totals: Totals,
+    /// Until then the units are reserved; RFC 3339, UTC.
+    hold_expires_at: String,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipping_info: Option<ShippingView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ItemView {
+    #[schema(value_type = String, format = Uuid)]
+    product_id: ProductId,
+    sku: String,
+    name: String,
+    quantity: i32,
+    unit_price: Money,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    /// What is to be paid.
+    amount: Money,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ShippingView {
+    recipient: String,
+    phone: String,
+    postal_code: String,
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memo: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct OrderPage {
+    items: Vec<OrderView>,
+    /// Send it as `cursor` to go on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    status: Option<Status>,
+    /// 1 to 100; 50 unless told.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+/// A page that nobody asks to be larger.
+const LIMIT_MAX: i64 = 100;
+const LIMIT_DEFAULT: i64 = 50;
+
+/// List one's own orders, newest first.
+#[utoipa::path(
+    tag = "orders",
+    params(Listing),
+    responses((status = 200, body = OrderPage), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
+    security(("bearer" = []))
+)]
+#[get("/orders")]
+pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<Listing>) -> Result<HttpResponse> {
+    let limit = listing.limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Refused::invalid("limit", format!("Must be 1 to {LIMIT_MAX}.")).into());
+    }
+    let mut query = orders::table
+        .filter(orders::user_id.eq(AccountId::from(caller.account)))
+        .order((orders::created_at.desc(), orders::id.desc()))
+        .select(rows::columns())
+        .limit(limit + 1)
+        .into_boxed();
+    if let Some(status) = listing.status {
+        query = query.filter(sql::<sql_types::Text>(STATUS_NOW).eq(status.as_str()));
+    }
+    if let Some(text) = &listing.cursor {
+        let after = Cursor::parse(text)?;
+        query = query.filter(
+            orders::created_at.lt(after.at).or(orders::created_at.eq(after.at).and(orders::id.lt(after.id))),
+        );
+    }
+    let mut conn = app.db.read().await?;
+    let mut found: Vec<OrderRow> = query.load(&mut conn).await?;
+    let more = found.len() as i64 > limit;
+    found.truncate(limit as usize);
+    let next_cursor = found
+        .last()
+        .filter(|_| more)
+        .map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
+    let items = rows::complete(&mut conn, found).await?.into_iter().map(view).collect();
+    Ok(HttpResponse::Ok().json(OrderPage { items, next_cursor }))
+}
+
+/// Read one of one's own orders.
+#[utoipa::path(
+    tag = "orders",
+    params(("orderId" = String, Path)),
+    responses((status = 200, body = OrderView), (status = 404, body = Problem, description = "ORDER_NOT_FOUND")),
+    security(("bearer" = []))
+)]
+#[get("/orders/{orderId}")]
+pub async fn read_order(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Result<HttpResponse> {
+    let mut conn = app.db.read().await?;
+    let found = orders::table
+        .filter(orders::id.eq(*id))
+        // Somebody else's order is not there: the owner is part of the question.
+        .filter(orders::user_id.eq(AccountId::from(caller.account)))
+        .select(rows::columns())
+        .load::<OrderRow>(&mut conn)
+        .await?;
+    let order = rows::complete(&mut conn, found).await?.pop().ok_or(order::Refused::NotFound)?;
+    Ok(HttpResponse::Ok().json(view(order)))
+}
+
+/// Many look-ups by id in one query: what sold-out traffic asks after each refusal.
+pub fn lookup_batch(db: &Db, settings: &BatchSettings) -> Batch<OrderId, Option<Order>> {
+    let db = db.clone();
+    Batch::start("order_lookups", settings, move |ids: Arc<[OrderId]>| {
+        let db = db.clone();
+        async move {
+            let mut conn = db.read().await?;
+            let found: HashMap<OrderId, Order> =
+                rows::by_ids(&mut conn, &ids).await?.into_iter().map(|order| (order.id, order)).collect();
+            Ok(ids.iter().map(|id| Ok(found.get(id).cloned())).collect())
+        }
+    })
+}
+
+/// An order in the words of the HTTP interface.
+pub fn view(order: Order) -> OrderView {
+    OrderView {
+        order_id: order.id,
+        status: order.status,
+        version: order.version,
+        items: order
+            .items
+            .into_iter()
+            .map(|item| ItemView {
+                product_id: item.product_id,
+                sku: item.sku,
+                name: item.name,
+                quantity: item.quantity,
+                unit_price: Money::krw(item.unit_price),
+            })
+            .collect(),
+        totals: Totals { amount: Money::krw(order.amount) },
+        hold_expires_at: time(order.hold_expires_at),
+        created_at: time(order.created_at),
+        shipping_info: order.shipping.map(|info| ShippingView {
+            recipient: info.recipient,
+            phone: info.phone,
+            postal_code: info.postal_code,
+            address: info.address,
+            memo: info.memo,
+        }),
+    }
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,43 @@
+//! Tables of schema `order`.
+
+diesel::table! {
+    orders (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        status -> Text,
+        version -> BigInt,
+        amount -> BigInt,
+        currency -> Text,
+        fingerprint -> Bytea,
+        idempotency_key -> Text,
+        hold_expires_at -> Timestamptz,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        cancel_reason -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    order_items (order_id, line) {
+        order_id -> Uuid,
+        line -> SmallInt,
+        product_id -> Uuid,
+        sku -> Text,
+        name -> Text,
+        quantity -> Integer,
+        unit_price -> BigInt,
+    }
+}
+
+diesel::table! {
+    shipping_info (order_id) {
+        order_id -> Uuid,
+        recipient -> Text,
+        phone -> Text,
+        postal_code -> Text,
+        address -> Text,
+        memo -> Nullable<Text>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(orders, order_items, shipping_info);
