@@ -1,0 +1,212 @@
+//! The delivery worker: claim → send → settle.
+//!
+//! Towards the provider this is at-least-once, in our record exactly-once: a worker that dies after sending leaves a
+//! lease that runs out, the e-mail is sent again under the same Message-ID, and only the current claim can settle.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use common::backoff::Backoff;
+use common::db::Tx;
+use common::{Error, Result, crash};
+use contract::ids::{AccountId, DeliveryId};
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text, Uuid};
+use diesel_async::RunQueryDsl;
+use rand::RngExt;
+use tokio::time::Instant;
+
+use crate::App;
+use crate::channel::{Channel, Mail, log_email};
+use crate::notification::{DeliveryStatus, Failure, Next, Outcome, next};
+use crate::settings::LEASE_MARGIN;
+
+/// Sends whatever is due. Claims go on while there is something; then the pauses double, and once they are as long as
+/// the loop's own period the loop takes over.
+pub async fn deliver_due(app: &App) -> Result<()> {
+    let mut pause = app.settings.idle_poll_first();
+    while !app.stopping.is_cancelled() {
+        if deliver_claim(app).await? > 0 {
+            pause = app.settings.idle_poll_first();
+            continue;
+        }
+        if pause >= app.settings.idle_poll_max() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = app.stopping.cancelled() => {}
+            () = tokio::time::sleep(pause.mul_f64(jitter())) => pause *= 2,
+            () = app.due.notified() => pause = app.settings.idle_poll_first(),
+        }
+    }
+    Ok(())
+}
+
+/// Makes one claim and sees it through. Returns how many deliveries it had.
+async fn deliver_claim(app: &App) -> Result<usize> {
+    // Before the claim: the lease that the database counts can only end later than ours.
+    let lease_end = Instant::now() + app.settings.lease();
+    let claimed = claim(app).await?;
+    if claimed.is_empty() {
+        return Ok(0);
+    }
+    crash::point("delivery.after_claim");
+    let count = claimed.len();
+    let settlements = send(app, claimed, lease_end - LEASE_MARGIN).await;
+    crash::point("delivery.after_send");
+    record(app, &settlements, lease_end).await?;
+    Ok(count)
+}
+
+#[derive(QueryableByName)]
+struct Claimed {
+    #[diesel(sql_type = Uuid)]
+    id: DeliveryId,
+    #[diesel(sql_type = Text)]
+    channel: Channel,
+    #[diesel(sql_type = Integer)]
+    attempt: i32,
+    #[diesel(sql_type = BigInt)]
+    lock_token: i64,
+    #[diesel(sql_type = Text)]
+    subject: String,
+    #[diesel(sql_type = Text)]
+    body: String,
+    #[diesel(sql_type = Uuid)]
+    user_id: AccountId,
+}
+
+async fn claim(app: &App) -> Result<Vec<Claimed>> {
+    let batch_max = i64::from(app.settings.claim_batch_max);
+    let lease_ms = app.settings.lease().as_millis() as f64;
+    app.db
+        .tx("claim_deliveries", async move |tx| {
+            let query = diesel::sql_query(include_str!("deliver_claim.sql"));
+            Ok(query.bind::<BigInt, _>(batch_max).bind::<Double, _>(lease_ms).load(tx).await?)
+        })
+        .await
+}
+
+/// Sends outside any transaction. What cannot be started before `deadline` or before the host stops is handed back.
+async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<Settlement> {
+    let enough = async {
+        tokio::select! {
+            () = app.stopping.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    };
+    let users = claimed.iter().map(|delivery| delivery.user_id).collect();
+    let addresses = app.contacts.addresses(users, enough).await;
+    log_trouble(&addresses);
+    let retry_delays = app.settings.retry_delays();
+    claimed
+        .into_iter()
+        .map(|delivery| {
+            let outcome = match addresses.get(&delivery.user_id) {
+                None => Outcome::HandedBack,
+                Some(Ok(_)) if Instant::now() >= deadline => Outcome::HandedBack,
+                Some(Ok(address)) => {
+                    let Channel::Email = delivery.channel;
+                    log_email(delivery.id, address, &Mail { subject: delivery.subject, body: delivery.body });
+                    Outcome::Sent
+                }
+                Some(Err(Error::Refused(_))) => Outcome::NotSent(Failure::RecipientUnknown),
+                Some(Err(Error::Fault(_))) => Outcome::NotSent(Failure::AddressUnavailable),
+            };
+            Settlement {
+                delivery: delivery.id,
+                channel: delivery.channel,
+                lock_token: delivery.lock_token,
+                next: next(outcome, delivery.attempt, &retry_delays, jitter()),
+            }
+        })
+        .collect()
+}
+
+/// One line for all that failed together: a neighbour that is away fails a whole claim.
+fn log_trouble(addresses: &HashMap<AccountId, Result<Arc<str>>>) {
+    let mut failures = addresses.values().filter_map(|answer| answer.as_ref().err());
+    if let Some(first) = failures.next() {
+        let others = failures.count();
+        tracing::warn!(error = %first, others, "Some recipients' addresses could not be had");
+    }
+}
+
+/// What becomes of one claimed delivery.
+pub struct Settlement {
+    pub delivery: DeliveryId,
+    pub channel: Channel,
+    /// The claim that this settles; under any other it has no effect.
+    pub lock_token: i64,
+    pub next: Next,
+}
+
+/// Settles in a transaction of its own, and keeps trying while the lease lasts: these e-mails are out, and forgetting
+/// that means sending them again.
+async fn record(app: &App, settlements: &[Settlement], lease_end: Instant) -> Result<()> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match app.db.tx("settle_deliveries", async move |tx| settle(tx, settlements).await).await {
+            Ok(settled) => {
+                count(settlements, &settled);
+                return Ok(());
+            }
+            Err(error) if error.is_transient() && Instant::now() < lease_end => {
+                tracing::warn!(%error, "Results of deliveries could not be recorded yet");
+                tokio::time::sleep(Backoff::RECONNECT.delay(attempt)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A delivery whose claim was still the current one.
+#[derive(QueryableByName)]
+pub struct Settled {
+    #[diesel(sql_type = Uuid)]
+    id: DeliveryId,
+    /// Since it was created.
+    #[diesel(sql_type = Double)]
+    age_seconds: f64,
+}
+
+/// Records all of `settlements` that are still current, and returns which.
+pub async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+    fn column<T>(settlements: &[Settlement], value: impl Fn(&Settlement) -> T) -> Vec<T> {
+        settlements.iter().map(value).collect()
+    }
+    let settled = diesel::sql_query(include_str!("deliver_settle.sql"))
+        .bind::<Array<Uuid>, _>(column(settlements, |one| one.delivery))
+        .bind::<Array<BigInt>, _>(column(settlements, |one| one.lock_token))
+        .bind::<Array<Text>, _>(column(settlements, |one| one.next.status.name()))
+        .bind::<Array<Integer>, _>(column(settlements, |one| one.next.attempt))
+        .bind::<Array<BigInt>, _>(column(settlements, |one| one.next.delay.as_millis() as i64))
+        .bind::<Array<Nullable<Text>>, _>(column(settlements, |one| one.next.failure.map(Failure::name)))
+        .bind::<Array<Bool>, _>(column(settlements, |one| one.next.is_dead()))
+        .load(tx)
+        .await?;
+    Ok(settled)
+}
+
+/// Metrics, after the commit.
+pub fn count(settlements: &[Settlement], settled: &[Settled]) {
+    let ages: HashMap<DeliveryId, f64> = settled.iter().map(|row| (row.id, row.age_seconds)).collect();
+    for Settlement { delivery, channel, next, .. } in settlements {
+        let age_seconds = ages.get(delivery);
+        let outcome = if age_seconds.is_some() { next.name() } else { "superseded" };
+        metrics::counter!("stampede_deliveries_total", "channel" => channel.name(), "outcome" => outcome).increment(1);
+        if let (Some(age_seconds), DeliveryStatus::Success) = (age_seconds, next.status) {
+            metrics::histogram!("stampede_delivery_seconds", "channel" => channel.name()).record(*age_seconds);
+        }
+    }
+    let late = settlements.len() - settled.len();
+    if late > 0 {
+        tracing::warn!(late, "Results came after their lease was lost and were dropped");
+    }
+}
+
+/// Between 0.8 and 1.2.
+pub fn jitter() -> f64 {
+    rand::rng().random_range(0.8..1.2)
+}

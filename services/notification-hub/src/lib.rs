@@ -1,0 +1,86 @@
+//! Notifications: one for each fact that somebody should hear about, and one delivery for each channel it goes over.
+//!
+//! Owns schema `notification_hub`. Hears `ORDER_CREATED`.
+
+mod channel;
+mod notification;
+mod order_created;
+
+mod on_order;
+
+mod deliver;
+mod reclaim_deliveries;
+
+mod read_notifications;
+mod retry_delivery;
+
+mod contacts;
+mod schema;
+mod settings;
+
+use std::sync::Arc;
+
+use actix_web::web::Data;
+use common::Host;
+use common::db::Db;
+use common::every::Every;
+use common::http::ServiceConfig;
+use common::inbox;
+use contract::account::account_service_client::AccountServiceClient;
+use contract::events::OrderCreated;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub use settings::Settings;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notification-hub");
+
+/// What every flow of this service may use.
+pub struct App {
+    db: Db,
+    contacts: contacts::Contacts,
+    /// Signalled when a delivery may have become due.
+    due: Arc<Notify>,
+    stopping: CancellationToken,
+    settings: Settings,
+}
+
+pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
+    let settings: Settings = host.settings("notification_hub")?;
+    settings.check()?;
+    let db = host.db("notification-hub", MIGRATIONS).await?;
+    let account = AccountServiceClient::new(host.neighbour("account")?);
+    let app = Arc::new(App {
+        db: db.clone(),
+        contacts: contacts::Contacts::new(account, &settings),
+        due: Arc::new(Notify::new()),
+        stopping: host.stopping(),
+        settings: settings.clone(),
+    });
+
+    let routed = app.clone();
+    host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
+    host.consume(inbox::Consumer::new("notification-hub", &db).on::<OrderCreated, App>(&app))?;
+
+    let due = Every { period: settings.idle_poll_max(), wake: Some(app.due.clone()) };
+    let worker = app.clone();
+    host.every("deliver", due, move || {
+        let app = worker.clone();
+        async move { deliver::deliver_due(&app).await }
+    });
+    let reclaim = Every { period: settings.reclaim_period(), wake: None };
+    host.every("reclaim_deliveries", reclaim, move || {
+        let app = app.clone();
+        async move { reclaim_deliveries::reclaim_deliveries(&app).await }
+    });
+    Ok(())
+}
+
+/// What can be asked for over HTTP, below `/api/v1`.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(read_notifications::list_notifications)
+        .service(read_notifications::read_notification)
+        .service(retry_delivery::retry_delivery);
+}

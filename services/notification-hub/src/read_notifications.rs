@@ -1,0 +1,302 @@
+//! `GET /notifications` and `GET /notifications/{id}`: people see their own, administrators see all.
+
+use std::collections::HashMap;
+
+use actix_web::{HttpResponse, get};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, SubsecRound, Utc};
+use common::auth::Caller;
+use common::http::{Data, Path, Problem, Query};
+use common::{Error, Result};
+use contract::ids::{AccountId, DeliveryId, NotificationId};
+use diesel::dsl::{exists, not};
+use diesel::pg::Pg;
+use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::App;
+use crate::channel::Channel;
+use crate::notification::{DeliveryStatus, Refused, Status};
+use crate::schema::{deliveries, notifications};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListNotifications {
+    /// The overall status.
+    status: Option<Status>,
+    /// Has a delivery over this channel.
+    channel: Option<Channel>,
+    /// E.g. `ORDER_CREATED`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    user_id: Option<AccountId>,
+    /// Created at this instant or later.
+    from: Option<DateTime<Utc>>,
+    /// Created before this instant.
+    to: Option<DateTime<Utc>>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationPage {
+    /// The newest first.
+    items: Vec<NotificationView>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationView {
+    notification_id: NotificationId,
+    #[serde(rename = "type")]
+    kind: String,
+    user_id: AccountId,
+    /// Computed from the deliveries.
+    status: Status,
+    data: Value,
+    created_at: DateTime<Utc>,
+    deliveries: Vec<DeliveryView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryView {
+    delivery_id: DeliveryId,
+    channel: Channel,
+    status: DeliveryStatus,
+    /// Tries so far.
+    attempts: i32,
+    /// When it is tried next; null unless it waits.
+    next_attempt_at: Option<DateTime<Utc>>,
+    /// Why the last failed try failed: `ADDRESS_UNAVAILABLE`, `RECIPIENT_UNKNOWN`, `LEASE_LOST`.
+    last_error: Option<String>,
+    /// Since when nothing is tried any more by itself.
+    dead_lettered_at: Option<DateTime<Utc>>,
+    subject: String,
+    body: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+#[utoipa::path(
+    tag = "notifications",
+    params(ListNotifications),
+    responses((status = 200, body = NotificationPage), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
+    security(("bearer" = []))
+)]
+#[get("/notifications")]
+pub async fn list_notifications(
+    app: Data<App>,
+    caller: Caller,
+    query: Query<ListNotifications>,
+) -> Result<HttpResponse> {
+    let limit = query.limit.unwrap_or(app.settings.page_default);
+    if !(1..=app.settings.page_max).contains(&limit) {
+        return Err(common::Refused::invalid("limit", format!("limit is 1 to {}.", app.settings.page_max)).into());
+    }
+    let after = query.cursor.as_deref().map(Cursor::read).transpose()?;
+    let mut conn = app.db.read().await?;
+    // One more than asked for tells whether there is a next page.
+    let mut rows = load_page(&mut conn, owner(&caller), &query, after, i64::from(limit) + 1).await?;
+    let is_last = rows.len() <= limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| !is_last).map(|row| Cursor::of(row).write());
+    let items = with_deliveries(&mut conn, rows).await?;
+    Ok(HttpResponse::Ok().json(NotificationPage { items, next_cursor }))
+}
+
+#[utoipa::path(
+    tag = "notifications",
+    params(("id" = NotificationId, Path)),
+    responses((status = 200, body = NotificationView), (status = 404, body = Problem, description = "NOTIFICATION_NOT_FOUND")),
+    security(("bearer" = []))
+)]
+#[get("/notifications/{id}")]
+pub async fn read_notification(app: Data<App>, caller: Caller, id: Path<NotificationId>) -> Result<HttpResponse> {
+    let mut conn = app.db.read().await?;
+    let mut query =
+        notifications::table.filter(notifications::id.eq(*id)).select(NotificationRow::as_select()).into_boxed();
+    if let Some(owner) = owner(&caller) {
+        query = query.filter(notifications::user_id.eq(owner));
+    }
+    let row = query.first(&mut *conn).await.optional()?.ok_or(Refused::NotificationNotFound(*id))?;
+    let found = with_deliveries(&mut conn, vec![row]).await?.pop();
+    Ok(HttpResponse::Ok().json(found))
+}
+
+/// Whose notifications the caller may see; none means everybody's.
+fn owner(caller: &Caller) -> Option<AccountId> {
+    (!caller.is_admin()).then(|| caller.account.into())
+}
+
+#[derive(diesel::Queryable, diesel::Selectable)]
+#[diesel(table_name = notifications, check_for_backend(Pg))]
+struct NotificationRow {
+    id: NotificationId,
+    kind: String,
+    user_id: AccountId,
+    data: Value,
+    created_at: DateTime<Utc>,
+}
+
+async fn load_page(
+    conn: &mut AsyncPgConnection,
+    owner: Option<AccountId>,
+    filter: &ListNotifications,
+    after: Option<Cursor>,
+    limit: i64,
+) -> Result<Vec<NotificationRow>> {
+    let mut query = notifications::table
+        .select(NotificationRow::as_select())
+        .order((notifications::created_at.desc(), notifications::id.desc()))
+        .limit(limit)
+        .into_boxed();
+    for user in [owner, filter.user_id].into_iter().flatten() {
+        query = query.filter(notifications::user_id.eq(user));
+    }
+    if let Some(kind) = &filter.kind {
+        query = query.filter(notifications::kind.eq(kind));
+    }
+    if let Some(from) = filter.from {
+        query = query.filter(notifications::created_at.ge(from));
+    }
+    if let Some(to) = filter.to {
+        query = query.filter(notifications::created_at.lt(to));
+    }
+    if let Some(Cursor { created_at, id }) = after {
+        // The first condition alone is what the index can use.
+        query = query.filter(notifications::created_at.le(created_at));
+        query = query.filter(notifications::created_at.lt(created_at).or(notifications::id.lt(id)));
+    }
+    let own = || deliveries::table.filter(deliveries::notification_id.eq(notifications::id));
+    if let Some(channel) = filter.channel {
+        query = query.filter(exists(own().filter(deliveries::channel.eq(channel.name()))));
+    }
+    for (group, wanted) in filter.status.into_iter().flat_map(Status::requires) {
+        let names: Vec<_> = group.statuses().map(DeliveryStatus::name).collect();
+        let present = exists(own().filter(deliveries::status.eq_any(names)));
+        query = if *wanted { query.filter(present) } else { query.filter(not(present)) };
+    }
+    Ok(query.load(conn).await?)
+}
+
+#[derive(diesel::Queryable, diesel::Selectable)]
+#[diesel(table_name = deliveries, check_for_backend(Pg))]
+struct DeliveryRow {
+    id: DeliveryId,
+    notification_id: NotificationId,
+    channel: Channel,
+    status: DeliveryStatus,
+    attempt: i32,
+    next_attempt_at: DateTime<Utc>,
+    last_error: Option<String>,
+    dead_lettered_at: Option<DateTime<Utc>>,
+    subject: String,
+    body: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+async fn with_deliveries(conn: &mut AsyncPgConnection, rows: Vec<NotificationRow>) -> Result<Vec<NotificationView>> {
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let found: Vec<DeliveryRow> = deliveries::table
+        .filter(deliveries::notification_id.eq_any(ids))
+        .select(DeliveryRow::as_select())
+        .order((deliveries::created_at, deliveries::id))
+        .load(conn)
+        .await?;
+    let mut grouped: HashMap<NotificationId, Vec<DeliveryRow>> = HashMap::new();
+    for row in found {
+        grouped.entry(row.notification_id).or_default().push(row);
+    }
+    let views = rows.into_iter().map(|row| {
+        let deliveries = grouped.remove(&row.id).unwrap_or_default();
+        NotificationView {
+            notification_id: row.id,
+            kind: row.kind,
+            user_id: row.user_id,
+            status: Status::of(deliveries.iter().map(|delivery| delivery.status)),
+            data: row.data,
+            created_at: row.created_at.trunc_subsecs(3),
+            deliveries: deliveries.into_iter().map(DeliveryView::from).collect(),
+        }
+    });
+    Ok(views.collect())
+}
+
+impl From<DeliveryRow> for DeliveryView {
+    fn from(row: DeliveryRow) -> Self {
+        let waits = row.status == DeliveryStatus::Pending;
+        Self {
+            delivery_id: row.id,
+            channel: row.channel,
+            status: row.status,
+            attempts: row.attempt,
+            next_attempt_at: waits.then(|| row.next_attempt_at.trunc_subsecs(3)),
+            last_error: row.last_error,
+            dead_lettered_at: row.dead_lettered_at.map(|instant| instant.trunc_subsecs(3)),
+            subject: row.subject,
+            body: row.body,
+            created_at: row.created_at.trunc_subsecs(3),
+            updated_at: row.updated_at.trunc_subsecs(3),
+        }
+    }
+}
+
+/// Where a page ended. Clients see base64 and pass it back unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    created_at: DateTime<Utc>,
+    id: NotificationId,
+}
+
+impl Cursor {
+    fn of(row: &NotificationRow) -> Self {
+        Self { created_at: row.created_at, id: row.id }
+    }
+
+    fn write(self) -> String {
+        let mut bytes = self.created_at.timestamp_micros().to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.id.as_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn read(text: &str) -> Result<Self> {
+        let parse = || {
+            let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+            let (micros, id) = bytes.split_first_chunk::<8>()?;
+            let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
+            Some(Self { created_at, id: uuid::Uuid::from_slice(id).ok()?.into() })
+        };
+        parse().ok_or_else(|| Error::from(common::Refused::invalid("cursor", "This is not a cursor of ours.")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_the_client_to_the_microsecond() {
+        let created_at = DateTime::from_timestamp_micros(1_795_000_000_123_456).unwrap();
+        let cursor = Cursor { created_at, id: NotificationId::derive(&[b"test"]) };
+        assert_eq!(Cursor::read(&cursor.write()).unwrap(), cursor);
+    }
+
+    #[test]
+    fn garbage_is_not_a_cursor() {
+        let far_away = URL_SAFE_NO_PAD.encode([0x7f; 24]);
+        for garbage in ["", "1", "../..", "AAAA", "한글", &"A".repeat(10_000), &far_away] {
+            assert_eq!(Cursor::read(garbage).unwrap_err().reason(), Some("VALIDATION_ERROR"), "{garbage}");
+        }
+    }
+}

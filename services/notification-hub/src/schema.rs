@@ -1,0 +1,37 @@
+//! The tables, as Diesel sees them.
+
+diesel::table! {
+    notifications (id) {
+        id -> Uuid,
+        event_id -> Uuid,
+        #[sql_name = "type"]
+        kind -> Text,
+        user_id -> Uuid,
+        data -> Jsonb,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    deliveries (id) {
+        id -> Uuid,
+        notification_id -> Uuid,
+        channel -> Text,
+        status -> Text,
+        attempt -> Integer,
+        next_attempt_at -> Timestamptz,
+        lease_until -> Nullable<Timestamptz>,
+        lock_token -> BigInt,
+        dead_lettered_at -> Nullable<Timestamptz>,
+        last_error -> Nullable<Text>,
+        priority -> SmallInt,
+        target -> Nullable<Text>,
+        subject -> Text,
+        body -> Text,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::joinable!(deliveries -> notifications (notification_id));
+diesel::allow_tables_to_appear_in_same_query!(notifications, deliveries);
