@@ -1,0 +1,229 @@
+//! `stampede audit`: the invariants, checked over a system at rest.
+
+mod kafka_log;
+mod ledger;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use common::host::HostSettings;
+use common::kafka::KafkaSettings;
+use common::settings::Settings;
+use contract::ids::{AccountId, OrderId};
+use diesel::sql_types;
+use serde::Serialize;
+use uuid::Uuid;
+
+pub use ledger::Ledger;
+
+use crate::dev;
+use crate::site::Site;
+
+/// Exit codes, beside 0 and 1.
+pub const UNREACHABLE: u8 = 3;
+pub const VIOLATED: u8 = 4;
+/// Offenders that a finding names.
+const SAMPLES_MAX: usize = 5;
+/// Orders that are checked with one query.
+const CHUNK: i64 = 10_000;
+/// Between two looks at a system that is still coming to rest.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// How to print the findings.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Address of a running system, whose servers the settings name.
+    #[arg(long)]
+    url: Option<String>,
+    /// Data folder of a running system.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Time that a system that is not at rest yet is given before a violation counts.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    settle_seconds: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    Pass,
+    Fail,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub verdict: Verdict,
+    pub invariants: Vec<Finding>,
+}
+
+/// One invariant.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// Violations; 0 is as it should be.
+    pub value: u64,
+    /// A few of the offenders, with their ids.
+    pub samples: Vec<String>,
+}
+
+/// Every statement returns one line per offender. `{order}` and the like stand for schemas.
+const INVARIANTS: [(&str, &str, &str); 9] = [
+    ("I1", "stock is conserved: neither negative nor held beyond what is there", include_str!("audit/stock_conserved.sql")),
+    ("I2", "counters equal their rows: held and on_hand", include_str!("audit/counters_equal_rows.sql")),
+    ("I3", "what was sold is in the stock's audit, once per line", include_str!("audit/sold_is_audited.sql")),
+    ("I4", "no half order: items, amount and hold belong together", include_str!("audit/no_half_order.sql")),
+    ("I8", "one effect per Idempotency-Key, under the id it leads to", include_str!("audit/one_effect_per_key.sql")),
+    ("I9", "what was acknowledged exists", include_str!("audit/acknowledged_exists.sql")),
+    ("I11", "outboxes are empty and Kafka has every event in order", include_str!("audit/outbox_empty.sql")),
+    ("I12", "every consumer applied every event exactly once", include_str!("audit/applied_once.sql")),
+    ("I13", "everybody was notified exactly once", include_str!("audit/notified_once.sql")),
+];
+
+/// Runs the command.
+pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let site = match Site::attach(config, &dev::data_dir(args.data_dir.as_deref())?, args.url.clone()).await {
+        Ok(site) => site,
+        Err(error) => {
+            eprintln!("stampede: {error:#}");
+            return Ok(ExitCode::from(UNREACHABLE));
+        }
+    };
+    let patience_ends = Instant::now() + Duration::from_secs(args.settle_seconds);
+    let report = loop {
+        match run(site.settings()).await {
+            Ok(report) if report.verdict == Verdict::Fail && Instant::now() < patience_ends => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Ok(report) => break report,
+            Err(error) => {
+                eprintln!("stampede: {error:#}");
+                return Ok(ExitCode::from(UNREACHABLE));
+            }
+        }
+    };
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&report)?),
+        Output::Text => print!("{}", report.text()),
+    }
+    Ok(if report.verdict == Verdict::Pass { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
+}
+
+/// Checks every invariant once. An error means that the system could not be asked.
+pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
+    let mut ledger = Ledger::open(settings).await?;
+    ledger.freeze().await?;
+    let mut invariants = Vec::with_capacity(INVARIANTS.len());
+    for (name, title, statement) in INVARIANTS {
+        let mut finding = check(&mut ledger, name, title, statement).await?;
+        match name {
+            "I8" => finding.add(wrong_order_ids(&mut ledger).await?),
+            "I11" => finding.add(wrong_in_kafka(&mut ledger, settings).await?),
+            _ => {}
+        }
+        invariants.push(finding);
+    }
+    let is_clean = invariants.iter().all(|finding| finding.value == 0);
+    Ok(Report { verdict: if is_clean { Verdict::Pass } else { Verdict::Fail }, invariants })
+}
+
+impl Report {
+    /// The names of the violated invariants.
+    pub fn violated(&self) -> Vec<String> {
+        self.invariants.iter().filter(|finding| finding.value > 0).map(|finding| finding.name.to_owned()).collect()
+    }
+
+    /// The report for people: a line per invariant, its offenders below it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for Finding { name, title, value, samples } in &self.invariants {
+            let mark = if *value == 0 { "ok" } else { "VIOLATED" };
+            text.push_str(&format!("{name:<4} {mark:<8} {value:>6}  {title}\n"));
+            for sample in samples {
+                text.push_str(&format!("{:22}- {sample}\n", ""));
+            }
+        }
+        let verdict = if self.verdict == Verdict::Pass { "PASS" } else { "FAIL" };
+        text.push_str(&format!("audit: {verdict}\n"));
+        text
+    }
+}
+
+impl Finding {
+    fn add(&mut self, offenders: Vec<String>) {
+        self.value += offenders.len() as u64;
+        let room = SAMPLES_MAX.saturating_sub(self.samples.len());
+        self.samples.extend(offenders.into_iter().take(room));
+    }
+}
+
+#[derive(diesel::QueryableByName)]
+struct Offender {
+    #[diesel(sql_type = sql_types::Text)]
+    offender: String,
+    #[diesel(sql_type = sql_types::BigInt)]
+    offenders: i64,
+}
+
+async fn check(ledger: &mut Ledger, name: &'static str, title: &'static str, statement: &str) -> anyhow::Result<Finding> {
+    let counted = format!("select offender, count(*) over () as offenders from (\n{statement}) as found limit {SAMPLES_MAX}");
+    let found: Vec<Offender> = ledger.rows(ledger.statement(&counted)).await?;
+    let value = found.first().map_or(0, |first| first.offenders.unsigned_abs());
+    Ok(Finding { name, title, value, samples: found.into_iter().map(|row| row.offender).collect() })
+}
+
+#[derive(diesel::QueryableByName)]
+struct Keyed {
+    #[diesel(sql_type = sql_types::Uuid)]
+    id: Uuid,
+    #[diesel(sql_type = sql_types::Uuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = sql_types::Text)]
+    idempotency_key: String,
+}
+
+/// Orders whose id is not the one that their account and key lead to: a retry would miss them.
+async fn wrong_order_ids(ledger: &mut Ledger) -> anyhow::Result<Vec<String>> {
+    let mut offenders = Vec::new();
+    let mut after = Uuid::nil();
+    loop {
+        let statement = ledger.statement(&format!(
+            "select id, user_id, idempotency_key from {{order}}.orders where id > '{after}' order by id limit {CHUNK}"
+        ));
+        let rows: Vec<Keyed> = ledger.rows(statement).await?;
+        let Some(last) = rows.last() else { return Ok(offenders) };
+        after = last.id;
+        for Keyed { id, user_id, idempotency_key } in &rows {
+            let account = AccountId::from(*user_id);
+            let expected = OrderId::derive(&[account.as_bytes(), b"order", idempotency_key.as_bytes()]);
+            if expected.uuid() != *id {
+                offenders.push(format!("order {id} of user {user_id}, key {idempotency_key}: the key leads to {expected}"));
+            }
+        }
+    }
+}
+
+async fn wrong_in_kafka(ledger: &mut Ledger, settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let recorded: Vec<kafka_log::Recorded> =
+        ledger.rows(ledger.statement(include_str!("audit/recorded_events.sql"))).await?;
+    let kafka: KafkaSettings = settings.section("kafka")?;
+    let host: HostSettings = settings.section("host")?;
+    let topics: std::collections::BTreeSet<String> = recorded.iter().map(|event| event.topic.clone()).collect();
+    let topics: Vec<String> = topics.into_iter().collect();
+    let log = tokio::task::spawn_blocking(move || kafka_log::read(&kafka, &host.namespace, &topics)).await??;
+    Ok(kafka_log::compare(&recorded, &log))
+}

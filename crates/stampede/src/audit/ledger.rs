@@ -1,0 +1,76 @@
+//! The databases of all services, read across their borders: auditors may, services may not.
+
+use anyhow::Context;
+use common::db::{Db, DbSettings};
+use common::host::{HostSettings, schema};
+use common::kafka::KafkaSettings;
+use common::outbox::OutboxSettings;
+use common::settings::Settings;
+use diesel::QueryableByName;
+use diesel::pg::Pg;
+use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+/// An audit reads whole tables, which no statement of a service does.
+const STATEMENT_TIMEOUT_MS: u64 = 300_000;
+
+/// A connection to the database that holds all schemas.
+pub struct Ledger {
+    connection: AsyncPgConnection,
+    /// What stands for `{name}` in a statement.
+    names: Vec<(String, String)>,
+}
+
+impl Ledger {
+    /// Fails when the database does not answer.
+    pub async fn open(settings: &Settings) -> anyhow::Result<Ledger> {
+        let host: HostSettings = settings.section("host")?;
+        let outbox: OutboxSettings = settings.section("outbox")?;
+        let kafka: KafkaSettings = settings.section("kafka")?;
+        let services = ["account", "inventory", "order", "notification-hub"].into_iter().map(|service| {
+            (format!("{{{}}}", service.replace('-', "_")), format!("\"{}\"", schema(&host.namespace, service)))
+        });
+        let retentions = [
+            ("{outbox_retention_hours}".to_owned(), outbox.retention_hours.to_string()),
+            ("{kafka_retention_hours}".to_owned(), kafka.retention_hours.to_string()),
+        ];
+        let postgres: DbSettings = settings.section("postgres")?;
+        let patient = DbSettings {
+            statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+            idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
+            ..postgres
+        };
+        let db = Db::open(&patient, &schema(&host.namespace, "order")).await?;
+        let connection = db.dedicated().await.context("the database does not answer")?;
+        Ok(Ledger { connection, names: services.chain(retentions).collect() })
+    }
+
+    /// From here on, everything is read as it is at this moment, and nothing can be changed.
+    pub async fn freeze(&mut self) -> anyhow::Result<()> {
+        Ok(self.connection.batch_execute("begin isolation level repeatable read read only").await?)
+    }
+
+    /// `statement` with the names of schemas in place of `{inventory}` and the like.
+    pub fn statement(&self, statement: &str) -> SqlQuery {
+        diesel::sql_query(self.spelt(statement))
+    }
+
+    pub fn spelt(&self, statement: &str) -> String {
+        self.names.iter().fold(statement.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+
+    pub async fn rows<R>(&mut self, statement: SqlQuery) -> anyhow::Result<Vec<R>>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        Ok(statement.load(&mut self.connection).await?)
+    }
+
+    /// [`Ledger::rows`] for a statement with parameters.
+    pub async fn bound_rows<R>(&mut self, statement: BoxedSqlQuery<'_, Pg, SqlQuery>) -> anyhow::Result<Vec<R>>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        Ok(statement.load(&mut self.connection).await?)
+    }
+}

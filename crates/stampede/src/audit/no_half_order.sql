@@ -1,0 +1,39 @@
+with total as (
+    select order_id, count(*) as lines, sum(quantity::bigint * unit_price) as amount
+    from {order}.order_items
+    group by order_id
+)
+select format('order %s: amount %s, its %s items make %s', orders.id, orders.amount, coalesce(total.lines, 0), coalesce(total.amount, 0)) as offender
+from {order}.orders
+left join total on total.order_id = orders.id
+where orders.amount is distinct from total.amount
+union all
+select format('items of order %s, which does not exist', total.order_id)
+from total
+left join {order}.orders on orders.id = total.order_id
+where orders.id is null
+union all
+-- A hold has the id of its order.
+select format('order %s, product %s: ordered %s at %s, held %s at %s', hold_id, product_id,
+              coalesce(item.quantity, 0), item.unit_price, coalesce(line.quantity, 0), line.unit_price)
+from (select order_id as hold_id, product_id, quantity, unit_price from {order}.order_items) as item
+full join (
+    select line.hold_id, line.product_id, line.quantity, line.unit_price
+    from {inventory}.hold_lines as line
+    join {order}.orders on orders.id = line.hold_id
+) as line using (hold_id, product_id)
+where item.quantity is distinct from line.quantity or item.unit_price is distinct from line.unit_price
+union all
+select format('order %s of user %s is %s, its hold of user %s %s', orders.id, orders.user_id, orders.status,
+              hold.user_id, coalesce('is ' || hold.state, 'is missing'))
+from {order}.orders
+left join {inventory}.holds as hold on hold.hold_id = orders.id
+where hold.hold_id is null
+   -- A tombstone belongs to nobody.
+   or hold.user_id is distinct from orders.user_id
+   -- When the time is up, order and hold end on their own, each by its own sweep.
+   or (orders.status = 'CREATED' and hold.state not in ('HELD', 'PINNED', 'CONFIRMED') and hold.expires_at > clock_timestamp())
+   -- An order ends first and its hold follows by an event: it gets a moment for that.
+   or (orders.status in ('CANCELLED', 'EXPIRED') and hold.state not in ('RELEASED', 'EXPIRED', 'RETURNED')
+       and not (hold.state = 'HELD' and hold.expires_at <= clock_timestamp())
+       and orders.updated_at < clock_timestamp() - interval '10 seconds')

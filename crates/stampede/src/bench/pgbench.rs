@@ -1,0 +1,169 @@
+//! PostgreSQL's own load generator, for what PostgreSQL does without us.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail, ensure};
+use common::settings::Settings;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::process::Command;
+
+use super::figures::{Kind, Latencies, milliseconds};
+
+/// The schema that pgbench works in.
+pub const SCRATCH: &str = "stampede_bench";
+
+/// How to run pgbench against one database.
+pub struct Pgbench {
+    program: PathBuf,
+    environment: BTreeMap<&'static str, OsString>,
+    /// For scripts and logs.
+    folder: PathBuf,
+    processors: usize,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct Ran {
+    pub orders: u64,
+    /// Without the time that connecting took.
+    pub orders_per_second: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+}
+
+/// Where pgbench is. Fails, and says what to install, before anything has been started for it.
+pub fn find() -> anyhow::Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((version, entry.path().join("bin/pgbench")))
+    });
+    // Before PATH, where Debian has a wrapper in another language whose time would be counted.
+    let newest = versions.filter(|(_, program)| program.is_file()).max().map(|(_, program)| program);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = || std::env::split_paths(&path).map(|folder| folder.join("pgbench")).find(|program| program.is_file());
+    newest.or_else(in_path).context("found no pgbench: install the package postgresql (elsewhere postgresql-contrib)")
+}
+
+impl Pgbench {
+    /// `folder` is used for files and removed with [`Pgbench::clean`].
+    pub fn new(program: PathBuf, settings: &Settings, folder: PathBuf, processors: usize) -> anyhow::Result<Pgbench> {
+        let url: SecretString = settings.section("postgres.url")?;
+        let url = Url::parse(url.expose_secret()).context("postgres.url")?;
+        let mut environment = BTreeMap::from([
+            ("PGHOST", url.host_str().unwrap_or("127.0.0.1").into()),
+            ("PGPORT", url.port().unwrap_or(5432).to_string().into()),
+            ("PGUSER", url.username().into()),
+            ("PGDATABASE", url.path().trim_start_matches('/').into()),
+            ("PGOPTIONS", format!("-csearch_path={SCRATCH}").into()),
+        ]);
+        environment.extend(url.password().map(|password| ("PGPASSWORD", password.into())));
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        Ok(Pgbench { program, environment, folder, processors })
+    }
+
+    pub async fn run(&self, kind: Kind, clients: usize, seconds: u64) -> anyhow::Result<Ran> {
+        let script = match kind {
+            Kind::NaiveHotRow => include_str!("naive_hot_row.sql"),
+            Kind::NoHotRow => include_str!("no_hot_row.sql"),
+            Kind::Stampede => bail!("this is not for pgbench"),
+        };
+        let file = self.folder.join("script.sql");
+        fs::write(&file, script)?;
+        let output = Command::new(&self.program)
+            // Prepared statements, since nobody would be faster without.
+            .args(["--no-vacuum", "--protocol=prepared", "--log", "--log-prefix=run"])
+            .arg(format!("--client={clients}"))
+            .arg(format!("--jobs={}", clients.min(self.processors)))
+            .arg(format!("--time={seconds}"))
+            .arg("--file")
+            .arg(&file)
+            .current_dir(&self.folder)
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| format!("running {}", self.program.display()))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "pgbench ended with {}: {complaint}", output.status);
+        let orders_per_second = rate(&said).with_context(|| format!("pgbench told no rate: {said}"))?;
+        let latencies = self.take_logs()?;
+        let orders = latencies.len() as u64;
+        let sorted = latencies.sorted();
+        Ok(Ran {
+            orders,
+            orders_per_second,
+            p50_ms: milliseconds(sorted.percentile(50.0)),
+            p99_ms: milliseconds(sorted.percentile(99.0)),
+        })
+    }
+
+    /// Removes what runs have left.
+    pub fn clean(&self) -> anyhow::Result<()> {
+        fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
+    }
+
+    fn take_logs(&self) -> anyhow::Result<Latencies> {
+        let mut latencies = Latencies::default();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if is_log(&path) {
+                fs::read_to_string(&path)?.lines().filter_map(micros).for_each(|micros| latencies.record_micros(micros));
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(latencies)
+    }
+}
+
+/// `run.<pid>`, and `run.<pid>.<thread>` of further threads.
+fn is_log(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("run."))
+}
+
+/// The latency in a line of pgbench's log: `client transaction time script epoch microseconds`. None for a transaction
+/// that failed.
+fn micros(line: &str) -> Option<u64> {
+    line.split(' ').nth(2)?.parse().ok()
+}
+
+/// `tps = 1234.5 (without initial connection time)`.
+fn rate(said: &str) -> Option<f64> {
+    let line = said.lines().find(|line| line.starts_with("tps = ") && !line.contains("including"))?;
+    line.split(' ').nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pgbench_says_is_understood() {
+        let said = "pgbench (15.18)\ntransaction type: x.sql\nlatency average = 1.6 ms\n\
+                    initial connection time = 12.1 ms\ntps = 623.25 (without initial connection time)\n";
+        assert_eq!(rate(said), Some(623.25));
+        // Before version 14.
+        assert_eq!(rate("tps = 1.0 (including connections establishing)\ntps = 2.0 (excluding connections establishing)"), Some(2.0));
+        assert_eq!(rate("pgbench: error"), None);
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_a_latency_unless_it_failed() {
+        assert_eq!(micros("3 14 1650 0 1700000000 123456"), Some(1650));
+        assert_eq!(micros("3 15 failed 0 1700000000 123456"), None);
+        assert_eq!(micros(""), None);
+    }
+
+    #[test]
+    fn only_logs_are_logs() {
+        assert!(is_log(Path::new("x/run.123")) && is_log(Path::new("run.123.1")));
+        assert!(!is_log(Path::new("run/script.sql")) && !is_log(Path::new("running")));
+    }
+}

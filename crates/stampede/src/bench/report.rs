@@ -1,0 +1,253 @@
+//! What was measured, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::Context;
+use diesel::sql_types;
+use serde::Serialize;
+
+use super::cost::{Memory, Part};
+use super::disk::Disk;
+use super::figures::{Kind, Point, Run, median, point};
+use super::orders::CLIENTS;
+
+/// What an answer promises, in either kind of load.
+const ACKNOWLEDGED: &str = "durable: committed in PostgreSQL (fsync and synchronous_commit on) before the client was told";
+/// What the numbers do not tell by themselves.
+const NOTES: [&str; 6] = [
+    "pgbench sends prepared statements to PostgreSQL and stores an order and an event, in tables with the columns and \
+     indexes of ours. It checks no token, no key and no limit, and nothing is published. An order of ours stores its \
+     items, its hold and the hold's line as well, and is published, consumed, recorded as a notification and sent.",
+    "All share this machine: the servers, the services and whoever sends the orders. Costs of ours are counted from the \
+     first request until everything that follows from the orders is done; those of pgbench contain its connecting.",
+    "The total of processor time leaves the generator out. It is counted in ticks of 10 ms.",
+    "Syncs of the log were counted in the last round alone, because PostgreSQL tells them only 10 s later.",
+    "Commit to consumer: from created_at of the order's event to created_at of its notification, which one clock has \
+     told. Both are the start of their transaction, so the order's commit is contained and the notification's is not. \
+     Under full load it contains the waiting behind everybody else's orders.",
+    "Medians over the rounds; the range in parentheses is from the slowest round to the fastest.",
+];
+
+/// Under which conditions.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conditions {
+    pub seconds: u64,
+    pub rounds: u64,
+    pub processors: usize,
+    pub load_average_before: Option<f64>,
+    pub postgres: String,
+    pub kafka: String,
+    pub split: bool,
+    pub buyers: usize,
+    pub debug_build: bool,
+}
+
+/// What the database has at the end.
+#[derive(Debug, Clone, Copy, Serialize, diesel::QueryableByName)]
+#[serde(rename_all = "camelCase")]
+pub struct Stored {
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub orders: i64,
+    /// Units that are held for them.
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub units: i64,
+}
+
+/// Everything that was seen.
+pub struct Measured {
+    pub conditions: Conditions,
+    /// Before each round, and at the end.
+    pub disks: Vec<Disk>,
+    pub runs: Vec<Run>,
+    pub memory: Memory,
+    pub acknowledged: u64,
+    pub refused: BTreeMap<String, u64>,
+    pub stored: Stored,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    acknowledged_means: &'static str,
+    conditions: Conditions,
+    disk: Vec<Disk>,
+    points: Vec<Point>,
+    ratios: Ratios,
+    services_memory: Memory,
+    /// Of our own orders, the warm-up's included.
+    acknowledged: u64,
+    refused: BTreeMap<String, u64>,
+    stored: Stored,
+    notes: [&'static str; 6],
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ratios {
+    /// Orders per second with the most clients.
+    clients: usize,
+    to_naive_hot_row: f64,
+    to_no_hot_row: f64,
+    /// One client of ours beside one write that the disk makes durable, over all measurements of the disk.
+    single_client_p50_ms: f64,
+    fdatasync_p50_ms: f64,
+    /// What is left of it after two such writes.
+    single_client_beyond_two_fdatasyncs_ms: f64,
+}
+
+impl Report {
+    pub fn new(measured: Measured) -> anyhow::Result<Report> {
+        let Measured { conditions, disks, runs, memory, acknowledged, refused, stored } = measured;
+        let of = |kind, clients| {
+            let same: Vec<&Run> = runs.iter().filter(|run| run.kind == kind && run.clients == clients).collect();
+            point(&same).context("a measurement is missing")
+        };
+        let mut points = Vec::new();
+        for kind in Kind::ALL {
+            for clients in CLIENTS {
+                points.push(of(kind, clients)?);
+            }
+        }
+        let [few, .., many] = CLIENTS;
+        let rate = |kind| anyhow::Ok(of(kind, many)?.orders_per_second);
+        let single_client_p50_ms = of(Kind::Stampede, few)?.p50_ms;
+        let fdatasync_p50_ms = median(disks.iter().map(|disk| disk.p50_ms)).context("the disk was not measured")?;
+        let ratios = Ratios {
+            clients: many,
+            to_naive_hot_row: rate(Kind::Stampede)? / rate(Kind::NaiveHotRow)?,
+            to_no_hot_row: rate(Kind::Stampede)? / rate(Kind::NoHotRow)?,
+            single_client_p50_ms,
+            fdatasync_p50_ms,
+            single_client_beyond_two_fdatasyncs_ms: single_client_p50_ms - 2.0 * fdatasync_p50_ms,
+        };
+        Ok(Report {
+            acknowledged_means: ACKNOWLEDGED,
+            conditions,
+            disk: disks,
+            points,
+            ratios,
+            services_memory: memory,
+            acknowledged,
+            refused,
+            stored,
+            notes: NOTES,
+        })
+    }
+
+    /// Whether everything that was acknowledged is stored, with its units. Speed is never judged.
+    pub fn is_consistent(&self) -> bool {
+        let Stored { orders, units } = self.stored;
+        self.acknowledged <= orders.unsigned_abs() && orders == units
+    }
+
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Conditions { seconds, rounds, processors, postgres, kafka, split, buyers, .. } = &self.conditions;
+        let layout = if *split { "one process per service behind a gateway" } else { "all services in one process" };
+        writeln!(out, "\nOrders of one hot product, beside what PostgreSQL alone does on the same servers\n")?;
+        writeln!(out, "  Acknowledged means {}.", self.acknowledged_means)?;
+        let load = self.conditions.load_average_before.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
+        writeln!(out, "  {processors} processors{load}; PostgreSQL {postgres}, Kafka ({kafka}); {layout}.")?;
+        writeln!(out, "  {rounds} rounds of {seconds} s for each line; {buyers} buyers take turns.")?;
+        if self.conditions.debug_build {
+            writeln!(out, "  THIS IS A DEBUG BUILD: its numbers mean nothing. Build with --release.")?;
+        }
+        for (index, Disk { p50_ms, p99_ms, per_second }) in self.disk.iter().enumerate() {
+            let when = if index < self.disk.len() - 1 { format!("before round {}", index + 1) } else { "at the end".to_owned() };
+            writeln!(out, "  Disk {when}: 8 kB and fdatasync p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {per_second:.0}/s.")?;
+        }
+        self.write_speed(out)?;
+        self.write_cost(out)?;
+        self.write_aftermath(out)?;
+        self.write_ratios(out)?;
+        writeln!(out)?;
+        for note in self.notes {
+            writeln!(out, "  - {note}")?;
+        }
+        Ok(())
+    }
+
+    fn write_speed(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n  {:<24}{:>8}{:>10}  {:<16}{:>9}{:>9}", "", "clients", "orders/s", "", "p50 ms", "p99 ms")?;
+        for point in &self.points {
+            let range = format!("({:.0}–{:.0})", point.orders_per_second_min, point.orders_per_second_max);
+            let Point { clients, orders_per_second, p50_ms, p99_ms, .. } = point;
+            let label = point.kind.label();
+            writeln!(out, "  {label:<24}{clients:>8}{orders_per_second:>10.0}  {range:<16}{p50_ms:>9.2}{p99_ms:>9.2}")?;
+        }
+        Ok(())
+    }
+
+    fn write_cost(&self, out: &mut String) -> std::fmt::Result {
+        let parts: Vec<(Part, &str)> = [
+            (Part::Services, "services"),
+            (Part::Gateway, "gateway"),
+            (Part::Postgres, "PostgreSQL"),
+            (Part::Redis, "Redis"),
+            (Part::Kafka, "Kafka"),
+            (Part::Generator, "generator"),
+        ]
+        .into_iter()
+        .filter(|(part, _)| self.points.iter().any(|point| point.cpu_seconds_per_1000_orders.contains_key(part)))
+        .collect();
+        write!(out, "\n  {:<24}{:>8}", "CPU s per 1,000 orders", "clients")?;
+        for (_, name) in &parts {
+            write!(out, "{name:>11}")?;
+        }
+        writeln!(out, "{:>9}  {:>15}{:>17}", "total", "WAL syncs/order", "WAL bytes/order")?;
+        for point in &self.points {
+            write!(out, "  {:<24}{:>8}", point.kind.label(), point.clients)?;
+            for (part, _) in &parts {
+                write!(out, "{:>11.3}", point.cpu_seconds_per_1000_orders.get(part).copied().unwrap_or(0.0))?;
+            }
+            let total = point.cpu_seconds_per_1000_orders_total;
+            let syncs = optional(point.wal_syncs_per_order, 3);
+            writeln!(out, "{total:>9.3}  {syncs:>15}{:>17.0}", point.wal_bytes_per_order)?;
+        }
+        Ok(())
+    }
+
+    fn write_aftermath(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n  {:<24}{:>8}{:>9}{:>9}{:>22}", "Commit to consumer", "clients", "p50 ms", "p99 ms", "all at rest after ms")?;
+        for point in self.points.iter().filter(|point| point.kind == Kind::Stampede) {
+            let (p50, p99, rest) = (optional(point.consumer_p50_ms, 1), optional(point.consumer_p99_ms, 1), optional(point.rest_ms, 0));
+            writeln!(out, "  {:<24}{:>8}{p50:>9}{p99:>9}{rest:>22}", point.kind.label(), point.clients)?;
+        }
+        Ok(())
+    }
+
+    fn write_ratios(&self, out: &mut String) -> std::fmt::Result {
+        let Ratios { clients, to_naive_hot_row, to_no_hot_row, single_client_p50_ms, fdatasync_p50_ms, .. } = self.ratios;
+        let beyond = self.ratios.single_client_beyond_two_fdatasyncs_ms;
+        let Memory { resident_mib, peak_mib } = self.services_memory;
+        writeln!(out, "\n  With {clients} clients: {to_naive_hot_row:.2} × the naive hot row, {to_no_hot_row:.2} × the bound without a hot row.")?;
+        writeln!(
+            out,
+            "  One client: p50 {single_client_p50_ms:.2} ms; two fdatasyncs are {:.2} ms, so {beyond:.2} ms beyond them.",
+            2.0 * fdatasync_p50_ms
+        )?;
+        writeln!(out, "  Memory of the services: {resident_mib:.0} MiB resident under load, {peak_mib:.0} MiB at the most.")?;
+        let Stored { orders, units } = self.stored;
+        let verdict = if self.is_consistent() { "as it should be" } else { "WRONG" };
+        writeln!(out, "  {} orders acknowledged, {orders} stored, {units} units held for them: {verdict}.", self.acknowledged)?;
+        if !self.refused.is_empty() {
+            let refused: Vec<String> = self.refused.iter().map(|(answer, times)| format!("{times} × {answer}")).collect();
+            writeln!(out, "  Other answers: {}.", refused.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// A figure, or a dash where there is none.
+fn optional(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}

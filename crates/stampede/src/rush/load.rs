@@ -1,0 +1,146 @@
+//! The buyers: a closed loop of workers who each take the next buyer and ask until there is a definite answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::backoff::Backoff;
+use futures_util::future::join_all;
+use rand::RngExt;
+use reqwest::Request;
+use tokio::time::Instant;
+
+use super::api::{Api, Buyer, Reply};
+use super::kills::Pace;
+use super::record::{Asked, Record, Told};
+use super::tally::Tally;
+
+/// Between attempts whose outcome is unknown. Short at first, since a restarted part is back within a second or two.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
+/// How many requests with one key a duplicate sends at once, at most.
+const COPIES_MAX: usize = 3;
+
+/// One visit of a buyer: `copies` requests with the buyer's key at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visit {
+    pub buyer: usize,
+    pub copies: usize,
+}
+
+/// Every buyer once in random order, and a share of `duplicates` twice or more: half of these at the same moment, half
+/// at some later time.
+pub fn visits(buyers: usize, duplicates: f64) -> Vec<Visit> {
+    let mut rng = rand::rng();
+    let mut timed: Vec<(f64, Visit)> = Vec::with_capacity(buyers);
+    for buyer in 0..buyers {
+        let at: f64 = rng.random();
+        let is_duplicate = rng.random::<f64>() < duplicates;
+        let at_once = is_duplicate && rng.random();
+        let copies = if at_once { rng.random_range(2..=COPIES_MAX) } else { 1 };
+        timed.push((at, Visit { buyer, copies }));
+        if is_duplicate && !at_once {
+            timed.push((at + (1.0 - at) * rng.random::<f64>(), Visit { buyer, copies: 1 }));
+        }
+    }
+    timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    timed.into_iter().map(|(_, visit)| visit).collect()
+}
+
+/// What the workers share.
+pub struct Load {
+    pub api: Arc<Api>,
+    pub wanted: Request,
+    pub buyers: Arc<Vec<Buyer>>,
+    pub visits: Vec<Visit>,
+    pub next: AtomicUsize,
+    pub tally: Arc<Tally>,
+    pub pace: Arc<Pace>,
+    /// Nobody asks again after this.
+    pub deadline: Instant,
+}
+
+/// Runs the whole load. `records[n]` is what `buyers[n]` was told, in the order of the answers.
+pub async fn run(load: Arc<Load>, concurrency: usize) -> Vec<Record> {
+    let workers: Vec<_> = (0..concurrency).map(|_| tokio::spawn(work(load.clone()))).collect();
+    let mut records = vec![Record::default(); load.buyers.len()];
+    for worker in join_all(workers).await {
+        for (buyer, asked) in worker.expect("a worker only counts and waits, so it cannot panic") {
+            records[buyer].asked.push(asked);
+        }
+    }
+    for record in &mut records {
+        record.asked.sort_by_key(|asked| asked.until);
+    }
+    records
+}
+
+async fn work(load: Arc<Load>) -> Vec<(usize, Asked)> {
+    let mut answers = Vec::new();
+    loop {
+        load.pace.wait(&load.tally, load.deadline).await;
+        let Some(visit) = load.visits.get(load.next.fetch_add(1, Ordering::Relaxed)) else { return answers };
+        if visit.copies == 1 {
+            answers.push((visit.buyer, ask(&load, visit.buyer).await));
+        } else {
+            let copies = join_all((0..visit.copies).map(|_| ask(&load, visit.buyer))).await;
+            answers.extend(copies.into_iter().map(|asked| (visit.buyer, asked)));
+        }
+    }
+}
+
+async fn ask(load: &Load, buyer: usize) -> Asked {
+    let at = load.tally.elapsed();
+    let mut unknown = 0;
+    let mut attempt = 0;
+    let told = loop {
+        let delay = match load.api.place_order(&load.wanted, &load.buyers[buyer]).await {
+            Reply::Told(told) => break Some(told),
+            Reply::Later(delay) => delay,
+            Reply::Unknown => {
+                unknown += 1;
+                Duration::ZERO
+            }
+        };
+        attempt += 1;
+        load.tally.record_retry();
+        let delay = delay + RETRY.delay(attempt);
+        if Instant::now() + delay >= load.deadline {
+            break None;
+        }
+        tokio::time::sleep(delay).await;
+    };
+    let until = load.tally.elapsed();
+    let latency = until - at;
+    match &told {
+        Some(Told::Placed { .. }) => load.tally.record_placed(buyer, latency),
+        Some(Told::OutOfStock) => load.tally.record_refused(latency),
+        _ => load.tally.record_answered(latency),
+    }
+    Asked { at, until, told, unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_comes_and_a_share_comes_again() {
+        let visits = visits(10_000, 0.2);
+        let mut came = vec![0; 10_000];
+        for visit in &visits {
+            assert!((1..=COPIES_MAX).contains(&visit.copies));
+            came[visit.buyer] += visit.copies;
+        }
+        assert!(came.iter().all(|count| (1..=COPIES_MAX).contains(count)));
+        let again = came.iter().filter(|count| **count > 1).count();
+        assert!((1_800..2_200).contains(&again), "{again}");
+        let later = visits.len() - 10_000;
+        assert!((850..1_150).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn without_duplicates_everybody_comes_once() {
+        let visits = visits(100, 0.0);
+        assert!(visits.len() == 100 && visits.iter().all(|visit| visit.copies == 1));
+    }
+}

@@ -1,0 +1,142 @@
+//! What the rush ends with, for programs and for people.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::kills::Killed;
+use super::record::Record;
+use super::tally::{Tally, latencies, micros};
+use super::verdict::{Sale, Verdict};
+use crate::audit;
+
+/// One JSON object. Times and rates are rounded to two decimals.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub buyers: u64,
+    pub stock: u64,
+    pub sold: u64,
+    pub oversold: u64,
+    pub duplicate_orders: u64,
+    pub lost_acknowledged: u64,
+    pub notifications_missing: u64,
+    pub outbox_pending: u64,
+    /// From the last answer until all outboxes were empty and all notifications were sent.
+    pub outbox_drain_ms: u64,
+    /// New orders, while there was something to sell.
+    pub orders_per_second: f64,
+    /// From the first refusal to the last answer.
+    pub refusals_per_second: f64,
+    /// From a buyer's first attempt to the definite answer, retries included.
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub orders: u64,
+    pub undersold: u64,
+    pub abandoned_holds: u64,
+    pub unequal_replays: u64,
+    pub unacknowledged_orders: u64,
+    pub unexpected_answers: BTreeMap<String, u64>,
+    pub unknown_left: u64,
+    pub replays_checked: u64,
+    pub registered_buyers: u64,
+    pub requests: u64,
+    pub retries: u64,
+    pub elapsed_ms: u64,
+    pub kills: Vec<Killed>,
+    pub audit: audit::Report,
+    pub violations: Vec<String>,
+    pub verdict: audit::Verdict,
+}
+
+/// What was measured beside what was judged.
+pub struct Measured<'a> {
+    pub sale: Sale,
+    pub registered_buyers: usize,
+    pub records: &'a [Record],
+    pub tally: &'a Tally,
+    pub kills: Vec<Killed>,
+    pub outbox_drain_ms: u64,
+    pub audit: audit::Report,
+}
+
+impl Outcome {
+    pub fn new(verdict: Verdict, measured: Measured<'_>) -> Outcome {
+        let Measured { sale, registered_buyers, records, tally, kills, outbox_drain_ms, audit } = measured;
+        let mut latency = latencies();
+        for asked in records.iter().flat_map(|record| &record.asked) {
+            latency.saturating_record(micros(asked.until - asked.at));
+        }
+        let end = records.iter().flat_map(|record| &record.asked).map(|asked| asked.until).max().unwrap_or_default();
+        let percentile = |quantile| two_decimals(latency.value_at_quantile(quantile) as f64 / 1e3);
+        let is_clean = verdict.violations.is_empty();
+        Outcome {
+            buyers: records.len() as u64,
+            stock: sale.stock,
+            sold: verdict.sold,
+            oversold: verdict.oversold,
+            duplicate_orders: verdict.duplicate_orders,
+            lost_acknowledged: verdict.lost_acknowledged,
+            notifications_missing: verdict.notifications_missing,
+            outbox_pending: verdict.outbox_pending,
+            outbox_drain_ms,
+            orders_per_second: two_decimals(tally.orders_per_second()),
+            refusals_per_second: two_decimals(tally.refusals_per_second(end)),
+            p50_ms: percentile(0.50),
+            p99_ms: percentile(0.99),
+            orders: verdict.orders,
+            undersold: verdict.undersold,
+            abandoned_holds: verdict.abandoned,
+            unequal_replays: verdict.unequal_replays,
+            unacknowledged_orders: verdict.unacknowledged_orders,
+            unexpected_answers: verdict.unexpected,
+            unknown_left: verdict.unknown_left,
+            replays_checked: verdict.replays_checked,
+            registered_buyers: registered_buyers as u64,
+            requests: tally.requests(),
+            retries: tally.retried.load(std::sync::atomic::Ordering::Relaxed),
+            elapsed_ms: micros(end) / 1000,
+            kills,
+            audit,
+            violations: verdict.violations,
+            verdict: if is_clean { audit::Verdict::Pass } else { audit::Verdict::Fail },
+        }
+    }
+
+    /// The outcome for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| text.push_str(&format!("{name:<24}{value}\n"));
+        let drained = format!("{} pending, drained in {} ms", self.outbox_pending, self.outbox_drain_ms);
+        line("buyers", format!("{}, {} of them registered and logged in", self.buyers, self.registered_buyers));
+        line("sold", format!("{} of {} units in {} orders", self.sold, self.stock, self.orders));
+        line("oversold", self.oversold.to_string());
+        line("undersold", self.undersold.to_string());
+        line("abandoned holds", self.abandoned_holds.to_string());
+        line("duplicate orders", self.duplicate_orders.to_string());
+        line("lost acknowledgements", self.lost_acknowledged.to_string());
+        line("replays", format!("{} checked, {} contradicting", self.replays_checked, self.unequal_replays));
+        line("notifications missing", self.notifications_missing.to_string());
+        line("outboxes", drained);
+        line("requests", format!("{}, and {} retries; {} without an answer", self.requests, self.retries, self.unknown_left));
+        line("orders/s", self.orders_per_second.to_string());
+        line("refusals/s", self.refusals_per_second.to_string());
+        line("latency", format!("p50 {} ms, p99 {} ms", self.p50_ms, self.p99_ms));
+        for Killed { part, at_ms, down_ms, orders, error, .. } in &self.kills {
+            let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+            line("killed", format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"));
+        }
+        text.push('\n');
+        text.push_str(&self.audit.text());
+        for violation in &self.violations {
+            text.push_str(&format!("violation: {violation}\n"));
+        }
+        let verdict = if self.verdict == audit::Verdict::Pass { "PASS" } else { "FAIL" };
+        text.push_str(&format!("rush: {verdict}\n"));
+        text
+    }
+}
+
+fn two_decimals(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

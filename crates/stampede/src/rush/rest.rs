@@ -1,0 +1,148 @@
+//! After the last answer: wait until the system is at rest, then look at what it has and ask for what it promised.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use common::settings::Settings;
+use diesel::sql_types;
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::api::{Api, Buyer};
+use super::record::Record;
+use super::verdict::{Notified, Observed, Stored};
+use crate::audit::Ledger;
+
+/// The resolution of `outboxDrainMs`. A look costs a few milliseconds of the processor that does the work.
+const LOOK: Duration = Duration::from_millis(50);
+const READS_PARALLEL: usize = 16;
+const READ_AGAIN: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone, Copy, diesel::QueryableByName)]
+pub struct Undone {
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub outbox_pending: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub unheard: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub unsent: i64,
+}
+
+/// Waits until nothing is left to do for `product`, or until `deadline`; returns what is left.
+pub async fn wait(settings: &Settings, product: Uuid, deadline: Instant) -> anyhow::Result<Undone> {
+    let mut ledger = Ledger::open(settings).await?;
+    loop {
+        let statement = ledger.statement(include_str!("rest.sql")).into_boxed().bind::<sql_types::Uuid, _>(product);
+        let looked: Vec<Undone> = ledger.bound_rows(statement).await?;
+        let undone = looked.first().copied().ok_or_else(|| anyhow::anyhow!("three counts are one row"))?;
+        let Undone { outbox_pending, unheard, unsent } = undone;
+        if outbox_pending + unheard + unsent == 0 || Instant::now() >= deadline {
+            return Ok(undone);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[derive(diesel::QueryableByName)]
+struct StoredRow {
+    #[diesel(sql_type = sql_types::Uuid)]
+    order_id: Uuid,
+    #[diesel(sql_type = sql_types::Uuid)]
+    buyer: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    units: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct AbandonedRow {
+    #[diesel(sql_type = sql_types::BigInt)]
+    units: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct NotifiedRow {
+    #[diesel(sql_type = sql_types::Uuid)]
+    order_id: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    notifications: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    sent: i64,
+}
+
+/// What the databases say about `product`.
+pub async fn observe(settings: &Settings, product: Uuid) -> anyhow::Result<Observed> {
+    let mut ledger = Ledger::open(settings).await?;
+    ledger.freeze().await?;
+    let about = |ledger: &Ledger, statement: &str| {
+        ledger.statement(statement).into_boxed().bind::<sql_types::Uuid, _>(product)
+    };
+    let stored: Vec<StoredRow> = ledger.bound_rows(about(&ledger, include_str!("stored.sql"))).await?;
+    let abandoned: Vec<AbandonedRow> = ledger.bound_rows(about(&ledger, include_str!("abandoned.sql"))).await?;
+    let notified: Vec<NotifiedRow> = ledger.bound_rows(about(&ledger, include_str!("notified.sql"))).await?;
+    let stored = stored.into_iter().map(|StoredRow { order_id, buyer, units }| Stored {
+        order_id,
+        buyer,
+        units: units.unsigned_abs(),
+    });
+    let notified = notified.into_iter().map(|NotifiedRow { order_id, notifications, sent }| {
+        (order_id, Notified { notifications: notifications.unsigned_abs(), sent: sent.unsigned_abs() })
+    });
+    Ok(Observed {
+        stored: stored.collect(),
+        abandoned: abandoned.iter().map(|row| row.units.unsigned_abs()).sum(),
+        notified: notified.collect(),
+        ..Observed::default()
+    })
+}
+
+/// Asks for every acknowledged order over the API, as its buyer, and returns those that are not as they were promised.
+pub async fn lost(api: &Api, buyers: &[Buyer], records: &[Record], deadline: Instant) -> Vec<Uuid> {
+    let mut promised: HashMap<Uuid, (&Buyer, &[u8])> = HashMap::new();
+    for (buyer, record) in buyers.iter().zip(records) {
+        promised.extend(record.placed().map(|(order, body)| (order, (buyer, body))));
+    }
+    let reads = stream::iter(promised).map(async |(order, (buyer, body))| {
+        let is_there = is_as_promised(api, order, buyer, body, deadline).await;
+        (!is_there).then_some(order)
+    });
+    reads.buffer_unordered(READS_PARALLEL).filter_map(async |lost| lost).collect().await
+}
+
+async fn is_as_promised(api: &Api, order: Uuid, buyer: &Buyer, body: &[u8], deadline: Instant) -> bool {
+    loop {
+        match api.read_order(order, buyer).await {
+            Some(Some(found)) => return serde_json::from_slice(body).is_ok_and(|promised| is_same(promised, found)),
+            Some(None) => return false,
+            None if Instant::now() >= deadline => return false,
+            None => tokio::time::sleep(READ_AGAIN).await,
+        }
+    }
+}
+
+/// Status and version move on, as when an order expires; all else was promised.
+fn is_same(mut promised: Value, mut found: Value) -> bool {
+    for order in [&mut promised, &mut found] {
+        if let Some(fields) = order.as_object_mut() {
+            fields.remove("status");
+            fields.remove("version");
+        }
+    }
+    promised == found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_status_and_version_may_move_on() {
+        let promised = json!({ "orderId": "a", "status": "CREATED", "version": 1, "totals": { "amount": 5 } });
+        let expired = json!({ "orderId": "a", "status": "EXPIRED", "version": 2, "totals": { "amount": 5 } });
+        assert!(is_same(promised.clone(), expired));
+        assert!(!is_same(promised, json!({ "orderId": "a", "status": "CREATED", "version": 1, "totals": { "amount": 6 } })));
+    }
+}

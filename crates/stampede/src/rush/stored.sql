@@ -1,0 +1,4 @@
+select item.order_id, orders.user_id as buyer, item.quantity::bigint as units
+from {order}.order_items as item
+join {order}.orders on orders.id = item.order_id
+where item.product_id = $1

@@ -1,0 +1,180 @@
+//! A clean rush passes; each kind of violation, put into it by hand, fails it.
+
+use std::time::Duration;
+
+use super::*;
+use crate::rush::record::Asked;
+
+const STOCK: u64 = 3;
+const BUYERS: u128 = 5;
+
+fn sale(killed: bool) -> Sale {
+    Sale { stock: STOCK, quantity: 1, killed }
+}
+
+fn asked(n: u64, told: Option<Told>) -> Asked {
+    Asked { at: Duration::from_millis(10 * n), until: Duration::from_millis(10 * n + 5), told, unknown: 0 }
+}
+
+fn placed(order: u128) -> Option<Told> {
+    Some(Told::Placed { order_id: Uuid::from_u128(order), body: format!("order {order}").into_bytes() })
+}
+
+struct Rush {
+    buyers: Vec<Uuid>,
+    records: Vec<Record>,
+    observed: Observed,
+}
+
+/// Buyers 1, 2 and 3 own orders 101, 102 and 103, buyer 1 was told twice; buyers 4 and 5 were refused.
+fn clean() -> Rush {
+    let buyers: Vec<Uuid> = (1..=BUYERS).map(Uuid::from_u128).collect();
+    let mut records: Vec<Record> = (101..=103).map(|order| Record { asked: vec![asked(0, placed(order))] }).collect();
+    records[0].asked.push(asked(1, placed(101)));
+    records.resize_with(buyers.len(), || Record { asked: vec![asked(0, Some(Told::OutOfStock))] });
+    let stored = (0..3).map(|n| Stored { order_id: Uuid::from_u128(101 + n), buyer: Uuid::from_u128(1 + n), units: 1 });
+    let notified = (101..=103).map(|order| (Uuid::from_u128(order), Notified { notifications: 1, sent: 1 }));
+    let observed = Observed { stored: stored.collect(), notified: notified.collect(), ..Observed::default() };
+    Rush { buyers, records, observed }
+}
+
+fn judged(killed: bool, change: impl FnOnce(&mut Rush)) -> Verdict {
+    let mut rush = clean();
+    change(&mut rush);
+    judge(sale(killed), &rush.buyers, &rush.records, &rush.observed)
+}
+
+/// Asserts that exactly one sentence says what is wrong, so that each rule is seen to work alone.
+fn fails(verdict: &Verdict, because: &str) {
+    assert!(verdict.violations.len() == 1 && verdict.violations[0].contains(because), "{because}: {:?}", verdict.violations);
+}
+
+#[test]
+fn a_clean_rush_passes() {
+    let verdict = judged(false, |_| {});
+    assert_eq!(verdict.violations, [""; 0]);
+    assert_eq!((verdict.sold, verdict.orders, verdict.replays_checked), (3, 3, 1));
+}
+
+#[test]
+fn fewer_buyers_than_units_are_all_served() {
+    let rush = clean();
+    let verdict = judge(Sale { stock: 10, ..sale(false) }, &rush.buyers[..3], &rush.records[..3], &rush.observed);
+    assert_eq!(verdict.violations, [""; 0]);
+}
+
+#[test]
+fn what_is_left_of_a_stock_that_the_quantity_does_not_divide_is_not_missed() {
+    assert_eq!(Sale { stock: 7, quantity: 2, killed: false }.expected(100), 6);
+    assert_eq!(Sale { stock: 7, quantity: 2, killed: false }.expected(1), 2);
+}
+
+#[test]
+fn a_unit_too_many_is_oversold_whoever_says_so() {
+    let told = judged(true, |rush| {
+        rush.records[3] = Record { asked: vec![asked(0, placed(104))] };
+        rush.observed.notified.insert(Uuid::from_u128(104), Notified { notifications: 1, sent: 1 });
+    });
+    assert_eq!(told.oversold, 1);
+    let stored = judged(false, |rush| rush.observed.stored[0].units = 2);
+    assert_eq!(stored.oversold, 1);
+    fails(&stored, "do not exist");
+}
+
+#[test]
+fn an_unsold_unit_fails_unless_a_kill_left_it_held() {
+    let refuse = |rush: &mut Rush| {
+        rush.records[2] = Record { asked: vec![asked(0, Some(Told::OutOfStock))] };
+        rush.observed.stored.pop();
+    };
+    fails(&judged(false, refuse), "were left");
+    fails(&judged(true, refuse), "were left");
+    let held = judged(true, |rush| {
+        refuse(rush);
+        rush.observed.abandoned = 1;
+    });
+    assert_eq!(held.violations, [""; 0]);
+    assert_eq!(held.abandoned, 1);
+}
+
+#[test]
+fn an_abandoned_hold_fails_when_nothing_was_killed() {
+    let verdict = judged(false, |rush| {
+        rush.records[2] = Record { asked: vec![asked(0, Some(Told::OutOfStock))] };
+        rush.observed.stored.pop();
+        rush.observed.abandoned = 1;
+    });
+    assert!(verdict.violations.iter().any(|violation| violation.contains("nothing was killed")), "{:?}", verdict.violations);
+}
+
+#[test]
+fn two_orders_for_one_key_are_duplicates_whoever_says_so() {
+    let told = judged(false, |rush| rush.records[0].asked[1].told = placed(109));
+    assert_eq!(told.duplicate_orders, 1);
+    assert!(!told.violations.is_empty());
+    let stored = judged(true, |rush| {
+        rush.observed.stored[1].buyer = Uuid::from_u128(1);
+        rush.records[0].asked[0].unknown = 1;
+    });
+    assert_eq!(stored.duplicate_orders, 1);
+    fails(&stored, "second order");
+}
+
+#[test]
+fn one_order_promised_to_two_buyers_is_a_duplicate() {
+    assert_eq!(judged(false, |rush| rush.records[1].asked[0].told = placed(101)).duplicate_orders, 1);
+}
+
+#[test]
+fn an_order_that_cannot_be_read_back_is_lost() {
+    let verdict = judged(false, |rush| rush.observed.lost.push(Uuid::from_u128(102)));
+    assert_eq!(verdict.lost_acknowledged, 1);
+    fails(&verdict, "read back");
+}
+
+#[test]
+fn a_replay_in_other_words_fails() {
+    let other_words = Some(Told::Placed { order_id: Uuid::from_u128(101), body: b"Order 101".to_vec() });
+    fails(&judged(false, |rush| rush.records[0].asked[1].told = other_words), "contradict");
+    fails(&judged(false, |rush| rush.records[0].asked[1].told = Some(Told::OutOfStock)), "contradict");
+}
+
+#[test]
+fn an_order_of_a_refused_buyer_fails_unless_one_of_the_attempts_is_uncertain() {
+    let give_away = |rush: &mut Rush| {
+        rush.observed.stored[2].buyer = Uuid::from_u128(4);
+    };
+    fails(&judged(false, give_away), "not told of");
+    let uncertain = judged(true, |rush| {
+        give_away(rush);
+        rush.records[3].asked[0].unknown = 1;
+    });
+    assert_eq!(uncertain.unacknowledged_orders, 0);
+}
+
+#[test]
+fn a_notification_must_exist_and_be_sent_exactly_once() {
+    for wrong in [None, Some((0, 0)), Some((1, 0)), Some((2, 2)), Some((2, 1))] {
+        let verdict = judged(false, |rush| {
+            let order = Uuid::from_u128(101);
+            match wrong {
+                None => rush.observed.notified.remove(&order),
+                Some((notifications, sent)) => rush.observed.notified.insert(order, Notified { notifications, sent }),
+            };
+        });
+        assert_eq!(verdict.notifications_missing, 1, "{wrong:?}");
+        fails(&verdict, "notified");
+    }
+}
+
+#[test]
+fn what_is_left_undone_fails() {
+    fails(&judged(false, |rush| rush.observed.outbox_pending = 2), "outbox");
+    fails(&judged(false, |rush| rush.observed.audit = vec!["I2".to_owned()]), "I2");
+    fails(&judged(true, |rush| rush.observed.kills_missed = 1), "kills");
+    fails(&judged(false, |rush| rush.records[4].asked[0].told = None), "definite");
+    let other = Told::Other { status: 404, code: "PRODUCT_NOT_FOUND".to_owned() };
+    let verdict = judged(false, |rush| rush.records[4].asked[0].told = Some(other));
+    assert_eq!(verdict.unexpected["404 PRODUCT_NOT_FOUND"], 1);
+    fails(&verdict, "neither");
+}

@@ -1,0 +1,278 @@
+//! A site: the whole system on this machine, started here or found running.
+
+mod split;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use common::host::{Host, Running};
+use common::settings::Settings;
+use sandbox::{External, KafkaChoice, Sandbox, Server};
+use serde::{Deserialize, Serialize};
+
+use crate::services::{self, Service};
+use split::Split;
+
+/// Demo accounts: what a development site adds to the defaults.
+const DEMO: &str = include_str!("../../../config/demo.toml");
+/// Where a running site says how to reach it, in its data folder.
+const SITE_FILE: &str = "site.json";
+/// A service that is not ready by then will not be.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub struct SiteOptions {
+    pub data_dir: PathBuf,
+    pub fresh: bool,
+    pub ephemeral: bool,
+    /// One process per service behind a gateway, as in Kubernetes.
+    pub split: bool,
+    pub kafka: KafkaChoice,
+    /// Settings files above the demo's.
+    pub config: Vec<PathBuf>,
+    /// Settings above all files.
+    pub overrides: Vec<(String, String)>,
+}
+
+/// A running system.
+pub struct Site {
+    api: String,
+    settings: Settings,
+    data_dir: PathBuf,
+    services: Services,
+    sandbox: Option<Sandbox>,
+}
+
+enum Services {
+    Here(Box<Running>),
+    Split(Split),
+    Elsewhere,
+}
+
+/// What [`SITE_FILE`] holds. It contains the database's password, so only its owner may read it.
+#[derive(Serialize, Deserialize)]
+struct SiteFile {
+    api: String,
+    overrides: Vec<(String, String)>,
+}
+
+impl Site {
+    /// Starts the servers and the services. Ready when it returns.
+    pub async fn start(options: SiteOptions) -> anyhow::Result<Site> {
+        let from_settings = load(&options, &[])?;
+        let sandbox = Sandbox::start(sandbox::Options {
+            data_dir: options.data_dir.clone(),
+            fresh: options.fresh,
+            ephemeral: options.ephemeral,
+            kafka: options.kafka,
+            external: external(&from_settings)?,
+        })
+        .await?;
+        let servers = [
+            ("postgres.url".to_owned(), sandbox.postgres_url()),
+            ("redis.url".to_owned(), sandbox.redis_url()),
+            ("kafka.brokers".to_owned(), sandbox.kafka_brokers()),
+        ];
+        let settings = load(&options, &servers)?;
+        common::telemetry::init(&settings.section("telemetry")?)?;
+        let (api, services) = if options.split {
+            let split = Split::start(&settings, &options, &servers).await?;
+            (split.url(), Services::Split(split))
+        } else {
+            let mut host = Host::new(settings.clone()).await?;
+            services::mount(&mut host, &Service::ALL).await?;
+            let running = host.start().await?;
+            (format!("http://{}", running.http_addr), Services::Here(Box::new(running)))
+        };
+        let site = Site { api, settings, data_dir: options.data_dir.clone(), services, sandbox: Some(sandbox) };
+        wait_until_ready(&site.api).await?;
+        let mut overrides = options.overrides;
+        overrides.extend(servers);
+        site.write_file(overrides)?;
+        Ok(site)
+    }
+
+    /// Finds a running system: at `url` with `settings`, else the one that `data_dir` knows of.
+    pub async fn attach(config: &[PathBuf], data_dir: &Path, url: Option<String>) -> anyhow::Result<Site> {
+        let file = data_dir.join(SITE_FILE);
+        let (api, overrides) = match url {
+            Some(url) => (url.trim_end_matches('/').to_owned(), Vec::new()),
+            None => {
+                let text = std::fs::read_to_string(&file).with_context(|| {
+                    format!("no running system is known in {}; start one with ./stampede dev, or name it with --url", data_dir.display())
+                })?;
+                let SiteFile { api, overrides } = serde_json::from_str(&text)?;
+                (api, overrides)
+            }
+        };
+        let demo = demo_file(data_dir)?;
+        let files: Vec<&Path> = std::iter::once(&demo).chain(config).map(PathBuf::as_path).collect();
+        let settings = Settings::load(&files, &overrides)?;
+        let probe = reqwest::Client::new().get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
+        probe.send().await.with_context(|| format!("nothing answers at {api}"))?;
+        Ok(Site { api, settings, data_dir: data_dir.to_owned(), services: Services::Elsewhere, sandbox: None })
+    }
+
+    /// `http://host:port`; the API is below `/api/v1`.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// The settings that reach this site's servers.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Where the logs of a split site's processes are.
+    pub fn log_dir(&self) -> Option<PathBuf> {
+        matches!(self.services, Services::Split(_)).then(|| self.data_dir.join("logs"))
+    }
+
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
+    /// What [`Site::kill`] understands here.
+    pub fn parts(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if let Services::Split(split) = &self.services {
+            parts.extend(split.names());
+        }
+        if self.sandbox.is_some() {
+            parts.extend(Server::ALL.map(|server| server.to_string()));
+            parts.extend(["flushall".to_owned(), "wipe-kafka".to_owned()]);
+        }
+        parts
+    }
+
+    /// Breaks a part as `kill -9` would; `flushall` empties Redis, `wipe-kafka` replaces the broker by an empty one.
+    pub async fn kill(&self, part: &str) -> anyhow::Result<()> {
+        match (part, &self.services, &self.sandbox) {
+            ("flushall", _, Some(_)) => {
+                let redis = common::redis::Redis::open(&self.settings.section("redis")?, "")?;
+                let mut command = common::redis::cmd("FLUSHALL");
+                redis.command::<()>(command.arg("SYNC")).await?;
+                Ok(())
+            }
+            ("wipe-kafka", _, Some(sandbox)) => sandbox.wipe_kafka().await,
+            (server, _, Some(sandbox)) if server.parse::<Server>().is_ok() => sandbox.kill(server.parse()?).await,
+            (service, Services::Split(split), _) => split.kill(service).await,
+            _ => bail!("cannot kill {part:?} here; what can be killed: {}", self.parts().join(", ")),
+        }
+    }
+
+    /// Brings a killed part back. Ready when it returns.
+    pub async fn revive(&self, part: &str) -> anyhow::Result<()> {
+        match (part, &self.services, &self.sandbox) {
+            ("flushall" | "wipe-kafka", ..) => Ok(()),
+            (server, _, Some(sandbox)) if server.parse::<Server>().is_ok() => sandbox.restart(server.parse()?).await,
+            (service, Services::Split(split), _) => split.revive(service).await,
+            _ => bail!("cannot bring back {part:?} here"),
+        }
+    }
+
+    /// Every process of this site with its name, for accounting.
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        let mut pids = match &self.services {
+            Services::Here(_) => vec![("services".to_owned(), std::process::id())],
+            Services::Split(split) => split.pids(),
+            Services::Elsewhere => Vec::new(),
+        };
+        for server in self.sandbox.iter().flat_map(Sandbox::describe) {
+            pids.extend(server.pid.map(|pid| (server.name, pid)));
+        }
+        pids
+    }
+
+    /// Drains the services, then stops the servers.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        // Missing when the data folder was ephemeral or removed by hand.
+        drop(std::fs::remove_file(self.data_dir.join(SITE_FILE)));
+        match self.services {
+            Services::Here(running) => running.stop().await,
+            Services::Split(split) => split.stop().await,
+            Services::Elsewhere => {}
+        }
+        match self.sandbox {
+            Some(sandbox) => sandbox.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    fn write_file(&self, overrides: Vec<(String, String)>) -> anyhow::Result<()> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let text = serde_json::to_string_pretty(&SiteFile { api: self.api.clone(), overrides })?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.data_dir.join(SITE_FILE))?;
+        Ok(file.write_all(text.as_bytes())?)
+    }
+}
+
+/// Defaults, the demo, the user's file, the environment, the options, and last where the servers are.
+fn load(options: &SiteOptions, servers: &[(String, String)]) -> anyhow::Result<Settings> {
+    let demo = demo_file(&options.data_dir)?;
+    let mut files = vec![demo.as_path()];
+    files.extend(options.config.iter().map(PathBuf::as_path));
+    let mut overrides = options.overrides.clone();
+    overrides.extend_from_slice(servers);
+    Settings::load(&files, &overrides)
+}
+
+fn demo_file(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    // Beside the data folder's contents, not in it: `fresh` empties that before the services start.
+    let path = std::env::temp_dir().join(format!("stampede-demo-{}.toml", std::process::id()));
+    std::fs::create_dir_all(data_dir).with_context(|| format!("creating {}", data_dir.display()))?;
+    std::fs::write(&path, DEMO)?;
+    Ok(path)
+}
+
+/// A server whose address was changed from the default is somebody else's and is used as it is.
+fn external(settings: &Settings) -> anyhow::Result<External> {
+    use secrecy::ExposeSecret;
+    let default = Settings::defaults()?;
+    let differing = |key: &str| -> anyhow::Result<Option<String>> {
+        let (ours, theirs): (secrecy::SecretString, secrecy::SecretString) = (settings.section(key)?, default.section(key)?);
+        let (ours, theirs) = (ours.expose_secret(), theirs.expose_secret());
+        Ok((ours != theirs).then(|| ours.to_owned()))
+    };
+    Ok(External {
+        postgres_url: differing("postgres.url")?,
+        redis_url: differing("redis.url")?,
+        kafka_brokers: differing("kafka.brokers")?,
+    })
+}
+
+/// The broker that the setting `sandbox.kafka` asks for.
+pub fn kafka_choice(config: &[PathBuf]) -> anyhow::Result<KafkaChoice> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct SandboxSettings {
+        kafka: KafkaChoice,
+    }
+    let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
+    Ok(Settings::load(&files, &[])?.section::<SandboxSettings>("sandbox")?.kafka)
+}
+
+/// Waits until a request goes all the way through to the database.
+async fn wait_until_ready(api: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let started = Instant::now();
+    loop {
+        let answer = client.get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(2)).send().await;
+        match answer {
+            Ok(response) if response.status().is_success() => return Ok(()),
+            other if started.elapsed() > READY_TIMEOUT => bail!("{api} does not become ready: {other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

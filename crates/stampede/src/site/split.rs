@@ -1,0 +1,205 @@
+//! One process per service behind nginx, as Kubernetes runs them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use common::settings::Settings;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::nginx::Gateway;
+use tokio::process::{Child, Command};
+
+use super::{READY_TIMEOUT, SiteOptions, demo_file};
+use crate::services::Service;
+
+/// How long a service may take to drain before it is killed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+pub struct Split {
+    gateway: Gateway,
+    processes: BTreeMap<&'static str, Process>,
+}
+
+struct Process {
+    http_port: u16,
+    environment: Vec<(String, String)>,
+    config: Vec<PathBuf>,
+    log: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Split {
+    pub async fn start(
+        settings: &Settings,
+        options: &SiteOptions,
+        servers: &[(String, String)],
+    ) -> anyhow::Result<Split> {
+        let ports: BTreeMap<&str, (u16, u16)> = free_ports()?;
+        let account = ports[Service::Account.name()].0;
+        let mut shared: Vec<(String, String)> = options.overrides.clone();
+        shared.extend_from_slice(servers);
+        shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
+        for (name, (_, grpc)) in &ports {
+            shared.push((format!("neighbours.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
+        }
+        let logs = options.data_dir.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let mut config = vec![demo_file(&options.data_dir)?];
+        config.extend(options.config.iter().cloned());
+
+        let mut processes = BTreeMap::new();
+        for service in Service::ALL {
+            let (http, grpc) = ports[service.name()];
+            let mut own = shared.clone();
+            own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
+            own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
+            own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
+            let process = Process {
+                http_port: http,
+                environment: own.into_iter().map(|(key, value)| (variable(&key), value)).collect(),
+                config: config.clone(),
+                log: logs.join(format!("{}.log", service.name())),
+                child: Mutex::default(),
+            };
+            process.spawn(service.name())?;
+            processes.insert(service.name(), process);
+        }
+        for (name, process) in &processes {
+            process.ready(name).await?;
+        }
+        let routes: Vec<(String, u16)> = Service::ALL
+            .into_iter()
+            .flat_map(|service| service.paths().iter().map(move |path| ((*path).to_owned(), service)))
+            .map(|(path, service)| (path, ports[service.name()].0))
+            .collect();
+        let host: common::host::HostSettings = settings.section("host")?;
+        let port = host.http_listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
+        let gateway = Gateway::start(&options.data_dir, port, &routes).await?;
+        Ok(Split { gateway, processes })
+    }
+
+    pub fn url(&self) -> String {
+        self.gateway.url()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.processes.keys().map(|name| (*name).to_owned())
+    }
+
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        self.processes.iter().filter_map(|(name, process)| Some(((*name).to_owned(), process.pid()?))).collect()
+    }
+
+    pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
+        let process = self.process(name)?;
+        if let Some(mut child) = process.take() {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
+    pub async fn revive(&self, name: &str) -> anyhow::Result<()> {
+        let process = self.process(name)?;
+        self.kill(name).await?;
+        process.spawn(name)?;
+        process.ready(name).await
+    }
+
+    pub async fn stop(self) {
+        if let Err(error) = self.gateway.stop().await {
+            tracing::warn!(%error, "The gateway did not stop properly");
+        }
+        let mut children: Vec<Child> = self.processes.values().filter_map(Process::take).collect();
+        for child in &children {
+            if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+                // Gone already is as good as told to go.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        for child in &mut children {
+            if tokio::time::timeout(DRAIN_TIMEOUT, child.wait()).await.is_err() {
+                drop(child.kill().await);
+            }
+        }
+    }
+
+    fn process(&self, name: &str) -> anyhow::Result<&Process> {
+        self.processes.get(name).with_context(|| format!("there is no part {name:?}"))
+    }
+}
+
+impl Process {
+    fn spawn(&self, name: &str) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for file in &self.config {
+            command.arg("--config").arg(file);
+        }
+        let child = command
+            .arg(name)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        Ok(())
+    }
+
+    async fn ready(&self, name: &str) -> anyhow::Result<()> {
+        let url = format!("http://127.0.0.1:{}/readyz", self.http_port);
+        let client = reqwest::Client::new();
+        let started = Instant::now();
+        loop {
+            let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
+            if answer.is_ok_and(|response| response.status().is_success()) {
+                return Ok(());
+            }
+            if let Some(status) = self.ended() {
+                bail!("{name} ended with {status} before it was ready; see {}", self.log.display());
+            }
+            if started.elapsed() > READY_TIMEOUT {
+                bail!("{name} does not become ready; see {}", self.log.display());
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    fn ended(&self) -> Option<std::process::ExitStatus> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    fn take(&self) -> Option<Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Child::id)
+    }
+}
+
+/// `section.key` as the environment variable that sets it.
+fn variable(key: &str) -> String {
+    format!("STAMPEDE__{}", key.replace('.', "__").to_uppercase())
+}
+
+/// An HTTP and a gRPC port for each service. All are held until all are chosen, so that they differ.
+fn free_ports() -> anyhow::Result<BTreeMap<&'static str, (u16, u16)>> {
+    let mut held = Vec::new();
+    let mut port = || -> anyhow::Result<u16> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        held.push(listener);
+        Ok(port)
+    };
+    Service::ALL.into_iter().map(|service| Ok((service.name(), (port()?, port()?)))).collect()
+}
