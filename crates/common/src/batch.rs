@@ -159,13 +159,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
-        let batch = Batch::start("test", &settings(1, 1), |_: Arc<[()]>| std::future::pending());
-        let waiting = futures_util::future::join_all((0..8).map(|_| batch.submit(())));
-        let first_refusal = tokio::time::timeout(std::time::Duration::from_secs(5), async {
-            // The first is being served, the second waits, the others must be refused.
-            tokio::select! { _ = waiting => {}, () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {} }
-            batch.submit(()).await
-        });
-        assert!(first_refusal.await.unwrap().unwrap_err().is_transient());
+        let batch = Batch::<u32, ()>::start("test", &settings(1, 1), |_| std::future::pending());
+        let submit = |n| {
+            let batch = batch.clone();
+            tokio::spawn(async move { batch.submit(n).await })
+        };
+        // One is being served for ever, one waits, and then there is no more room.
+        let served = submit(1);
+        while batch.queue.capacity() == 1 {
+            tokio::task::yield_now().await;
+        }
+        while batch.queue.capacity() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = submit(2);
+        while batch.queue.capacity() == 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(batch.submit(3).await.unwrap_err().is_transient());
+        assert!(!served.is_finished() && !waiting.is_finished());
     }
 }

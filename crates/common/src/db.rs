@@ -112,13 +112,16 @@ impl Db {
         T: Send,
         for<'r> F: AsyncFnOnce(&'r mut Tx) -> Result<T> + SendFn<&'r mut Tx, Result<T>, Fut: Send> + Send,
     {
-        let mut tx = Tx { conn: self.checkout().await?, published: false };
+        let mut tx = Tx { conn: self.checkout().await?, published: false, signals: Vec::new() };
         AnsiTransactionManager::begin_transaction(&mut *tx.conn).await?;
         match body(&mut tx).await {
             Ok(answer) => {
                 AnsiTransactionManager::commit_transaction(&mut *tx.conn).await?;
                 if tx.published {
                     self.wake.notify_one();
+                }
+                for signal in &tx.signals {
+                    signal.notify_one();
                 }
                 Ok(answer)
             }
@@ -166,9 +169,10 @@ impl Db {
     /// processes at once.
     pub async fn migrate<const N: usize>(&self, migrations: [EmbeddedMigrations; N]) -> anyhow::Result<()> {
         let mut conn = self.dedicated().await?;
-        // One migration at a time per cluster: schemas are created rarely and a second runner must wait.
+        // One migration at a time per cluster: schemas are created rarely and a second runner must wait. The limits of
+        // the hot path are not for changes of schema.
         conn.batch_execute(&format!(
-            "select pg_advisory_lock(hashtext('stampede migrations')); create schema if not exists \"{}\";",
+            "set statement_timeout = 0; set lock_timeout = 0; select pg_advisory_lock(hashtext('stampede migrations')); create schema if not exists \"{}\";",
             self.schema
         ))
         .await?;
@@ -211,6 +215,14 @@ pub struct Tx {
     conn: PgPooled,
     /// An event was recorded: the relay is woken after the commit, and only then.
     pub(crate) published: bool,
+    signals: Vec<Arc<Notify>>,
+}
+
+impl Tx {
+    /// Signals `waiting` after the commit, when what this transaction wrote can be seen, and never if there is none.
+    pub fn signal_after_commit(&mut self, waiting: &Arc<Notify>) {
+        self.signals.push(waiting.clone());
+    }
 }
 
 impl Deref for Tx {

@@ -271,6 +271,12 @@ impl From<tonic::Status> for Error {
     }
 }
 
+/// Whether the call may never have reached the neighbour, or its answer was lost on the way.
+pub(crate) fn is_unreachable(status: &tonic::Status) -> bool {
+    let answered = status.get_error_details().error_info().is_some_and(|info| info.domain == DOMAIN);
+    !answered && (status.code() == tonic::Code::Unavailable || is_transport(status))
+}
+
 /// A connection that broke under a call arrives as `Unknown` or `Internal` with a transport error as its source.
 fn is_transport(status: &tonic::Status) -> bool {
     use std::error::Error as _;

@@ -159,6 +159,16 @@ fn problem(request: &HttpRequest, refused: &Refused, request_id: &str, trace_id:
     if let Some(delay) = retry_after {
         response.insert_header((header::RETRY_AFTER, delay.as_secs().max(1)));
     }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        let allowance = details.first();
+        for (header, member) in
+            [("ratelimit-limit", "limit"), ("ratelimit-remaining", "remaining"), ("ratelimit-reset", "resetSeconds")]
+        {
+            if let Some(value) = allowance.and_then(|allowance| allowance.get(member)) {
+                response.insert_header((header, value.to_string()));
+            }
+        }
+    }
     if status == StatusCode::UNAUTHORIZED {
         response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
     }

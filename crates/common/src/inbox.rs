@@ -58,8 +58,7 @@ pub trait Handle<E>: Send + Sync + 'static {
     fn handle(&self, tx: &mut Tx, events: &[Received<E>]) -> impl Future<Output = Result<()>> + Send;
 }
 
-type Reaction =
-    Box<dyn for<'a> Fn(&'a mut Tx, &'a [&'a Message]) -> BoxFuture<'a, Result<()>> + Send + Sync>;
+type Reaction = Box<dyn for<'a> Fn(&'a mut Tx, &'a [&'a Message]) -> BoxFuture<'a, Result<()>> + Send + Sync>;
 
 /// One consumer group: all its topics, one transaction for everything that is ready.
 pub struct Consumer {

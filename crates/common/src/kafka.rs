@@ -214,6 +214,8 @@ impl Kafka {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
+            // For brokers that cannot be asked to create topics; elsewhere they exist by now.
+            .set("allow.auto.create.topics", "true")
             // Only what has been applied is committed.
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")

@@ -2,6 +2,7 @@
 
 mod relay;
 mod send;
+mod session;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -144,9 +145,10 @@ pub async fn relay(db: Db, kafka: Kafka, settings: OutboxSettings, stopping: Can
     tokio::join!(
         relay::run(&db, &kafka, &settings, &stopping),
         every::run("measure_outbox", measure, stopping.clone(), async || {
-            let Stats { pending, oldest_age_seconds, .. } = stats(&db).await?;
+            let Stats { pending, dead, oldest_age_seconds } = stats(&db).await?;
             let schema = db.schema().to_owned();
             metrics::gauge!("stampede_outbox_pending", "schema" => schema.clone()).set(pending as f64);
+            metrics::gauge!("stampede_outbox_dead", "schema" => schema.clone()).set(dead as f64);
             metrics::gauge!("stampede_outbox_oldest_seconds", "schema" => schema).set(oldest_age_seconds);
             Ok(())
         }),

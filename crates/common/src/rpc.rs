@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Result, is_unreachable};
 use crate::telemetry::{Context, traceparent};
 
 /// Section `[rpc]`.
@@ -61,8 +61,9 @@ impl tonic::service::Interceptor for Outgoing {
 /// Further tries of an idempotent call that failed for now. More would turn an outage into a storm.
 const RETRIES_MAX: u32 = 2;
 
-/// Calls again, up to twice and after a jittered pause, when the neighbour is away for the moment.
+/// Calls again, up to twice and after a jittered pause, when the neighbour cannot be reached.
 ///
+/// A neighbour that answered, even that it is in trouble, is not asked again: one layer retries, and that is the client.
 /// Only for calls that are named by an id of the caller's choice, so that repeating them changes nothing.
 pub async fn retrying<T, Fut>(call: impl Fn() -> Fut) -> Result<T>
 where
@@ -72,12 +73,12 @@ where
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match call().await.map_err(Error::from) {
+        match call().await {
             Ok(response) => return Ok(response.into_inner()),
-            Err(error) if error.is_transient() && attempt <= RETRIES_MAX => {
+            Err(status) if is_unreachable(&status) && attempt <= RETRIES_MAX => {
                 tokio::time::sleep(PAUSE.delay(attempt)).await;
             }
-            Err(error) => return Err(error),
+            Err(status) => return Err(status.into()),
         }
     }
 }

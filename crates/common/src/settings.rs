@@ -24,9 +24,14 @@ impl Settings {
     ///
     /// Fails with one message that names every key that `config/default.toml` does not know.
     pub fn load(files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
+        Settings::load_above("", files, overrides)
+    }
+
+    /// [`Settings::load`], with `text` (TOML) between the defaults and `files`.
+    pub fn load_above(text: &str, files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
         let default = Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml)).build()?;
 
-        let mut above = Config::builder();
+        let mut above = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
         for file in files {
             above = above.add_source(File::from(*file).format(FileFormat::Toml));
         }

@@ -47,7 +47,7 @@ impl Recipe for Redis {
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"])
             .arg(&self.dir)
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            // A full memory must refuse writes: evicting a hold would oversell.
+            // A full memory must refuse writes: a gate that lost single holds would no longer be seen to be incomplete.
             .args(["--maxmemory-policy", "noeviction", "--notify-keyspace-events", "Ex"])
             .current_dir(&self.dir);
         account::lend(self.account.as_ref(), &mut command);

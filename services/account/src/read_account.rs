@@ -53,15 +53,13 @@ pub async fn read_me(app: Data<App>, caller: Caller) -> Result<HttpResponse> {
     }))
 }
 
-/// Refuses with `USER_NOT_FOUND`.
-pub async fn contact(app: &App, account: AccountId) -> Result<Contact> {
+/// Those of `accounts` that exist, in no particular order.
+pub async fn contacts(app: &App, accounts: &[AccountId]) -> Result<Vec<Contact>> {
     let mut conn = app.db.read().await?;
-    let found: Option<(String, String)> = users::table
-        .filter(users::id.eq(account.uuid()))
-        .select((users::email, users::name))
-        .first(&mut *conn)
-        .await
-        .optional()?;
-    let (email, name) = found.ok_or(No::UserNotFound)?;
-    Ok(Contact { user_id: account.to_string(), email, name })
+    let found: Vec<(AccountId, String, String)> = users::table
+        .filter(users::id.eq_any(accounts))
+        .select((users::id, users::email, users::name))
+        .load(&mut *conn)
+        .await?;
+    Ok(found.into_iter().map(|(id, email, name)| Contact { user_id: id.to_string(), email, name }).collect())
 }

@@ -142,7 +142,8 @@ async fn attempt_once(tx: &mut Tx, adjustment: &Adjustment, waits: bool) -> Resu
     let change = Move { on_hand: asked.delta, held: 0, restocked: asked.delta.max(0) };
     let moves: Moves = BTreeMap::from([(*product, change)]);
     let Some(moved) = try_move_stocks(tx, &stocks, &moves).await? else { return Ok(Outcome::Outrun) };
-    let row = moved.as_slice().first().ok_or_else(|| Error::fault(anyhow::anyhow!("the adjusted stock was not returned")))?;
+    let row =
+        moved.as_slice().first().ok_or_else(|| Error::fault(anyhow::anyhow!("the adjusted stock was not returned")))?;
     insert_audit(tx, adjustment, row).await?;
     Ok(Outcome::Adjusted(AdjustedStock::new(*product, row.on_hand, row.held, row.version)))
 }

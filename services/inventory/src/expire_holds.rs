@@ -74,8 +74,9 @@ async fn sweep(tx: &mut Tx, holds_max: i64) -> Result<Expired> {
 }
 
 async fn due_lines(tx: &mut Tx, holds_max: i64) -> Result<Vec<DueLine>> {
-    let lines = Prepared(sql_query(
-        "select hold_lines.hold_id, hold_lines.product_id, hold_lines.quantity
+    let lines = Prepared(
+        sql_query(
+            "select hold_lines.hold_id, hold_lines.product_id, hold_lines.quantity
            from (
                 select holds.hold_id
                   from holds
@@ -85,8 +86,9 @@ async fn due_lines(tx: &mut Tx, holds_max: i64) -> Result<Vec<DueLine>> {
                  limit $1
                 ) as due
            join hold_lines on hold_lines.hold_id = due.hold_id",
+        )
+        .bind::<BigInt, _>(holds_max),
     )
-    .bind::<BigInt, _>(holds_max))
     .load(tx)
     .await?;
     Ok(lines)
@@ -101,8 +103,9 @@ struct ExpiredRow {
 async fn expire_those(tx: &mut Tx, seen: &[DueLine]) -> Result<HashSet<HoldId>> {
     let mut ids: Vec<_> = seen.iter().map(|line| line.hold_id).collect();
     ids.dedup();
-    let rows: Vec<ExpiredRow> = Prepared(sql_query(
-        "with due as materialized (
+    let rows: Vec<ExpiredRow> = Prepared(
+        sql_query(
+            "with due as materialized (
             select holds.hold_id
               from holds
              where holds.hold_id = any($1)
@@ -117,8 +120,9 @@ async fn expire_those(tx: &mut Tx, seen: &[DueLine]) -> Result<HashSet<HoldId>> 
            from due
           where holds.hold_id = due.hold_id
          returning holds.hold_id",
+        )
+        .bind::<Array<Uuid>, _>(ids),
     )
-    .bind::<Array<Uuid>, _>(ids))
     .load(tx)
     .await?;
     Ok(rows.into_iter().map(|row| row.hold_id).collect())

@@ -15,12 +15,10 @@ use serde::Deserialize;
 use crate::refused::{Refused, Shortage};
 use crate::stock::Wanted;
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("gate_take", concat!(include_str!("gate.lua"), include_str!("gate_take.lua")))
-});
-static SETTLE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("gate_settle", concat!(include_str!("gate.lua"), include_str!("gate_settle.lua")))
-});
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("gate_take", concat!(include_str!("gate.lua"), include_str!("gate_take.lua"))));
+static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("gate_settle", concat!(include_str!("gate.lua"), include_str!("gate_settle.lua"))));
 
 /// Settlements that one script call makes: it stops everybody else meanwhile.
 const SETTLE_MAX: usize = 500;
@@ -116,10 +114,16 @@ impl Gate {
     async fn take_line(&self, hold: HoldId, product: ProductId, quantity: i32) -> Result<Take, Shortage> {
         let epoch = self.touch(product);
         let keys = self.keys(product);
-        let args =
-            [member(hold, i64::from(quantity)), quantity.to_string(), self.settings.take_ms.to_string(), epoch.to_string()];
+        let args = [
+            member(hold, i64::from(quantity)),
+            quantity.to_string(),
+            self.settings.take_ms.to_string(),
+            epoch.to_string(),
+        ];
         let (take, outcome) = match self.redis.run::<(i64, i64, i64)>(&TAKE, &keys, &args).await {
-            Ok((0, available, _)) => return Err(Shortage { product, requested: quantity, available: available.max(0) }),
+            Ok((0, available, _)) => {
+                return Err(Shortage { product, requested: quantity, available: available.max(0) });
+            }
             Ok((1, _, epoch)) => {
                 self.saw(product, epoch);
                 (Take::Taken, "taken")

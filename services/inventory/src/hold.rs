@@ -160,7 +160,11 @@ mod tests {
         let (hold, now) = hold(state, seconds_left);
         let outcome = end(hold.id, Some(&hold), ending, now);
         let outcome = outcome.map_err(|refused| common::Refusal::code(&refused).reason);
-        assert_eq!(outcome.as_ref().map_err(|reason| &**reason), expected.as_ref().map_err(|r| *r), "{state:?} {ending:?}");
+        assert_eq!(
+            outcome.as_ref().map_err(|reason| &**reason),
+            expected.as_ref().map_err(|r| *r),
+            "{state:?} {ending:?}"
+        );
     }
 
     #[test]

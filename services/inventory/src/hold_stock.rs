@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 use common::db::{Db, Tx};
-use common::{Result, crash};
+use common::{Error, Result, crash};
 use contract::ids::{AccountId, HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
@@ -19,6 +19,9 @@ use crate::ledger::{Prepared, lock_stocks, move_stocks};
 use crate::read_holds::{Known, known_holds};
 use crate::refused::Refused;
 use crate::stock::{self, Decision, Moves, Scene, Stock, Wanted};
+
+/// How often a batch is served when an id of it appears meanwhile.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// One caller of a batch: what is wanted and what the gate said to each line.
 #[derive(Debug, Clone)]
@@ -44,8 +47,8 @@ pub async fn hold_stock(app: &App, wanted: Wanted) -> Result<Held> {
     let outcome = app.holds.submit(caller.clone()).await;
     match &outcome {
         Ok(held) => count(if held.created { "held" } else { "repeated" }),
-        Err(common::Error::Refused(_)) => count("refused"),
-        Err(common::Error::Fault(_)) => {
+        Err(Error::Refused(_)) => count("refused"),
+        Err(Error::Fault(_)) => {
             count("failed");
             // Most likely it never began: a full queue must not keep units from others. Should it have committed all
             // the same, the gate gives too much until it is told, which PostgreSQL can bear.
@@ -61,8 +64,7 @@ fn count(outcome: &'static str) {
 
 /// Serves one batch, then tells the gate. Idempotent, so that a batch may be run again in parts.
 pub async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, callers: Arc<[Caller]>) -> Result<Vec<Result<Held>>> {
-    let batch = &callers;
-    let served = db.tx("hold_stock", async |tx| serve(tx, ttl, batch).await).await?;
+    let served = serve_once_all_is_known(db, ttl, &callers).await?;
     crash::point("hold.after_commit");
     gate.settle_later(settlements(&callers, &served));
     for (caller, outcome) in callers.iter().zip(&served.outcomes) {
@@ -74,6 +76,26 @@ pub async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, callers: Arc<[Calle
         }
     }
     Ok(served.outcomes.into_iter().map(|outcome| outcome.map_err(Into::into)).collect())
+}
+
+/// A twin on another replica that wants other products, and the tombstone of an early release, need none of the rows
+/// that this batch locks, so they show only when both insert the same id. By then the other has committed, and the next
+/// look finds it.
+async fn serve_once_all_is_known(db: &Db, ttl: Duration, callers: &[Caller]) -> Result<Served> {
+    let mut attempt = 1;
+    loop {
+        match db.tx("hold_stock", async |tx| serve(tx, ttl, callers).await).await {
+            Err(error) if attempt < ATTEMPTS_MAX && is_twin(&error) => attempt += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_twin(error: &Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error as Diesel};
+    let Error::Fault(fault) = error else { return false };
+    let cause = fault.cause.downcast_ref::<Diesel>();
+    matches!(cause, Some(Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
 }
 
 struct Served {
@@ -177,18 +199,20 @@ async fn owned_units(
         return Ok(HashMap::new());
     }
     let (users, products): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    let rows: Vec<OwnedRow> = Prepared(sql_query(
-        "select holds.user_id, hold_lines.product_id, sum(hold_lines.quantity)::bigint as units
+    let rows: Vec<OwnedRow> = Prepared(
+        sql_query(
+            "select holds.user_id, hold_lines.product_id, sum(hold_lines.quantity)::bigint as units
            from unnest($1::uuid[], $2::uuid[]) as asked (user_id, product_id)
            join holds on holds.user_id = asked.user_id
                      and holds.state in ('HELD', 'PINNED', 'CONFIRMED')
                      and (holds.state <> 'HELD' or holds.expires_at > $3)
            join hold_lines on hold_lines.hold_id = holds.hold_id and hold_lines.product_id = asked.product_id
           group by holds.user_id, hold_lines.product_id",
+        )
+        .bind::<Array<Uuid>, _>(users)
+        .bind::<Array<Uuid>, _>(products)
+        .bind::<Timestamptz, _>(now),
     )
-    .bind::<Array<Uuid>, _>(users)
-    .bind::<Array<Uuid>, _>(products)
-    .bind::<Timestamptz, _>(now))
     .load(tx)
     .await?;
     Ok(rows.into_iter().map(|row| ((row.user_id, row.product_id), row.units)).collect())

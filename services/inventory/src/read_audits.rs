@@ -1,7 +1,7 @@
 //! `GET /admin/products/{productId}/stock-audits`: every movement of units on hand, newest first.
 
-use chrono::{DateTime, Utc};
 use actix_web::get;
+use chrono::{DateTime, Utc};
 use common::auth::Admin;
 use common::http::{Data, Json, Path, Problem, Query};
 use common::{Refused, Result};

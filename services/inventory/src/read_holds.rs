@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
 use actix_web::get;
+use chrono::{DateTime, Utc};
 use common::auth::Admin;
 use common::http::{Data, Json, Problem, Query};
 use common::{Error, Refused, Result};
@@ -165,26 +165,31 @@ struct KnownRow {
 /// statement is taken when it starts, so only then does it see a twin that has just committed.
 pub async fn known_holds(conn: &mut AsyncPgConnection, ids: &[HoldId]) -> Result<Known> {
     // The clock is on the left, so that there is a row even when nothing is known.
-    let rows: Vec<KnownRow> = Prepared(sql_query(
-        "select clock.now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, hold_lines.product_id,
+    let rows: Vec<KnownRow> = Prepared(
+        sql_query(
+            "select clock.now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, hold_lines.product_id,
                 hold_lines.quantity, hold_lines.unit_price, hold_lines.currency, hold_lines.sku, hold_lines.name
            from (select clock_timestamp() as now) as clock
            left join holds on holds.hold_id = any($1)
            left join hold_lines on hold_lines.hold_id = holds.hold_id
           order by hold_lines.product_id",
+        )
+        .bind::<Array<Uuid>, _>(ids),
     )
-    .bind::<Array<Uuid>, _>(ids))
     .load(conn)
     .await?;
-    let now = rows.as_slice().first().map(|row| row.now).ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
+    let now = rows
+        .as_slice()
+        .first()
+        .map(|row| row.now)
+        .ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
     let mut holds = HashMap::new();
     for row in rows {
         let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };
         let state = HoldState::parse(&state)
             .ok_or_else(|| Error::fault(anyhow::anyhow!("hold {id} is in unknown state {state}")))?;
-        let hold = holds
-            .entry(id)
-            .or_insert_with(|| Hold { id, user: row.user_id, state, expires_at, lines: Vec::new() });
+        let hold =
+            holds.entry(id).or_insert_with(|| Hold { id, user: row.user_id, state, expires_at, lines: Vec::new() });
         let (Some(product), Some(quantity), Some(unit_price)) = (row.product_id, row.quantity, row.unit_price) else {
             continue;
         };

@@ -11,9 +11,9 @@ use std::time::Duration;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, Utc};
+use common::Result;
 use common::http::{Data, Path, Problem, Query};
 use common::text::Text;
-use common::Result;
 use contract::ids::ProductId;
 use contract::money::Money;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text as SqlText, Timestamptz, Uuid};
@@ -262,8 +262,9 @@ struct UnitsRow {
 
 /// Units and product versions. What has lapsed is not held any more, whether or not the sweeper has come.
 async fn read_units(conn: &mut AsyncPgConnection, ids: &[ProductId]) -> Result<HashMap<ProductId, UnitsRow>> {
-    let rows: Vec<UnitsRow> = Prepared(sql_query(
-        "select stocks.product_id, products.version as product_version, stocks.on_hand,
+    let rows: Vec<UnitsRow> = Prepared(
+        sql_query(
+            "select stocks.product_id, products.version as product_version, stocks.on_hand,
                 (stocks.held - coalesce(lapsed.units, 0))::bigint as held
            from stocks
            join products on products.id = stocks.product_id
@@ -275,8 +276,9 @@ async fn read_units(conn: &mut AsyncPgConnection, ids: &[ProductId]) -> Result<H
                  group by hold_lines.product_id
                 ) as lapsed on lapsed.product_id = stocks.product_id
           where stocks.product_id = any($1)",
+        )
+        .bind::<Array<Uuid>, _>(ids),
     )
-    .bind::<Array<Uuid>, _>(ids))
     .load(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.product_id, row)).collect())
@@ -355,12 +357,11 @@ async fn read_catalogue_page(conn: &mut AsyncPgConnection, wanted: &Listing) -> 
     // The version first: a change that commits between the statements makes the page look older than it is, never newer.
     let catalogue = read_catalogue_version(conn).await?;
     let pattern = wanted.q.as_deref().map(|q| format!("%{}%", escape_like(q)));
-    let total: NumberRow = sql_query(
-        "select count(*) as number from products where $1 is null or name ilike $1 or sku ilike $1",
-    )
-    .bind::<Nullable<SqlText>, _>(&pattern)
-    .get_result(conn)
-    .await?;
+    let total: NumberRow =
+        sql_query("select count(*) as number from products where $1 is null or name ilike $1 or sku ilike $1")
+            .bind::<Nullable<SqlText>, _>(&pattern)
+            .get_result(conn)
+            .await?;
     let order = match wanted.sort {
         Sort::Newest => "created_at desc, id desc",
         Sort::Name => "name, id",

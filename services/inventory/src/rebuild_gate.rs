@@ -16,9 +16,8 @@ use crate::ledger::Prepared;
 
 static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new("gate_load", include_str!("gate_load.lua")));
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new("gate_publish", include_str!("gate_publish.lua")));
-static CHECK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("gate_check", concat!(include_str!("gate.lua"), include_str!("gate_check.lua")))
-});
+static CHECK: LazyLock<Script> =
+    LazyLock::new(|| Script::new("gate_check", concat!(include_str!("gate.lua"), include_str!("gate_check.lua"))));
 static LOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new("gate_lock", "return redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) and 1 or 0")
 });
@@ -82,8 +81,9 @@ impl Gate {
     /// What PostgreSQL says, in one statement and so of one instant.
     async fn snapshot(&self, product: ProductId) -> Result<Option<Snapshot>> {
         let mut conn = self.db.read().await?;
-        let rows: Vec<SnapshotRow> = Prepared(sql_query(
-            "select (extract(epoch from clock.now) * 1000)::bigint as epoch_ms, stocks.on_hand, live.hold_id,
+        let rows: Vec<SnapshotRow> = Prepared(
+            sql_query(
+                "select (extract(epoch from clock.now) * 1000)::bigint as epoch_ms, stocks.on_hand, live.hold_id,
                     live.quantity, live.remaining_ms
                from (select clock_timestamp() as now) as clock
                join stocks on stocks.product_id = $1
@@ -97,8 +97,9 @@ impl Gate {
                      where holds.state = 'PINNED'
                         or (holds.state = 'HELD' and holds.expires_at > clock.now)
                     ) as live on true",
+            )
+            .bind::<Uuid, _>(product),
         )
-        .bind::<Uuid, _>(product))
         .load(&mut conn)
         .await?;
         let Some(first) = rows.as_slice().first() else { return Ok(None) };
@@ -151,8 +152,9 @@ impl Gate {
     /// Units on sale by PostgreSQL's account, without counting what has lapsed as held.
     async fn available(&self, products: Vec<ProductId>) -> Result<HashMap<ProductId, i64>> {
         let mut conn = self.db.read().await?;
-        let rows: Vec<AvailableRow> = Prepared(sql_query(
-            "select stocks.product_id,
+        let rows: Vec<AvailableRow> = Prepared(
+            sql_query(
+                "select stocks.product_id,
                     (stocks.on_hand - stocks.held + coalesce(lapsed.units, 0))::bigint as available
                from stocks
                left join (
@@ -163,8 +165,9 @@ impl Gate {
                      group by hold_lines.product_id
                     ) as lapsed on lapsed.product_id = stocks.product_id
               where stocks.product_id = any($1)",
+            )
+            .bind::<Array<Uuid>, _>(products),
         )
-        .bind::<Array<Uuid>, _>(products))
         .load(&mut conn)
         .await?;
         Ok(rows.into_iter().map(|row| (row.product_id, row.available)).collect())

@@ -36,20 +36,29 @@ impl InventoryService for Rpc {
         Ok(Response::new(HoldResponse { hold: Some(message(held.hold, None)), created: held.created }))
     }
 
-    async fn release_hold(&self, request: Request<ReleaseHoldRequest>) -> Result<Response<ReleaseHoldResponse>, Status> {
+    async fn release_hold(
+        &self,
+        request: Request<ReleaseHoldRequest>,
+    ) -> Result<Response<ReleaseHoldResponse>, Status> {
         let ReleaseHoldRequest { hold_id, reason } = request.into_inner();
         let ending = Ending::Release { reason: reason_of(reason)? };
         let hold = settle_hold(&self.0, hold_of(&hold_id)?, ending).await?;
         Ok(Response::new(ReleaseHoldResponse { hold: Some(message(hold, None)) }))
     }
 
-    async fn confirm_hold(&self, request: Request<ConfirmHoldRequest>) -> Result<Response<ConfirmHoldResponse>, Status> {
+    async fn confirm_hold(
+        &self,
+        request: Request<ConfirmHoldRequest>,
+    ) -> Result<Response<ConfirmHoldResponse>, Status> {
         let ConfirmHoldRequest { hold_id, order_version } = request.into_inner();
         let hold = settle_hold(&self.0, hold_of(&hold_id)?, Ending::Confirm { order_version }).await?;
         Ok(Response::new(ConfirmHoldResponse { hold: Some(message(hold, None)) }))
     }
 
-    async fn return_stock(&self, request: Request<ReturnStockRequest>) -> Result<Response<ReturnStockResponse>, Status> {
+    async fn return_stock(
+        &self,
+        request: Request<ReturnStockRequest>,
+    ) -> Result<Response<ReturnStockResponse>, Status> {
         let ReturnStockRequest { hold_id, reason } = request.into_inner();
         let ending = Ending::Return { reason: reason_of(reason)? };
         let hold = settle_hold(&self.0, hold_of(&hold_id)?, ending).await?;

@@ -154,7 +154,13 @@ impl Plan {
                 }
             };
             self.settlements.push(Settlement { product, hold: id, quantity, mark });
-            self.audits.extend(audit.map(|(kind, delta)| Audit { product, hold: id, kind, delta, reason: reason.clone() }));
+            self.audits.extend(audit.map(|(kind, delta)| Audit {
+                product,
+                hold: id,
+                kind,
+                delta,
+                reason: reason.clone(),
+            }));
         }
         self.changes.push(Change { hold: id, state, order_version, reason });
     }
@@ -179,15 +185,21 @@ async fn lock_headers(tx: &mut Tx, ids: &[HoldId], holds: &mut HashMap<HoldId, H
     )
     .execute(tx)
     .await?;
-    let rows: Vec<HeaderRow> = Prepared(sql_query(
-        "select clock.now, holds.hold_id, holds.state, holds.expires_at
+    let rows: Vec<HeaderRow> = Prepared(
+        sql_query(
+            "select clock.now, holds.hold_id, holds.state, holds.expires_at
            from (select clock_timestamp() as now) as clock
            left join holds on holds.hold_id = any($1)",
+        )
+        .bind::<Array<Uuid>, _>(ids),
     )
-    .bind::<Array<Uuid>, _>(ids))
     .load(tx)
     .await?;
-    let now = rows.as_slice().first().map(|row| row.now).ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
+    let now = rows
+        .as_slice()
+        .first()
+        .map(|row| row.now)
+        .ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
     for row in rows {
         let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };
         // One that was not there before has lines whose stock is not locked: its tombstone will fail.
@@ -247,7 +259,13 @@ async fn update_headers(tx: &mut Tx, changes: &[Change], now: DateTime<Utc>) -> 
 }
 
 /// One row for each movement of units on hand, with the stock as each of them left it.
-async fn insert_audits(tx: &mut Tx, audits: &[Audit], moved: &[Moved], moves: &Moves, now: DateTime<Utc>) -> Result<()> {
+async fn insert_audits(
+    tx: &mut Tx,
+    audits: &[Audit],
+    moved: &[Moved],
+    moves: &Moves,
+    now: DateTime<Utc>,
+) -> Result<()> {
     if audits.is_empty() {
         return Ok(());
     }

@@ -1,17 +1,15 @@
 //! Where people can be reached: account knows, and is believed for a minute.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::rpc::Neighbour;
-use common::{Error, Result};
-use contract::account::GetContactRequest;
+use common::{Error, Refused, Result};
 use contract::account::account_service_client::AccountServiceClient;
+use contract::account::{Contact, GetContactsRequest};
+use contract::codes::USER_NOT_FOUND;
 use contract::ids::AccountId;
-use futures_util::StreamExt;
-use futures_util::stream;
 use moka::future::Cache;
 
 use crate::Settings;
@@ -20,9 +18,11 @@ use crate::Settings;
 pub struct Contacts {
     account: AccountServiceClient<Neighbour>,
     addresses: Cache<AccountId, Arc<str>>,
-    parallel_max: usize,
     timeout: Duration,
 }
+
+/// Ids in one question to account, which takes no more.
+pub const QUESTION_MAX: usize = 1_000;
 
 impl Contacts {
     pub fn new(account: AccountServiceClient<Neighbour>, settings: &Settings) -> Self {
@@ -32,35 +32,65 @@ impl Contacts {
                 .max_capacity(settings.contact_cache_max)
                 .time_to_live(Duration::from_secs(settings.contact_cache_seconds))
                 .build(),
-            parallel_max: settings.email.parallel_max as usize,
             timeout: Duration::from_millis(settings.email.timeout_ms),
         }
     }
 
     /// The e-mail addresses of `users`, as far as account answers before `enough` completes.
     ///
-    /// A user without an entry was not asked for; a refusal (`USER_NOT_FOUND`) or a fault is that user's alone.
+    /// A user without an entry was not asked for. Who does not exist is refused (`USER_NOT_FOUND`); a fault is shared by
+    /// those who were asked for together.
     pub async fn addresses(
         &self,
         users: HashSet<AccountId>,
         enough: impl Future<Output = ()>,
     ) -> HashMap<AccountId, Result<Arc<str>>> {
-        let lookups = users.into_iter().map(|user| async move { (user, self.address(user).await) });
-        stream::iter(lookups).buffer_unordered(self.parallel_max).take_until(enough).collect().await
+        let mut addresses = HashMap::with_capacity(users.len());
+        let mut unknown = Vec::new();
+        for user in users {
+            match self.addresses.get(&user).await {
+                Some(address) => drop(addresses.insert(user, Ok(address))),
+                None => unknown.push(user),
+            }
+        }
+        tokio::pin!(enough);
+        for users in unknown.chunks(QUESTION_MAX) {
+            let answer = tokio::select! {
+                () = &mut enough => break,
+                answer = self.ask(users) => answer,
+            };
+            self.enter(users, answer, &mut addresses).await;
+        }
+        addresses
     }
 
-    async fn address(&self, user: AccountId) -> Result<Arc<str>> {
-        self.addresses.try_get_with(user, self.ask(user)).await.map_err(|error| (*error).clone())
+    async fn enter(
+        &self,
+        users: &[AccountId],
+        answer: Result<Vec<Contact>>,
+        addresses: &mut HashMap<AccountId, Result<Arc<str>>>,
+    ) {
+        let contacts = match answer {
+            Ok(contacts) => contacts,
+            Err(error) => return addresses.extend(users.iter().map(|user| (*user, Err(error.clone())))),
+        };
+        let no_such_user = || Err(Refused::new(USER_NOT_FOUND, "There is no such user.").into());
+        addresses.extend(users.iter().map(|user| (*user, no_such_user())));
+        for contact in contacts {
+            if let Ok(user) = contact.user_id.parse() {
+                let address: Arc<str> = contact.email.into();
+                self.addresses.insert(user, address.clone()).await;
+                addresses.insert(user, Ok(address));
+            }
+        }
     }
 
-    async fn ask(&self, user: AccountId) -> Result<Arc<str>> {
+    async fn ask(&self, users: &[AccountId]) -> Result<Vec<Contact>> {
         let mut account = self.account.clone();
-        let request = GetContactRequest { user_id: user.to_string() };
-        let answer = tokio::time::timeout(self.timeout, account.get_contact(request))
+        let request = GetContactsRequest { user_ids: users.iter().map(AccountId::to_string).collect() };
+        let answer = tokio::time::timeout(self.timeout, account.get_contacts(request))
             .await
             .map_err(|_| Error::transient(anyhow::anyhow!("account did not answer within {:?}", self.timeout)))??;
-        let contact = answer.into_inner().contact;
-        let contact = contact.ok_or_else(|| Error::fault(anyhow::anyhow!("account answered without a contact")))?;
-        Ok(contact.email.into())
+        Ok(answer.into_inner().contacts)
     }
 }

@@ -22,9 +22,7 @@ impl Handle<OrderCreated> for App {
         }
         insert_notifications(tx, &drafts).await?;
         insert_deliveries(tx, &drafts).await?;
-        // The commit is still to come. A worker that looks before it finds nothing and looks again after
-        // `idle_poll_first_ms`: the signal ends its long pauses, the polling is what finds the rows.
-        self.due.notify_one();
+        tx.signal_after_commit(&self.due);
         Ok(())
     }
 }

@@ -24,7 +24,6 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct EmailSettings {
     pub timeout_ms: u64,
-    pub parallel_max: u32,
     pub retry_delays_seconds: Vec<u64>,
 }
 
@@ -37,13 +36,12 @@ impl Settings {
         let email = &self.email;
         anyhow::ensure!(self.claim_batch_max > 0, "notification_hub.claim_batch_max must be at least 1");
         anyhow::ensure!(self.idle_poll_first_ms > 0, "notification_hub.idle_poll_first_ms must be at least 1");
-        anyhow::ensure!(email.parallel_max > 0, "notification_hub.email.parallel_max must be at least 1");
         anyhow::ensure!(self.page_default <= self.page_max, "notification_hub.page_default is above page_max");
-        let rounds = self.claim_batch_max.div_ceil(email.parallel_max);
-        let needed = Duration::from_millis(email.timeout_ms) * rounds + LEASE_MARGIN;
+        let questions = self.claim_batch_max.div_ceil(crate::contacts::QUESTION_MAX as u32);
+        let needed = Duration::from_millis(email.timeout_ms) * questions + LEASE_MARGIN;
         anyhow::ensure!(
             self.lease() >= needed,
-            "notification_hub.lease_seconds is {}, but {rounds} rounds of email.timeout_ms and a margin need {needed:?}",
+            "notification_hub.lease_seconds is {}, but {questions} times email.timeout_ms and a margin need {needed:?}",
             self.lease_seconds
         );
         Ok(())
@@ -75,7 +73,7 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn settings(lease_seconds: u64, timeout_ms: u64, claim_batch_max: u32, parallel_max: u32) -> Settings {
+    fn settings(lease_seconds: u64, timeout_ms: u64, claim_batch_max: u32) -> Settings {
         Settings {
             claim_batch_max,
             lease_seconds,
@@ -86,16 +84,16 @@ mod tests {
             contact_cache_max: 1_000,
             page_default: 50,
             page_max: 100,
-            email: EmailSettings { timeout_ms, parallel_max, retry_delays_seconds: vec![1] },
+            email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
         }
     }
 
     #[test]
     fn a_lease_must_cover_the_slowest_claim_and_a_margin() {
-        assert!(settings(45, 3_000, 500, 64).check().is_ok());
-        assert!(settings(29, 3_000, 500, 64).check().is_ok());
-        assert!(settings(28, 3_000, 500, 64).check().is_err());
-        assert!(settings(7, 3_000, 1, 1).check().is_err());
-        assert!(settings(45, 3_000, 500, 0).check().is_err());
+        assert!(settings(45, 3_000, 500).check().is_ok());
+        assert!(settings(8, 3_000, 500).check().is_ok());
+        assert!(settings(7, 3_000, 500).check().is_err());
+        assert!(settings(10, 3_000, 1_001).check().is_err());
+        assert!(settings(45, 3_000, 0).check().is_err());
     }
 }

@@ -326,7 +326,7 @@ mod tests {
             key("OKP", "Ed25519", "EdDSA", "enc"),
         ];
         assert!(key_map(&JwkSet { keys: others.to_vec() }).is_err());
-        let mixed = key_map(&JwkSet { keys: [&others[..], &[good.clone()]].concat() }).unwrap();
+        let mixed = key_map(&JwkSet { keys: [&others[..], std::slice::from_ref(&good)].concat() }).unwrap();
         assert_eq!(mixed.into_keys().collect::<Vec<_>>(), [good.kid]);
     }
 }

@@ -51,7 +51,9 @@ impl Consumer {
         loop {
             match self.apply(std::slice::from_ref(message)).await {
                 Err(error) if error.is_transient() => return Err(error),
-                Err(error) if attempt >= settings.attempts_max => return self.park(message, &error).await,
+                Err(error) if attempt >= settings.attempts_max => {
+                    return self.park(message, &error).await;
+                }
                 Err(_) => {
                     tokio::time::sleep(backoff.delay(attempt)).await;
                     attempt += 1;

@@ -135,15 +135,15 @@ impl Member<'_> {
                     tracing::warn!(%error, inbox.consumer = self.consumer.group, "Kafka's consumer failed for good; a new one goes on");
                     return;
                 }
-                if matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition)) {
-                    self.kafka.forget_topics();
-                    return;
-                }
                 // While brokers are down, errors come as fast as they are taken.
                 attempt += 1;
                 tokio::select! {
                     () = stopping.cancelled() => return,
                     () = sleep(AWAY.delay(attempt)) => {}
+                }
+                if matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition)) {
+                    self.kafka.forget_topics();
+                    return;
                 }
             }
         }
@@ -163,7 +163,10 @@ impl Member<'_> {
         let seen = self.client.client().fetch_cluster_id(Duration::ZERO);
         let is_outdated = seen.is_some_and(|seen| *seen != *self.cluster);
         if is_outdated {
-            tracing::warn!(inbox.consumer = self.consumer.group, "The broker is a new one; its log is read from the beginning");
+            tracing::warn!(
+                inbox.consumer = self.consumer.group,
+                "The broker is a new one; its log is read from the beginning"
+            );
         }
         is_outdated
     }
@@ -251,10 +254,7 @@ impl Member<'_> {
         }
     }
 
-    fn change_flow(
-        &self,
-        change: impl Fn(&StreamConsumer<Quiet>, &TopicPartitionList) -> KafkaResult<()>,
-    ) {
+    fn change_flow(&self, change: impl Fn(&StreamConsumer<Quiet>, &TopicPartitionList) -> KafkaResult<()>) {
         let changed = self.client.assignment().and_then(|assignment| change(&self.client, &assignment));
         if let Err(error) = changed {
             log_debug("consumer", &error.to_string());

@@ -118,11 +118,15 @@ pub(super) async fn insert(tx: &mut Tx, consumer: &str, messages: &[&Message], e
     .bind::<sql_types::Text, _>(consumer)
     .bind::<sql_types::Text, _>(error)
     .bind::<sql_types::Array<sql_types::Text>, _>(Vec::from_iter(messages.iter().map(|m| m.topic.as_str())))
-    .bind::<sql_types::Array<sql_types::Nullable<sql_types::Text>>, _>(Vec::from_iter(messages.iter().map(|m| m.key.as_deref())))
+    .bind::<sql_types::Array<sql_types::Nullable<sql_types::Text>>, _>(Vec::from_iter(
+        messages.iter().map(|m| m.key.as_deref()),
+    ))
     .bind::<sql_types::Array<sql_types::Uuid>, _>(Vec::from_iter(messages.iter().map(|m| m.event_id)))
     .bind::<sql_types::Array<sql_types::Integer>, _>(Vec::from_iter(messages.iter().map(|m| m.partition)))
     .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(messages.iter().map(|m| m.offset)))
-    .bind::<sql_types::Array<sql_types::Jsonb>, _>(Vec::from_iter(messages.iter().map(|m| serde_json::json!(m.headers))))
+    .bind::<sql_types::Array<sql_types::Jsonb>, _>(Vec::from_iter(
+        messages.iter().map(|m| serde_json::json!(m.headers)),
+    ))
     .bind::<sql_types::Array<sql_types::Binary>, _>(Vec::from_iter(messages.iter().map(|m| m.payload.as_slice())))
     .execute(tx)
     .await?;
@@ -197,7 +201,8 @@ impl Consumer {
             let Some(head) = self.head().await? else { return Ok(()) };
             let seq = head.seq;
             let message = Message::from(head);
-            let replayed = self.db.tx("inbox_replay", async |tx: &mut Tx| self.replay_one(tx, seq, &message).await).await;
+            let replayed =
+                self.db.tx("inbox_replay", async |tx: &mut Tx| self.replay_one(tx, seq, &message).await).await;
             match replayed {
                 Ok(true) => {
                     tracing::info!(inbox.consumer = self.group, event.id = %message.event_id, "Applied a parked event");
@@ -217,9 +222,8 @@ impl Consumer {
     }
 
     async fn replay_one(&self, tx: &mut Tx, seq: i64, message: &Message) -> Result<bool> {
-        let locked = diesel::sql_query(
-            "select exists (select from parked where seq = $1 for update skip locked) as any",
-        );
+        let locked =
+            diesel::sql_query("select exists (select from parked where seq = $1 for update skip locked) as any");
         if !locked.bind::<sql_types::BigInt, _>(seq).get_result::<Any>(tx).await?.any {
             return Ok(false);
         }

@@ -1,24 +1,25 @@
 //! The relay: one at a time per shard takes the new rows in order, sends them, waits, and marks them.
 //!
-//! Its locks, its reads and its marks use one database session. When the session ends, so do the locks, and a relay
-//! that has lost them cannot read another row.
+//! Per key, what is new to a reader of the log comes in order, however often a relay dies: each relay begins with the
+//! oldest row that is not marked, so of two that overlap, both send in the same order from the same row on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use diesel::{QueryResult, QueryableByName, sql_types};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use futures_util::{FutureExt, StreamExt};
+use diesel::sql_types;
+use diesel_async::RunQueryDsl;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::send::{Producer, Report, Row};
-use super::{OutboxSettings, SHARDS, reopen};
+use super::session::Session;
+use super::{OutboxSettings, reopen};
 use crate::backoff::Backoff;
 use crate::crash;
 use crate::db::{Db, Tx};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kafka::Kafka;
 
 /// Runs relays, one after the other, until `stopping`: each ends with its database session.
@@ -27,7 +28,7 @@ pub(super) async fn run(db: &Db, kafka: &Kafka, settings: &OutboxSettings, stopp
     while !stopping.is_cancelled() {
         let started = Instant::now();
         let ended = match Relay::open(db, kafka, settings).await {
-            Ok(mut relay) => relay.run(stopping).await,
+            Ok(relay) => relay.run(stopping).await,
             Err(error) => Err(error),
         };
         let Err(error) = ended else { return };
@@ -43,6 +44,14 @@ pub(super) async fn run(db: &Db, kafka: &Kafka, settings: &OutboxSettings, stopp
 /// Between looks for a broker that is away. A look is one question, so it need not be rare.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
 
+/// How long a batch under way may hold up a stop. It is sent again by whoever relays next.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+async fn is_overdue(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(STOP_GRACE).await;
+}
+
 /// What a pass came to.
 enum Pass {
     Sent,
@@ -55,73 +64,31 @@ struct Relay<'a> {
     db: &'a Db,
     kafka: &'a Kafka,
     settings: &'a OutboxSettings,
-    conn: AsyncPgConnection,
-    /// Its notifications need not wake itself.
-    backend_pid: i32,
-    /// The LISTEN channel: the schema, quoted.
-    channel: String,
-    /// Longer than this without a statement, and the server ends the session.
-    silence_max: Duration,
-    held: BTreeSet<i16>,
+    session: Session<'a>,
     producer: Option<Producer>,
     /// The cluster that `outbox_broker` names, as far as this relay knows.
     cluster: Option<Arc<str>>,
     /// The broker gave reason to doubt that it is still the same one.
     doubted_at: Option<Instant>,
-    told_at: Option<Instant>,
-    /// Commits happened here that concern shards of other replicas.
-    has_news: bool,
     away_attempt: u32,
-}
-
-#[derive(QueryableByName)]
-struct Backend {
-    #[diesel(sql_type = sql_types::Integer)]
-    pid: i32,
-}
-
-#[derive(QueryableByName)]
-struct Shard {
-    #[diesel(sql_type = sql_types::SmallInt)]
-    shard: i16,
 }
 
 impl<'a> Relay<'a> {
     async fn open(db: &'a Db, kafka: &'a Kafka, settings: &'a OutboxSettings) -> Result<Relay<'a>> {
-        let mut conn = db.dedicated().await?;
-        // A relay speaks at least this often, so the server may take silence for death. A replica that was frozen or
-        // cut off loses its shards like one that ended; without this, the kernel would wait for two hours.
-        let silence_max = 3 * Duration::from_millis(settings.poll_ms.max(kafka.settings().delivery_timeout_ms));
-        let channel = format!("\"{}\"", db.schema());
-        conn.batch_execute(&format!(
-            "set idle_session_timeout = {}; set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 5;
-             set tcp_keepalives_count = 3; listen {channel}",
-            silence_max.as_millis()
-        ))
-        .await?;
-        let Backend { pid } = diesel::sql_query("select pg_backend_pid() as pid").get_result(&mut conn).await?;
-        Ok(Relay {
-            db,
-            kafka,
-            settings,
-            conn,
-            backend_pid: pid,
-            channel,
-            silence_max,
-            held: BTreeSet::new(),
-            producer: None,
-            cluster: None,
-            doubted_at: None,
-            told_at: None,
-            has_news: true,
-            away_attempt: 0,
-        })
+        // Three times as long as a relay is ever silent.
+        let silence_ms = 3 * settings.poll_ms.max(kafka.settings().delivery_timeout_ms);
+        let session = Session::open(db, settings, Duration::from_millis(silence_ms)).await?;
+        Ok(Relay { db, kafka, settings, session, producer: None, cluster: None, doubted_at: None, away_attempt: 0 })
     }
 
     /// Ends with `Ok` when stopping, with an error when the session is lost.
-    async fn run(&mut self, stopping: &CancellationToken) -> Result<()> {
+    async fn run(mut self, stopping: &CancellationToken) -> Result<()> {
         while !stopping.is_cancelled() {
-            let pass = self.pass().await?;
+            let pass = tokio::select! {
+                pass = self.pass() => pass?,
+                // The session's end gives the shards up as well, only less politely.
+                () = is_overdue(stopping) => return Ok(()),
+            };
             let pause = match pass {
                 Pass::Sent => continue,
                 Pass::NothingToSend => Duration::from_millis(self.settings.poll_ms),
@@ -129,25 +96,19 @@ impl<'a> Relay<'a> {
             };
             tokio::select! {
                 () = stopping.cancelled() => {}
-                waited = self.wait(pause, matches!(pass, Pass::Away)) => waited?,
+                waited = self.session.wait(pause, matches!(pass, Pass::Away)) => waited?,
             }
         }
-        // Another replica goes on at once.
-        self.held.clear();
-        self.conn.batch_execute(&format!("select pg_advisory_unlock_all(); notify {}", self.channel)).await?;
-        Ok(())
+        self.session.hand_over().await
     }
 
     async fn pass(&mut self) -> Result<Pass> {
-        self.has_news |= self.db.wake().notified().now_or_never().is_some();
-        if self.held.len() < usize::from(SHARDS) {
-            self.take_free_shards().await?;
-            self.tell_others().await?;
-        }
-        if self.held.is_empty() {
+        self.session.take_free_shards().await?;
+        self.session.tell_others().await?;
+        if self.session.holds_none() {
             return Ok(Pass::NothingToSend);
         }
-        let rows = self.select().await?;
+        let rows = self.session.select().await?;
         // An idle relay looks after the broker too: one that was replaced must get its events back.
         let before = self.cluster.clone();
         let Ok(()) = self.prepare(&rows).await else { return Ok(Pass::Away) };
@@ -161,46 +122,6 @@ impl<'a> Relay<'a> {
         }
         crash::point("relay.after_select");
         self.send(&rows).await
-    }
-
-    /// Session locks, so they are free again as soon as whoever holds them is gone.
-    async fn take_free_shards(&mut self) -> Result<()> {
-        let missing: Vec<i16> = (0..i16::from(SHARDS)).filter(|shard| !self.held.contains(shard)).collect();
-        let taken = diesel::sql_query(
-            "select shard
-             from unnest($1) as s (shard)
-             where pg_try_advisory_lock(hashtext('outbox of ' || current_schema()), shard)",
-        )
-        .bind::<sql_types::Array<sql_types::SmallInt>, _>(missing)
-        .load::<Shard>(&mut self.conn);
-        let taken = within(self.silence_max, taken).await?;
-        if !taken.is_empty() {
-            self.held.extend(taken.iter().map(|taken| taken.shard));
-            tracing::info!(db.schema = self.db.schema(), shards = ?self.held, "This replica relays the events of {}", self.db.schema());
-        }
-        Ok(())
-    }
-
-    /// Wakes the relays of other replicas: outside any transaction, where NOTIFY delays nobody's commit, and not for
-    /// each commit.
-    async fn tell_others(&mut self) -> Result<()> {
-        let is_soon = self.told_at.is_some_and(|told| told.elapsed() < Duration::from_millis(self.settings.notify_ms));
-        if self.has_news && !is_soon {
-            self.has_news = false;
-            self.told_at = Some(Instant::now());
-            let notify = format!("notify {}", self.channel);
-            within(self.silence_max, self.conn.batch_execute(&notify)).await?;
-        }
-        Ok(())
-    }
-
-    async fn select(&mut self) -> Result<Vec<Row>> {
-        let per_shard = (self.settings.batch_max / self.held.len() as i64).max(1);
-        let rows = diesel::sql_query(include_str!("select.sql"))
-            .bind::<sql_types::Array<sql_types::SmallInt>, _>(Vec::from_iter(self.held.iter().copied()))
-            .bind::<sql_types::BigInt, _>(per_shard)
-            .load(&mut self.conn);
-        within(self.silence_max, rows).await
     }
 
     /// Makes sure that the broker is known, has the topics of `rows`, and that there is a producer for it.
@@ -217,12 +138,14 @@ impl<'a> Relay<'a> {
 
     async fn try_prepare(&mut self, rows: &[Row]) -> Result<()> {
         self.let_go_of_an_outdated_producer();
-        let cluster = match self.doubted_at {
+        let mut cluster = match self.doubted_at {
             Some(moment) => self.kafka.cluster_id_since(moment).await?,
             None => self.kafka.cluster_id().await?,
         };
         self.doubted_at = None;
         if self.cluster.as_ref() != Some(&cluster) {
+            // Nothing older than this moment may be noted: another replica may have noted a newer cluster already.
+            cluster = self.kafka.cluster_id_since(Instant::now()).await?;
             note_cluster(self.db, &cluster).await?;
             self.cluster = Some(cluster.clone());
         }
@@ -248,7 +171,8 @@ impl<'a> Relay<'a> {
     async fn send(&mut self, rows: &[Row]) -> Result<Pass> {
         let Some(producer) = &self.producer else { return Ok(Pass::Away) };
         let names: Vec<String> = rows.iter().map(|row| self.kafka.topic(&row.topic)).collect();
-        let reports = producer.send(rows, &names).await;
+        let span = tracing::info_span!("outbox.send", db.schema = self.db.schema(), messages = rows.len());
+        let reports = producer.send(rows, &names).instrument(span).await;
         crash::point("relay.after_ack");
         let cluster = producer.cluster().clone();
         if self.let_go_of_an_outdated_producer() {
@@ -256,10 +180,11 @@ impl<'a> Relay<'a> {
         }
         let acknowledged = rows.iter().zip(&reports).filter(|(_, report)| **report == Report::Acknowledged);
         let acknowledged: Vec<i64> = acknowledged.map(|(row, _)| row.id).collect();
-        if !self.mark(&acknowledged, &cluster).await? {
+        if !self.session.mark(&acknowledged, &cluster).await? {
             // Another relay met the new broker first and has made these rows new again.
             self.cluster = None;
             self.producer = None;
+            self.doubted_at = Some(Instant::now());
             return Ok(Pass::Away);
         }
         crash::point("relay.after_mark");
@@ -269,27 +194,16 @@ impl<'a> Relay<'a> {
         self.settle_failures(rows, &reports, &cluster).await
     }
 
-    /// Returns false when the schema has got another broker meanwhile, and then marks nothing.
-    async fn mark(&mut self, ids: &[i64], cluster: &str) -> Result<bool> {
-        if ids.is_empty() {
-            return Ok(true);
-        }
-        let marked = diesel::sql_query(include_str!("mark.sql"))
-            .bind::<sql_types::Array<sql_types::BigInt>, _>(ids)
-            .bind::<sql_types::Text, _>(cluster)
-            .execute(&mut self.conn);
-        let marked = within(self.silence_max, marked).await?;
-        metrics::counter!("stampede_outbox_published_total", "schema" => self.db.schema().to_owned())
-            .increment(marked as u64);
-        Ok(marked > 0)
-    }
-
     /// Refused messages are charged an attempt, unless the broker that refused them is a new one that has none of the
     /// topics. Messages without a report cost the producer its place: nobody knows what it still has in flight.
     async fn settle_failures(&mut self, rows: &[Row], reports: &[Report], cluster: &Arc<str>) -> Result<Pass> {
         if reports.contains(&Report::Unknown) {
             if let Some(reason) = self.producer.as_ref().and_then(Producer::fatal_error) {
-                tracing::warn!(reason, db.schema = self.db.schema(), "Kafka's producer failed for good; a new one goes on");
+                tracing::warn!(
+                    reason,
+                    db.schema = self.db.schema(),
+                    "Kafka's producer failed for good; a new one goes on"
+                );
             }
             self.producer = None;
         }
@@ -305,7 +219,7 @@ impl<'a> Relay<'a> {
             self.kafka.forget_topics();
         }
         if is_same {
-            self.charge(&refused).await?;
+            self.session.charge(&refused).await?;
         }
         if reports.contains(&Report::Unknown) {
             self.away_attempt += 1;
@@ -313,71 +227,6 @@ impl<'a> Relay<'a> {
         }
         Ok(Pass::Sent)
     }
-
-    async fn charge(&mut self, refused: &[(&Row, &str)]) -> Result<()> {
-        let backoff = Backoff {
-            first: Duration::from_millis(self.settings.retry_first_ms),
-            max: Duration::from_millis(self.settings.retry_max_ms),
-        };
-        let delay_ms = |row: &Row| backoff.delay(row.attempts as u32 + 1).as_millis() as i64;
-        let charged = diesel::sql_query(
-            "update outbox_events as e
-             set attempts = e.attempts + 1,
-                 due_at = clock_timestamp() + f.delay_ms * interval '1 millisecond',
-                 status = case when e.attempts + 1 >= $4 then 'DEAD' else 'NEW' end,
-                 last_error = f.error
-             from unnest($1, $2, $3) as f (id, delay_ms, error)
-             where e.id = f.id and e.status = 'NEW'",
-        )
-        .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| row.id)))
-        .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| delay_ms(row))))
-        .bind::<sql_types::Array<sql_types::Text>, _>(Vec::from_iter(refused.iter().map(|(_, error)| *error)))
-        .bind::<sql_types::Integer, _>(self.settings.attempts_max)
-        .execute(&mut self.conn);
-        within(self.silence_max, charged).await?;
-        for (row, error) in refused {
-            let Row { event_id, topic, key, attempts, .. } = row;
-            if attempts + 1 < self.settings.attempts_max {
-                tracing::warn!(event.id = %event_id, topic, key, error, "Kafka refused an event; its key waits");
-                continue;
-            }
-            metrics::counter!("stampede_outbox_dead_total", "schema" => self.db.schema().to_owned()).increment(1);
-            tracing::error!(event.id = %event_id, topic, key, error, "Kafka refused an event for good; its key is blocked until a redrive");
-        }
-        Ok(())
-    }
-
-    /// Until a commit here, a notification from elsewhere, or `pause`. With `for_kafka`, events do not end the wait.
-    async fn wait(&mut self, pause: Duration, for_kafka: bool) -> Result<()> {
-        let debt = Duration::from_millis(self.settings.notify_ms);
-        let pause = if self.has_news && self.held.len() < usize::from(SHARDS) { pause.min(debt) } else { pause };
-        let wake = self.db.wake();
-        let ended = tokio::time::sleep(pause);
-        tokio::pin!(ended);
-        let mut notifications = std::pin::pin!(self.conn.notifications_stream());
-        loop {
-            tokio::select! {
-                () = &mut ended => return Ok(()),
-                () = wake.notified(), if !for_kafka => {
-                    self.has_news = true;
-                    return Ok(());
-                }
-                Some(notification) = notifications.next() => {
-                    if notification?.process_id != self.backend_pid && !for_kafka {
-                        // Those that came along are answered by the same pass.
-                        while notifications.next().now_or_never().flatten().is_some() {}
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A statement that takes longer than the server lets the session live has lost its connection.
-async fn within<T>(limit: Duration, statement: impl Future<Output = QueryResult<T>>) -> Result<T> {
-    let outcome = tokio::time::timeout(limit, statement).await;
-    Ok(outcome.map_err(|_| Error::transient(anyhow::anyhow!("the database does not answer")))??)
 }
 
 /// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has
@@ -389,9 +238,8 @@ async fn note_cluster(db: &Db, cluster: &str) -> Result<()> {
             if first.bind::<sql_types::Text, _>(cluster).execute(tx).await? == 1 {
                 return Ok(None);
             }
-            let changed = diesel::sql_query(
-                "update outbox_broker set cluster_id = $1, since = now() where cluster_id <> $1",
-            );
+            let changed =
+                diesel::sql_query("update outbox_broker set cluster_id = $1, since = now() where cluster_id <> $1");
             if changed.bind::<sql_types::Text, _>(cluster).execute(tx).await? == 0 {
                 return Ok(None);
             }
@@ -400,7 +248,12 @@ async fn note_cluster(db: &Db, cluster: &str) -> Result<()> {
         })
         .await?;
     if let Some(events) = again {
-        tracing::warn!(db.schema = db.schema(), kafka.cluster = cluster, events, "The broker is a new one: all {events} retained events are published again");
+        tracing::warn!(
+            db.schema = db.schema(),
+            kafka.cluster = cluster,
+            events,
+            "The broker is a new one: all {events} retained events are published again"
+        );
     }
     Ok(())
 }

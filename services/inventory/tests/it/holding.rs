@@ -138,7 +138,7 @@ async fn the_limit_per_buyer_holds_among_simultaneous_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_ends_to_the_instant_and_its_units_go_to_the_next() {
     // No sweeper: whoever needs the units takes them over.
-    let settings = [("inventory.hold_ttl_seconds", "1"), ("inventory.sweep_period_ms", "600000")];
+    let settings = [("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "600000")];
     let site = Site::start_with("expiry", &settings).await;
     let (single, other) = (site.product(1).await, site.product(1).await);
     let user = Uuid::now_v7();
@@ -146,7 +146,9 @@ async fn a_hold_ends_to_the_instant_and_its_units_go_to_the_next() {
     site.hold(hold, user, &[(&single, 1), (&other, 1)]).await.unwrap();
     assert_eq!(code(&site.hold_one(&single).await), "OUT_OF_STOCK");
 
-    let due = format!("select (extract(epoch from expires_at - clock_timestamp()) * 1000) from holds where hold_id = '{hold}'");
+    let due = format!(
+        "select (extract(epoch from expires_at - clock_timestamp()) * 1000) from holds where hold_id = '{hold}'"
+    );
     let left = site.number(&due).await;
     tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap() + 20)).await;
     assert_eq!(site.read_hold(&hold.to_string()).await.unwrap().state(), HoldState::Expired);
@@ -176,7 +178,7 @@ async fn the_sweeper_tidies_what_nobody_needs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_one_stock() {
-    let settings = [("inventory.hold_ttl_seconds", "1")];
+    let settings = [("inventory.hold_ttl_seconds", "3")];
     let first = Site::start_with("replicas", &settings).await;
     let second = Site::start_beside(&first, &settings).await;
     let (product, other) = (first.product(60).await, first.product(60).await);
@@ -185,7 +187,8 @@ async fn replicas_share_one_stock() {
     // The same ids on both, with lines in both orders.
     let ids: Vec<Uuid> = (0..40).map(|_| Uuid::now_v7()).collect();
     let user = Uuid::now_v7();
-    let (one_way, other_way) = ([(product.as_str(), 1), (other.as_str(), 1)], [(other.as_str(), 1), (product.as_str(), 1)]);
+    let (one_way, other_way) =
+        ([(product.as_str(), 1), (other.as_str(), 1)], [(other.as_str(), 1), (product.as_str(), 1)]);
     let calls = ids.iter().flat_map(|id| [(sites[0], *id, &one_way), (sites[1], *id, &other_way)]);
     let held = join_all(calls.map(|(site, id, lines)| site.hold(id, user, lines))).await;
     assert_eq!(held.iter().filter(|held| held.as_ref().unwrap().created).count(), 40);

@@ -23,7 +23,10 @@ async fn a_changed_product_is_seen_by_its_next_reader() {
     let changed = site.call(Method::PATCH, &admin_path, &[("If-Match", &etag)], Some(change.clone())).await;
     assert_eq!((changed.status, &changed.json()["version"]), (StatusCode::OK, &json!(2)));
     let outdated = site.call(Method::PATCH, &admin_path, &[("If-Match", &etag)], Some(change.clone())).await;
-    assert_eq!((outdated.status, &outdated.json()["code"]), (StatusCode::PRECONDITION_FAILED, &json!("VERSION_CONFLICT")));
+    assert_eq!(
+        (outdated.status, &outdated.json()["code"]),
+        (StatusCode::PRECONDITION_FAILED, &json!("VERSION_CONFLICT"))
+    );
     let blind = site.call(Method::PATCH, &admin_path, &[], Some(change)).await;
     assert_eq!(blind.status, StatusCode::BAD_REQUEST);
     assert_eq!(site.get(&path).await.json()["name"], "Boot");
@@ -58,7 +61,11 @@ async fn a_page_shows_what_is_there() {
     assert_eq!(site.get("/products?q=neak&sort=price").await.json()["totalElements"], 3);
     for bad in ["size=0", "size=101", "page=-1", "page=9223372036854775807", "sort=evil", "x=1", "page=a"] {
         let answer = site.get(&format!("/products?{bad}")).await;
-        assert_eq!((answer.status, &answer.json()["code"]), (StatusCode::BAD_REQUEST, &json!("VALIDATION_ERROR")), "{bad}");
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (StatusCode::BAD_REQUEST, &json!("VALIDATION_ERROR")),
+            "{bad}"
+        );
     }
     assert_eq!(site.get(&format!("/products/{}", Uuid::now_v7())).await.status, StatusCode::NOT_FOUND);
     assert_eq!(site.get("/products/1").await.status, StatusCode::BAD_REQUEST);
@@ -106,7 +113,10 @@ async fn an_adjustment_counts_once_and_never_takes_what_is_held() {
     assert_eq!((site.stock(&product).await, replayed), ((10, 3), 9));
 
     let other = site.adjust(&product, "delivery-1", 6).await;
-    assert_eq!((other.status, &other.json()["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("IDEMPOTENCY_KEY_REUSED")));
+    assert_eq!(
+        (other.status, &other.json()["code"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("IDEMPOTENCY_KEY_REUSED"))
+    );
     let below = site.adjust(&product, "lost", -8).await;
     assert_eq!((below.status, &below.json()["code"]), (StatusCode::CONFLICT, &json!("STOCK_BELOW_HELD")));
     assert_eq!(site.adjust(&product, "lost", -7).await.status, StatusCode::OK, "a refusal does not use the key up");

@@ -277,16 +277,35 @@ impl Site {
 
     /// (on hand, held) by the ledger, after checking that it adds up.
     pub async fn stock(&self, product: &str) -> (i64, i64) {
-        let column = |name: &str| format!("select {name} from stocks where product_id = '{product}'");
-        let (on_hand, held) = (self.number(&column("on_hand")).await, self.number(&column("held")).await);
-        let lines = "select coalesce(sum(quantity), 0) from hold_lines join holds using (hold_id)";
-        let live = self.number(&format!("{lines} where product_id = '{product}' and state in ('HELD', 'PINNED')")).await;
-        assert_eq!(held, live, "held is the sum of the holds");
-        let audit = "select coalesce(sum(delta), 0) from product_stock_audit";
-        let audited = self.number(&format!("{audit} where product_id = '{product}'")).await;
-        assert_eq!(on_hand, audited, "on hand is the sum of the audit");
-        assert!((0..=on_hand).contains(&held));
-        (on_hand, held)
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = BigInt)]
+            on_hand: i64,
+            #[diesel(sql_type = BigInt)]
+            held: i64,
+            #[diesel(sql_type = BigInt)]
+            live: i64,
+            #[diesel(sql_type = BigInt)]
+            audited: i64,
+        }
+        // One statement, because sales and sweepers go on meanwhile.
+        let row: Row = diesel::sql_query(
+            "select stocks.on_hand, stocks.held,
+                    (select coalesce(sum(quantity), 0)::bigint from hold_lines join holds using (hold_id)
+                      where product_id = $1 and state in ('HELD', 'PINNED')) as live,
+                    (select coalesce(sum(delta), 0)::bigint from product_stock_audit
+                      where product_id = $1) as audited
+               from stocks
+              where product_id = $1",
+        )
+        .bind::<diesel::sql_types::Uuid, _>(product.parse::<Uuid>().unwrap())
+        .get_result(&mut self.db.read().await.unwrap())
+        .await
+        .unwrap();
+        assert_eq!(row.held, row.live, "held is the sum of the holds");
+        assert_eq!(row.on_hand, row.audited, "on hand is the sum of the audit");
+        assert!((0..=row.on_hand).contains(&row.held));
+        (row.on_hand, row.held)
     }
 
     /// How many events of this topic the outbox has for `product`.

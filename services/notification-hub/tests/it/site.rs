@@ -11,10 +11,9 @@ use common::auth::{AUDIENCE, Claims, Jwk, JwkSet, Role, TYP};
 use common::db::Db;
 use common::host::Running;
 use common::settings::Settings;
-use common::{Error, Host, Refused};
+use common::Host;
 use contract::account::account_service_server::{AccountService, AccountServiceServer};
-use contract::account::{Contact, GetContactRequest, GetContactResponse};
-use contract::codes;
+use contract::account::{Contact, GetContactsRequest, GetContactsResponse};
 use contract::events::{OrderCreated, OrderLine};
 use contract::ids::{AccountId, OrderId};
 use diesel_async::SimpleAsyncConnection;
@@ -82,16 +81,21 @@ impl PretendedAccount {
 
 #[tonic::async_trait]
 impl AccountService for PretendedAccount {
-    async fn get_contact(&self, request: Request<GetContactRequest>) -> Result<Response<GetContactResponse>, Status> {
-        let user_id = request.into_inner().user_id;
-        self.asked.lock().unwrap().push(user_id.clone());
+    async fn get_contacts(
+        &self,
+        request: Request<GetContactsRequest>,
+    ) -> Result<Response<GetContactsResponse>, Status> {
+        let user_ids = request.into_inner().user_ids;
+        self.asked.lock().unwrap().extend(user_ids.clone());
         let answers = self.answers.lock().unwrap().clone();
         answers.acquire().await.map_err(|_| Status::unavailable("away"))?.forget();
-        if self.unknown.lock().unwrap().contains(&user_id) {
-            return Err(Error::from(Refused::new(codes::USER_NOT_FOUND, "Nobody.")).into());
-        }
-        let email = format!("{user_id}@example.com");
-        Ok(Response::new(GetContactResponse { contact: Some(Contact { user_id, email, name: "Kim".to_owned() }) }))
+        let unknown = self.unknown.lock().unwrap().clone();
+        let contacts = user_ids
+            .into_iter()
+            .filter(|user_id| !unknown.contains(user_id))
+            .map(|user_id| Contact { email: format!("{user_id}@example.com"), name: "Kim".to_owned(), user_id })
+            .collect();
+        Ok(Response::new(GetContactsResponse { contacts }))
     }
 }
 
