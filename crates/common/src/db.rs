@@ -145,10 +145,7 @@ impl Db {
     pub async fn dedicated(&self) -> Result<AsyncPgConnection> {
         use secrecy::ExposeSecret;
         let url = self.url.expose_secret().to_owned();
-        self.main
-            .spawn(async move { AsyncPgConnection::establish(&url).await })
-            .await?
-            .map_err(Error::transient)
+        self.main.spawn(async move { AsyncPgConnection::establish(&url).await }).await?.map_err(Error::transient)
     }
 
     /// Signalled after each commit that recorded an event.
@@ -162,7 +159,10 @@ impl Db {
     }
 
     async fn checkout(&self) -> Result<PgPooled> {
-        self.pool.get_owned().await.map_err(|error| Error::transient(anyhow::anyhow!("no database connection: {error}")))
+        self.pool
+            .get_owned()
+            .await
+            .map_err(|error| Error::transient(anyhow::anyhow!("no database connection: {error}")))
     }
 
     /// Creates the schema if it is missing and brings it to the newest migration. Safe to run from several

@@ -31,20 +31,15 @@ impl Code {
 
 pub const VALIDATION_ERROR: Code =
     Code::new("VALIDATION_ERROR", 400, tonic::Code::InvalidArgument, "요청이 올바르지 않습니다.");
-pub const IDEMPOTENCY_KEY_REQUIRED: Code = Code::new(
-    "IDEMPOTENCY_KEY_REQUIRED",
-    400,
-    tonic::Code::InvalidArgument,
-    "Idempotency-Key 헤더가 필요합니다.",
-);
+pub const IDEMPOTENCY_KEY_REQUIRED: Code =
+    Code::new("IDEMPOTENCY_KEY_REQUIRED", 400, tonic::Code::InvalidArgument, "Idempotency-Key 헤더가 필요합니다.");
 pub const IDEMPOTENCY_KEY_REUSED: Code = Code::new(
     "IDEMPOTENCY_KEY_REUSED",
     422,
     tonic::Code::FailedPrecondition,
     "같은 Idempotency-Key가 다른 요청에 이미 사용되었습니다.",
 );
-pub const UNAUTHORIZED: Code =
-    Code::new("UNAUTHORIZED", 401, tonic::Code::Unauthenticated, "인증이 필요합니다.");
+pub const UNAUTHORIZED: Code = Code::new("UNAUTHORIZED", 401, tonic::Code::Unauthenticated, "인증이 필요합니다.");
 pub const FORBIDDEN: Code = Code::new("FORBIDDEN", 403, tonic::Code::PermissionDenied, "권한이 없습니다.");
 pub const NOT_FOUND: Code = Code::new("NOT_FOUND", 404, tonic::Code::NotFound, "찾을 수 없습니다.");
 pub const METHOD_NOT_ALLOWED: Code =
@@ -53,12 +48,19 @@ pub const VERSION_CONFLICT: Code =
     Code::new("VERSION_CONFLICT", 412, tonic::Code::Aborted, "다른 변경이 먼저 반영되었습니다.");
 pub const RATE_LIMITED: Code =
     Code::new("RATE_LIMITED", 429, tonic::Code::ResourceExhausted, "요청이 너무 많습니다. 잠시 후 다시 시도하세요.");
-pub const INTERNAL_ERROR: Code =
-    Code::new("INTERNAL_ERROR", 500, tonic::Code::Internal, "서버 오류가 발생했습니다.");
-pub const SERVICE_UNAVAILABLE: Code =
-    Code::new("SERVICE_UNAVAILABLE", 503, tonic::Code::Unavailable, "일시적으로 처리할 수 없습니다. 잠시 후 다시 시도하세요.");
-pub const UPSTREAM_TIMEOUT: Code =
-    Code::new("UPSTREAM_TIMEOUT", 504, tonic::Code::DeadlineExceeded, "내부 응답이 지연되고 있습니다. 잠시 후 다시 시도하세요.");
+pub const INTERNAL_ERROR: Code = Code::new("INTERNAL_ERROR", 500, tonic::Code::Internal, "서버 오류가 발생했습니다.");
+pub const SERVICE_UNAVAILABLE: Code = Code::new(
+    "SERVICE_UNAVAILABLE",
+    503,
+    tonic::Code::Unavailable,
+    "일시적으로 처리할 수 없습니다. 잠시 후 다시 시도하세요.",
+);
+pub const UPSTREAM_TIMEOUT: Code = Code::new(
+    "UPSTREAM_TIMEOUT",
+    504,
+    tonic::Code::DeadlineExceeded,
+    "내부 응답이 지연되고 있습니다. 잠시 후 다시 시도하세요.",
+);
 
 /// Why a rule says no. One enum per service, next to its rules.
 pub trait Refusal: std::error::Error {
@@ -191,14 +193,27 @@ impl From<diesel::result::Error> for Error {
         use diesel::result::DatabaseErrorKind as Kind;
         use diesel::result::Error as Diesel;
         let transient = match &error {
-            Diesel::DatabaseError(Kind::SerializationFailure | Kind::ClosedConnection | Kind::UnableToSendCommand, _) => true,
+            Diesel::DatabaseError(
+                Kind::SerializationFailure | Kind::ClosedConnection | Kind::UnableToSendCommand,
+                _,
+            ) => true,
             // These PostgreSQL conditions have no kind of their own in Diesel; their texts are stable.
             Diesel::DatabaseError(_, info) => {
                 let text = info.message();
-                ["deadlock detected", "lock timeout", "statement timeout", "terminating connection", "connection closed",
-                    "shutting down", "starting up", "in recovery mode", "cannot execute", "too many clients"]
-                    .iter()
-                    .any(|known| text.contains(known))
+                [
+                    "deadlock detected",
+                    "lock timeout",
+                    "statement timeout",
+                    "terminating connection",
+                    "connection closed",
+                    "shutting down",
+                    "starting up",
+                    "in recovery mode",
+                    "cannot execute",
+                    "too many clients",
+                ]
+                .iter()
+                .any(|known| text.contains(known))
             }
             Diesel::BrokenTransactionManager => true,
             _ => false,
@@ -246,7 +261,10 @@ impl From<tonic::Status> for Error {
             tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Aborted | tonic::Code::Cancelled
         );
         let Some(info) = details.error_info().filter(|info| info.domain == DOMAIN) else {
-            return Error::Fault(Fault { transient: transient || is_transport(&status), cause: Arc::new(status.into()) });
+            return Error::Fault(Fault {
+                transient: transient || is_transport(&status),
+                cause: Arc::new(status.into()),
+            });
         };
         let http = info.metadata.get("http").and_then(|http| http.parse().ok()).unwrap_or(500);
         if http >= 500 {
@@ -260,11 +278,7 @@ impl From<tonic::Status> for Error {
                 korean: info.metadata.get("korean").cloned().unwrap_or_default().into(),
             },
             message: status.message().to_owned(),
-            details: info
-                .metadata
-                .get("details")
-                .and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_default(),
+            details: info.metadata.get("details").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
         }
         .into()

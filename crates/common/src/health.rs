@@ -66,7 +66,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/v3/api-docs", web::get().to(openapi))
         .route("/docs", web::get().to(to_docs))
         .route("/swagger-ui", web::get().to(to_docs))
-        .service(utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from("/openapi.json")));
+        .service(
+            utoipa_swagger_ui::SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from("/openapi.json")),
+        );
 }
 
 async fn live() -> HttpResponse {

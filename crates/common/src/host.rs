@@ -255,8 +255,9 @@ impl Host {
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         let mut grpc = self.grpc;
         grpc.add_service(health_service);
-        let incoming = tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(self.grpc_listener)?)
-            .with_nodelay(Some(true));
+        let incoming =
+            tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(self.grpc_listener)?)
+                .with_nodelay(Some(true));
         let (stop, on_failure) = (grpc_stop.clone(), failed.clone());
         tracker.spawn(async move {
             let served = tonic::transport::Server::builder()
@@ -272,7 +273,18 @@ impl Host {
             tracker.spawn(task);
         }
         tracker.close();
-        Ok(Running { http_addr, grpc_addr, handle, grpc_stop, stopping: self.stopping, failed, tracker, state, health_reporter, own: self.own })
+        Ok(Running {
+            http_addr,
+            grpc_addr,
+            handle,
+            grpc_stop,
+            stopping: self.stopping,
+            failed,
+            tracker,
+            state,
+            health_reporter,
+            own: self.own,
+        })
     }
 }
 

@@ -211,12 +211,14 @@ pub fn configure_extractors(config: &mut web::ServiceConfig) {
                 other => Error::from(Refused::invalid("", other.to_string())).into(),
             }
         }))
-        .app_data(web::QueryConfig::default().error_handler(|error, _| {
-            Error::from(Refused::invalid("query", error.to_string())).into()
-        }))
-        .app_data(web::PathConfig::default().error_handler(|error, _| {
-            Error::from(Refused::invalid("path", error.to_string())).into()
-        }));
+        .app_data(
+            web::QueryConfig::default()
+                .error_handler(|error, _| Error::from(Refused::invalid("query", error.to_string())).into()),
+        )
+        .app_data(
+            web::PathConfig::default()
+                .error_handler(|error, _| Error::from(Refused::invalid("path", error.to_string())).into()),
+        );
 }
 
 /// What answers where no route matches.

@@ -189,7 +189,9 @@ mod tests {
     fn only_the_hyphenated_spelling_is_an_id() {
         let id = Id::<Thing>::generate();
         assert_eq!(id.to_string().parse::<Id<Thing>>().unwrap(), id);
-        for text in ["", "1", &format!("{{{id}}}"), &id.uuid().simple().to_string(), "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"] {
+        for text in
+            ["", "1", &format!("{{{id}}}"), &id.uuid().simple().to_string(), "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"]
+        {
             assert!(text.parse::<Id<Thing>>().is_err(), "{text}");
         }
     }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{Db, Tx};
+use crate::db::{Db, Prepared, Tx};
 use crate::error::{Error, Result};
 use crate::every::{self, Every};
 use crate::id::derive_uuid;
@@ -101,7 +101,7 @@ async fn insert<E: Event>(tx: &mut Tx, events: &[(&E, &telemetry::Context)]) -> 
         payloads.push(serde_json::to_string(event).map_err(Error::fault)?);
         headers.push(context_headers(context));
     }
-    diesel::sql_query(
+    Prepared(diesel::sql_query(
         "insert into outbox_events
              (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, headers)
          select e.event_id, e.shard, $7, $8, e.key, e.version, e.payload, e.headers
@@ -115,7 +115,7 @@ async fn insert<E: Event>(tx: &mut Tx, events: &[(&E, &telemetry::Context)]) -> 
     .bind::<sql_types::Array<sql_types::Text>, _>(payloads)
     .bind::<sql_types::Array<sql_types::Jsonb>, _>(headers)
     .bind::<sql_types::Text, _>(E::AGGREGATE)
-    .bind::<sql_types::Text, _>(E::TOPIC)
+    .bind::<sql_types::Text, _>(E::TOPIC))
     .execute(tx)
     .await?;
     tx.published = true;

@@ -84,7 +84,8 @@ fn environment(default: &Config) -> anyhow::Result<Config> {
         let file_of = key.strip_suffix("_file").filter(|_| !known.contains_key(&key));
         let (key, value) = match file_of {
             Some(plain) => {
-                let text = std::fs::read_to_string(&value).with_context(|| format!("setting {plain} from file {value}"))?;
+                let text =
+                    std::fs::read_to_string(&value).with_context(|| format!("setting {plain} from file {value}"))?;
                 (plain.to_owned(), text.trim_end().to_owned())
             }
             None => (key, value),
@@ -168,7 +169,12 @@ mod tests {
         let settings = load(&[("postgres.connections_max", "3"), ("postgres.url", "postgres://u:12345@h/d")]).unwrap();
         let postgres: crate::db::DbSettings = settings.section("postgres").unwrap();
         assert_eq!(postgres.connections_max, 3);
-        assert!(load(&[("postgres.connections_max", "many")]).unwrap().section::<crate::db::DbSettings>("postgres").is_err());
+        assert!(
+            load(&[("postgres.connections_max", "many")])
+                .unwrap()
+                .section::<crate::db::DbSettings>("postgres")
+                .is_err()
+        );
     }
 
     #[test]

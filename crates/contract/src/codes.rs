@@ -15,8 +15,7 @@ pub const HOLD_ALREADY_CONFIRMED: Code =
     Code::new("HOLD_ALREADY_CONFIRMED", 409, Grpc::FailedPrecondition, "이미 확정된 재고입니다.");
 pub const HOLD_ALREADY_RELEASED: Code =
     Code::new("HOLD_ALREADY_RELEASED", 409, Grpc::FailedPrecondition, "이미 해제된 재고입니다.");
-pub const HOLD_EXPIRED: Code =
-    Code::new("HOLD_EXPIRED", 410, Grpc::FailedPrecondition, "재고 예약 시간이 지났습니다.");
+pub const HOLD_EXPIRED: Code = Code::new("HOLD_EXPIRED", 410, Grpc::FailedPrecondition, "재고 예약 시간이 지났습니다.");
 pub const HOLD_NOT_CONFIRMED: Code =
     Code::new("HOLD_NOT_CONFIRMED", 409, Grpc::FailedPrecondition, "확정되지 않은 재고입니다.");
 pub const HOLD_NOT_FOUND: Code = Code::new("HOLD_NOT_FOUND", 404, Grpc::NotFound, "재고 예약을 찾을 수 없습니다.");
@@ -34,8 +33,12 @@ pub const PURCHASE_LIMIT_EXCEEDED: Code =
     Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");
 pub const REFRESH_TOKEN_INVALID: Code =
     Code::new("REFRESH_TOKEN_INVALID", 401, Grpc::Unauthenticated, "리프레시 토큰이 올바르지 않습니다.");
-pub const REFRESH_TOKEN_REUSED: Code =
-    Code::new("REFRESH_TOKEN_REUSED", 401, Grpc::Unauthenticated, "이미 사용된 리프레시 토큰입니다. 다시 로그인하세요.");
+pub const REFRESH_TOKEN_REUSED: Code = Code::new(
+    "REFRESH_TOKEN_REUSED",
+    401,
+    Grpc::Unauthenticated,
+    "이미 사용된 리프레시 토큰입니다. 다시 로그인하세요.",
+);
 pub const SKU_ALREADY_EXISTS: Code =
     Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
 pub const STOCK_BELOW_HELD: Code =

@@ -2,9 +2,7 @@
 
 use common::outbox::Event;
 
-pub use generated::{
-    OrderCancelled, OrderCreated, OrderExpired, OrderLine, StockDepleted, StockReplenished,
-};
+pub use generated::{OrderCancelled, OrderCreated, OrderExpired, OrderLine, StockDepleted, StockReplenished};
 
 mod generated {
     tonic::include_proto!("stampede.events.v1");

@@ -25,23 +25,16 @@ impl Account {
         }
         for name in ["postgres", "nobody"] {
             if let Some(user) = User::from_name(name)? {
-                return Ok(Some(Account {
-                    name: user.name,
-                    uid: user.uid.as_raw(),
-                    gid: user.gid.as_raw(),
-                }));
+                return Ok(Some(Account { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }));
             }
         }
-        bail!(
-            "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody` to run it as"
-        )
+        bail!("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody` to run it as")
     }
 
     /// Refuses a folder that the account cannot reach because a folder above it is closed.
     fn check_reaches(&self, folder: &Path) -> Result<()> {
         for ancestor in folder.ancestors() {
-            let metadata = fs::metadata(ancestor)
-                .with_context(|| format!("cannot look at {}", ancestor.display()))?;
+            let metadata = fs::metadata(ancestor).with_context(|| format!("cannot look at {}", ancestor.display()))?;
             let enter = if metadata.uid() == self.uid {
                 0o100
             } else if metadata.gid() == self.gid {
@@ -66,8 +59,7 @@ impl Account {
     fn own(&self, path: &Path) -> Result<()> {
         let metadata = fs::symlink_metadata(path)?;
         if metadata.uid() != self.uid && !metadata.is_symlink() {
-            chown(path, Some(self.uid), Some(self.gid))
-                .with_context(|| format!("cannot chown {}", path.display()))?;
+            chown(path, Some(self.uid), Some(self.gid)).with_context(|| format!("cannot chown {}", path.display()))?;
         }
         if metadata.is_dir() {
             for entry in fs::read_dir(path)? {

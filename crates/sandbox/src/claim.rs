@@ -53,8 +53,7 @@ impl Claim {
     /// Refuses while another live process holds the folder.
     pub(crate) fn take(data_dir: &Path, remove_after_death: &[PathBuf]) -> Result<Claim> {
         let run_dir = data_dir.join("run");
-        fs::create_dir_all(&run_dir)
-            .with_context(|| format!("cannot create {}", run_dir.display()))?;
+        fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
         let lock = lock(data_dir)?;
         kill_leftovers(&run_dir)?;
         let watchdog = Command::new("/bin/sh")
@@ -113,10 +112,7 @@ fn kill_leftovers(run_dir: &Path) -> Result<()> {
     for entry in fs::read_dir(run_dir)? {
         let pid_file = entry?.path();
         if let Some(leftover) = Identity::read(&pid_file).filter(|process| process.is_alive()) {
-            tracing::warn!(
-                process.pid = leftover.pid,
-                "Killing a server that an earlier sandbox left behind"
-            );
+            tracing::warn!(process.pid = leftover.pid, "Killing a server that an earlier sandbox left behind");
             wait_gone(&leftover.kill_family())?;
         }
         fs::remove_file(&pid_file)?;

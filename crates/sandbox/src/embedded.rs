@@ -33,17 +33,14 @@ pub struct BrokerArgs {
 pub fn run_embedded_broker(args: BrokerArgs) -> Result<()> {
     let cluster = MockCluster::new(1).context("cannot start the embedded broker")?;
     for (topic, partitions) in &args.topics {
-        cluster
-            .create_topic(topic, *partitions, 1)
-            .with_context(|| format!("cannot create the topic {topic}"))?;
+        cluster.create_topic(topic, *partitions, 1).with_context(|| format!("cannot create the topic {topic}"))?;
     }
     let address = cluster.bootstrap_servers();
     let port = address.rsplit(':').next().unwrap_or_default();
     // Renamed into place, so that nobody reads half a port.
     let unfinished = args.port_file.with_extension("new");
     fs::write(&unfinished, port)?;
-    fs::rename(&unfinished, &args.port_file)
-        .with_context(|| format!("cannot write {}", args.port_file.display()))?;
+    fs::rename(&unfinished, &args.port_file).with_context(|| format!("cannot write {}", args.port_file.display()))?;
     loop {
         thread::park();
     }
@@ -70,8 +67,7 @@ impl Recipe for Embedded {
     const STOP_SIGNAL: Signal = Signal::SIGTERM;
 
     async fn prepare(&mut self) -> Result<()> {
-        fs::create_dir_all(&self.dir)
-            .with_context(|| format!("cannot create {}", self.dir.display()))?;
+        fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         remove_if_there(&self.port_file())
     }
 

@@ -55,21 +55,9 @@ impl Apache {
         Ok(())
     }
 
-    pub(crate) fn new(
-        site_dir: &Path,
-        dir: PathBuf,
-        port: u16,
-        controller_port: u16,
-    ) -> Result<Apache> {
+    pub(crate) fn new(site_dir: &Path, dir: PathBuf, port: u16, controller_port: u16) -> Result<Apache> {
         let java = programs::java()?;
-        Ok(Apache {
-            site_dir: site_dir.to_owned(),
-            dir,
-            port,
-            controller_port,
-            java,
-            class_path: None,
-        })
+        Ok(Apache { site_dir: site_dir.to_owned(), dir, port, controller_port, java, class_path: None })
     }
 
     fn properties_file(&self) -> PathBuf {
@@ -124,8 +112,7 @@ impl Recipe for Apache {
             let libs = spawn_blocking(move || jars::fetch(&site_dir)).await??;
             self.class_path = Some(format!("{}/*", libs.display()));
         }
-        fs::create_dir_all(&self.dir)
-            .with_context(|| format!("cannot create {}", self.dir.display()))?;
+        fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         fs::write(self.properties_file(), self.properties())?;
         if self.dir.join("data/meta.properties").exists() {
             return Ok(());
@@ -160,10 +147,8 @@ impl Recipe for Apache {
 
 /// Whether the broker serves every partition it has: after a kill -9 it first waits for its old session to end.
 fn leads_everything(brokers: &str) -> bool {
-    let client: Result<BaseConsumer, _> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set_log_level(RDKafkaLogLevel::Emerg)
-        .create();
+    let client: Result<BaseConsumer, _> =
+        ClientConfig::new().set("bootstrap.servers", brokers).set_log_level(RDKafkaLogLevel::Emerg).create();
     let Ok(client) = client else { return false };
     let Ok(metadata) = client.fetch_metadata(None, METADATA_LIMIT) else { return false };
     let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());

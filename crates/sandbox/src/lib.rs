@@ -70,11 +70,7 @@ impl Sandbox {
         match (&self.external.postgres_url, self.handle(Server::Postgres)) {
             (None, Some(server)) => {
                 let password = &self.servers().postgres_password;
-                format!(
-                    "postgres://{0}:{password}@127.0.0.1:{1}/{0}",
-                    postgres::NAME,
-                    server.status.port()
-                )
+                format!("postgres://{0}:{password}@127.0.0.1:{1}/{0}", postgres::NAME, server.status.port())
             }
             (external, _) => external.clone().unwrap_or_default(),
         }
@@ -153,9 +149,7 @@ impl Sandbox {
     }
 
     fn servers(&self) -> &Servers {
-        self.servers
-            .as_ref()
-            .expect("only `stop` and `drop` take the servers, and both end the sandbox")
+        self.servers.as_ref().expect("only `stop` and `drop` take the servers, and both end the sandbox")
     }
 
     fn handle(&self, server: Server) -> Option<&Handle> {

@@ -44,11 +44,7 @@ impl Gateway {
     ///
     /// A prefix ends at a slash: `/orders` takes `/orders` and `/orders/7`, not `/orders-archive`. Upstreams need not
     /// run yet: while one is down its paths answer 503 with `Retry-After`. Requests are never sent twice.
-    pub async fn start(
-        data_dir: &Path,
-        listen_port: Option<u16>,
-        routes: &[(String, u16)],
-    ) -> Result<Gateway> {
+    pub async fn start(data_dir: &Path, listen_port: Option<u16>, routes: &[(String, u16)]) -> Result<Gateway> {
         let dir = data_dir.join("gateway");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
@@ -64,16 +60,9 @@ impl Gateway {
         let config = dir.join("nginx.conf");
         fs::write(&config, configuration(&temp, port, routes)?)?;
         let mut command = Command::new(programs::nginx()?);
-        command
-            .arg("-p")
-            .arg(&temp)
-            .arg("-c")
-            .arg(config)
-            .args(["-e", "stderr"])
-            .current_dir(&temp);
+        command.arg("-p").arg(&temp).arg("-c").arg(config).args(["-e", "stderr"]).current_dir(&temp);
         account::lend(account.as_ref(), &mut command);
-        let launch =
-            Launch { command, pid_file: claim.pid_file("nginx"), log_file: dir.join("nginx.log") };
+        let launch = Launch { command, pid_file: claim.pid_file("nginx"), log_file: dir.join("nginx.log") };
         let mut gateway = Gateway { port, process: Process::start(launch)?, _claim: claim };
         gateway.wait_ready().await?;
         Ok(gateway)

@@ -118,8 +118,7 @@ impl FromStr for Server {
 /// `preferred`, or a folder of the same site below /var/lib when we are root and `preferred` is below a folder that
 /// ordinary users may not enter, such as root's home.
 pub fn reachable_data_dir(preferred: &Path) -> PathBuf {
-    let Some(existing) = preferred.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok())
-    else {
+    let Some(existing) = preferred.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok()) else {
         return preferred.to_owned();
     };
     let is_reachable = match Account::for_servers() {

@@ -30,9 +30,7 @@ pub(crate) struct Ports {
 impl Ports {
     /// The ports of the last start if they are still free, else new ones.
     pub(crate) fn choose(file: &Path) -> Result<Ports> {
-        let remembered = fs::read_to_string(file)
-            .ok()
-            .and_then(|text| serde_json::from_str::<Ports>(&text).ok());
+        let remembered = fs::read_to_string(file).ok().and_then(|text| serde_json::from_str::<Ports>(&text).ok());
         let mut taken = BTreeSet::new();
         let mut keep = |before: Option<u16>| -> Result<u16> {
             match before {

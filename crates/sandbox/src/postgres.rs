@@ -71,9 +71,7 @@ impl Recipe for Postgres {
             account::give(self.account.as_ref(), &self.dir)?;
             // Backends that outlive a postmaster which somebody else killed keep the next one from starting.
             let orphans = working_in(&data, "postgres");
-            return wait_gone(
-                &orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>(),
-            );
+            return wait_gone(&orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>());
         }
         let cluster = NewCluster {
             dir: self.dir.with_extension("new"),
@@ -124,11 +122,8 @@ struct NewCluster {
 
 impl NewCluster {
     fn make(&self) -> Result<()> {
-        let password: String = rand::rng()
-            .sample_iter(Alphanumeric)
-            .take(PASSWORD_CHARACTERS)
-            .map(char::from)
-            .collect();
+        let password: String =
+            rand::rng().sample_iter(Alphanumeric).take(PASSWORD_CHARACTERS).map(char::from).collect();
         // C.UTF-8 is built into newer C libraries only.
         if let Err(first) = self.init("C.UTF-8", &password)
             && let Err(error) = self.init("C", &password)
@@ -140,8 +135,7 @@ impl NewCluster {
 
     fn init(&self, locale: &str, password: &str) -> Result<()> {
         if self.dir.exists() {
-            fs::remove_dir_all(&self.dir)
-                .with_context(|| format!("cannot remove {}", self.dir.display()))?;
+            fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
         }
         account::give(self.account.as_ref(), &self.dir)?;
         let password_file = self.dir.join("password");
@@ -162,8 +156,7 @@ impl NewCluster {
     /// In single-user mode, which needs neither a port nor a client.
     fn create_database(&self) -> Result<()> {
         let script = self.dir.join("create.sql");
-        let mut input =
-            File::options().create(true).truncate(true).read(true).write(true).open(&script)?;
+        let mut input = File::options().create(true).truncate(true).read(true).write(true).open(&script)?;
         writeln!(input, "CREATE DATABASE {NAME};")?;
         input.rewind()?;
         let mut single = self.program("postgres");

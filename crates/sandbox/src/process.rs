@@ -95,12 +95,9 @@ pub(crate) fn wait_gone(processes: &[Identity]) -> Result<()> {
 pub(crate) fn working_in(folder: &Path, program: &str) -> Vec<Identity> {
     all_processes()
         .map(|stat| stat.identity)
+        .filter(|process| fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd == folder))
         .filter(|process| {
-            fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd == folder)
-        })
-        .filter(|process| {
-            fs::read(format!("/proc/{}/cmdline", process.pid))
-                .is_ok_and(|line| line.starts_with(program.as_bytes()))
+            fs::read(format!("/proc/{}/cmdline", process.pid)).is_ok_and(|line| line.starts_with(program.as_bytes()))
         })
         .collect()
 }
@@ -155,15 +152,13 @@ impl Process {
         let log = append(&log_file)?;
         // A group of its own, so that Ctrl-C on the terminal reaches only us and we decide on the order of stopping.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
+        let child =
+            tokio::process::Command::from(command).spawn().with_context(|| format!("cannot start {program}"))?;
         let pid = child.id().context("the child has been reaped already")?.cast_signed();
         let stat = Stat::read(pid).with_context(|| format!("{program} has no entry in /proc"))?;
         let process = Process { child, identity: stat.identity, pid_file, log_file };
         let note = format!("{pid} {}\n", process.identity.started_ticks);
-        fs::write(&process.pid_file, note)
-            .with_context(|| format!("cannot write {}", process.pid_file.display()))?;
+        fs::write(&process.pid_file, note).with_context(|| format!("cannot write {}", process.pid_file.display()))?;
         Ok(process)
     }
 
@@ -194,10 +189,7 @@ impl Process {
         match timeout(limit, self.child.wait()).await {
             Ok(status) => status.map(drop).context("cannot wait for the child"),
             Err(_) => {
-                tracing::warn!(
-                    process.pid = self.pid(),
-                    "Killing a server that did not stop within {limit:?}"
-                );
+                tracing::warn!(process.pid = self.pid(), "Killing a server that did not stop within {limit:?}");
                 self.kill().await
             }
         }

@@ -29,8 +29,7 @@ pub(crate) fn postgres_dir() -> Result<PathBuf> {
     if let Some((_, dir)) = newest {
         return Ok(dir);
     }
-    let initdb =
-        find("initdb").context("found no PostgreSQL server: install the package postgresql")?;
+    let initdb = find("initdb").context("found no PostgreSQL server: install the package postgresql")?;
     // Some systems put links into PATH; the other programs are beside the original.
     let initdb = initdb.canonicalize()?;
     Ok(initdb.parent().context("initdb is in no folder")?.to_owned())
@@ -48,16 +47,10 @@ pub(crate) fn nginx() -> Result<PathBuf> {
 
 /// A Java that can run a Kafka broker.
 pub(crate) fn java() -> Result<PathBuf> {
-    let home = env::var_os("JAVA_HOME")
-        .map(|home| Path::new(&home).join("bin/java"))
-        .filter(|java| java.is_file());
-    let java = home
-        .or_else(|| find("java"))
-        .context("found no Java: install the package default-jre-headless")?;
-    let output = Command::new(&java)
-        .arg("-version")
-        .output()
-        .with_context(|| format!("cannot run {}", java.display()))?;
+    let home = env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java")).filter(|java| java.is_file());
+    let java = home.or_else(|| find("java")).context("found no Java: install the package default-jre-headless")?;
+    let output =
+        Command::new(&java).arg("-version").output().with_context(|| format!("cannot run {}", java.display()))?;
     let text = String::from_utf8_lossy(&output.stderr);
     match java_version(&text) {
         Some(version) if version >= JAVA_VERSION_MIN => Ok(java),
@@ -94,10 +87,7 @@ mod tests {
     #[test]
     fn java_tells_its_version_in_several_ways() {
         assert_eq!(java_version("openjdk version \"17.0.15\" 2025-04-15\nOpenJDK"), Some(17));
-        assert_eq!(
-            java_version("Picked up JAVA_TOOL_OPTIONS: -Xmx1g\nopenjdk version \"21\" 2023"),
-            Some(21)
-        );
+        assert_eq!(java_version("Picked up JAVA_TOOL_OPTIONS: -Xmx1g\nopenjdk version \"21\" 2023"), Some(21));
         assert_eq!(java_version("java version \"1.8.0_202\""), Some(1));
         assert_eq!(java_version("command not found"), None);
     }

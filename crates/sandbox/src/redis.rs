@@ -55,9 +55,7 @@ impl Recipe for Redis {
     }
 
     async fn is_ready(&mut self, _pid: u32) -> bool {
-        timeout(PING_LIMIT, ping(self.port))
-            .await
-            .is_ok_and(|pong| pong.is_ok_and(|pong| &pong == b"+PONG"))
+        timeout(PING_LIMIT, ping(self.port)).await.is_ok_and(|pong| pong.is_ok_and(|pong| &pong == b"+PONG"))
     }
 
     fn port(&self) -> u16 {

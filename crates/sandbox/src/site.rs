@@ -19,8 +19,7 @@ use crate::redis::Redis;
 use crate::supervisor::{Handle, Recipe, Supervisor};
 
 /// What a sandbox keeps in its data folder. Only these are ever removed: the folder may be the user's.
-const ENTRIES: [&str; 7] =
-    ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "run"];
+const ENTRIES: [&str; 7] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "run"];
 
 /// The started servers; None for those that are not ours.
 pub(crate) struct Servers {
@@ -89,8 +88,7 @@ struct Site {
 impl Site {
     fn open(options: Options) -> Result<(Site, Ports)> {
         let Options { data_dir, fresh, ephemeral, kafka, external } = options;
-        fs::create_dir_all(&data_dir)
-            .with_context(|| format!("cannot create {}", data_dir.display()))?;
+        fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
         let account = Account::for_servers()?;
         if external.postgres_url.is_none() || external.redis_url.is_none() {
@@ -150,10 +148,7 @@ impl Site {
         self.start_server(recipe).await.map(Some)
     }
 
-    async fn start_kafka(
-        &self,
-        ports: Ports,
-    ) -> Result<(KafkaKind, Option<Pair<Apache>>, Option<Pair<Embedded>>)> {
+    async fn start_kafka(&self, ports: Ports) -> Result<(KafkaKind, Option<Pair<Apache>>, Option<Pair<Embedded>>)> {
         if self.external.kafka_brokers.is_some() {
             return Ok((KafkaKind::External, None, None));
         }
@@ -165,7 +160,9 @@ impl Site {
             KafkaChoice::Auto => match Apache::check(&data_dir) {
                 Ok(()) => Ok(true),
                 Err(error) => {
-                    tracing::warn!("Using the embedded broker, which forgets and drops, instead of Apache Kafka: {error:#}");
+                    tracing::warn!(
+                        "Using the embedded broker, which forgets and drops, instead of Apache Kafka: {error:#}"
+                    );
                     anyhow::Ok(false)
                 }
             },

@@ -106,24 +106,12 @@ pub(crate) struct Supervisor<R> {
 
 impl<R: Recipe> Supervisor<R> {
     /// Starts the server; returns when it is ready.
-    pub(crate) async fn start(
-        recipe: R,
-        pid_file: PathBuf,
-        log_file: PathBuf,
-    ) -> Result<(Supervisor<R>, Handle)> {
+    pub(crate) async fn start(recipe: R, pid_file: PathBuf, log_file: PathBuf) -> Result<(Supervisor<R>, Handle)> {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let status = Arc::new(Status::default());
-        let handle =
-            Handle { status: Arc::clone(&status), data_dir: recipe.data_dir(), orders: sender };
-        let mut supervisor = Supervisor {
-            recipe,
-            pid_file,
-            log_file,
-            status,
-            orders,
-            process: None,
-            restarted: VecDeque::new(),
-        };
+        let handle = Handle { status: Arc::clone(&status), data_dir: recipe.data_dir(), orders: sender };
+        let mut supervisor =
+            Supervisor { recipe, pid_file, log_file, status, orders, process: None, restarted: VecDeque::new() };
         supervisor.launch().await.with_context(|| format!("cannot start {}", R::SERVER))?;
         Ok((supervisor, handle))
     }
@@ -158,8 +146,7 @@ impl<R: Recipe> Supervisor<R> {
             Order::Wipe => {
                 self.kill().await?;
                 let data_dir = self.recipe.data_dir();
-                std::fs::remove_dir_all(&data_dir)
-                    .with_context(|| format!("cannot remove {}", data_dir.display()))?;
+                std::fs::remove_dir_all(&data_dir).with_context(|| format!("cannot remove {}", data_dir.display()))?;
                 self.launch().await
             }
         }
@@ -193,12 +180,7 @@ impl<R: Recipe> Supervisor<R> {
         let started = Instant::now();
         while !self.recipe.is_ready(process.pid()).await {
             if let Some(status) = process.ended()? {
-                bail!(
-                    "{}; {} ends with:\n{}",
-                    how_it_ended(status),
-                    self.log_file.display(),
-                    process.last_words()
-                );
+                bail!("{}; {} ends with:\n{}", how_it_ended(status), self.log_file.display(), process.last_words());
             }
             if started.elapsed() > READY_LIMIT {
                 bail!(

@@ -83,7 +83,11 @@ pub struct Finding {
 
 /// Every statement returns one line per offender. `{order}` and the like stand for schemas.
 const INVARIANTS: [(&str, &str, &str); 9] = [
-    ("I1", "stock is conserved: neither negative nor held beyond what is there", include_str!("audit/stock_conserved.sql")),
+    (
+        "I1",
+        "stock is conserved: neither negative nor held beyond what is there",
+        include_str!("audit/stock_conserved.sql"),
+    ),
     ("I2", "counters equal their rows: held and on_hand", include_str!("audit/counters_equal_rows.sql")),
     ("I3", "what was sold is in the stock's audit, once per line", include_str!("audit/sold_is_audited.sql")),
     ("I4", "no half order: items, amount and hold belong together", include_str!("audit/no_half_order.sql")),
@@ -179,8 +183,14 @@ struct Offender {
     offenders: i64,
 }
 
-async fn check(ledger: &mut Ledger, name: &'static str, title: &'static str, statement: &str) -> anyhow::Result<Finding> {
-    let counted = format!("select offender, count(*) over () as offenders from (\n{statement}) as found limit {SAMPLES_MAX}");
+async fn check(
+    ledger: &mut Ledger,
+    name: &'static str,
+    title: &'static str,
+    statement: &str,
+) -> anyhow::Result<Finding> {
+    let counted =
+        format!("select offender, count(*) over () as offenders from (\n{statement}) as found limit {SAMPLES_MAX}");
     let found: Vec<Offender> = ledger.rows(ledger.statement(&counted)).await?;
     let value = found.first().map_or(0, |first| first.offenders.unsigned_abs());
     Ok(Finding { name, title, value, samples: found.into_iter().map(|row| row.offender).collect() })
@@ -211,7 +221,8 @@ async fn wrong_order_ids(ledger: &mut Ledger) -> anyhow::Result<Vec<String>> {
             let account = AccountId::from(*user_id);
             let expected = OrderId::derive(&[account.as_bytes(), b"order", idempotency_key.as_bytes()]);
             if expected.uuid() != *id {
-                offenders.push(format!("order {id} of user {user_id}, key {idempotency_key}: the key leads to {expected}"));
+                offenders
+                    .push(format!("order {id} of user {user_id}, key {idempotency_key}: the key leads to {expected}"));
             }
         }
     }

@@ -135,8 +135,14 @@ fn print_banner(site: &Site, shop: &Shop) {
     let api = site.api();
     println!("\nStampede is running. Not for production: everything is on this machine and the passwords are known.\n");
     println!("  API            {api}/api/v1");
-    println!("  Documentation  {api}/docs/   (OpenAPI: {api}/openapi.json)");
-    println!("  Metrics        {api}/metrics");
+    let services = site.services();
+    if services.is_empty() {
+        println!("  Documentation  {api}/docs/   (OpenAPI: {api}/openapi.json)");
+        println!("  Metrics        {api}/metrics");
+    }
+    for (name, address) in services {
+        println!("  {name:<16} {address}   with its own /docs/, /openapi.json, /metrics and /readyz");
+    }
     for server in site.sandbox().iter().flat_map(|sandbox| sandbox.describe()) {
         let pid = server.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
         println!("  {:<14} {}  {pid}", server.name, hide_password(&server.url));

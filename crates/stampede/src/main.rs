@@ -3,7 +3,7 @@
 mod audit;
 mod bench;
 mod dev;
-mod outbox;
+mod events;
 mod rush;
 mod services;
 mod site;
@@ -24,7 +24,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing answers, 4 the audit found a violation.
 #[derive(Parser)]
-#[command(version, after_help = "Services: account, inventory, order, notification-hub. Name one or several to host them: `stampede order inventory`.")]
+#[command(
+    version,
+    after_help = "Services: account, inventory, order, notification-hub. Name one or several to host them: `stampede order inventory`."
+)]
 struct Cli {
     /// A settings file above config/default.toml; may be given several times, the last one wins.
     #[arg(long, global = true, value_name = "FILE")]
@@ -52,13 +55,10 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Look at, replay or redrive the outboxes.
-    #[command(subcommand)]
-    Outbox(outbox::OutboxCommand),
+    /// Look at the outboxes and at parked events, and set them going again.
+    Events(events::EventsArgs),
     /// Ask a URL for its health; for containers without a shell.
-    Healthcheck {
-        url: String,
-    },
+    Healthcheck { url: String },
     /// The embedded broker, as a process that can be killed.
     #[command(hide = true)]
     Broker {
@@ -76,7 +76,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Broker { port_file } = cli.command {
         let topics = contract::events::TOPICS.map(|topic| (topic.to_owned(), EMBEDDED_PARTITIONS)).to_vec();
-        return code(sandbox::run_embedded_broker(sandbox::BrokerArgs { port_file, topics }).map(|()| ExitCode::SUCCESS));
+        return code(
+            sandbox::run_embedded_broker(sandbox::BrokerArgs { port_file, topics }).map(|()| ExitCode::SUCCESS),
+        );
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -98,13 +100,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Dev(args) => dev::dev(args, &cli.config).await,
         Command::All => host(settings()?, Service::ALL.to_vec()).await,
-        Command::Services(names) => match names.iter().map(|name| name.parse()).collect::<anyhow::Result<Vec<Service>>>() {
-            Ok(services) => host(settings()?, services).await,
-            Err(error) => {
-                eprintln!("stampede: {error:#}; see --help");
-                Ok(ExitCode::from(2))
+        Command::Services(names) => {
+            match names.iter().map(|name| name.parse()).collect::<anyhow::Result<Vec<Service>>>() {
+                Ok(services) => host(settings()?, services).await,
+                Err(error) => {
+                    eprintln!("stampede: {error:#}; see --help");
+                    Ok(ExitCode::from(2))
+                }
             }
-        },
+        }
         Command::Migrate => {
             let settings = Settings::load(&files, &[("host.migrate".to_owned(), "true".to_owned())])?;
             mounted(settings).await?;
@@ -124,7 +128,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rush(args) => rush::rush(args, &cli.config).await,
         Command::Audit(args) => audit::audit(args, &cli.config).await,
         Command::Bench(command) => bench::bench(command, &cli.config).await,
-        Command::Outbox(command) => outbox::outbox(command, settings()?).await,
+        Command::Events(args) => events::events(args, &cli.config).await,
         Command::Healthcheck { url } => Ok(healthcheck(&url).await),
         Command::Broker { .. } => unreachable!("answered in main, before the runtime was made"),
     }

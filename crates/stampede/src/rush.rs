@@ -146,11 +146,9 @@ async fn course(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
     let buyers = Arc::new(crowd.buyers);
 
     let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
-    let orders_expected = sale.expected(buyers.len()) / args.quantity;
     let visits = load::visits(buyers.len(), args.duplicates);
     let requests = visits.iter().map(|visit| visit.copies).sum();
-    let tally = Arc::new(Tally::new(buyers.len(), requests, orders_expected));
-    let deadline = Instant::now() + Duration::from_secs(args.timeout_seconds);
+    let tally = Arc::new(Tally::new(buyers.len(), requests, sale.expected(buyers.len()) / args.quantity));
     let load = Arc::new(Load {
         wanted: api.order_request(product, args.quantity)?,
         api: api.clone(),
@@ -159,15 +157,14 @@ async fn course(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
         next: AtomicUsize::new(0),
         tally: tally.clone(),
         pace: Arc::new(Pace::default()),
-        deadline,
+        deadline: Instant::now() + Duration::from_secs(args.timeout_seconds),
     });
-    let (records, kills) = storm(load, concurrency, site, &args.kill, orders_expected).await;
+    let (records, kills) = storm(load.clone(), concurrency, site, &args.kill).await;
 
     eprintln!("All buyers are answered; waiting for the system to come to rest");
-    let answered_at = Instant::now();
-    let deadline = deadline.max(answered_at + SETTLE_TIMEOUT);
+    let deadline = load.deadline.max(Instant::now() + SETTLE_TIMEOUT);
     let undone = rest::wait(site.settings(), product, deadline).await?;
-    let outbox_drain_ms = u64::try_from(answered_at.elapsed().as_millis())?;
+    let rested = tally.elapsed();
     let mut observed = rest::observe(site.settings(), product).await?;
     observed.lost = rest::lost(&api, &buyers, &records, deadline).await;
     observed.outbox_pending = undone.outbox_pending.unsigned_abs();
@@ -176,26 +173,13 @@ async fn course(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
     observed.audit = report.violated();
     let accounts: Vec<Uuid> = buyers.iter().map(|buyer| buyer.account).collect();
     let verdict = judge(sale, &accounts, &records, &observed);
-    let measured = Measured {
-        sale,
-        registered_buyers: crowd.registered,
-        records: &records,
-        tally: &tally,
-        kills,
-        outbox_drain_ms,
-        audit: report,
-    };
+    let registered_buyers = crowd.registered;
+    let measured = Measured { sale, registered_buyers, records: &records, tally: &tally, kills, rested, audit: report };
     Ok(Outcome::new(verdict, measured))
 }
 
 /// The load and the kills together, until both are over.
-async fn storm(
-    load: Arc<Load>,
-    concurrency: usize,
-    site: &Site,
-    parts: &[String],
-    orders_expected: u64,
-) -> (Vec<Record>, Vec<Killed>) {
+async fn storm(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> (Vec<Record>, Vec<Killed>) {
     let is_over = AtomicBool::new(false);
     let (tally, pace) = (load.tally.clone(), load.pace.clone());
     let buying = async {
@@ -206,6 +190,6 @@ async fn storm(
     let both = async { tokio::join!(buying, kills::run(site, parts, &tally, &pace, &is_over)) };
     tokio::select! {
         outcome = both => outcome,
-        () = show::run(&tally, orders_expected) => unreachable!("it shows for as long as it is polled"),
+        () = show::run(&tally) => unreachable!("it shows for as long as it is polled"),
     }
 }

@@ -40,6 +40,7 @@ pub struct Site {
     api: String,
     settings: Settings,
     data_dir: PathBuf,
+    ephemeral: bool,
     services: Services,
     sandbox: Option<Sandbox>,
 }
@@ -85,7 +86,14 @@ impl Site {
             let running = host.start().await?;
             (format!("http://{}", running.http_addr), Services::Here(Box::new(running)))
         };
-        let site = Site { api, settings, data_dir: options.data_dir.clone(), services, sandbox: Some(sandbox) };
+        let site = Site {
+            api,
+            settings,
+            data_dir: options.data_dir.clone(),
+            ephemeral: options.ephemeral,
+            services,
+            sandbox: Some(sandbox),
+        };
         wait_until_ready(&site.api).await?;
         let mut overrides = options.overrides;
         overrides.extend(servers);
@@ -100,18 +108,27 @@ impl Site {
             Some(url) => (url.trim_end_matches('/').to_owned(), Vec::new()),
             None => {
                 let text = std::fs::read_to_string(&file).with_context(|| {
-                    format!("no running system is known in {}; start one with ./stampede dev, or name it with --url", data_dir.display())
+                    format!(
+                        "no running system is known in {}; start one with ./stampede dev, or name it with --url",
+                        data_dir.display()
+                    )
                 })?;
                 let SiteFile { api, overrides } = serde_json::from_str(&text)?;
                 (api, overrides)
             }
         };
-        let demo = demo_file(data_dir)?;
-        let files: Vec<&Path> = std::iter::once(&demo).chain(config).map(PathBuf::as_path).collect();
-        let settings = Settings::load(&files, &overrides)?;
+        let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
+        let settings = Settings::load_above(DEMO, &files, &overrides)?;
         let probe = reqwest::Client::new().get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
         probe.send().await.with_context(|| format!("nothing answers at {api}"))?;
-        Ok(Site { api, settings, data_dir: data_dir.to_owned(), services: Services::Elsewhere, sandbox: None })
+        Ok(Site {
+            api,
+            settings,
+            data_dir: data_dir.to_owned(),
+            ephemeral: false,
+            services: Services::Elsewhere,
+            sandbox: None,
+        })
     }
 
     /// `http://host:port`; the API is below `/api/v1`.
@@ -126,6 +143,14 @@ impl Site {
 
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The addresses of a split site's services, behind the gateway: name and `http://host:port`.
+    pub fn services(&self) -> Vec<(String, String)> {
+        match &self.services {
+            Services::Split(split) => split.addresses(),
+            Services::Here(_) | Services::Elsewhere => Vec::new(),
+        }
     }
 
     /// Where the logs of a split site's processes are.
@@ -191,17 +216,22 @@ impl Site {
 
     /// Drains the services, then stops the servers.
     pub async fn stop(self) -> anyhow::Result<()> {
-        // Missing when the data folder was ephemeral or removed by hand.
-        drop(std::fs::remove_file(self.data_dir.join(SITE_FILE)));
         match self.services {
             Services::Here(running) => running.stop().await,
             Services::Split(split) => split.stop().await,
-            Services::Elsewhere => {}
+            // Somebody else's: it goes on.
+            Services::Elsewhere => return Ok(()),
         }
-        match self.sandbox {
-            Some(sandbox) => sandbox.stop().await,
-            None => Ok(()),
+        // Missing if it was removed by hand.
+        drop(std::fs::remove_file(self.data_dir.join(SITE_FILE)));
+        if let Some(sandbox) = self.sandbox {
+            sandbox.stop().await?;
         }
+        if self.ephemeral {
+            // What is left is ours: logs and the gateway's folder.
+            drop(std::fs::remove_dir_all(&self.data_dir));
+        }
+        Ok(())
     }
 
     fn write_file(&self, overrides: Vec<(String, String)>) -> anyhow::Result<()> {
@@ -218,22 +248,12 @@ impl Site {
     }
 }
 
-/// Defaults, the demo, the user's file, the environment, the options, and last where the servers are.
+/// Defaults, the demo, the user's files, the environment, the options, and last where the servers are.
 fn load(options: &SiteOptions, servers: &[(String, String)]) -> anyhow::Result<Settings> {
-    let demo = demo_file(&options.data_dir)?;
-    let mut files = vec![demo.as_path()];
-    files.extend(options.config.iter().map(PathBuf::as_path));
+    let files: Vec<&Path> = options.config.iter().map(PathBuf::as_path).collect();
     let mut overrides = options.overrides.clone();
     overrides.extend_from_slice(servers);
-    Settings::load(&files, &overrides)
-}
-
-fn demo_file(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    // Beside the data folder's contents, not in it: `fresh` empties that before the services start.
-    let path = std::env::temp_dir().join(format!("stampede-demo-{}.toml", std::process::id()));
-    std::fs::create_dir_all(data_dir).with_context(|| format!("creating {}", data_dir.display()))?;
-    std::fs::write(&path, DEMO)?;
-    Ok(path)
+    Settings::load_above(DEMO, &files, &overrides)
 }
 
 /// A server whose address was changed from the default is somebody else's and is used as it is.
@@ -241,7 +261,8 @@ fn external(settings: &Settings) -> anyhow::Result<External> {
     use secrecy::ExposeSecret;
     let default = Settings::defaults()?;
     let differing = |key: &str| -> anyhow::Result<Option<String>> {
-        let (ours, theirs): (secrecy::SecretString, secrecy::SecretString) = (settings.section(key)?, default.section(key)?);
+        let (ours, theirs): (secrecy::SecretString, secrecy::SecretString) =
+            (settings.section(key)?, default.section(key)?);
         let (ours, theirs) = (ours.expose_secret(), theirs.expose_secret());
         Ok((ours != theirs).then(|| ours.to_owned()))
     };
@@ -250,6 +271,16 @@ fn external(settings: &Settings) -> anyhow::Result<External> {
         redis_url: differing("redis.url")?,
         kafka_brokers: differing("kafka.brokers")?,
     })
+}
+
+/// The settings that reach the system which `data_dir` knows of, else those in force without it.
+pub fn settings(config: &[PathBuf], data_dir: &Path) -> anyhow::Result<Settings> {
+    let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
+    let overrides = match std::fs::read_to_string(data_dir.join(SITE_FILE)) {
+        Ok(text) => serde_json::from_str::<SiteFile>(&text)?.overrides,
+        Err(_) => Vec::new(),
+    };
+    Settings::load(&files, &overrides)
 }
 
 /// The broker that the setting `sandbox.kafka` asks for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use common::db::Tx;
+use common::db::{Prepared, Tx};
 use common::{Result, crash};
 use contract::ids::{HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Timestamptz, Uuid};
@@ -12,7 +12,7 @@ use diesel_async::RunQueryDsl;
 
 use crate::App;
 use crate::gate::{Mark, Settlement};
-use crate::ledger::{Prepared, lock_stocks, move_stocks};
+use crate::ledger::{lock_stocks, move_stocks};
 use crate::stock::{Moves, Stock};
 
 /// Expired holds that one hungry batch takes over at most; the sweeper brings the rest within its period.

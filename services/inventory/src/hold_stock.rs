@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
-use common::db::{Db, Tx};
+use common::db::{Db, Prepared, Tx};
 use common::{Error, Result, crash};
 use contract::ids::{AccountId, HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz, Uuid};
@@ -15,7 +15,7 @@ use crate::App;
 use crate::expire_holds::{mark_expired, take_over_due};
 use crate::gate::{Gate, Mark, Settlement, Take};
 use crate::hold::{Hold, HoldState};
-use crate::ledger::{Prepared, lock_stocks, move_stocks};
+use crate::ledger::{lock_stocks, move_stocks};
 use crate::read_holds::{Known, known_holds};
 use crate::refused::Refused;
 use crate::stock::{self, Decision, Moves, Scene, Stock, Wanted};

@@ -5,42 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use common::db::Tx;
+use common::db::{Prepared, Tx};
 use common::{Error, Result, outbox};
 use contract::events::{StockDepleted, StockReplenished};
 use contract::ids::ProductId;
-use diesel::pg::Pg;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Uuid};
-use diesel::{QueryResult, QueryableByName, sql_query};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::stock::{Crossing, Moves, Stock, crossing};
-
-/// A SQL text that PostgreSQL parses and plans once per connection instead of at every use.
-///
-/// Diesel does not keep texts of its `sql_query`, because they might be put together at run time; ours are constants.
-pub struct Prepared<Q>(pub Q);
-
-impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Prepared<Q> {
-    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.walk_ast(pass)
-    }
-
-    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
-        Ok(true)
-    }
-}
-
-impl<Q> QueryId for Prepared<Q> {
-    type QueryId = ();
-
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl<Q: Query> Query for Prepared<Q> {
-    type SqlType = Q::SqlType;
-}
 
 #[derive(QueryableByName)]
 struct StockRow {

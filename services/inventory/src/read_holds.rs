@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use actix_web::get;
 use chrono::{DateTime, Utc};
 use common::auth::Admin;
+use common::db::Prepared;
 use common::http::{Data, Json, Problem, Query};
 use common::{Error, Refused, Result};
 use contract::ids::{AccountId, HoldId, ProductId};
@@ -16,7 +17,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
 use crate::hold::{Hold, HoldLine, HoldState};
-use crate::ledger::Prepared;
 use crate::product::time;
 
 /// More would make one answer too large.

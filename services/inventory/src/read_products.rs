@@ -12,6 +12,7 @@ use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, Utc};
 use common::Result;
+use common::db::Prepared;
 use common::http::{Data, Path, Problem, Query};
 use common::text::Text;
 use contract::ids::ProductId;
@@ -23,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::ledger::Prepared;
 use crate::product::{Product, StockView, time};
 use crate::refused::Refused;
 

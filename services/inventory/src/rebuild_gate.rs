@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use common::db::Prepared;
 use common::redis::{Away, Script};
 use common::{Error, Result};
 use contract::ids::{HoldId, ProductId};
@@ -12,7 +13,6 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::gate::{Gate, locked, member};
-use crate::ledger::Prepared;
 
 static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new("gate_load", include_str!("gate_load.lua")));
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new("gate_publish", include_str!("gate_publish.lua")));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use common::db::{Db, Tx};
+use common::db::{Db, Prepared, Tx};
 use common::{Error, Result};
 use contract::ids::{HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid};
@@ -14,7 +14,7 @@ use diesel_async::RunQueryDsl;
 use crate::App;
 use crate::gate::{Gate, Mark, Settlement};
 use crate::hold::{Effect, Ending, Hold, HoldState, end};
-use crate::ledger::{Moved, Prepared, lock_stocks, move_stocks};
+use crate::ledger::{Moved, lock_stocks, move_stocks};
 use crate::read_holds::{Known, known_holds};
 use crate::refused::Refused;
 use crate::stock::Moves;

@@ -53,7 +53,8 @@ pub async fn cancel_order(
     body: Option<Json<CancelOrder>>,
 ) -> Result<HttpResponse> {
     tracing::Span::current().record("orderId", tracing::field::display(*id));
-    let reason = body.and_then(|Json(body)| body.reason).map_or_else(|| "cancelled by the buyer".to_owned(), Text::into_string);
+    let reason =
+        body.and_then(|Json(body)| body.reason).map_or_else(|| "cancelled by the buyer".to_owned(), Text::into_string);
     let user_id = AccountId::from(caller.account);
     let cancelled = detach(cancel(app.into_inner(), *id, user_id, reason)).await?;
     Ok(HttpResponse::Ok().json(view(cancelled)))

@@ -2,11 +2,11 @@
 //!
 //! Owns schema `order`. Speaks `ORDER_CREATED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`; asks inventory for holds.
 
-mod order; // rules
 mod cancel_order; // flows
+mod expire_orders; // loops
+mod order; // rules
 mod place_order;
 mod read_orders;
-mod expire_orders; // loops
 mod rows;
 mod rpc; // the gRPC door
 mod schema;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
-use common::http::ServiceConfig;
 use common::Host;
 use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::every::Every;
+use common::http::ServiceConfig;
 use common::rate::RateLimiter;
 use common::rpc::Neighbour;
 use contract::inventory::inventory_service_client::InventoryServiceClient;

@@ -166,7 +166,10 @@ mod tests {
     const LIMITS: Limits = Limits { lines_max: 3, quantity_max: 10 };
 
     fn wanted(quantities: &[i32]) -> Vec<WantedItem> {
-        quantities.iter().map(|quantity| WantedItem { product_id: ProductId::generate(), quantity: *quantity }).collect()
+        quantities
+            .iter()
+            .map(|quantity| WantedItem { product_id: ProductId::generate(), quantity: *quantity })
+            .collect()
     }
 
     #[test]

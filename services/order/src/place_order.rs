@@ -178,7 +178,8 @@ fn draft(
     let held: HashMap<&str, i32> = hold.lines.iter().map(|line| (line.product_id.as_str(), line.quantity)).collect();
     let wanted: HashMap<String, i32> =
         body.items.iter().map(|item| (item.product_id.to_string(), item.quantity)).collect();
-    let same = held.len() == wanted.len() && wanted.iter().all(|(id, quantity)| held.get(id.as_str()) == Some(quantity));
+    let same =
+        held.len() == wanted.len() && wanted.iter().all(|(id, quantity)| held.get(id.as_str()) == Some(quantity));
     if !same {
         // The first request with this key held other lines and died before it stored its order.
         return Err(reused().into());
@@ -250,7 +251,8 @@ async fn insert_all(tx: &mut Tx, drafts: &[Draft]) -> Result<Vec<Result<Stored>>
         .collect();
     outbox::publish_caused(tx, &announced).await?;
 
-    let repeated: Vec<OrderId> = drafts.iter().filter(|draft| !created.contains_key(&draft.id)).map(|draft| draft.id).collect();
+    let repeated: Vec<OrderId> =
+        drafts.iter().filter(|draft| !created.contains_key(&draft.id)).map(|draft| draft.id).collect();
     let mut existing: HashMap<OrderId, Order> = HashMap::new();
     if !repeated.is_empty() {
         existing.extend(rows::by_ids(tx, &repeated).await?.into_iter().map(|order| (order.id, order)));
@@ -306,7 +308,9 @@ async fn insert_orders(tx: &mut Tx, drafts: &[Draft]) -> Result<Vec<Inserted>> {
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.phone.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.postal_code.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.address.as_str()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(shipping.iter().map(|(_, s)| s.memo.as_deref()).collect::<Vec<_>>());
+        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(
+            shipping.iter().map(|(_, s)| s.memo.as_deref()).collect::<Vec<_>>(),
+        );
     Ok(Prepared(insert).load::<Inserted>(tx).await?)
 }
 

@@ -120,18 +120,15 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     }
     if let Some(text) = &listing.cursor {
         let after = Cursor::parse(text)?;
-        query = query.filter(
-            orders::created_at.lt(after.at).or(orders::created_at.eq(after.at).and(orders::id.lt(after.id))),
-        );
+        query = query
+            .filter(orders::created_at.lt(after.at).or(orders::created_at.eq(after.at).and(orders::id.lt(after.id))));
     }
     let mut conn = app.db.read().await?;
     let mut found: Vec<OrderRow> = query.load(&mut conn).await?;
     let more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| more)
-        .map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
+    let next_cursor =
+        found.last().filter(|_| more).map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
     let items = rows::complete(&mut conn, found).await?.into_iter().map(view).collect();
     Ok(HttpResponse::Ok().json(OrderPage { items, next_cursor }))
 }

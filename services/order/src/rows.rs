@@ -29,8 +29,7 @@ pub struct OrderRow {
 }
 
 /// The status as of now, by the database's clock.
-pub const STATUS_NOW: &str =
-    "case when orders.status = 'CREATED' and orders.hold_expires_at <= clock_timestamp() then 'EXPIRED' else orders.status end";
+pub const STATUS_NOW: &str = "case when orders.status = 'CREATED' and orders.hold_expires_at <= clock_timestamp() then 'EXPIRED' else orders.status end";
 
 /// The columns of an [`OrderRow`].
 pub fn columns() -> (

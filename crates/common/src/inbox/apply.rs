@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Consumer, InboxSettings, Message, park};
 use crate::backoff::Backoff;
 use crate::crash;
-use crate::db::Tx;
+use crate::db::{Prepared, Tx};
 use crate::error::{Error, Result};
 use crate::telemetry::Context;
 
@@ -131,16 +131,18 @@ impl Consumer {
         let mut ids: Vec<Uuid> = messages.iter().map(|message| message.event_id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let new: Vec<New> = diesel::sql_query(
-            "insert into inbox (consumer, event_id)
+        let new: Vec<New> = Prepared(
+            diesel::sql_query(
+                "insert into inbox (consumer, event_id)
              select $1, e.event_id
              from unnest($2) with ordinality as e (event_id, place)
              order by e.place
              on conflict do nothing
              returning event_id",
+            )
+            .bind::<sql_types::Text, _>(self.group)
+            .bind::<sql_types::Array<sql_types::Uuid>, _>(ids),
         )
-        .bind::<sql_types::Text, _>(self.group)
-        .bind::<sql_types::Array<sql_types::Uuid>, _>(ids)
         .load(tx)
         .await?;
         Ok(new.into_iter().map(|new| new.event_id).collect())

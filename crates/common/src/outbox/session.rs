@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::send::Row;
 use super::{OutboxSettings, SHARDS};
 use crate::backoff::Backoff;
-use crate::db::Db;
+use crate::db::{Db, Prepared};
 use crate::error::{Error, Result};
 
 pub(super) struct Session<'a> {
@@ -124,10 +124,12 @@ impl<'a> Session<'a> {
     /// The rows of the held shards that may be sent, in order.
     pub(super) async fn select(&mut self) -> Result<Vec<Row>> {
         let per_shard = (self.settings.batch_max / self.held.len() as i64).max(1);
-        let rows = diesel::sql_query(include_str!("select.sql"))
-            .bind::<sql_types::Array<sql_types::SmallInt>, _>(Vec::from_iter(self.held.iter().copied()))
-            .bind::<sql_types::BigInt, _>(per_shard)
-            .load(&mut self.conn);
+        let rows = Prepared(
+            diesel::sql_query(include_str!("select.sql"))
+                .bind::<sql_types::Array<sql_types::SmallInt>, _>(Vec::from_iter(self.held.iter().copied()))
+                .bind::<sql_types::BigInt, _>(per_shard),
+        )
+        .load(&mut self.conn);
         within(self.silence_max, rows).await
     }
 
@@ -136,10 +138,12 @@ impl<'a> Session<'a> {
         if ids.is_empty() {
             return Ok(true);
         }
-        let marked = diesel::sql_query(include_str!("mark.sql"))
-            .bind::<sql_types::Array<sql_types::BigInt>, _>(ids)
-            .bind::<sql_types::Text, _>(cluster)
-            .execute(&mut self.conn);
+        let marked = Prepared(
+            diesel::sql_query(include_str!("mark.sql"))
+                .bind::<sql_types::Array<sql_types::BigInt>, _>(ids)
+                .bind::<sql_types::Text, _>(cluster),
+        )
+        .execute(&mut self.conn);
         let marked = within(self.silence_max, marked).await?;
         metrics::counter!("stampede_outbox_published_total", "schema" => self.db.schema().to_owned())
             .increment(marked as u64);

@@ -10,11 +10,7 @@ use crate::ground::*;
 async fn the_longest_prefix_gets_the_request_with_its_id() {
     let folder = folder("gateway");
     let (all, orders) = (upstream("all").await, upstream("orders").await);
-    let routes = [
-        ("/".to_owned(), all),
-        ("/api/v1/orders".to_owned(), orders),
-        ("/api/v1/gone".to_owned(), 1),
-    ];
+    let routes = [("/".to_owned(), all), ("/api/v1/orders".to_owned(), orders), ("/api/v1/gone".to_owned(), 1)];
     let gateway = Gateway::start(&folder, None, &routes).await.unwrap();
 
     let answer = get(&gateway, "/api/v1/orders/7?x=1", "X-Request-Id: abc-1").await;
@@ -27,10 +23,7 @@ async fn the_longest_prefix_gets_the_request_with_its_id() {
     assert!(answer.contains("Content-Type: application/problem+json"), "{answer}");
     assert!(answer.contains("Retry-After: 1"), "{answer}");
     assert!(answer.contains(r#""code":"SERVICE_UNAVAILABLE""#), "{answer}");
-    assert!(
-        answer.contains(r#""path":"/api/v1/gone/7""#) && answer.contains(r#""requestId":"abc-3""#),
-        "{answer}"
-    );
+    assert!(answer.contains(r#""path":"/api/v1/gone/7""#) && answer.contains(r#""requestId":"abc-3""#), "{answer}");
 
     let answer = get(&gateway, "/api/v1/orders", "Content-Length: 2000000").await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("PAYLOAD_TOO_LARGE"), "{answer}");
@@ -63,10 +56,8 @@ async fn upstream(name: &'static str) -> u16 {
             let path = request.split(' ').nth(1).unwrap();
             let id = request.lines().find_map(|line| line.strip_prefix("X-Request-Id: ")).unwrap();
             let body = format!("{name} saw {path} as {id}");
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
             connection.write_all(answer.as_bytes()).await.unwrap();
         }
     });
@@ -76,8 +67,7 @@ async fn upstream(name: &'static str) -> u16 {
 async fn get(gateway: &Gateway, path: &str, header: &str) -> String {
     let url = gateway.url();
     let mut connection = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();

@@ -20,8 +20,7 @@ pub const UNUSED: &str = "127.0.0.1:1";
 
 /// A folder that is reachable for the user that servers run as, and that no other test uses.
 pub fn folder(name: &str) -> PathBuf {
-    let folder =
-        std::env::temp_dir().join(format!("stampede-sandbox-{name}-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("stampede-sandbox-{name}-{}", std::process::id()));
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
@@ -29,12 +28,7 @@ pub fn folder(name: &str) -> PathBuf {
 }
 
 pub fn options(name: &str) -> Options {
-    Options {
-        data_dir: folder(name),
-        ephemeral: true,
-        kafka: KafkaChoice::Apache,
-        ..Options::default()
-    }
+    Options { data_dir: folder(name), ephemeral: true, kafka: KafkaChoice::Apache, ..Options::default() }
 }
 
 /// Only Redis, which starts in milliseconds, for tests that are not about the servers.
@@ -47,10 +41,7 @@ pub fn redis_only(name: &str) -> Options {
 
 /// Runs SQL and returns what it prints, rows without any decoration.
 pub fn sql(url: &str, statement: &str) -> String {
-    let output = Command::new("psql")
-        .args([url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement])
-        .output()
-        .unwrap();
+    let output = Command::new("psql").args([url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement]).output().unwrap();
     assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -76,11 +67,8 @@ pub async fn create_topic(brokers: &str, topic: &str) {
 }
 
 pub async fn send(brokers: &str, topic: &str, text: &str) {
-    let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("enable.idempotence", "true")
-        .create()
-        .unwrap();
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("enable.idempotence", "true").create().unwrap();
     let record = FutureRecord::<(), str>::to(topic).payload(text);
     producer.send(record, KAFKA_LIMIT).await.unwrap();
 }

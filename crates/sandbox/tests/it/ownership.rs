@@ -14,10 +14,7 @@ async fn a_folder_has_one_owner_at_a_time() {
     let options = redis_only("owner");
     let sandbox = Sandbox::start(options.clone()).await.unwrap();
     let refusal = Sandbox::start(options.clone()).await.err().unwrap().to_string();
-    assert!(
-        refusal.contains(&format!("in use by another sandbox (process {})", std::process::id())),
-        "{refusal}"
-    );
+    assert!(refusal.contains(&format!("in use by another sandbox (process {})", std::process::id())), "{refusal}");
     assert_eq!(redis(&sandbox.redis_url(), "PING"), "+PONG");
     drop(sandbox);
     Sandbox::start(options).await.unwrap().stop().await.unwrap();
@@ -34,12 +31,7 @@ async fn dropping_kills_the_servers_and_fresh_forgets() {
     std::fs::write(&mark, "").unwrap();
     let stranger = options.data_dir.join("not-ours");
     std::fs::write(&stranger, "").unwrap();
-    Sandbox::start(Options { fresh: true, ephemeral: true, ..options })
-        .await
-        .unwrap()
-        .stop()
-        .await
-        .unwrap();
+    Sandbox::start(Options { fresh: true, ephemeral: true, ..options }).await.unwrap().stop().await.unwrap();
     assert!(!mark.exists());
     assert!(stranger.exists(), "only what the sandbox made may be removed");
     std::fs::remove_dir_all(stranger.parent().unwrap()).unwrap();
@@ -75,9 +67,7 @@ async fn what_a_killed_owner_and_its_watchdog_leave_is_killed_by_the_next_start(
     let (mut owner, pid) = spawn_owner(&folder).await;
     let watchdog = children_of(owner.id()).into_iter().find(|child| *child != pid).unwrap();
     for process in [watchdog, owner.id()] {
-        assert!(
-            Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success()
-        );
+        assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
     }
     owner.wait().unwrap();
     sleep(Duration::from_millis(300)).await;
@@ -97,10 +87,7 @@ async fn a_folder_that_the_servers_cannot_enter_is_refused_by_name() {
     let reachable = sandbox::reachable_data_dir(&options.data_dir);
     if nix::unistd::geteuid().is_root() {
         let refusal = Sandbox::start(options).await.err().unwrap().to_string();
-        assert!(
-            refusal.contains(&format!("may not enter {} (mode 0700)", closed.display())),
-            "{refusal}"
-        );
+        assert!(refusal.contains(&format!("may not enter {} (mode 0700)", closed.display())), "{refusal}");
         assert!(reachable.starts_with("/var/lib/stampede"));
     } else {
         assert_eq!(reachable, options.data_dir);
@@ -112,8 +99,7 @@ async fn a_folder_that_the_servers_cannot_enter_is_refused_by_name() {
 #[tokio::test]
 async fn owner() {
     let Some(data_dir) = std::env::var_os("SANDBOX_TEST_DATA_DIR") else { return };
-    let options =
-        Options { data_dir: data_dir.into(), ephemeral: false, ..redis_only("owner-unused") };
+    let options = Options { data_dir: data_dir.into(), ephemeral: false, ..redis_only("owner-unused") };
     let _sandbox = Sandbox::start(options).await.unwrap();
     sleep(Duration::from_secs(60)).await;
 }

@@ -12,18 +12,14 @@ use crate::ground::*;
 async fn killed_servers_come_back_with_their_data_and_redis_comes_back_empty() {
     let sandbox = Sandbox::start(options("kill")).await.unwrap();
     assert_eq!(sandbox.kafka_kind(), KafkaKind::Apache);
-    let (postgres, redis_url, brokers) =
-        (sandbox.postgres_url(), sandbox.redis_url(), sandbox.kafka_brokers());
+    let (postgres, redis_url, brokers) = (sandbox.postgres_url(), sandbox.redis_url(), sandbox.kafka_brokers());
     sql(&postgres, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)");
     assert_eq!(redis(&redis_url, "SET lost 1"), "+OK");
     create_topic(&brokers, "kept").await;
     send(&brokers, "kept", "still here").await;
 
-    let mut busy =
-        Command::new("psql").args([&postgres, "-qc", "SELECT pg_sleep(60)"]).spawn().unwrap();
-    while sql(&postgres, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)'")
-        == "0"
-    {
+    let mut busy = Command::new("psql").args([&postgres, "-qc", "SELECT pg_sleep(60)"]).spawn().unwrap();
+    while sql(&postgres, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)'") == "0" {
         sleep(Duration::from_millis(20)).await;
     }
     let before = sandbox.describe();
@@ -33,10 +29,7 @@ async fn killed_servers_come_back_with_their_data_and_redis_comes_back_empty() {
     for info in &before {
         assert!(!is_alive(info.pid.unwrap()), "{} is still alive", info.name);
     }
-    assert!(
-        !busy.wait().unwrap().success(),
-        "the backend of a killed PostgreSQL must be gone, too"
-    );
+    assert!(!busy.wait().unwrap().success(), "the backend of a killed PostgreSQL must be gone, too");
     assert!(sandbox.describe().iter().all(|info| info.pid.is_none()));
     sandbox.kill(Server::Postgres).await.unwrap();
 
@@ -98,9 +91,7 @@ async fn a_server_that_keeps_dying_is_left_down_until_it_is_restarted() {
     let mut down_since = Instant::now();
     while down_since.elapsed() < Duration::from_secs(2) {
         if let Some(pid) = sandbox.describe()[1].pid {
-            if Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success()
-                && is_alive(pid)
-            {
+            if Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success() && is_alive(pid) {
                 sleep(Duration::from_millis(20)).await;
             }
             while sandbox.describe()[1].pid == Some(pid) {
@@ -128,10 +119,7 @@ async fn a_second_start_finds_the_data_and_the_addresses_of_the_first() {
     assert!(pids.iter().all(|pid| !is_alive(*pid)));
 
     let second = Sandbox::start(Options { ephemeral: true, ..keep() }).await.unwrap();
-    assert_eq!(
-        (second.postgres_url(), second.kafka_brokers()),
-        (postgres.clone(), brokers.clone())
-    );
+    assert_eq!((second.postgres_url(), second.kafka_brokers()), (postgres.clone(), brokers.clone()));
     assert_eq!(sql(&postgres, "SELECT id FROM kept"), "7");
     assert_eq!(cluster_id(&brokers), cluster);
     second.stop().await.unwrap();
@@ -140,7 +128,6 @@ async fn a_second_start_finds_the_data_and_the_addresses_of_the_first() {
 
 /// As [`options`], without removing what is there.
 fn options_at(name: &str) -> Options {
-    let data_dir =
-        std::env::temp_dir().join(format!("stampede-sandbox-{name}-{}", std::process::id()));
+    let data_dir = std::env::temp_dir().join(format!("stampede-sandbox-{name}-{}", std::process::id()));
     Options { data_dir, ..options(&format!("{name}-unused")) }
 }

@@ -187,7 +187,10 @@ mod tests {
         let events = [recorded("CREATED", 1), recorded("CANCELLED", 2)];
         let found = compare(&events, &log(&[("CREATED", 0, 1), ("CANCELLED", 3, 2), ("CREATED", 0, 1)]));
         assert_eq!(found, [""; 0]);
-        assert_eq!(compare(&[recorded("A", 1), recorded("A", 2)], &log(&[("A", 0, 1), ("A", 0, 2), ("A", 0, 1)])), [""; 0]);
+        assert_eq!(
+            compare(&[recorded("A", 1), recorded("A", 2)], &log(&[("A", 0, 1), ("A", 0, 2), ("A", 0, 1)])),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -154,7 +154,10 @@ mod tests {
     #[test]
     fn a_name_may_contain_parentheses_and_spaces() {
         let read = stat("postgres: (x) 1 2) S", 42, [10, 5, 3, 2]);
-        assert_eq!(read, Process { parent: 42, name: "postgres: (x) 1 2) S".to_owned(), own_ticks: 15, ended_ticks: 5 });
+        assert_eq!(
+            read,
+            Process { parent: 42, name: "postgres: (x) 1 2) S".to_owned(), own_ticks: 15, ended_ticks: 5 }
+        );
         assert_eq!(process("77 (cut off"), None);
         assert_eq!(process("77 (short) S 1 2 3"), None);
     }

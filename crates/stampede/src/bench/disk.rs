@@ -53,7 +53,11 @@ fn measure_in(path: &Path) -> anyhow::Result<Disk> {
     }
     let per_second = latencies.len() as f64 / started.elapsed().as_secs_f64();
     let sorted = latencies.sorted();
-    Ok(Disk { p50_ms: milliseconds(sorted.percentile(50.0)), p99_ms: milliseconds(sorted.percentile(99.0)), per_second })
+    Ok(Disk {
+        p50_ms: milliseconds(sorted.percentile(50.0)),
+        p99_ms: milliseconds(sorted.percentile(99.0)),
+        per_second,
+    })
 }
 
 #[cfg(test)]

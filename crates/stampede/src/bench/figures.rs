@@ -142,9 +142,8 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 pub fn point(runs: &[&Run]) -> Option<Point> {
     let (first, last) = (runs.first()?, runs.last()?);
     let middle = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| value(run))).unwrap_or(0.0);
-    let aftermath = |value: &dyn Fn(Aftermath) -> Option<f64>| {
-        median(runs.iter().filter_map(|run| run.aftermath.and_then(value)))
-    };
+    let aftermath =
+        |value: &dyn Fn(Aftermath) -> Option<f64>| median(runs.iter().filter_map(|run| run.aftermath.and_then(value)));
     let each = |run: &Run, amount: f64| amount / (run.orders.max(1)) as f64;
     let per_1000 = |part: Part| middle(&|run| 1000.0 * each(run, run.spent.get(&part).copied().unwrap_or(0.0)));
     let cpu: BTreeMap<Part, f64> = first.spent.keys().map(|part| (*part, per_1000(*part))).collect();
@@ -157,7 +156,11 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
         orders_per_second_max: rates().fold(0.0, f64::max),
         p50_ms: middle(&|run| run.p50_ms),
         p99_ms: middle(&|run| run.p99_ms),
-        cpu_seconds_per_1000_orders_total: cpu.iter().filter(|(part, _)| **part != Part::Generator).map(|(_, cpu)| cpu).sum(),
+        cpu_seconds_per_1000_orders_total: cpu
+            .iter()
+            .filter(|(part, _)| **part != Part::Generator)
+            .map(|(_, cpu)| cpu)
+            .sum(),
         cpu_seconds_per_1000_orders: cpu,
         wal_bytes_per_order: middle(&|run| each(run, run.wal_bytes)),
         wal_syncs_per_order: last.wal_syncs.map(|syncs| each(last, syncs)),
@@ -223,7 +226,10 @@ mod tests {
         };
         let runs = [run(1000, 200.0, None), run(500, 100.0, Some(50.0))];
         let point = point(&runs.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!((point.orders_per_second, point.orders_per_second_min, point.orders_per_second_max), (150.0, 100.0, 200.0));
+        assert_eq!(
+            (point.orders_per_second, point.orders_per_second_min, point.orders_per_second_max),
+            (150.0, 100.0, 200.0)
+        );
         assert_eq!((point.wal_bytes_per_order, point.wal_syncs_per_order), (900.0, Some(0.1)));
         assert_eq!(point.cpu_seconds_per_1000_orders[&Part::Services], 1.0);
         assert_eq!(point.cpu_seconds_per_1000_orders[&Part::Generator], 7.5);

@@ -149,7 +149,8 @@ struct Connection {
 
 impl Connection {
     async fn open(job: &Job) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(&job.address).await.with_context(|| format!("connecting to {}", job.address))?;
+        let stream =
+            TcpStream::connect(&job.address).await.with_context(|| format!("connecting to {}", job.address))?;
         stream.set_nodelay(true)?;
         let mut connection = Connection { stream, answer: Vec::with_capacity(ANSWER_BYTES), body_at: 0 };
         let first = format!("GET {} HTTP/1.1\r\nhost: {}\r\n\r\n", job.first_path, job.address);
@@ -197,8 +198,10 @@ fn head(answer: &[u8]) -> anyhow::Result<Option<Head>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&answer[..end])?;
     let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).context("an answer without a status")?;
-    let length = lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).context("an answer without a status")?;
+    let length =
+        lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let (_, length) = length.context("an answer without a length")?;
     Ok(Some(Head { status, body_at: end + 4, body_bytes: length.trim().parse()? }))
 }

@@ -156,12 +156,16 @@ impl Bench {
         })
     }
 
-    /// Compares what was told with what is stored, and tidies up.
-    pub async fn conclude(mut self, conditions: Conditions, disks: Vec<Disk>, runs: Vec<Run>) -> anyhow::Result<Measured> {
+    /// Puts what was told beside what is stored.
+    pub async fn conclude(
+        mut self,
+        conditions: Conditions,
+        disks: Vec<Disk>,
+        runs: Vec<Run>,
+    ) -> anyhow::Result<Measured> {
         let statement = self.ledger.statement(include_str!("stored.sql")).into_boxed();
-        let stored: Vec<Stored> = self.ledger.bound_rows(statement.bind::<sql_types::Timestamptz, _>(self.began)).await?;
-        // The site removes only what it has made itself.
-        self.pgbench.clean()?;
+        let stored: Vec<Stored> =
+            self.ledger.bound_rows(statement.bind::<sql_types::Timestamptz, _>(self.began)).await?;
         Ok(Measured {
             conditions,
             disks,

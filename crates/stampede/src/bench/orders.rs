@@ -32,7 +32,7 @@ pub struct OrdersArgs {
     kafka: Option<KafkaChoice>,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-    /// Where the system lives while it is measured. Nothing stays there; the disk below it is what is measured.
+    /// Where the system lives while it is measured, and thereby the disk. Only logs of --split stay there.
     #[arg(long, value_name = "DIR", default_value = ".stampede/bench")]
     data_dir: PathBuf,
 }
@@ -87,7 +87,10 @@ fn options(args: &OrdersArgs, config: &[PathBuf], kafka: KafkaChoice) -> anyhow:
 
 async fn measure(args: &OrdersArgs, site: &Site, program: PathBuf) -> anyhow::Result<Measured> {
     let is_private = site.pids().iter().any(|(name, _)| name == "PostgreSQL");
-    ensure!(is_private, "PostgreSQL's processes are counted, so it must be one that is started here: leave postgres.url alone");
+    ensure!(
+        is_private,
+        "PostgreSQL's processes are counted, so it must be one that is started here: leave postgres.url alone"
+    );
     let processors = std::thread::available_parallelism().context("counting processors")?.get();
     let mut bench = Bench::open(site, program, processors).await?;
     let conditions = Conditions {

@@ -46,12 +46,13 @@ pub fn find() -> anyhow::Result<PathBuf> {
     // Before PATH, where Debian has a wrapper in another language whose time would be counted.
     let newest = versions.filter(|(_, program)| program.is_file()).max().map(|(_, program)| program);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = || std::env::split_paths(&path).map(|folder| folder.join("pgbench")).find(|program| program.is_file());
+    let in_path =
+        || std::env::split_paths(&path).map(|folder| folder.join("pgbench")).find(|program| program.is_file());
     newest.or_else(in_path).context("found no pgbench: install the package postgresql (elsewhere postgresql-contrib)")
 }
 
 impl Pgbench {
-    /// `folder` is used for files and removed with [`Pgbench::clean`].
+    /// `folder` is for files of its own; it is emptied first, and removed in the end.
     pub fn new(program: PathBuf, settings: &Settings, folder: PathBuf, processors: usize) -> anyhow::Result<Pgbench> {
         let url: SecretString = settings.section("postgres.url")?;
         let url = Url::parse(url.expose_secret()).context("postgres.url")?;
@@ -63,6 +64,10 @@ impl Pgbench {
             ("PGOPTIONS", format!("-csearch_path={SCRATCH}").into()),
         ]);
         environment.extend(url.password().map(|password| ("PGPASSWORD", password.into())));
+        if folder.exists() {
+            // Of a measurement that was killed; its logs must not be taken for ours.
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         Ok(Pgbench { program, environment, folder, processors })
     }
@@ -93,8 +98,9 @@ impl Pgbench {
         let said = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "pgbench ended with {}: {complaint}", output.status);
-        let orders_per_second = rate(&said).with_context(|| format!("pgbench told no rate: {said}"))?;
         let latencies = self.take_logs()?;
+        ensure!(latencies.len() > 0, "pgbench stored no order within {seconds} s; measure for longer with --seconds");
+        let orders_per_second = rate(&said).with_context(|| format!("pgbench told no rate: {said}"))?;
         let orders = latencies.len() as u64;
         let sorted = latencies.sorted();
         Ok(Ran {
@@ -105,21 +111,26 @@ impl Pgbench {
         })
     }
 
-    /// Removes what runs have left.
-    pub fn clean(&self) -> anyhow::Result<()> {
-        fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
-    }
-
     fn take_logs(&self) -> anyhow::Result<Latencies> {
         let mut latencies = Latencies::default();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if is_log(&path) {
-                fs::read_to_string(&path)?.lines().filter_map(micros).for_each(|micros| latencies.record_micros(micros));
+                fs::read_to_string(&path)?
+                    .lines()
+                    .filter_map(micros)
+                    .for_each(|micros| latencies.record_micros(micros));
                 fs::remove_file(&path)?;
             }
         }
         Ok(latencies)
+    }
+}
+
+impl Drop for Pgbench {
+    fn drop(&mut self) {
+        // What stays behind is removed by the next measurement.
+        drop(fs::remove_dir_all(&self.folder));
     }
 }
 
@@ -150,7 +161,10 @@ mod tests {
                     initial connection time = 12.1 ms\ntps = 623.25 (without initial connection time)\n";
         assert_eq!(rate(said), Some(623.25));
         // Before version 14.
-        assert_eq!(rate("tps = 1.0 (including connections establishing)\ntps = 2.0 (excluding connections establishing)"), Some(2.0));
+        assert_eq!(
+            rate("tps = 1.0 (including connections establishing)\ntps = 2.0 (excluding connections establishing)"),
+            Some(2.0)
+        );
         assert_eq!(rate("pgbench: error"), None);
     }
 

@@ -13,7 +13,8 @@ use super::figures::{Kind, Point, Run, median, point};
 use super::orders::CLIENTS;
 
 /// What an answer promises, in either kind of load.
-const ACKNOWLEDGED: &str = "durable: committed in PostgreSQL (fsync and synchronous_commit on) before the client was told";
+const ACKNOWLEDGED: &str =
+    "durable: committed in PostgreSQL (fsync and synchronous_commit on) before the client was told";
 /// What the numbers do not tell by themselves.
 const NOTES: [&str; 6] = [
     "pgbench sends prepared statements to PostgreSQL and stores an order and an event, in tables with the columns and \
@@ -155,15 +156,25 @@ impl Report {
         let layout = if *split { "one process per service behind a gateway" } else { "all services in one process" };
         writeln!(out, "\nOrders of one hot product, beside what PostgreSQL alone does on the same servers\n")?;
         writeln!(out, "  Acknowledged means {}.", self.acknowledged_means)?;
-        let load = self.conditions.load_average_before.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
+        let load = self
+            .conditions
+            .load_average_before
+            .map_or_else(String::new, |load| format!(", load average before {load:.2}"));
         writeln!(out, "  {processors} processors{load}; PostgreSQL {postgres}, Kafka ({kafka}); {layout}.")?;
         writeln!(out, "  {rounds} rounds of {seconds} s for each line; {buyers} buyers take turns.")?;
         if self.conditions.debug_build {
             writeln!(out, "  THIS IS A DEBUG BUILD: its numbers mean nothing. Build with --release.")?;
         }
         for (index, Disk { p50_ms, p99_ms, per_second }) in self.disk.iter().enumerate() {
-            let when = if index < self.disk.len() - 1 { format!("before round {}", index + 1) } else { "at the end".to_owned() };
-            writeln!(out, "  Disk {when}: 8 kB and fdatasync p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {per_second:.0}/s.")?;
+            let when = if index < self.disk.len() - 1 {
+                format!("before round {}", index + 1)
+            } else {
+                "at the end".to_owned()
+            };
+            writeln!(
+                out,
+                "  Disk {when}: 8 kB and fdatasync p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {per_second:.0}/s."
+            )?;
         }
         self.write_speed(out)?;
         self.write_cost(out)?;
@@ -217,30 +228,47 @@ impl Report {
     }
 
     fn write_aftermath(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\n  {:<24}{:>8}{:>9}{:>9}{:>22}", "Commit to consumer", "clients", "p50 ms", "p99 ms", "all at rest after ms")?;
+        writeln!(
+            out,
+            "\n  {:<24}{:>8}{:>9}{:>9}{:>22}",
+            "Commit to consumer", "clients", "p50 ms", "p99 ms", "all at rest after ms"
+        )?;
         for point in self.points.iter().filter(|point| point.kind == Kind::Stampede) {
-            let (p50, p99, rest) = (optional(point.consumer_p50_ms, 1), optional(point.consumer_p99_ms, 1), optional(point.rest_ms, 0));
+            let (p50, p99, rest) =
+                (optional(point.consumer_p50_ms, 1), optional(point.consumer_p99_ms, 1), optional(point.rest_ms, 0));
             writeln!(out, "  {:<24}{:>8}{p50:>9}{p99:>9}{rest:>22}", point.kind.label(), point.clients)?;
         }
         Ok(())
     }
 
     fn write_ratios(&self, out: &mut String) -> std::fmt::Result {
-        let Ratios { clients, to_naive_hot_row, to_no_hot_row, single_client_p50_ms, fdatasync_p50_ms, .. } = self.ratios;
+        let Ratios { clients, to_naive_hot_row, to_no_hot_row, single_client_p50_ms, fdatasync_p50_ms, .. } =
+            self.ratios;
         let beyond = self.ratios.single_client_beyond_two_fdatasyncs_ms;
         let Memory { resident_mib, peak_mib } = self.services_memory;
-        writeln!(out, "\n  With {clients} clients: {to_naive_hot_row:.2} × the naive hot row, {to_no_hot_row:.2} × the bound without a hot row.")?;
+        writeln!(
+            out,
+            "\n  With {clients} clients: {to_naive_hot_row:.2} × the naive hot row, {to_no_hot_row:.2} × the bound without a hot row."
+        )?;
         writeln!(
             out,
             "  One client: p50 {single_client_p50_ms:.2} ms; two fdatasyncs are {:.2} ms, so {beyond:.2} ms beyond them.",
             2.0 * fdatasync_p50_ms
         )?;
-        writeln!(out, "  Memory of the services: {resident_mib:.0} MiB resident under load, {peak_mib:.0} MiB at the most.")?;
+        writeln!(
+            out,
+            "  Memory of the services: {resident_mib:.0} MiB resident under load, {peak_mib:.0} MiB at the most."
+        )?;
         let Stored { orders, units } = self.stored;
         let verdict = if self.is_consistent() { "as it should be" } else { "WRONG" };
-        writeln!(out, "  {} orders acknowledged, {orders} stored, {units} units held for them: {verdict}.", self.acknowledged)?;
+        writeln!(
+            out,
+            "  {} orders acknowledged, {orders} stored, {units} units held for them: {verdict}.",
+            self.acknowledged
+        )?;
         if !self.refused.is_empty() {
-            let refused: Vec<String> = self.refused.iter().map(|(answer, times)| format!("{times} × {answer}")).collect();
+            let refused: Vec<String> =
+                self.refused.iter().map(|(answer, times)| format!("{times} × {answer}")).collect();
             writeln!(out, "  Other answers: {}.", refused.join(", "))?;
         }
         Ok(())

@@ -120,7 +120,8 @@ impl Api {
         struct Tokens {
             access_token: String,
         }
-        let response = self.post_patiently("auth/login", &json!({ "email": email, "password": password }), deadline).await?;
+        let response =
+            self.post_patiently("auth/login", &json!({ "email": email, "password": password }), deadline).await?;
         Ok(response.json::<Tokens>().await?.access_token)
     }
 
@@ -136,7 +137,12 @@ impl Api {
         Ok(response.json::<Created>().await?.product_id)
     }
 
-    async fn post_patiently(&self, path: &str, body: &Value, deadline: tokio::time::Instant) -> anyhow::Result<Response> {
+    async fn post_patiently(
+        &self,
+        path: &str,
+        body: &Value,
+        deadline: tokio::time::Instant,
+    ) -> anyhow::Result<Response> {
         loop {
             let response = self.client.post(self.base.join(path)?).json(body).send().await?;
             let is_busy = matches!(response.status().as_u16(), 429 | 503);
@@ -178,7 +184,8 @@ fn told(status: u16, body: &[u8]) -> Told {
     {
         return Told::Placed { order_id, body: body.to_vec() };
     }
-    let code = serde_json::from_slice(body).map_or_else(|_| "without a code".to_owned(), |problem: Problem| problem.code);
+    let code =
+        serde_json::from_slice(body).map_or_else(|_| "without a code".to_owned(), |problem: Problem| problem.code);
     if status == 409 && code == "OUT_OF_STOCK" { Told::OutOfStock } else { Told::Other { status, code } }
 }
 

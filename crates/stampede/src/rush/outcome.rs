@@ -1,6 +1,7 @@
 //! What the rush ends with, for programs and for people.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -56,13 +57,14 @@ pub struct Measured<'a> {
     pub records: &'a [Record],
     pub tally: &'a Tally,
     pub kills: Vec<Killed>,
-    pub outbox_drain_ms: u64,
+    /// When everything was done, measured from the start.
+    pub rested: Duration,
     pub audit: audit::Report,
 }
 
 impl Outcome {
     pub fn new(verdict: Verdict, measured: Measured<'_>) -> Outcome {
-        let Measured { sale, registered_buyers, records, tally, kills, outbox_drain_ms, audit } = measured;
+        let Measured { sale, registered_buyers, records, tally, kills, rested, audit } = measured;
         let mut latency = latencies();
         for asked in records.iter().flat_map(|record| &record.asked) {
             latency.saturating_record(micros(asked.until - asked.at));
@@ -79,7 +81,7 @@ impl Outcome {
             lost_acknowledged: verdict.lost_acknowledged,
             notifications_missing: verdict.notifications_missing,
             outbox_pending: verdict.outbox_pending,
-            outbox_drain_ms,
+            outbox_drain_ms: micros(rested.saturating_sub(end)) / 1000,
             orders_per_second: two_decimals(tally.orders_per_second()),
             refusals_per_second: two_decimals(tally.refusals_per_second(end)),
             p50_ms: percentile(0.50),
@@ -118,7 +120,10 @@ impl Outcome {
         line("replays", format!("{} checked, {} contradicting", self.replays_checked, self.unequal_replays));
         line("notifications missing", self.notifications_missing.to_string());
         line("outboxes", drained);
-        line("requests", format!("{}, and {} retries; {} without an answer", self.requests, self.retries, self.unknown_left));
+        line(
+            "requests",
+            format!("{}, and {} retries; {} without an answer", self.requests, self.retries, self.unknown_left),
+        );
         line("orders/s", self.orders_per_second.to_string());
         line("refusals/s", self.refusals_per_second.to_string());
         line("latency", format!("p50 {} ms, p99 {} ms", self.p50_ms, self.p99_ms));

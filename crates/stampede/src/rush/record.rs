@@ -65,7 +65,8 @@ impl Record {
         }
         let is_placed = |asked: &Asked| matches!(asked.told, Some(Told::Placed { .. }));
         let promised_at = self.asked.iter().filter(|asked| is_placed(asked)).map(|asked| asked.until).min();
-        let refused_at = self.asked.iter().filter(|asked| asked.told.is_some() && !is_placed(asked)).map(|asked| asked.at).max();
+        let refused_at =
+            self.asked.iter().filter(|asked| asked.told.is_some() && !is_placed(asked)).map(|asked| asked.at).max();
         promised_at.zip(refused_at).is_some_and(|(promised, refused)| refused >= promised)
     }
 }
@@ -84,7 +85,8 @@ mod tests {
 
     #[test]
     fn equal_answers_are_one_promise() {
-        let record = Record { asked: vec![asked(0, 5, placed("a")), asked(1, 6, placed("a")), asked(9, 12, placed("a"))] };
+        let record =
+            Record { asked: vec![asked(0, 5, placed("a")), asked(1, 6, placed("a")), asked(9, 12, placed("a"))] };
         assert!(!record.contradicts_itself());
         assert_eq!(record.orders(), [Uuid::from_u128(1)]);
     }

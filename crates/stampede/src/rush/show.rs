@@ -12,23 +12,24 @@ const BARS_PERIOD: Duration = Duration::from_millis(200);
 const LINES_PERIOD: Duration = Duration::from_secs(1);
 
 /// Shows how `tally` grows, for as long as it is polled.
-pub async fn run(tally: &Tally, stock_orders: u64) {
-    if std::io::stderr().is_terminal() { bars(tally, stock_orders).await } else { lines(tally, stock_orders).await }
+pub async fn run(tally: &Tally) {
+    if std::io::stderr().is_terminal() { bars(tally).await } else { lines(tally).await }
 }
 
-async fn bars(tally: &Tally, stock_orders: u64) {
+async fn bars(tally: &Tally) {
     let all = MultiProgress::new();
-    let style = |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        |template: &str| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let answers = all.add(ProgressBar::new(tally.requests()));
     answers.set_style(style("answers {bar:40.cyan} {pos}/{len}  {per_sec}  {elapsed}"));
-    let stock = all.add(ProgressBar::new(stock_orders));
+    let stock = all.add(ProgressBar::new(tally.orders_expected()));
     stock.set_style(style("stock   {bar:40.yellow} {pos} left of {len}"));
     let line = all.add(ProgressBar::new_spinner());
     line.set_style(style("{msg}"));
     let _cleared = Cleared(all);
     loop {
         answers.set_position(tally.answered.load(Ordering::Relaxed));
-        stock.set_position(stock_orders.saturating_sub(tally.placed.load(Ordering::Relaxed)));
+        stock.set_position(left(tally));
         line.set_message(summary(tally));
         tokio::time::sleep(BARS_PERIOD).await;
     }
@@ -44,13 +45,22 @@ impl Drop for Cleared {
     }
 }
 
-async fn lines(tally: &Tally, stock_orders: u64) {
+async fn lines(tally: &Tally) {
     loop {
         tokio::time::sleep(LINES_PERIOD).await;
-        let left = stock_orders.saturating_sub(tally.placed.load(Ordering::Relaxed));
+        let left = left(tally);
         let (answered, of) = (tally.answered.load(Ordering::Relaxed), tally.requests());
-        eprintln!("{:>5.1} s  {answered}/{of} answers  {left} orders left  {}", tally.elapsed().as_secs_f64(), summary(tally));
+        eprintln!(
+            "{:>5.1} s  {answered}/{of} answers  {left} orders left  {}",
+            tally.elapsed().as_secs_f64(),
+            summary(tally)
+        );
     }
+}
+
+/// Orders that can still be placed.
+fn left(tally: &Tally) -> u64 {
+    tally.orders_expected().saturating_sub(tally.placed.load(Ordering::Relaxed))
 }
 
 fn summary(tally: &Tally) -> String {

@@ -8,9 +8,9 @@ use hdrhistogram::Histogram;
 
 /// Latencies are counted in microseconds, from one up to ten minutes, with three digits.
 const LATENCY_MAX_MICROS: u64 = 600_000_000;
-/// While units are left, an answer that sells one moves the rush this much further than one that refuses: so most
-/// kills fall into the sale and not into the longer time after it.
-const SALE_WEIGHT: f64 = 2.0;
+/// Selling all there is takes the rush this much further than answering everybody: so the kills fall into the sale, where
+/// there is something to lose, and not into the longer time after it.
+const SALE_WEIGHT: f64 = 9.0;
 
 pub struct Tally {
     started: Instant,
@@ -56,6 +56,10 @@ impl Tally {
 
     pub fn requests(&self) -> u64 {
         self.requests
+    }
+
+    pub fn orders_expected(&self) -> u64 {
+        self.orders_expected
     }
 
     pub fn record_retry(&self) {
@@ -126,12 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_thirds_of_the_way_are_the_sale() {
+    fn the_sale_is_most_of_the_way() {
         let tally = Tally::new(10, 10, 2);
         assert_eq!(tally.progress(), 0.0);
         tally.record_placed(0, Duration::ZERO);
         tally.record_placed(1, Duration::ZERO);
-        assert!((tally.progress() - (2.0 + 0.2) / 3.0).abs() < 1e-9, "{}", tally.progress());
+        assert!((tally.progress() - (SALE_WEIGHT + 0.2) / (SALE_WEIGHT + 1.0)).abs() < 1e-9, "{}", tally.progress());
         for _ in 2..10 {
             tally.record_refused(Duration::ZERO);
         }

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
 
-use super::{READY_TIMEOUT, SiteOptions, demo_file};
+use super::{DEMO, READY_TIMEOUT, SiteOptions};
 use crate::services::Service;
 
 /// How long a service may take to drain before it is killed.
@@ -50,7 +50,9 @@ impl Split {
         }
         let logs = options.data_dir.join("logs");
         std::fs::create_dir_all(&logs)?;
-        let mut config = vec![demo_file(&options.data_dir)?];
+        let demo = options.data_dir.join("demo.toml");
+        std::fs::write(&demo, DEMO)?;
+        let mut config = vec![demo];
         config.extend(options.config.iter().cloned());
 
         let mut processes = BTreeMap::new();
@@ -90,6 +92,11 @@ impl Split {
 
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.processes.keys().map(|name| (*name).to_owned())
+    }
+
+    pub fn addresses(&self) -> Vec<(String, String)> {
+        let address = |process: &Process| format!("http://127.0.0.1:{}", process.http_port);
+        self.processes.iter().map(|(name, process)| ((*name).to_owned(), address(process))).collect()
     }
 
     pub fn pids(&self) -> Vec<(String, u32)> {

@@ -46,7 +46,11 @@ fn judged(killed: bool, change: impl FnOnce(&mut Rush)) -> Verdict {
 
 /// Asserts that exactly one sentence says what is wrong, so that each rule is seen to work alone.
 fn fails(verdict: &Verdict, because: &str) {
-    assert!(verdict.violations.len() == 1 && verdict.violations[0].contains(because), "{because}: {:?}", verdict.violations);
+    assert!(
+        verdict.violations.len() == 1 && verdict.violations[0].contains(because),
+        "{because}: {:?}",
+        verdict.violations
+    );
 }
 
 #[test]
@@ -104,7 +108,11 @@ fn an_abandoned_hold_fails_when_nothing_was_killed() {
         rush.observed.stored.pop();
         rush.observed.abandoned = 1;
     });
-    assert!(verdict.violations.iter().any(|violation| violation.contains("nothing was killed")), "{:?}", verdict.violations);
+    assert!(
+        verdict.violations.iter().any(|violation| violation.contains("nothing was killed")),
+        "{:?}",
+        verdict.violations
+    );
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! `stampede events`: the outboxes and the parked events of all services, to look at and to set going again.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use common::db::{Db, DbSettings};
+use common::host::{HostSettings, schema};
+use common::{inbox, outbox};
+
+use crate::dev;
+use crate::services::Service;
+use crate::site;
+
+#[derive(Args)]
+pub struct EventsArgs {
+    /// Data folder of a running development system; without one, the servers that the settings name.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: EventsCommand,
+}
+
+#[derive(Subcommand)]
+enum EventsCommand {
+    /// Pending and dead events of each service, and the age of the oldest.
+    Stats,
+    /// Publish the retained events since a moment again; consumers drop what they have seen.
+    Replay {
+        /// RFC 3339, e.g. 2026-11-21T09:00:00Z.
+        #[arg(long)]
+        since: DateTime<Utc>,
+    },
+    /// Give events that the broker kept refusing another round of attempts.
+    Redrive,
+    /// The first hundred parked events of each service: what a consumer could not apply, and what waits behind it.
+    Parked,
+    /// Have a consumer apply its parked events again, in order.
+    Unpark {
+        /// As `parked` shows it, e.g. notification-hub.
+        consumer: String,
+        /// Only those of this key.
+        #[arg(long)]
+        key: Option<String>,
+    },
+}
+
+/// Parked events shown at once: more than a person reads.
+const SHOWN_MAX: i64 = 100;
+
+pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let settings = site::settings(config, &dev::data_dir(args.data_dir.as_deref())?)?;
+    let postgres: DbSettings = settings.section("postgres")?;
+    let host: HostSettings = settings.section("host")?;
+    for service in Service::ALL {
+        let db = Db::open(&postgres, &schema(&host.namespace, service.name())).await?;
+        of_service(&args.command, service.name(), &db).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Result<()> {
+    match command {
+        EventsCommand::Stats => {
+            let stats = outbox::stats(db).await?;
+            println!(
+                "{name}: {} pending, {} dead, oldest {:.1} s",
+                stats.pending, stats.dead, stats.oldest_age_seconds
+            );
+        }
+        EventsCommand::Replay { since } => {
+            println!("{name}: {} events will be published again", outbox::replay(db, *since).await?);
+        }
+        EventsCommand::Redrive => {
+            println!("{name}: {} dead events get another try", outbox::redrive(db).await?);
+        }
+        EventsCommand::Parked => {
+            for event in inbox::parked(db, None, 0, SHOWN_MAX).await? {
+                let key = event.key.as_deref().unwrap_or("-");
+                println!("{}: {} {key} {} {}", event.consumer, event.topic, event.event_id, event.error);
+            }
+        }
+        EventsCommand::Unpark { consumer, key } => {
+            let events = inbox::request_replay(db, consumer, key.as_deref()).await?;
+            if events > 0 {
+                println!("{name}: {events} events will be applied again");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Input that no honest client sends: each is refused clearly, in the error body that was promised, and changes nothing.
+
+mod bodies;
+mod edges;
+mod ids;
+mod queries;
+mod tokens;
+
+use std::collections::BTreeMap;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Client, Product, fresh_key, text};
+use crate::site::TestSite;
+
+/// A site with one of everything, and what its databases held before the trial.
+struct Trial {
+    site: TestSite,
+    buyer: Client,
+    stranger: Client,
+    admin: Client,
+    product: Product,
+    order: String,
+    notification: String,
+    delivery: String,
+    before: BTreeMap<String, String>,
+    flaws: Vec<String>,
+}
+
+impl Trial {
+    async fn start() -> Trial {
+        let site = TestSite::start().await;
+        let [buyer, stranger]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
+        let (admin, product) = (site.admin(), site.product(100).await);
+        let order = text(&buyer.order(&fresh_key(), &product, 1).await.expect(201).json()["orderId"]);
+        site.settled().await;
+        let notification = buyer.get("/notifications").await.expect(200).json()["items"][0].clone();
+        let before = site.everything().await;
+        Trial {
+            notification: text(&notification["notificationId"]),
+            delivery: text(&notification["deliveries"][0]["deliveryId"]),
+            site,
+            buyer,
+            stranger,
+            admin,
+            product,
+            order,
+            before,
+            flaws: Vec::new(),
+        }
+    }
+
+    /// Sends what must be refused as the client's own mistake. Returns the answer for a closer look.
+    async fn refuse(&mut self, what: &str, by: &Client, request: RequestBuilder) -> Answer {
+        let answer = by.send(request).await;
+        let wrong = match answer.checked_problem() {
+            Err(flaw) => Some(flaw),
+            Ok(_) if !answer.status.is_client_error() => Some("not a 4xx".to_owned()),
+            Ok(_) => None,
+        };
+        if let Some(wrong) = wrong {
+            self.flaws.push(shortened(&format!("{what}: {wrong}: {answer}")));
+        }
+        answer
+    }
+
+    /// The same, with the status and the code that it must be refused with.
+    async fn refuse_with(&mut self, what: &str, by: &Client, request: RequestBuilder, status: u16, code: &str) {
+        let known_flaws = self.flaws.len();
+        let answer = self.refuse(what, by, request).await;
+        let found = serde_json::from_str::<Value>(&answer.body).unwrap_or_default()["code"].clone();
+        if self.flaws.len() == known_flaws && (answer.status.as_u16(), &found) != (status, &json!(code)) {
+            self.flaws.push(shortened(&format!("{what}: not {status} {code}: {answer}")));
+        }
+    }
+
+    /// Everything was refused, and the databases are as they were.
+    async fn end(mut self) {
+        self.site.settled().await;
+        let after = self.site.everything().await;
+        for (table, before) in &self.before {
+            if after.get(table) != Some(before) {
+                self.flaws.push(format!("{table} was {before} and is {:?}", after.get(table)));
+            }
+        }
+        let flaws = &self.flaws;
+        assert!(flaws.is_empty(), "{} flaws:\n{}", flaws.len(), flaws.join("\n"));
+    }
+
+    /// Every route that takes a body, with a request that would be accepted, and who would send it.
+    fn doors(&self) -> Vec<Door> {
+        let shipping =
+            json!({ "recipient": "Kim", "phone": "010-0000-0000", "postalCode": "04524", "address": "Seoul" });
+        let price = json!({ "amount": 1000, "currency": "KRW" });
+        let item = json!({ "productId": self.product.id, "quantity": 1 });
+        let refresh = json!({ "refreshToken": "A".repeat(43) });
+        vec![
+            self.door(
+                Method::POST,
+                "/auth/register",
+                None,
+                json!({ "email": "new@example.com", "password": "long enough", "name": "Kim" }),
+                &[],
+            ),
+            self.door(
+                Method::POST,
+                "/auth/login",
+                None,
+                json!({ "email": "new@example.com", "password": "long enough" }),
+                &[],
+            ),
+            self.door(Method::POST, "/auth/refresh", None, refresh.clone(), &[]),
+            self.door(Method::POST, "/auth/logout", None, refresh, &[]),
+            self.door(
+                Method::POST,
+                "/admin/products",
+                Some(&self.admin),
+                json!({ "sku": "NEW-1", "name": "New", "price": price, "initialStock": 1, "maxPerUser": 2 }),
+                &["maxPerUser"],
+            ),
+            self.door(
+                Method::PATCH,
+                &format!("/admin/products/{}", self.product.id),
+                Some(&self.admin),
+                json!({ "name": "Other", "price": price, "maxPerUser": 2 }),
+                &["name", "price", "maxPerUser"],
+            ),
+            self.door(
+                Method::POST,
+                &format!("/admin/products/{}/stock-adjust", self.product.id),
+                Some(&self.admin),
+                json!({ "delta": 1, "reason": "counted", "reference": "note" }),
+                &["reference"],
+            ),
+            self.door(
+                Method::POST,
+                "/orders",
+                Some(&self.buyer),
+                json!({ "items": [item], "shippingInfo": shipping }),
+                &["shippingInfo"],
+            ),
+            self.door(
+                Method::POST,
+                &format!("/orders/{}/cancel", self.order),
+                Some(&self.buyer),
+                json!({ "reason": "changed my mind" }),
+                &["reason"],
+            ),
+        ]
+    }
+
+    fn door(
+        &self,
+        method: Method,
+        path: &str,
+        by: Option<&Client>,
+        valid: Value,
+        optional: &'static [&'static str],
+    ) -> Door {
+        let by = by.cloned().unwrap_or_else(|| self.site.anyone());
+        Door { method, path: path.to_owned(), by, valid, optional }
+    }
+}
+
+/// A route that takes a body.
+struct Door {
+    method: Method,
+    path: String,
+    by: Client,
+    valid: Value,
+    /// Members that may be absent or null.
+    optional: &'static [&'static str],
+}
+
+impl Door {
+    /// A request with everything but a body.
+    fn knock(&self) -> RequestBuilder {
+        let request = self.by.request(self.method.clone(), &self.path).header("Idempotency-Key", fresh_key());
+        if self.method == Method::PATCH { request.header("If-Match", "*") } else { request }
+    }
+
+    fn with_text(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.knock().header("Content-Type", "application/json").body(body)
+    }
+
+    fn with(&self, body: &Value) -> RequestBuilder {
+        self.with_text(body.to_string())
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(400).collect()
+}

@@ -1,0 +1,212 @@
+//! Redis, Kafka and PostgreSQL break under the system and come back. These tests have servers of their own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sandbox::{Sandbox, Server};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use crate::client::{Answer, Client, Product, fresh_key, text};
+use crate::ledger::Units;
+use crate::servers;
+use crate::site::{TestSite, eventually};
+
+/// Close to what real sites have: here it matters that the system gives up soon.
+const AS_SHIPPED: [(&str, &str); 2] = [("postgres.acquire_timeout_ms", "3000"), ("redis.timeout_ms", "250")];
+
+/// A site on servers that may be broken, one test at a time.
+async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    static SERVERS: OnceCell<Sandbox> = OnceCell::const_new();
+    let turn = TURN.lock().await;
+    let servers = SERVERS.get_or_init(|| servers::start("breakable")).await;
+    // A test that failed may have left something broken.
+    for down in Server::ALL.into_iter().zip(servers.describe()).filter(|(_, info)| info.pid.is_none()) {
+        servers.restart(down.0).await.expect("it starts again");
+    }
+    (turn, servers, TestSite::start_on(servers, &AS_SHIPPED).await)
+}
+
+/// Buys one unit after the other, asking again with the same key when the answer is that something is away, until
+/// `enough`. Returns the final answers, and how many were asked again.
+async fn keep_buying(buyer: &Client, product: &Product, enough: &AtomicBool) -> (Vec<Answer>, usize) {
+    let (mut answers, mut asked_again) = (Vec::new(), 0);
+    while !enough.load(Ordering::SeqCst) {
+        let key = fresh_key();
+        let answer = loop {
+            let answer = buyer.order(&key, product, 1).await;
+            if !answer.status.is_server_error() {
+                break answer;
+            }
+            assert_eq!(answer.status, 503, "{answer}");
+            asked_again += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        answers.push(answer);
+    }
+    (answers, asked_again)
+}
+
+/// Lets `buyers` buy while `torment` goes on. Returns how many orders were placed, and how many requests answered 503.
+async fn sell_during(buyers: &[Client], product: &Product, torment: impl Future<Output = ()>) -> (usize, usize) {
+    let enough = AtomicBool::new(false);
+    let buying = join_all(buyers.iter().map(|buyer| keep_buying(buyer, product, &enough)));
+    let ending = async {
+        torment.await;
+        enough.store(true, Ordering::SeqCst);
+    };
+    let (bought, ()) = tokio::join!(buying, ending);
+    let mut placed = 0;
+    for answer in bought.iter().flat_map(|(answers, _)| answers) {
+        match answer.status.as_u16() {
+            201 => placed += 1,
+            _ => drop(answer.refused(409, "OUT_OF_STOCK")),
+        }
+    }
+    (placed, bought.iter().map(|(_, asked_again)| asked_again).sum())
+}
+
+async fn orders(site: &TestSite) -> i64 {
+    site.number("select count(*) from {order}.orders").await
+}
+
+/// Waits until `more` orders have been placed.
+async fn orders_grow_by(site: &TestSite, more: i64) {
+    let wanted = orders(site).await + more;
+    eventually("orders go on", async || (orders(site).await >= wanted).then_some(())).await;
+}
+
+async fn flush_redis(site: &TestSite) {
+    let settings = site.settings().section("redis").expect("the settings are right");
+    let redis = common::redis::Redis::open(&settings, "").expect("the address is one");
+    redis.command::<()>(common::redis::cmd("FLUSHALL").arg("SYNC")).await.expect("Redis answers");
+}
+
+/// Sells what is left of `product`, one by one, and sees that it was exactly that much.
+async fn sell_out(site: &TestSite, buyer: &Client, product: &Product, stock: i64) {
+    eventually("everything that is left can be bought", async || {
+        let answer = buyer.order(&fresh_key(), product, 1).await;
+        if answer.status != 201 {
+            answer.refused(409, "OUT_OF_STOCK");
+        }
+        (site.units(product).await == Units { on_hand: stock, held: stock }).then_some(())
+    })
+    .await;
+    buyer.order(&fresh_key(), product, 1).await.refused(409, "OUT_OF_STOCK");
+    assert_eq!(orders(site).await, stock);
+    site.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
+    let (_turn, servers, site) = breakable().await;
+    let (product, buyers) = (site.product(400).await, site.buyers(4).await);
+    let (placed, away) = sell_during(&buyers, &product, async {
+        orders_grow_by(&site, 5).await;
+        servers.kill(Server::Redis).await.expect("it is ours");
+        orders_grow_by(&site, 10).await;
+        // Pages are shown without their cache, people log in.
+        site.anyone().get("/products").await.expect(200);
+        site.anyone().get(&format!("/products/{}", product.id)).await.expect(200);
+        site.buyer().await;
+        servers.restart(Server::Redis).await.expect("it starts again");
+        orders_grow_by(&site, 10).await;
+    })
+    .await;
+    assert_eq!(away, 0, "without Redis, PostgreSQL answers");
+    assert_eq!(orders(&site).await, placed as i64);
+    site.admin().adjust(&fresh_key(), &product, placed as i64 + 5 - 400).await.expect(200);
+    sell_out(&site, &buyers[0], &product, placed as i64 + 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
+    let (_turn, _, site) = breakable().await;
+    let (product, buyers) = (site.product(60).await, site.buyers(8).await);
+    let (placed, _) = sell_during(&buyers, &product, async {
+        for _ in 0..3 {
+            orders_grow_by(&site, 8).await;
+            flush_redis(&site).await;
+        }
+    })
+    .await;
+    assert_eq!(orders(&site).await, placed as i64);
+    sell_out(&site, &buyers[0], &product, 60).await;
+    // Sold out, forgotten, and still sold out.
+    flush_redis(&site).await;
+    buyers[1].order(&fresh_key(), &product, 1).await.refused(409, "OUT_OF_STOCK");
+    assert_eq!(site.units(&product).await, Units { on_hand: 60, held: 60 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
+    let (_turn, servers, site) = breakable().await;
+    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let cancelled = text(&buyers[0].order(&fresh_key(), &product, 1).await.expect(201).json()["orderId"]);
+    site.settled().await;
+    let (placed, away) = sell_during(&buyers, &product, async {
+        servers.kill(Server::Kafka).await.expect("it is ours");
+        let cancel = format!("/orders/{cancelled}/cancel");
+        buyers[0].post(&cancel, &serde_json::json!({})).await.expect(200);
+        orders_grow_by(&site, 40).await;
+        let unpublished = "select count(*) from {order}.outbox_events where status = 'NEW'";
+        assert!(site.number(unpublished).await >= 20);
+        servers.restart(Server::Kafka).await.expect("it starts again");
+    })
+    .await;
+    assert_eq!(away, 0, "no request needs Kafka");
+    site.assert_consistent().await;
+    let told = site.number("select count(*) from {hub}.notifications").await;
+    assert_eq!(told, placed as i64 + 1);
+    assert_eq!(site.units(&product).await.held, placed as i64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it_twice() {
+    let (_turn, servers, site) = breakable().await;
+    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let (placed, _) = sell_during(&buyers, &product, async {
+        orders_grow_by(&site, 20).await;
+        servers.wipe_kafka().await.expect("it is ours");
+        orders_grow_by(&site, 20).await;
+    })
+    .await;
+    site.assert_consistent().await;
+    assert_eq!(site.number("select count(*) from {hub}.notifications").await, placed as i64);
+    assert_eq!(site.number("select count(*) from {hub}.deliveries").await, placed as i64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_postgres_requests_are_told_to_come_back_and_then_succeed_once() {
+    let (_turn, servers, site) = breakable().await;
+    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let (key, patient) = (fresh_key(), &buyers[0]);
+    let (placed, away) = sell_during(&buyers[1..], &product, async {
+        orders_grow_by(&site, 10).await;
+        servers.kill(Server::Postgres).await.expect("it is ours");
+        for _ in 0..5 {
+            let answer = patient.order(&key, &product, 1).await;
+            answer.refused(503, "SERVICE_UNAVAILABLE");
+            assert!(answer.header("Retry-After").is_some(), "{answer}");
+        }
+        patient.get("/orders").await.refused(503, "SERVICE_UNAVAILABLE");
+        let ready = patient.send(patient.request_root(reqwest::Method::GET, "/readyz")).await;
+        assert_eq!(ready.status, 503, "{ready}");
+        let live = patient.send(patient.request_root(reqwest::Method::GET, "/livez")).await;
+        assert_eq!(live.status, 200, "a restart would not help: {live}");
+        servers.restart(Server::Postgres).await.expect("it starts again");
+        eventually("the same key succeeds", async || {
+            let answer = patient.order(&key, &product, 1).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await
+        .expect(201);
+        orders_grow_by(&site, 10).await;
+    })
+    .await;
+    assert!(away > 0);
+    site.assert_consistent().await;
+    assert_eq!(orders(&site).await, placed as i64 + 1);
+    assert_eq!(site.units(&product).await, Units { on_hand: 1000, held: placed as i64 + 1 });
+}

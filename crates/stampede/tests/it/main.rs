@@ -1,0 +1,20 @@
+//! The whole system through its own doors: HTTP, gRPC, Kafka and read-only SQL. Each module is named after the flow it
+//! tests, and would still pass if the code behind the doors were replaced.
+
+mod client;
+mod ledger;
+mod servers;
+mod site;
+
+mod account;
+mod audit;
+mod bad_input;
+mod crash_points;
+mod faults;
+mod hold;
+mod notifications;
+mod openapi;
+mod place_order;
+mod settings;
+mod stock;
+mod tidy;

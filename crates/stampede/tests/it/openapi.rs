@@ -1,0 +1,102 @@
+//! The API's description: what is served is what is committed, and it says of every route what it can answer.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::site::TestSite;
+use crate::tidy;
+
+async fn served(site: &TestSite, path: &str) -> Value {
+    let anyone = site.anyone();
+    anyone.send(anyone.request_root(Method::GET, path)).await.expect(200).json()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_committed_description_is_the_one_that_is_served() {
+    let site = TestSite::start().await;
+    let again = "run `cargo run -p stampede -- openapi > openapi.json` and commit the result";
+    let path = tidy::root().join("openapi.json");
+    let committed =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}; {again}", path.display()));
+    let committed: Value = serde_json::from_str(&committed).unwrap_or_else(|error| panic!("{error}; {again}"));
+    let served = served(&site, "/openapi.json").await;
+    let of = |document: &Value, part: &str| -> BTreeSet<String> {
+        document
+            .pointer(part)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect()
+    };
+    for part in ["/paths", "/components/schemas"] {
+        let (old, new) = (of(&committed, part), of(&served, part));
+        let differ: Vec<_> = old.symmetric_difference(&new).filter_map(|entry| entry.split(' ').next()).collect();
+        assert!(differ.is_empty(), "openapi.json is out of date in {part}: {differ:?}; {again}");
+    }
+    assert_eq!(committed, served, "openapi.json is out of date; {again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_says_what_it_answers_and_how_it_refuses() {
+    let site = TestSite::start().await;
+    let document = served(&site, "/openapi.json").await;
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", document["openapi"]);
+    let (mut ids, mut flaws) = (BTreeSet::new(), Vec::new());
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let name = format!("{method} {path}");
+            let responses = operation["responses"].as_object().expect("responses");
+            if !responses.keys().any(|status| status.starts_with('2')) {
+                flaws.push(format!("{name}: no success"));
+            }
+            for (status, response) in responses.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
+                if !response["content"].to_string().contains("/Problem") {
+                    flaws.push(format!("{name}: {status} is no Problem"));
+                }
+            }
+            match operation["operationId"].as_str() {
+                Some(id) if ids.insert(id.to_owned()) => {}
+                id => flaws.push(format!("{name}: operationId {id:?} is missing or taken")),
+            }
+            let declared: BTreeSet<&str> = operation["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["in"] == "path")
+                .filter_map(|parameter| parameter["name"].as_str())
+                .collect();
+            let named: BTreeSet<&str> =
+                path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+            if declared != named {
+                flaws.push(format!("{name}: the path names {named:?}, the parameters {declared:?}"));
+            }
+        }
+    }
+    assert!(flaws.is_empty(), "{flaws:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_find_health_metrics_and_documents_under_their_names() {
+    let site = TestSite::start().await;
+    let anyone = site.anyone();
+    for path in ["/livez", "/readyz", "/actuator/health", "/actuator/health/liveness", "/actuator/health/readiness"] {
+        assert_eq!(served(&site, path).await["status"], "UP", "{path}");
+    }
+    assert_eq!(served(&site, "/v3/api-docs").await, served(&site, "/openapi.json").await);
+    let buyer = site.buyer().await;
+    buyer.order("key", &site.product(1).await, 1).await.expect(201);
+    for path in ["/metrics", "/actuator/prometheus"] {
+        let text = anyone.send(anyone.request_root(Method::GET, path)).await.expect(200).body;
+        for name in ["stampede_orders_total", "http_server_request_duration_seconds", "stampede_db_tx_seconds"] {
+            assert!(text.contains(name), "{path} has no {name}");
+        }
+        assert!(!text.contains(&buyer.email) && !text.contains(&buyer.user_id), "metrics name nobody");
+    }
+    for path in ["/docs/", "/docs", "/swagger-ui"] {
+        let page = anyone.send(anyone.request_root(Method::GET, path)).await.expect(200);
+        assert!(page.body.to_lowercase().contains("<html"), "{page}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Settings: the defaults serve every service, whatever is unknown is refused, and secrets are not shown.
+
+use std::process::{Command, Output};
+
+use common::settings::Settings;
+
+use crate::site::TestSite;
+use crate::tidy;
+
+/// Every section there is, and what reads it.
+const SECTIONS: [&str; 14] = [
+    "account",
+    "auth",
+    "host",
+    "inbox",
+    "inventory",
+    "kafka",
+    "neighbours",
+    "notification_hub",
+    "order",
+    "outbox",
+    "postgres",
+    "redis",
+    "rpc",
+    "telemetry",
+];
+
+fn stampede(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stampede"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the executable runs")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_defaults_serve_every_service() {
+    // Only what says where the servers are, and what keeps tests apart, is not a default here.
+    let defaults = Settings::defaults().expect("config/default.toml can be read");
+    for section in SECTIONS {
+        let table: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = defaults.section(section);
+        assert!(table.is_ok(), "config/default.toml has no section [{section}]: {table:?}");
+    }
+    TestSite::start().await.stop().await;
+}
+
+#[test]
+fn the_demo_and_every_other_file_of_settings_is_understood() {
+    let folder = tidy::root().join("config");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        assert!(!name.contains(".part."), "{name} is a draft that belongs into default.toml");
+        if name != "default.toml" {
+            seen += 1;
+            Settings::load(&[&path], &[]).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        }
+    }
+    assert!(seen > 0, "the demo's settings are gone");
+}
+
+#[test]
+fn every_default_says_why() {
+    let text = std::fs::read_to_string(tidy::root().join("config/default.toml")).expect("it is there");
+    let settings = || text.lines().filter(|line| line.contains(" = ") && !line.starts_with('#'));
+    // Addresses speak for themselves, and what is explained in one section need not be in the next.
+    let explained: Vec<&str> =
+        settings().filter(|line| line.contains('#')).filter_map(|line| line.split(' ').next()).collect();
+    let speaks = |name: &str| ["url", "brokers"].contains(&name) || explained.contains(&name);
+    let unexplained: Vec<&str> = settings().filter(|line| !line.split(' ').next().is_some_and(speaks)).collect();
+    assert!(unexplained.is_empty(), "say what it is for and why it has that value: {unexplained:#?}");
+}
+
+#[test]
+fn a_setting_that_nobody_knows_stops_the_start_and_is_named() {
+    let cases =
+        [("STAMPEDE__HOST__HTPP_LISTEN", "host.htpp_listen"), ("STAMPEDE__ORDRE__LINES_MAX", "ordre.lines_max")];
+    for (variable, named) in cases {
+        for command in [&["all"][..], &["order"], &["config"]] {
+            let output = stampede(command, &[(variable, "1")]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(named), "{command:?} with {variable}: {said}");
+        }
+    }
+    for (variable, value) in [
+        ("STAMPEDE__ORDER__LINES_MAX", "many"),
+        ("STAMPEDE__HOST__HTTP_WORKERS", "-1"),
+        ("STAMPEDE__KAFKA__PARTITIONS", "1.5"),
+    ] {
+        let output = stampede(&["all"], &[(variable, value)]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !said.contains("panicked"), "{variable}={value}: {said}");
+    }
+}
+
+#[test]
+fn what_is_in_force_is_printed_without_secrets() {
+    let environment = [
+        ("STAMPEDE__POSTGRES__URL", "postgres://stampede:hunter2@db.example:5432/stampede"),
+        ("STAMPEDE__ORDER__LINES_MAX", "7"),
+        ("STAMPEDE__ACCOUNT__DEMO_ACCOUNTS", "ADMIN:root@example.com:Root:hunter2"),
+    ];
+    let output = stampede(&["config"], &environment);
+    let printed = String::from_utf8(output.stdout).expect("it is text");
+    assert!(output.status.success());
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(printed.contains("order.lines_max = 7"), "{printed}");
+    assert!(printed.contains("db.example:5432"), "{printed}");
+}

@@ -1,0 +1,322 @@
+//! The rules of the layout, as string searches: who may depend on whom, what each kind of file may contain, and what
+//! must not exist at all. They hold without anyone having to remember them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file of ours.
+pub struct Source {
+    /// From the root of the repository.
+    pub path: String,
+    pub text: String,
+}
+
+impl Source {
+    /// Without the tests at its bottom.
+    fn code(&self) -> &str {
+        self.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
+    }
+
+    fn stem(&self) -> &str {
+        Path::new(&self.path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+    }
+
+    fn folder(&self) -> &str {
+        Path::new(&self.path).parent().and_then(Path::to_str).unwrap_or_default()
+    }
+
+    /// Lines of code, with their numbers, that are no comments.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.code().lines().enumerate().map(|(n, line)| (n + 1, line));
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+const SERVICES: [&str; 4] = ["account", "inventory", "notification-hub", "order"];
+
+/// The code of all crates, without their tests.
+pub fn sources() -> Vec<Source> {
+    let mut sources = files("rs");
+    sources.retain(|source| source.path.contains("/src/") && source.stem() != "tests" && source.stem() != "bad_tokens");
+    assert!(sources.len() > 100, "only {} sources were found", sources.len());
+    sources
+}
+
+/// All files of ours with this extension.
+fn files(extension: &str) -> Vec<Source> {
+    let root = root();
+    let mut found = Vec::new();
+    for folder in ["crates", "services", "migrations", "config", "proto"] {
+        collect(&root.join(folder), extension, &mut found);
+    }
+    let of = |path: PathBuf| Source {
+        path: path.strip_prefix(&root).expect("it was found below the root").display().to_string(),
+        text: fs::read_to_string(&path).expect("it is text"),
+    };
+    found.into_iter().map(of).collect()
+}
+
+fn collect(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            collect(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+}
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the crate lies in a workspace")
+}
+
+/// Fails with the rule, the reason and every place that breaks it.
+#[track_caller]
+fn holds(rule: &str, broken: Vec<String>) {
+    assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
+}
+
+/// Every place in `sources` where a line contains one of `words`.
+fn mentions<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        for (number, line) in source.lines() {
+            if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+                found.push(format!("{}:{number}: {word}", source.path));
+            }
+        }
+    }
+    found
+}
+
+/// Names of the dependencies in a manifest, development ones included.
+fn dependencies(manifest: &Source) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut inside = false;
+    for line in manifest.text.lines() {
+        if line.starts_with('[') {
+            inside = line.contains("dependencies");
+        } else if inside && let Some(name) = line.split(['.', ' ', '=']).next() {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
+fn services_meet_only_in_contracts() {
+    let mut broken = Vec::new();
+    for manifest in files("toml").iter().filter(|file| file.stem() == "Cargo") {
+        let ours =
+            |name: &&str| ["common", "contract", "sandbox", "stampede"].contains(name) || SERVICES.contains(name);
+        let allowed: &[&str] = match manifest.folder() {
+            "crates/common" => &["sandbox"],
+            "crates/contract" | "crates/sandbox" => &["common"],
+            "crates/stampede" => {
+                &["common", "contract", "sandbox", "account", "inventory", "notification-hub", "order"]
+            }
+            _ => &["common", "contract", "sandbox"],
+        };
+        let names = dependencies(manifest);
+        let forbidden = names.iter().filter(|name| ours(name) && !allowed.contains(*name));
+        broken.extend(forbidden.map(|name| format!("{} depends on {name}", manifest.path)));
+    }
+    holds("stampede → services → contract → common; no service knows another. What two need is a contract.", broken);
+}
+
+#[test]
+fn a_schema_is_touched_by_its_owner_alone() {
+    let mut broken = Vec::new();
+    for service in SERVICES {
+        let others: Vec<&str> = SERVICES.into_iter().filter(|other| *other != service).collect();
+        let forbidden: Vec<String> = others
+            .iter()
+            .flat_map(|other| {
+                let schema = other.replace('-', "_");
+                ["from", "join", "into", "update", "references", "table"]
+                    .iter()
+                    .flat_map(move |verb| [format!("{verb} {schema}."), format!("{verb} \"{schema}\".")])
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let words: Vec<&str> = forbidden.iter().map(String::as_str).chain(["search_path", "create schema"]).collect();
+        let all = ["rs", "sql"].map(files).into_iter().flatten();
+        let own: Vec<Source> = all
+            .filter(|file| {
+                file.path.starts_with(&format!("services/{service}/src"))
+                    || file.path.starts_with(&format!("migrations/{service}/"))
+            })
+            .collect();
+        assert!(!own.is_empty(), "nothing of {service} was found");
+        broken.extend(mentions(&own, &words));
+    }
+    holds(
+        "No query and no migration names another service's schema: ask it over gRPC, or listen to its events.",
+        broken,
+    );
+}
+
+#[test]
+fn rules_read_no_clock_and_make_no_ids() {
+    let sources = sources();
+    // A noun is a file of a service that waits for nothing.
+    let nouns =
+        sources.iter().filter(|source| source.path.starts_with("services/") && !source.code().contains("async"));
+    let words = [
+        "Utc::now",
+        "Local::now",
+        "Instant::now",
+        "SystemTime::now",
+        "::generate()",
+        "Uuid::new_v4",
+        "Uuid::now_v7",
+        "rand::random",
+        "&mut Tx",
+        "AsyncPgConnection",
+        ".await",
+    ];
+    holds(
+        "A file of rules takes time and ids as arguments and no connection, so that its tests need none.",
+        mentions(nouns, &words),
+    );
+}
+
+#[test]
+fn events_leave_through_the_relay_alone() {
+    let sources = sources();
+    let others = sources.iter().filter(|source| {
+        !source.path.starts_with("crates/common/src") && !source.path.starts_with("crates/sandbox/src")
+    });
+    let words = ["FutureProducer", "BaseProducer", "ThreadedProducer", "FutureRecord", "BaseRecord"];
+    holds("No producer outside common: what is not in an outbox was never said.", mentions(others, &words));
+    let mut broken = Vec::new();
+    for manifest in files("toml").iter().filter(|file| file.path.starts_with("services/")) {
+        let (normal, _) = manifest.text.split_once("[dev-dependencies]").unwrap_or((&manifest.text, ""));
+        let direct = ["rdkafka", "redis", "tokio-postgres", "jsonwebtoken"];
+        let found = direct.iter().filter(|name| {
+            normal.contains(&format!("\n{name}.")) && !(**name == "jsonwebtoken" && manifest.path.contains("account"))
+        });
+        broken.extend(found.map(|name| format!("{} depends on {name}", manifest.path)));
+    }
+    holds("Kafka, Redis and tokens are reached through common, where their guarantees are.", broken);
+}
+
+#[test]
+fn nothing_is_left_to_do_and_nothing_is_hidden() {
+    let sources = sources();
+    let words = [
+        "TODO",
+        "FIXME",
+        "XXX",
+        "HACK",
+        "todo!(",
+        "unimplemented!(",
+        "dbg!(",
+        "#[allow(",
+        "#![allow(",
+        ".unwrap()",
+        "unsafe {",
+        "unsafe fn",
+        "static mut",
+    ];
+    holds("Finish it, or leave it out.", mentions(&sources, &words));
+    let comments = ["TODO", "FIXME"];
+    let broken = ["rs", "sql", "lua", "toml", "proto"]
+        .into_iter()
+        .flat_map(files)
+        .filter(|file| !file.path.ends_with("it/tidy.rs"));
+    let broken = broken.filter(|file| comments.iter().any(|word| file.text.contains(word))).map(|file| file.path);
+    holds("Neither in comments.", broken.collect());
+    let features = files("toml").into_iter().filter(|file| file.stem() == "Cargo" && file.text.contains("[features]"));
+    holds("No cargo features: one code path.", features.map(|file| file.path).collect());
+}
+
+#[test]
+fn files_are_short_have_a_noun_or_a_verb_for_a_name_and_say_what_they_are() {
+    let all = files("rs");
+    let long = all.iter().filter(|file| file.text.lines().count() > 400);
+    holds(
+        "At most 400 lines, or it is two files.",
+        long.map(|file| format!("{}: {}", file.path, file.text.lines().count())).collect(),
+    );
+    let vague = all.iter().filter(|file| {
+        ["utils", "util", "helpers", "helper", "service", "manager", "types", "mod", "misc"].contains(&file.stem())
+    });
+    holds("A helper has no file; say what it is about.", vague.map(|file| file.path.clone()).collect());
+    let silent = all.iter().filter(|file| !file.text.trim_start().starts_with("//!") && file.stem() != "build");
+    holds("Every file begins with a sentence about itself: `//! ...`.", silent.map(|file| file.path.clone()).collect());
+}
+
+#[test]
+fn sql_and_lua_lie_beside_the_flow_that_runs_them() {
+    let rust = files("rs");
+    let mut broken = Vec::new();
+    for file in ["sql", "lua"].into_iter().flat_map(files).filter(|file| file.path.contains("/src/")) {
+        let name = Path::new(&file.path).file_name().and_then(|name| name.to_str()).expect("it has a name");
+        let beside = rust.iter().any(|rust| {
+            let is_flow = file.stem() == rust.stem() || file.stem().starts_with(&format!("{}_", rust.stem()));
+            // Or of a step of it, in a function of that name.
+            let is_step =
+                rust.text.contains(&format!("fn {}(", file.stem())) && rust.text.contains(&format!("\"{name}\""));
+            rust.folder() == file.folder() && (is_flow || is_step)
+        });
+        let in_folder_of = rust.iter().any(|rust| format!("{}.rs", file.folder()) == rust.path);
+        if !beside && !in_folder_of {
+            broken.push(format!("{} lies beside no flow of its name", file.path));
+        }
+        let crate_root = file.path.split("/src/").next().unwrap_or_default();
+        let mut own = rust.iter().filter(|rust| rust.path.starts_with(crate_root));
+        if !own.any(|rust| rust.text.contains("include_str!") && rust.text.contains(&format!("{name}\""))) {
+            broken.push(format!("{} is included by nobody", file.path));
+        }
+    }
+    holds("A script has the name of the flow that runs it, so that it is found by guessing.", broken);
+}
+
+#[test]
+fn defaults_are_written_in_one_place() {
+    let sources = sources();
+    let words = ["serde(default = ", "env::var(", "Settings::default()"];
+    let mut broken = mentions(&sources, &words);
+    broken.extend(sources.iter().flat_map(|source| {
+        let lines = source.lines().filter(|(_, line)| line.contains("impl Default for") && line.contains("Settings"));
+        lines.map(|(number, line)| format!("{}:{number}: {line}", source.path)).collect::<Vec<_>>()
+    }));
+    holds("A default is a line of config/default.toml, with its unit and its reason.", broken);
+}
+
+#[test]
+fn every_migration_can_be_taken_back() {
+    let mut broken = Vec::new();
+    for up in files("sql").iter().filter(|file| file.path.starts_with("migrations/") && file.stem() == "up") {
+        let down = root().join(up.folder()).join("down.sql");
+        if fs::read_to_string(&down).map_or(true, |text| text.trim().is_empty()) {
+            broken.push(format!("{} has no down.sql", up.folder()));
+        }
+    }
+    holds("Each step has a way back, even if it is only dropping what it made.", broken);
+}
+
+#[test]
+fn every_service_mounts_in_one_function_and_describes_its_routes() {
+    let sources = sources();
+    let mut broken = Vec::new();
+    for service in SERVICES {
+        let lib = sources
+            .iter()
+            .find(|source| source.path == format!("services/{service}/src/lib.rs"))
+            .expect("every service has one");
+        for part in [
+            "pub async fn mount(host: &mut Host) -> anyhow::Result<()>",
+            "pub fn routes(",
+            "pub struct App",
+            "const MIGRATIONS",
+        ] {
+            if !lib.text.contains(part) {
+                broken.push(format!("{} lacks `{part}`", lib.path));
+            }
+        }
+    }
+    holds("A service's lib.rs is its table of contents, the same everywhere.", broken);
+}
