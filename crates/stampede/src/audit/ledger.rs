@@ -50,13 +50,24 @@ impl Ledger {
         Ok(self.connection.batch_execute("begin isolation level repeatable read read only").await?)
     }
 
-    /// `statement` with the names of schemas in place of `{inventory}` and the like; parameters can be bound to it.
-    pub fn statement<'q>(&self, statement: &str) -> BoxedSqlQuery<'q, Pg, SqlQuery> {
-        let spelt = self.names.iter().fold(statement.to_owned(), |text, (name, value)| text.replace(name, value));
-        diesel::sql_query(spelt).into_boxed()
+    /// `statement` with the names of schemas in place of `{inventory}` and the like.
+    pub fn statement(&self, statement: &str) -> SqlQuery {
+        diesel::sql_query(self.spelt(statement))
     }
 
-    pub async fn rows<R>(&mut self, statement: BoxedSqlQuery<'_, Pg, SqlQuery>) -> anyhow::Result<Vec<R>>
+    pub fn spelt(&self, statement: &str) -> String {
+        self.names.iter().fold(statement.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+
+    pub async fn rows<R>(&mut self, statement: SqlQuery) -> anyhow::Result<Vec<R>>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        Ok(statement.load(&mut self.connection).await?)
+    }
+
+    /// [`Ledger::rows`] for a statement with parameters.
+    pub async fn bound_rows<R>(&mut self, statement: BoxedSqlQuery<'_, Pg, SqlQuery>) -> anyhow::Result<Vec<R>>
     where
         R: QueryableByName<Pg> + Send + 'static,
     {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::site::Site;
@@ -29,6 +31,22 @@ pub enum Part {
 /// Processor seconds since the processes started.
 pub type Spent = BTreeMap<Part, f64>;
 
+/// What had been spent at one moment.
+pub struct Look {
+    spent: Spent,
+    /// By everything on this machine, whoever's it is.
+    busy_seconds: f64,
+    at: Instant,
+}
+
+/// What was spent between two looks.
+#[derive(Debug, Clone)]
+pub struct Cost {
+    pub spent: Spent,
+    /// What others used of the machine meanwhile, from 0 to 1.
+    pub others_share: f64,
+}
+
 /// Memory of the services.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,7 +66,22 @@ impl Meter {
         Meter { pids: site.pids().into_iter().map(|(name, pid)| (part(&name), pid)).collect() }
     }
 
-    pub fn spent(&self) -> anyhow::Result<Spent> {
+    pub fn look(&self) -> anyhow::Result<Look> {
+        let machine = fs::read_to_string("/proc/stat")?;
+        let busy_ticks = busy_ticks(&machine).context("/proc/stat is not as expected")?;
+        Ok(Look { spent: self.spent()?, busy_seconds: busy_ticks as f64 / TICKS_PER_SECOND, at: Instant::now() })
+    }
+
+    /// What has been spent since `before`.
+    pub fn since(&self, before: &Look) -> anyhow::Result<Cost> {
+        let after = self.look()?;
+        let spent = difference(&before.spent, &after.spent);
+        let there_was = (after.at - before.at).as_secs_f64() * std::thread::available_parallelism()?.get() as f64;
+        let others = after.busy_seconds - before.busy_seconds - spent.values().sum::<f64>();
+        Ok(Cost { spent, others_share: (others / there_was).clamp(0.0, 1.0) })
+    }
+
+    fn spent(&self) -> anyhow::Result<Spent> {
         let processes = processes()?;
         let own = std::process::id();
         let mut ticks: BTreeMap<Part, u64> = BTreeMap::new();
@@ -81,7 +114,7 @@ impl Meter {
 }
 
 /// `after` less `before`.
-pub fn difference(before: &Spent, after: &Spent) -> Spent {
+fn difference(before: &Spent, after: &Spent) -> Spent {
     after.iter().map(|(part, seconds)| (*part, seconds - before.get(part).copied().unwrap_or(0.0))).collect()
 }
 
@@ -124,6 +157,15 @@ fn process(stat: &str) -> Option<Process> {
         own_ticks: ticks(11)? + ticks(12)?,
         ended_ticks: ticks(13)? + ticks(14)?,
     })
+}
+
+/// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; none if it is another.
+/// Stolen time is busy, for somebody else had it.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal] = *ticks.first_chunk()?;
+    Some(user + nice + system + irq + softirq + steal)
 }
 
 /// All that `root` and its descendants have used, the ended ones included.
@@ -194,6 +236,13 @@ mod tests {
         assert_eq!(part("Kafka (Apache)"), Part::Kafka);
         assert_eq!(part("PostgreSQL"), Part::Postgres);
         assert_eq!(part("notification-hub"), Part::Services);
+    }
+
+    #[test]
+    fn a_machine_is_busy_when_it_is_neither_idle_nor_waiting() {
+        assert_eq!(busy_ticks("cpu  1 20 300 4000 50000 600000 7000000 80000000 9 9\ncpu0 1 1\n"), Some(87_600_321));
+        assert_eq!(busy_ticks("cpu  1 2 3"), None);
+        assert_eq!(busy_ticks("intr 1 2 3 4 5 6 7 8"), None);
     }
 
     #[test]

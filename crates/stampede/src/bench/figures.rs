@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::cost::{Part, Spent};
+use super::cost::{Cost, Part};
 
 /// Latencies in microseconds, in the order in which they were met.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +87,7 @@ pub struct Run {
     pub orders_per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
-    pub spent: Spent,
+    pub cost: Cost,
     pub wal_bytes: f64,
     /// Only where it was waited for.
     pub wal_syncs: Option<f64>,
@@ -118,6 +118,8 @@ pub struct Point {
     pub cpu_seconds_per_1000_orders: BTreeMap<Part, f64>,
     /// All parts but the generator.
     pub cpu_seconds_per_1000_orders_total: f64,
+    /// Of the machine's processor time, from 0 to 1: what was neither the site's nor the generator's.
+    pub others_cpu_share: f64,
     pub wal_bytes_per_order: f64,
     /// Of the last run alone.
     pub wal_syncs_per_order: Option<f64>,
@@ -145,8 +147,8 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
     let aftermath =
         |value: &dyn Fn(Aftermath) -> Option<f64>| median(runs.iter().filter_map(|run| run.aftermath.and_then(value)));
     let each = |run: &Run, amount: f64| amount / (run.orders.max(1)) as f64;
-    let per_1000 = |part: Part| middle(&|run| 1000.0 * each(run, run.spent.get(&part).copied().unwrap_or(0.0)));
-    let cpu: BTreeMap<Part, f64> = first.spent.keys().map(|part| (*part, per_1000(*part))).collect();
+    let per_1000 = |part: Part| middle(&|run| 1000.0 * each(run, run.cost.spent.get(&part).copied().unwrap_or(0.0)));
+    let cpu: BTreeMap<Part, f64> = first.cost.spent.keys().map(|part| (*part, per_1000(*part))).collect();
     let rates = || runs.iter().map(|run| run.orders_per_second);
     Some(Point {
         kind: first.kind,
@@ -162,6 +164,7 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
             .map(|(_, cpu)| cpu)
             .sum(),
         cpu_seconds_per_1000_orders: cpu,
+        others_cpu_share: middle(&|run| run.cost.others_share),
         wal_bytes_per_order: middle(&|run| each(run, run.wal_bytes)),
         wal_syncs_per_order: last.wal_syncs.map(|syncs| each(last, syncs)),
         consumer_p50_ms: aftermath(&|after| Some(after.consumer_p50_ms)),
@@ -219,7 +222,10 @@ mod tests {
             orders_per_second: rate,
             p50_ms: rate / 100.0,
             p99_ms: rate / 10.0,
-            spent: Spent::from([(Part::Services, orders as f64 / 1000.0), (Part::Generator, 5.0)]),
+            cost: Cost {
+                spent: BTreeMap::from([(Part::Services, orders as f64 / 1000.0), (Part::Generator, 5.0)]),
+                others_share: rate / 800.0,
+            },
             wal_bytes: orders as f64 * 900.0,
             wal_syncs: syncs,
             aftermath: Some(Aftermath { consumer_p50_ms: 4.0, consumer_p99_ms: 9.0, rest_ms: syncs }),
@@ -233,7 +239,7 @@ mod tests {
         assert_eq!((point.wal_bytes_per_order, point.wal_syncs_per_order), (900.0, Some(0.1)));
         assert_eq!(point.cpu_seconds_per_1000_orders[&Part::Services], 1.0);
         assert_eq!(point.cpu_seconds_per_1000_orders[&Part::Generator], 7.5);
-        assert_eq!(point.cpu_seconds_per_1000_orders_total, 1.0);
+        assert_eq!((point.cpu_seconds_per_1000_orders_total, point.others_cpu_share), (1.0, 0.1875));
         assert_eq!((point.consumer_p50_ms, point.rest_ms), (Some(4.0), Some(50.0)));
         assert!(super::point(&[]).is_none());
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use diesel::sql_types;
 
-use super::cost::{Memory, Meter, difference};
+use super::cost::{Memory, Meter};
 use super::disk::Disk;
 use super::figures::{Aftermath, Kind, Run};
 use super::generator::Generator;
@@ -106,10 +106,10 @@ impl Bench {
 
     /// PostgreSQL without us. `count_syncs` asks for the syncs of the log, which need a settled beginning.
     pub async fn alone(&mut self, kind: Kind, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
-        let (before, spent) = (wal(&mut self.ledger).await?, self.meter.spent()?);
+        let (before, look) = (wal(&mut self.ledger).await?, self.meter.look()?);
         let ran = self.pgbench.run(kind, clients, seconds).await?;
         tokio::time::sleep(EXIT_PAUSE).await;
-        let (after, spent_after) = (wal(&mut self.ledger).await?, self.meter.spent()?);
+        let (after, cost) = (wal(&mut self.ledger).await?, self.meter.since(&look)?);
         Ok(Run {
             kind,
             clients,
@@ -117,7 +117,7 @@ impl Bench {
             orders_per_second: ran.orders_per_second,
             p50_ms: ran.p50_ms,
             p99_ms: ran.p99_ms,
-            spent: difference(&spent, &spent_after),
+            cost,
             wal_bytes: (after.bytes - before.bytes) as f64,
             wal_syncs: syncs(before, after).filter(|_| count_syncs),
             aftermath: None,
@@ -128,7 +128,7 @@ impl Bench {
     /// a pause longer.
     pub async fn stampede(&mut self, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
         let generator = Generator::start(&self.shop.job(clients, seconds)).await?;
-        let (before, spent) = (wal(&mut self.ledger).await?, self.meter.spent()?);
+        let (before, look) = (wal(&mut self.ledger).await?, self.meter.look()?);
         let outcome = generator.go().await?;
         self.resident_mib_max = self.resident_mib_max.max(self.meter.memory().resident_mib);
         ensure!(outcome.placed > 0, "no order was placed; the answers were {:?}", outcome.refused);
@@ -137,7 +137,7 @@ impl Bench {
             *self.refused.entry(answer.clone()).or_default() += times;
         }
         let rest = self.rest(before.at, outcome.placed).await?;
-        let spent_after = self.meter.spent()?;
+        let cost = self.meter.since(&look)?;
         if count_syncs {
             self.settle().await;
         }
@@ -149,7 +149,7 @@ impl Bench {
             orders_per_second: outcome.placed as f64 / outcome.seconds,
             p50_ms: outcome.p50_ms,
             p99_ms: outcome.p99_ms,
-            spent: difference(&spent, &spent_after),
+            cost,
             wal_bytes: (after.bytes - before.bytes) as f64,
             wal_syncs: syncs(before, after).filter(|_| count_syncs),
             aftermath: self.aftermath(before.at, rest).await?,

@@ -22,7 +22,8 @@ const NOTES: [&str; 6] = [
      items, its hold and the hold's line as well, and is published, consumed, recorded as a notification and sent.",
     "All share this machine: the servers, the services and whoever sends the orders. Costs of ours are counted from the \
      first request until everything that follows from the orders is done; those of pgbench contain its connecting.",
-    "The total of processor time leaves the generator out. It is counted in ticks of 10 ms.",
+    "The total of processor time leaves the generator out. It is counted in ticks of 10 ms. Others' CPU is what \
+     neither the site nor the generator used of this machine meanwhile: far from 0, the numbers are too low.",
     "Syncs of the log were counted in the last round alone, because PostgreSQL tells them only 10 s later.",
     "Commit to consumer: from created_at of the order's event to created_at of its notification, which one clock has \
      told. Both are the start of their transaction, so the order's commit is contained and the notification's is not. \
@@ -161,7 +162,7 @@ impl Report {
             .load_average_before
             .map_or_else(String::new, |load| format!(", load average before {load:.2}"));
         writeln!(out, "  {processors} processors{load}; PostgreSQL {postgres}, Kafka ({kafka}); {layout}.")?;
-        writeln!(out, "  {rounds} rounds of {seconds} s for each line; {buyers} buyers take turns.")?;
+        writeln!(out, "  {rounds} × {seconds} s for each line; {buyers} buyers take turns.")?;
         if self.conditions.debug_build {
             writeln!(out, "  THIS IS A DEBUG BUILD: its numbers mean nothing. Build with --release.")?;
         }
@@ -182,18 +183,21 @@ impl Report {
         self.write_ratios(out)?;
         writeln!(out)?;
         for note in self.notes {
-            writeln!(out, "  - {note}")?;
+            writeln!(out, "{}", wrapped(note))?;
         }
         Ok(())
     }
 
     fn write_speed(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\n  {:<24}{:>8}{:>10}  {:<16}{:>9}{:>9}", "", "clients", "orders/s", "", "p50 ms", "p99 ms")?;
+        let header = ("", "clients", "orders/s", "(range)", "p50 ms", "p99 ms", "others' CPU");
+        let (label, clients, rate, range, p50, p99, others) = header;
+        writeln!(out, "\n  {label:<24}{clients:>8}{rate:>10}  {range:<16}{p50:>9}{p99:>9}{others:>12}")?;
         for point in &self.points {
             let range = format!("({:.0}–{:.0})", point.orders_per_second_min, point.orders_per_second_max);
             let Point { clients, orders_per_second, p50_ms, p99_ms, .. } = point;
             let label = point.kind.label();
-            writeln!(out, "  {label:<24}{clients:>8}{orders_per_second:>10.0}  {range:<16}{p50_ms:>9.2}{p99_ms:>9.2}")?;
+            let others = format!("{:.0} %", 100.0 * point.others_cpu_share);
+            writeln!(out, "  {label:<24}{clients:>8}{orders_per_second:>10.0}  {range:<16}{p50_ms:>9.2}{p99_ms:>9.2}{others:>12}")?;
         }
         Ok(())
     }
@@ -275,7 +279,111 @@ impl Report {
     }
 }
 
+/// An item of a list, in lines of a readable length.
+fn wrapped(note: &str) -> String {
+    const COLUMNS: usize = 110;
+    let mut text = "  -".to_owned();
+    let mut column = text.len();
+    for word in note.split(' ') {
+        if column + 1 + word.len() > COLUMNS {
+            text.push_str("\n   ");
+            column = 3;
+        }
+        text.push(' ');
+        text.push_str(word);
+        column += 1 + word.len();
+    }
+    text
+}
+
 /// A figure, or a dash where there is none.
 fn optional(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cost::Cost;
+    use super::super::figures::Aftermath;
+    use super::*;
+
+    fn measured() -> Measured {
+        let mut runs = Vec::new();
+        for kind in Kind::ALL {
+            for clients in CLIENTS {
+                let orders_per_second = if kind == Kind::NaiveHotRow { 500.0 } else { 50.0 * clients as f64 };
+                runs.push(Run {
+                    kind,
+                    clients,
+                    orders: 1000,
+                    orders_per_second,
+                    p50_ms: 5.0,
+                    p99_ms: 9.0,
+                    cost: Cost { spent: BTreeMap::from([(Part::Postgres, 0.5)]), others_share: 0.02 },
+                    wal_bytes: 1e6,
+                    wal_syncs: Some(100.0),
+                    aftermath: (kind == Kind::Stampede).then_some(Aftermath {
+                        consumer_p50_ms: 4.0,
+                        consumer_p99_ms: 8.0,
+                        rest_ms: None,
+                    }),
+                });
+            }
+        }
+        let conditions = Conditions {
+            seconds: 5,
+            rounds: 1,
+            processors: 2,
+            load_average_before: None,
+            postgres: "15".to_owned(),
+            kafka: "Apache".to_owned(),
+            split: false,
+            buyers: 1,
+            debug_build: true,
+        };
+        Measured {
+            conditions,
+            disks: vec![Disk { p50_ms: 1.5, p99_ms: 3.0, per_second: 600.0 }; 2],
+            runs,
+            memory: Memory { resident_mib: 90.0, peak_mib: 100.0 },
+            acknowledged: 3000,
+            refused: BTreeMap::from([("503 SERVICE_UNAVAILABLE".to_owned(), 2)]),
+            stored: Stored { orders: 3001, units: 3001 },
+        }
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_most_clients_and_latency_that_of_the_fewest() {
+        let report = Report::new(measured()).unwrap();
+        let Ratios { clients, to_naive_hot_row, to_no_hot_row, .. } = report.ratios;
+        assert_eq!((clients, to_naive_hot_row, to_no_hot_row), (64, 6.4, 1.0));
+        assert_eq!(report.ratios.single_client_beyond_two_fdatasyncs_ms, 2.0);
+        let text = report.text();
+        for part in ["DEBUG BUILD", "6.40 × the naive hot row", "2 × 503 SERVICE_UNAVAILABLE", "as it should be", "2 %"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_a_loss_is_inconsistent() {
+        let consistent = |acknowledged, orders, units| {
+            let stored = Stored { orders, units };
+            Report::new(Measured { acknowledged, stored, ..measured() }).unwrap().is_consistent()
+        };
+        assert!(consistent(10, 10, 10) && consistent(10, 11, 11));
+        assert!(!consistent(10, 9, 9) && !consistent(10, 10, 11));
+    }
+
+    #[test]
+    fn a_missing_measurement_is_an_error() {
+        let mut measured = measured();
+        measured.runs.pop();
+        assert!(Report::new(measured).is_err());
+    }
+
+    #[test]
+    fn a_note_is_broken_between_words() {
+        let text = wrapped(&"word ".repeat(50));
+        assert!(text.lines().count() > 1 && text.lines().all(|line| line.len() <= 110), "{text}");
+    }
 }

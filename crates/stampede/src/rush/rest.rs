@@ -34,8 +34,8 @@ pub struct Undone {
 pub async fn wait(settings: &Settings, product: Uuid, deadline: Instant) -> anyhow::Result<Undone> {
     let mut ledger = Ledger::open(settings).await?;
     loop {
-        let statement = ledger.statement(include_str!("rest.sql")).bind::<sql_types::Uuid, _>(product);
-        let looked: Vec<Undone> = ledger.rows(statement).await?;
+        let statement = ledger.statement(include_str!("rest.sql")).into_boxed().bind::<sql_types::Uuid, _>(product);
+        let looked: Vec<Undone> = ledger.bound_rows(statement).await?;
         let undone = looked.first().copied().ok_or_else(|| anyhow::anyhow!("three counts are one row"))?;
         let Undone { outbox_pending, unheard, unsent } = undone;
         if outbox_pending + unheard + unsent == 0 || Instant::now() >= deadline {
@@ -75,10 +75,11 @@ struct NotifiedRow {
 pub async fn observe(settings: &Settings, product: Uuid) -> anyhow::Result<Observed> {
     let mut ledger = Ledger::open(settings).await?;
     ledger.freeze().await?;
-    let about = |ledger: &Ledger, statement: &str| ledger.statement(statement).bind::<sql_types::Uuid, _>(product);
-    let stored: Vec<StoredRow> = ledger.rows(about(&ledger, include_str!("stored.sql"))).await?;
-    let abandoned: Vec<AbandonedRow> = ledger.rows(about(&ledger, include_str!("abandoned.sql"))).await?;
-    let notified: Vec<NotifiedRow> = ledger.rows(about(&ledger, include_str!("notified.sql"))).await?;
+    let about =
+        |ledger: &Ledger, statement: &str| ledger.statement(statement).into_boxed().bind::<sql_types::Uuid, _>(product);
+    let stored: Vec<StoredRow> = ledger.bound_rows(about(&ledger, include_str!("stored.sql"))).await?;
+    let abandoned: Vec<AbandonedRow> = ledger.bound_rows(about(&ledger, include_str!("abandoned.sql"))).await?;
+    let notified: Vec<NotifiedRow> = ledger.bound_rows(about(&ledger, include_str!("notified.sql"))).await?;
     let stored = stored.into_iter().map(|StoredRow { order_id, buyer, units }| Stored {
         order_id,
         buyer,

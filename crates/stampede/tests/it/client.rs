@@ -81,6 +81,11 @@ impl Client {
         Client { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The same person at another site's door.
+    pub fn at(&self, site: &TestSite) -> Client {
+        Client { api: site.api.clone(), ..self.clone() }
+    }
+
     pub async fn log_in(&self, email: &str, password: &str) -> Client {
         let credentials = json!({ "email": email, "password": password });
         let tokens = self.post("/auth/login", &credentials).await.expect(200).json();

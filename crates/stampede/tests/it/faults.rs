@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use sandbox::{Sandbox, Server};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -121,6 +123,45 @@ async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_is_not_waited_for() {
+    let (_turn, servers, site) = breakable().await;
+    let (product, buyers) = (site.product(30).await, site.buyers(4).await);
+    let redis = servers.describe().into_iter().find(|server| server.name == "Redis").expect("there is one");
+    let pid = Pid::from_raw(redis.pid.and_then(|pid| i32::try_from(pid).ok()).expect("it runs"));
+    let (placed, away) = sell_during(&buyers, &product, async {
+        orders_grow_by(&site, 3).await;
+        signal::kill(pid, Signal::SIGSTOP).expect("it is ours");
+        orders_grow_by(&site, 5).await;
+        site.anyone().get(&format!("/products/{}", product.id)).await.expect(200);
+        signal::kill(pid, Signal::SIGCONT).expect("it is ours");
+    })
+    .await;
+    assert_eq!(away, 0, "PostgreSQL answers alone");
+    assert_eq!(orders(&site).await, placed as i64);
+    sell_out(&site, &buyers[0], &product, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_starts_and_sells_without_redis_and_kafka() {
+    let (_turn, servers, settled_before) = breakable().await;
+    settled_before.stop().await;
+    for server in [Server::Redis, Server::Kafka] {
+        servers.kill(server).await.expect("it is ours");
+    }
+    let site = TestSite::start_on(servers, &AS_SHIPPED).await;
+    let (product, buyer) = (site.product(2).await, site.buyer().await);
+    for _ in 0..2 {
+        buyer.order(&fresh_key(), &product, 1).await.expect(201);
+    }
+    buyer.order(&fresh_key(), &product, 1).await.refused(409, "OUT_OF_STOCK");
+    for server in [Server::Redis, Server::Kafka] {
+        servers.restart(server).await.expect("it starts again");
+    }
+    site.assert_consistent().await;
+    assert_eq!(site.number("select count(*) from {hub}.notifications").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
     let (_turn, _, site) = breakable().await;
     let (product, buyers) = (site.product(60).await, site.buyers(8).await);
@@ -186,7 +227,9 @@ async fn without_postgres_requests_are_told_to_come_back_and_then_succeed_once()
         orders_grow_by(&site, 10).await;
         servers.kill(Server::Postgres).await.expect("it is ours");
         for _ in 0..5 {
+            let asked = std::time::Instant::now();
             let answer = patient.order(&key, &product, 1).await;
+            println!("TIMED 503 after {:?}", asked.elapsed());
             answer.refused(503, "SERVICE_UNAVAILABLE");
             assert!(answer.header("Retry-After").is_some(), "{answer}");
         }

@@ -165,7 +165,7 @@ impl TestSite {
 }
 
 /// What is true of every site at rest, and the query that finds where it is not.
-const RULES: [(&str, &str); 8] = [
+const RULES: [(&str, &str); 9] = [
     (
         "held units are those of living holds",
         "select stocks.* from {inventory}.stocks
@@ -190,6 +190,11 @@ const RULES: [(&str, &str); 8] = [
                  union all
                  (select product_id, quantity, unit_price from {inventory}.hold_lines where hold_id = orders.id
                   except select product_id, quantity, unit_price from {order}.order_items where order_id = orders.id)))",
+    ),
+    (
+        "a living hold belongs to an order",
+        "select holds.hold_id from {inventory}.holds left join {order}.orders on orders.id = holds.hold_id
+          where holds.state = 'HELD' and holds.expires_at > now() + interval '2 seconds' and orders.id is null",
     ),
     (
         "an order's amount is the sum of its items",

@@ -15,6 +15,7 @@ mod hold;
 mod notifications;
 mod openapi;
 mod place_order;
+mod replicas;
 mod settings;
 mod stock;
 mod tidy;

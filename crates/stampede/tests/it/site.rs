@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use common::Host;
 use common::host::Running;
 use common::settings::Settings;
 use diesel_async::AsyncPgConnection;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use sandbox::Sandbox;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OnceCell};
@@ -101,6 +103,13 @@ impl TestSite {
         site
     }
 
+    /// One more process for the same system, here.
+    pub async fn replica(&self) -> TestSite {
+        let own = self.overrides.iter().filter(|(key, _)| *key != "host.http_listen");
+        let own: Vec<(&str, &str)> = own.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self::start_on(self.servers, &own).await
+    }
+
     /// The real executable as a child process, ready when this returns.
     pub async fn spawn(overrides: &[(&str, &str)]) -> TestSite {
         Self::spawn_on(servers::shared().await, overrides).await
@@ -118,7 +127,9 @@ impl TestSite {
 
     fn prepare(servers: &'static Sandbox, overrides: &[(&str, &str)]) -> TestSite {
         static COUNT: AtomicU32 = AtomicU32::new(1);
-        let namespace = format!("t{}_", COUNT.fetch_add(1, Ordering::SeqCst));
+        let given = overrides.iter().find(|(key, _)| *key == "host.namespace");
+        let new = || format!("t{}_", COUNT.fetch_add(1, Ordering::SeqCst));
+        let namespace = given.map_or_else(new, |(_, namespace)| (*namespace).to_owned());
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         let mut set = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
         FOR_TESTS.iter().for_each(|(key, value)| drop(set(key, value)));
@@ -215,6 +226,26 @@ impl TestSite {
         assert!(status.signal().is_some(), "it ended with {status}; see {}", self.log().display());
         *services = Services::Down;
         true
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) {
+        let mut services = self.services.lock().await;
+        if let Services::Child(child) = &mut *services {
+            child.kill().await.expect("it is ours");
+        }
+        *services = Services::Down;
+    }
+
+    /// Tells the child to stop, as Kubernetes does. Returns how it ended.
+    pub async fn terminate(&self) -> ExitStatus {
+        let mut services = self.services.lock().await;
+        let Services::Child(child) = &mut *services else { panic!("only a child can be told to stop") };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
+        signal::kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it is ours");
+        let status = child.wait().await.expect("it is ours");
+        *services = Services::Down;
+        status
     }
 
     /// Drains and ends.

@@ -1,0 +1,111 @@
+//! Several processes of one system: they share the work, and one that dies or is stopped leaves nothing undone.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::client::{Answer, Client, Product, fresh_key, line, text};
+use crate::ledger::Units;
+use crate::site::{TestSite, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_retries_at_two_replicas_place_one_order() {
+    let site = TestSite::start().await;
+    let replica = site.replica().await;
+    let (product, buyer, key) = (site.product(10).await, site.buyer().await, fresh_key());
+    let doors = [buyer.clone(), buyer.at(&replica)];
+    let answers = join_all((0..40).map(async |n| doors[n % 2].order(&key, &product, 1).await)).await;
+    let bodies: HashSet<String> = answers.iter().map(|answer| answer.clone().expect(201).body).collect();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+    assert_eq!(answers.iter().filter(|answer| !answer.is_replay()).count(), 1);
+    assert_eq!(site.units(&product).await, Units { on_hand: 10, held: 1 });
+    site.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_sell_exactly_what_there_is() {
+    let site = TestSite::start().await;
+    let replica = site.replica().await;
+    let (product, buyers) = (site.product(20).await, site.buyers(48).await);
+    let answers = join_all(buyers.iter().enumerate().map(async |(n, buyer)| {
+        let buyer = if n % 2 == 0 { buyer.clone() } else { buyer.at(&replica) };
+        buyer.order(&fresh_key(), &product, 1).await
+    }))
+    .await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 20);
+    for refused in answers.iter().filter(|answer| answer.status != 201) {
+        refused.refused(409, "OUT_OF_STOCK");
+    }
+    assert_eq!(site.units(&product).await, Units { on_hand: 20, held: 20 });
+    site.assert_consistent().await;
+    // What one changes, the other shows.
+    site.admin().adjust(&fresh_key(), &product, 3).await.expect(200);
+    replica.shows(&product, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_replica_leaves_behind_is_finished_by_the_other() {
+    let victim = TestSite::spawn(&[]).await;
+    let other = victim.replica().await;
+    let (product, buyers) = (other.product(100).await, other.buyers(6).await);
+    let wanted: Vec<(usize, String)> = (0..60).map(|n| (n % buyers.len(), fresh_key())).collect();
+    let killing = async {
+        let placed = "select count(*) from {order}.orders";
+        eventually("some orders are placed", async || (other.number(placed).await >= 5).then_some(())).await;
+        victim.kill().await;
+    };
+    let (told, ()) = tokio::join!(place_all(&victim, &buyers, &wanted, &product), killing);
+    let asked_again = join_all(wanted.iter().map(async |(buyer, key)| {
+        let answer = buyers[*buyer].order(key, &product, 1).await.expect(201);
+        if let Some(first) = told.get(key) {
+            assert_eq!((first, answer.is_replay()), (&answer.body, true));
+        }
+        text(&answer.json()["orderId"])
+    }))
+    .await;
+    assert_eq!(asked_again.into_iter().collect::<BTreeSet<_>>().len(), wanted.len());
+    assert_eq!(other.units(&product).await, Units { on_hand: 100, held: 60 });
+    other.assert_consistent().await;
+    assert_eq!(other.number("select count(*) from {hub}.notifications").await, 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
+    let site = TestSite::spawn(&[]).await;
+    let (product, buyers) = (site.product(100).await, site.buyers(6).await);
+    let wanted: Vec<(usize, String)> = (0..60).map(|n| (n % buyers.len(), fresh_key())).collect();
+    let stopping = async {
+        let placed = "select count(*) from {order}.orders";
+        eventually("some orders are placed", async || (site.number(placed).await >= 5).then_some(())).await;
+        site.terminate().await
+    };
+    let (told, status) = tokio::join!(place_all(&site, &buyers, &wanted, &product), stopping);
+    assert!(status.success(), "{status}; see {}", site.log().display());
+    // Nothing is stored that its buyer was not told: stopping is no crash.
+    let stored = site.number("select count(*) from {order}.orders").await;
+    assert_eq!(stored, told.len() as i64, "orders stored, and orders acknowledged");
+    assert_eq!(site.number("select count(*) from {inventory}.holds").await, stored);
+    site.revive(&[]).await;
+    for (buyer, key) in &wanted {
+        let answer = buyers[*buyer].order(key, &product, 1).await.expect(201);
+        assert_eq!(answer.is_replay(), told.contains_key(key));
+    }
+    site.assert_consistent().await;
+}
+
+/// Places every order at once. Returns the bodies of those that were acknowledged, by key.
+async fn place_all(
+    site: &TestSite,
+    buyers: &[Client],
+    wanted: &[(usize, String)],
+    product: &Product,
+) -> HashMap<String, String> {
+    let order = json!({ "items": [line(product, 1)] });
+    let placing = wanted.iter().map(async |(buyer, key)| {
+        let buyer = buyers[*buyer].at(site);
+        let answer: Option<Answer> = buyer.try_send(buyer.placing(key, &order)).await.ok();
+        answer.filter(|answer| answer.status == 201).map(|answer| (key.clone(), answer.body))
+    });
+    join_all(placing).await.into_iter().flatten().collect()
+}
