@@ -142,6 +142,18 @@ impl Db {
         Ok(Conn(self.checkout().await?))
     }
 
+    /// Returns as soon as the pool has a connection, or with the last failure after `wait`.
+    pub async fn wait_until_reachable(&self, wait: Duration) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.read().await {
+                Ok(_) => return Ok(()),
+                Err(error) if started.elapsed() > wait => return Err(error),
+                Err(_) => tokio::time::sleep(Backoff::RECONNECT.first).await,
+            }
+        }
+    }
+
     /// A connection of its own, outside the pool: for session-level advisory locks and `LISTEN`.
     pub async fn dedicated(&self) -> Result<AsyncPgConnection> {
         use secrecy::ExposeSecret;

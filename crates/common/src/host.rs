@@ -32,6 +32,9 @@ use crate::{crash, every, health, http, inbox, outbox, telemetry};
 /// Outbox and inbox: the same in every schema.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
+/// A service that starts together with its database waits this long for it, and then gives up so that somebody looks.
+const DATABASE_WAIT: Duration = Duration::from_secs(30);
+
 /// Section `[host]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +116,7 @@ impl Host {
         if self.own.migrate {
             db.migrate([MIGRATIONS, migrations]).await?;
         }
+        db.wait_until_reachable(DATABASE_WAIT).await.with_context(|| format!("reaching the schema of {service}"))?;
         self.dbs.push(db.clone());
         Ok(db)
     }
@@ -255,15 +259,9 @@ impl Host {
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         let mut grpc = self.grpc;
         grpc.add_service(health_service);
-        let incoming =
-            tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(self.grpc_listener)?)
-                .with_nodelay(Some(true));
-        let (stop, on_failure) = (grpc_stop.clone(), failed.clone());
+        let served = serve_grpc(grpc, self.grpc_listener, grpc_stop.clone())?;
+        let on_failure = failed.clone();
         tracker.spawn(async move {
-            let served = tonic::transport::Server::builder()
-                .layer(tower::layer::layer_fn(rpc::Incoming))
-                .add_routes(grpc.routes())
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
             if let Err(error) = served.await {
                 tracing::error!(%error, "The gRPC server ended");
                 on_failure.cancel();
@@ -286,6 +284,19 @@ impl Host {
             own: self.own,
         })
     }
+}
+
+fn serve_grpc(
+    routes: RoutesBuilder,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send> {
+    use tonic::transport::server::{Server, TcpIncoming};
+    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
+    Ok(Server::builder()
+        .layer(tower::layer::layer_fn(rpc::Incoming))
+        .add_routes(routes.routes())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
 }
 
 /// A started host.

@@ -47,7 +47,7 @@ pub struct Site {
 
 enum Services {
     Here(Box<Running>),
-    Split(Split),
+    Split(Box<Split>),
     Elsewhere,
 }
 
@@ -79,7 +79,7 @@ impl Site {
         common::telemetry::init(&settings.section("telemetry")?)?;
         let (api, services) = if options.split {
             let split = Split::start(&settings, &options, &servers).await?;
-            (split.url(), Services::Split(split))
+            (split.url(), Services::Split(Box::new(split)))
         } else {
             let mut host = Host::new(settings.clone()).await?;
             services::mount(&mut host, &Service::ALL).await?;

@@ -197,7 +197,10 @@ impl Report {
             let Point { clients, orders_per_second, p50_ms, p99_ms, .. } = point;
             let label = point.kind.label();
             let others = format!("{:.0} %", 100.0 * point.others_cpu_share);
-            writeln!(out, "  {label:<24}{clients:>8}{orders_per_second:>10.0}  {range:<16}{p50_ms:>9.2}{p99_ms:>9.2}{others:>12}")?;
+            writeln!(
+                out,
+                "  {label:<24}{clients:>8}{orders_per_second:>10.0}  {range:<16}{p50_ms:>9.2}{p99_ms:>9.2}{others:>12}"
+            )?;
         }
         Ok(())
     }
@@ -359,7 +362,8 @@ mod tests {
         assert_eq!((clients, to_naive_hot_row, to_no_hot_row), (64, 6.4, 1.0));
         assert_eq!(report.ratios.single_client_beyond_two_fdatasyncs_ms, 2.0);
         let text = report.text();
-        for part in ["DEBUG BUILD", "6.40 × the naive hot row", "2 × 503 SERVICE_UNAVAILABLE", "as it should be", "2 %"] {
+        for part in ["DEBUG BUILD", "6.40 × the naive hot row", "2 × 503 SERVICE_UNAVAILABLE", "as it should be", "2 %"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

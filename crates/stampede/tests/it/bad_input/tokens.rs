@@ -108,6 +108,12 @@ impl Key {
             set(&mut header, name, &value);
             tokens.push((format!("header {name} {value}"), self.sign(&header, &self.claims(user))));
         }
+        tokens.extend(self.mangled(user));
+        tokens
+    }
+
+    /// Tokens that are not signed as they should be, or not whole.
+    fn mangled(&self, user: &str) -> Vec<(String, String)> {
         let good = self.sign(&self.header(), &self.claims(user));
         let unsigned = format!(
             "{}.{}.",
@@ -121,7 +127,7 @@ impl Key {
         let stranger =
             Key { private: another_key(), kid: self.kid.clone(), public: Vec::new(), issuer: self.issuer.clone() };
         let (body, signature) = good.rsplit_once('.').expect("three parts");
-        tokens.extend([
+        vec![
             ("alg none, unsigned".to_owned(), unsigned),
             ("HMAC with the public key".to_owned(), format!("{message}.{confused}")),
             ("signed by somebody else".to_owned(), stranger.sign(&self.header(), &self.claims(user))),
@@ -140,8 +146,7 @@ impl Key {
             ("four parts".to_owned(), format!("{good}.x")),
             ("garbage".to_owned(), "x.y.z".to_owned()),
             ("long".to_owned(), "a".repeat(8000)),
-        ]);
-        tokens
+        ]
     }
 }
 
