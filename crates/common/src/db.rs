@@ -83,7 +83,7 @@ impl Db {
     }
 
     /// Runs `body` in one transaction: commits on `Ok`, rolls back on `Err`, and runs it again
-    /// (up to [`ATTEMPTS_MAX`] times) when PostgreSQL reports a serialization conflict or a deadlock.
+    /// (four times at most) when PostgreSQL reports a serialization conflict or a deadlock.
     ///
     /// `body` must be `Clone`, which a closure that mutates its surroundings is not: so nothing
     /// outside the transaction can remember an attempt that was rolled back.
