@@ -159,19 +159,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
-        let batch = Batch::<u32, ()>::start("test", &settings(1, 1), |_| std::future::pending());
+        let started = Arc::new(tokio::sync::Notify::new());
+        let signal = started.clone();
+        let batch = Batch::<u32, ()>::start("test", &settings(1, 1), move |_| {
+            signal.notify_one();
+            std::future::pending()
+        });
         let submit = |n| {
             let batch = batch.clone();
             tokio::spawn(async move { batch.submit(n).await })
         };
         // One is being served for ever, one waits, and then there is no more room.
         let served = submit(1);
-        while batch.queue.capacity() == 1 {
-            tokio::task::yield_now().await;
-        }
-        while batch.queue.capacity() == 0 {
-            tokio::task::yield_now().await;
-        }
+        started.notified().await;
         let waiting = submit(2);
         while batch.queue.capacity() == 1 {
             tokio::task::yield_now().await;

@@ -78,6 +78,8 @@ impl Db {
         let pool = Pool::builder()
             .max_size(settings.connections_max)
             .connection_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            // A database that refuses connections is away: callers must learn that now and not after the time-out.
+            .retry_connection(false)
             .build_unchecked(manager);
         Ok(Db { pool, schema: schema.into(), url: Arc::new(url), main, wake: Arc::new(Notify::new()) })
     }

@@ -24,6 +24,7 @@ use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
 use crate::every::Every;
 use crate::kafka::Kafka;
+use crate::openapi::{Configure, describe, mount_routes};
 use crate::redis::Redis;
 use crate::rpc::{self, Neighbour, RpcSettings};
 use crate::settings::Settings;
@@ -49,8 +50,6 @@ pub struct HostSettings {
     pub crash_point: String,
 }
 
-/// Adds routes to one worker's application.
-pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What services mount themselves on.
@@ -208,12 +207,7 @@ impl Host {
 
     /// The OpenAPI 3.1 description of everything mounted.
     pub fn openapi(&self) -> OpenApi {
-        let (_, openapi) = App::new()
-            .into_utoipa_app()
-            .openapi(document())
-            .configure(|config| mount_routes(config, &self.http, &self.http_root))
-            .split_for_parts();
-        openapi
+        describe(&self.http, &self.http_root)
     }
 
     /// Starts everything that was mounted. Ready when it returns.
@@ -378,31 +372,4 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
         other => other,
     }
-}
-
-fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Configure], roots: &[Configure]) {
-    config.service(utoipa_actix_web::scope("/api/v1").configure(|below| {
-        for configure in routes {
-            configure(below);
-        }
-    }));
-    for configure in roots {
-        configure(config);
-    }
-}
-
-fn document() -> OpenApi {
-    use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-    use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder};
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    OpenApiBuilder::new()
-        .info(
-            InfoBuilder::new()
-                .title("Stampede")
-                .version("v1")
-                .description(Some("The commerce backend for the minute everybody arrives at once."))
-                .build(),
-        )
-        .components(Some(ComponentsBuilder::new().security_scheme("bearer", SecurityScheme::Http(bearer)).build()))
-        .build()
 }

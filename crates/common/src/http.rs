@@ -4,13 +4,16 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, web};
 use chrono::{SecondsFormat, Utc};
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, ready};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -219,6 +222,24 @@ pub fn configure_extractors(config: &mut web::ServiceConfig) {
             web::PathConfig::default()
                 .error_handler(|error, _| Error::from(Refused::invalid("path", error.to_string())).into()),
         );
+}
+
+/// A JSON body that may be left out. One that is there must be right: a broken body is refused, not overlooked.
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for OptionalJson<T> {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let headers = request.headers();
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
+            return ready(Ok(Self(None))).boxed_local();
+        }
+        let body = Json::<T>::from_request(request, payload);
+        async move { Ok(Self(Some(body.await?.into_inner()))) }.boxed_local()
+    }
 }
 
 /// What answers where no route matches.

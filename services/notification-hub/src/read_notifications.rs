@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use actix_web::{HttpResponse, get};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, SubsecRound, Utc};
+use common::Result;
 use common::auth::Caller;
+use common::cursor::{Cursor, is_storable};
 use common::http::{Data, Path, Problem, Query};
-use common::{Error, Result};
+use common::text::Text;
 use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::dsl::{exists, not};
 use diesel::pg::Pg;
@@ -33,7 +33,7 @@ pub struct ListNotifications {
     channel: Option<Channel>,
     /// E.g. `ORDER_CREATED`.
     #[serde(rename = "type")]
-    kind: Option<String>,
+    kind: Option<Text<1, 100>>,
     user_id: Option<AccountId>,
     /// Created at this instant or later.
     from: Option<DateTime<Utc>>,
@@ -103,13 +103,17 @@ pub async fn list_notifications(
     if !(1..=app.settings.page_max).contains(&limit) {
         return Err(common::Refused::invalid("limit", format!("limit is 1 to {}.", app.settings.page_max)).into());
     }
-    let after = query.cursor.as_deref().map(Cursor::read).transpose()?;
+    let after = query.cursor.as_deref().map(Cursor::parse).transpose()?;
+    if let Some(bad) = [query.from, query.to].iter().flatten().find(|at| !is_storable(at)) {
+        return Err(common::Refused::invalid("from", format!("{bad} is beyond every calendar here.")).into());
+    }
     let mut conn = app.db.read().await?;
     // One more than asked for tells whether there is a next page.
     let mut rows = load_page(&mut conn, owner(&caller), &query, after, i64::from(limit) + 1).await?;
     let is_last = rows.len() <= limit as usize;
     rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| !is_last).map(|row| Cursor::of(row).write());
+    let next_cursor =
+        rows.last().filter(|_| !is_last).map(|row| Cursor { at: row.created_at, id: row.id.uuid() }.to_string());
     let items = with_deliveries(&mut conn, rows).await?;
     Ok(HttpResponse::Ok().json(NotificationPage { items, next_cursor }))
 }
@@ -164,7 +168,7 @@ async fn load_page(
         query = query.filter(notifications::user_id.eq(user));
     }
     if let Some(kind) = &filter.kind {
-        query = query.filter(notifications::kind.eq(kind));
+        query = query.filter(notifications::kind.eq(kind.as_str()));
     }
     if let Some(from) = filter.from {
         query = query.filter(notifications::created_at.ge(from));
@@ -172,7 +176,8 @@ async fn load_page(
     if let Some(to) = filter.to {
         query = query.filter(notifications::created_at.lt(to));
     }
-    if let Some(Cursor { created_at, id }) = after {
+    if let Some(Cursor { at: created_at, id }) = after {
+        let id = NotificationId::from(id);
         // The first condition alone is what the index can use.
         query = query.filter(notifications::created_at.le(created_at));
         query = query.filter(notifications::created_at.lt(created_at).or(notifications::id.lt(id)));
@@ -248,55 +253,6 @@ impl From<DeliveryRow> for DeliveryView {
             body: row.body,
             created_at: row.created_at.trunc_subsecs(3),
             updated_at: row.updated_at.trunc_subsecs(3),
-        }
-    }
-}
-
-/// Where a page ended. Clients see base64 and pass it back unread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
-    created_at: DateTime<Utc>,
-    id: NotificationId,
-}
-
-impl Cursor {
-    fn of(row: &NotificationRow) -> Self {
-        Self { created_at: row.created_at, id: row.id }
-    }
-
-    fn write(self) -> String {
-        let mut bytes = self.created_at.timestamp_micros().to_be_bytes().to_vec();
-        bytes.extend_from_slice(self.id.as_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn read(text: &str) -> Result<Self> {
-        let parse = || {
-            let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-            let (micros, id) = bytes.split_first_chunk::<8>()?;
-            let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
-            Some(Self { created_at, id: uuid::Uuid::from_slice(id).ok()?.into() })
-        };
-        parse().ok_or_else(|| Error::from(common::Refused::invalid("cursor", "This is not a cursor of ours.")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_survives_the_client_to_the_microsecond() {
-        let created_at = DateTime::from_timestamp_micros(1_795_000_000_123_456).unwrap();
-        let cursor = Cursor { created_at, id: NotificationId::derive(&[b"test"]) };
-        assert_eq!(Cursor::read(&cursor.write()).unwrap(), cursor);
-    }
-
-    #[test]
-    fn garbage_is_not_a_cursor() {
-        let far_away = URL_SAFE_NO_PAD.encode([0x7f; 24]);
-        for garbage in ["", "1", "../..", "AAAA", "한글", &"A".repeat(10_000), &far_away] {
-            assert_eq!(Cursor::read(garbage).unwrap_err().reason(), Some("VALIDATION_ERROR"), "{garbage}");
         }
     }
 }

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, post};
 use chrono::{DateTime, Utc};
 use common::auth::Caller;
 use common::db::Tx;
-use common::http::{Data, Json, Path, Problem, detach};
+use common::http::{Data, OptionalJson, Path, Problem, detach};
 use common::text::Text;
 use common::{Result, outbox, rpc};
 use contract::events::OrderCancelled;
@@ -50,11 +50,11 @@ pub async fn cancel_order(
     app: Data<App>,
     caller: Caller,
     id: Path<OrderId>,
-    body: Option<Json<CancelOrder>>,
+    body: OptionalJson<CancelOrder>,
 ) -> Result<HttpResponse> {
     tracing::Span::current().record("orderId", tracing::field::display(*id));
     let reason =
-        body.and_then(|Json(body)| body.reason).map_or_else(|| "cancelled by the buyer".to_owned(), Text::into_string);
+        body.0.and_then(|body| body.reason).map_or_else(|| "cancelled by the buyer".to_owned(), Text::into_string);
     let user_id = AccountId::from(caller.account);
     let cancelled = detach(cancel(app.into_inner(), *id, user_id, reason)).await?;
     Ok(HttpResponse::Ok().json(view(cancelled)))

@@ -76,8 +76,7 @@ struct ShippingView {
 #[serde(rename_all = "camelCase")]
 struct OrderPage {
     items: Vec<OrderView>,
-    /// Send it as `cursor` to go on; absent on the last page.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Send it as `cursor` to go on; null on the last page.
     next_cursor: Option<String>,
 }
 
