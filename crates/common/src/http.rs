@@ -1,6 +1,8 @@
 //! The HTTP edge: request context, the error body, limits of form, and running a use case to its end.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -8,16 +10,17 @@ use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, Responder, ResponseError, web};
 use chrono::{SecondsFormat, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-pub use actix_web::web::{Data, Json, Path, Query};
+pub use actix_web::web::{Data, Path, Query};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
@@ -201,16 +204,16 @@ fn prefers_korean(headers: &HeaderMap) -> bool {
 pub fn configure_extractors(config: &mut web::ServiceConfig) {
     config
         .app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| {
-            use actix_web::error::JsonPayloadError as Json;
+            use actix_web::error::JsonPayloadError as Payload;
             match &error {
-                Json::OverflowKnownLength { .. } | Json::Overflow { .. } => {
+                Payload::OverflowKnownLength { .. } | Payload::Overflow { .. } => {
                     let message = format!("The body is larger than {BODY_BYTES_MAX} bytes.");
                     Error::from(Refused::new(PAYLOAD_TOO_LARGE, message)).into()
                 }
-                Json::ContentType => {
+                Payload::ContentType => {
                     Error::from(Refused::invalid("Content-Type", "Send the body as application/json.")).into()
                 }
-                Json::Deserialize(cause) => Error::from(Refused::invalid("", cause.to_string())).into(),
+                Payload::Deserialize(cause) => Error::from(Refused::invalid("", cause.to_string())).into(),
                 other => Error::from(Refused::invalid("", other.to_string())).into(),
             }
         }))
@@ -222,6 +225,55 @@ pub fn configure_extractors(config: &mut web::ServiceConfig) {
             web::PathConfig::default()
                 .error_handler(|error, _| Error::from(Refused::invalid("path", error.to_string())).into()),
         );
+}
+
+/// A JSON body or answer. As a body it must be an object: serde would also take the members' values as a list.
+pub struct Json<T>(pub T);
+
+impl<T> Json<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = web::Json::<Object<T>>::from_request(request, payload);
+        async move { Ok(Self(body.await?.into_inner().0)) }.boxed_local()
+    }
+}
+
+impl<T: Serialize> Responder for Json<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Ok().json(self.0)
+    }
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 /// A JSON body that may be left out. One that is there must be right: a broken body is refused, not overlooked.

@@ -17,7 +17,7 @@ use crate::session::RefreshToken;
 #[utoipa::path(tag = "auth", responses((status = 204, description = "No token of this log-in is accepted any more")))]
 #[post("/auth/logout")]
 pub async fn log_out(app: Data<App>, body: Json<Refresh>) -> Result<HttpResponse> {
-    if let Some(token) = RefreshToken::parse(body.refresh_token.expose_secret()) {
+    if let Some(token) = RefreshToken::parse(body.0.refresh_token.expose_secret()) {
         http::detach(async move {
             let hash = token.hash();
             app.db

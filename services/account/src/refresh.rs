@@ -36,7 +36,7 @@ pub struct Refresh {
 )]
 #[post("/auth/refresh")]
 pub async fn refresh(app: Data<App>, body: Json<Refresh>) -> Result<HttpResponse> {
-    let token = RefreshToken::parse(body.refresh_token.expose_secret()).ok_or(No::RefreshTokenInvalid)?;
+    let token = RefreshToken::parse(body.0.refresh_token.expose_secret()).ok_or(No::RefreshTokenInvalid)?;
     let tokens = http::detach(async move {
         match exchange(&app, &token).await? {
             Exchanged::Successor { row, kid } => {
