@@ -81,7 +81,7 @@ async fn due_lines(tx: &mut Tx, holds_max: i64) -> Result<Vec<DueLine>> {
                 select holds.hold_id
                   from holds
                  where holds.state = 'HELD'
-                   and holds.expires_at <= clock_timestamp()
+                   and holds.expires_at <= statement_timestamp()
                  order by holds.expires_at
                  limit $1
                 ) as due

@@ -161,7 +161,7 @@ impl Gate {
                     select hold_lines.product_id, sum(hold_lines.quantity) as units
                       from holds
                       join hold_lines on hold_lines.hold_id = holds.hold_id
-                     where holds.state = 'HELD' and holds.expires_at <= clock_timestamp()
+                     where holds.state = 'HELD' and holds.expires_at <= statement_timestamp()
                      group by hold_lines.product_id
                     ) as lapsed on lapsed.product_id = stocks.product_id
               where stocks.product_id = any($1)",

@@ -1,8 +1,9 @@
--- The materialized pick keeps the limit: a subquery under IN may be run again and take more than its limit.
+-- The materialized pick keeps the limit: a subquery under IN may be run again and take more than its limit. The time
+-- of the statement can be looked up in the index; clock_timestamp(), which changes from row to row, would read it all.
 with due as materialized (
     select id
     from orders
-    where status = 'CREATED' and hold_expires_at <= clock_timestamp()
+    where status = 'CREATED' and hold_expires_at <= statement_timestamp()
     order by hold_expires_at
     limit $1
     for update skip locked

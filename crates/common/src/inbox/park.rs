@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Consumer, Message};
-use crate::db::{Db, Tx};
+use crate::db::{Db, Prepared, Tx};
 use crate::error::{Error, Result};
 
 /// An event that waits for help, or behind one that does.
@@ -157,7 +157,7 @@ pub(super) async fn blocked<'k>(
 ) -> Result<HashSet<(String, String)>> {
     // The usual answer, and it takes one look at an empty index.
     let any = diesel::sql_query("select exists (select from parked where consumer = $1) as any");
-    if !any.bind::<sql_types::Text, _>(consumer).get_result::<Any>(tx).await?.any {
+    if !Prepared(any.bind::<sql_types::Text, _>(consumer)).get_result::<Any>(tx).await?.any {
         return Ok(HashSet::new());
     }
     let (topics, keys): (Vec<&str>, Vec<&str>) = keys.unzip();
