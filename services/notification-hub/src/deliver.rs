@@ -1,19 +1,23 @@
-//! The delivery worker: claim → send → settle.
+//! The delivery workers: claim → send → settle.
+//!
+//! A new delivery is claimed by the transaction that writes it, and one worker sends what this replica has written.
+//! Another claims what is left: what there was no room for, what is to be tried again, and what others have lost.
 //!
 //! Towards the provider this is at-least-once, in our record exactly-once: a worker that dies after sending leaves a
 //! lease that runs out, the e-mail is sent again under the same Message-ID, and only the current claim can settle.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::backoff::Backoff;
-use common::db::Tx;
+use common::db::{Prepared, Tx};
 use common::{Error, Result, crash};
 use contract::ids::{AccountId, DeliveryId};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text, Uuid};
 use diesel_async::RunQueryDsl;
 use rand::RngExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::App;
@@ -21,13 +25,16 @@ use crate::channel::{Channel, Mail, log_email};
 use crate::notification::{DeliveryStatus, Failure, Next, Outcome, next};
 use crate::settings::LEASE_MARGIN;
 
-/// Sends whatever is due. Claims go on while there is something; then the pauses double, and once they are as long as
-/// the loop's own period the loop takes over.
+/// Sends whatever is due. Full claims follow each other; then a claim follows each signal, and each pause. The pauses
+/// double while claims are empty, and once they are as long as the loop's own period the loop takes over.
 pub async fn deliver_due(app: &App) -> Result<()> {
     let mut pause = app.settings.idle_poll_first();
     while !app.stopping.is_cancelled() {
-        if deliver_claim(app).await? > 0 {
+        let claimed = deliver_claim(app).await?;
+        if claimed > 0 {
             pause = app.settings.idle_poll_first();
+        }
+        if claimed >= app.settings.claim_batch_max as usize {
             continue;
         }
         if pause >= app.settings.idle_poll_max() {
@@ -46,20 +53,32 @@ pub async fn deliver_due(app: &App) -> Result<()> {
 async fn deliver_claim(app: &App) -> Result<usize> {
     // Before the claim: the lease that the database counts can only end later than ours.
     let lease_end = Instant::now() + app.settings.lease();
-    let claimed = claim(app).await?;
-    if claimed.is_empty() {
-        return Ok(0);
+    let deliveries = claim(app).await?;
+    let count = deliveries.len();
+    if count > 0 {
+        see_through(app, InHand { deliveries, lease_end }).await?;
     }
-    crash::point("delivery.after_claim");
-    let count = claimed.len();
-    let settlements = send(app, claimed, lease_end - LEASE_MARGIN).await;
-    crash::point("delivery.after_send");
-    record(app, &settlements, lease_end).await?;
     Ok(count)
 }
 
+/// Sends the new deliveries that this replica claimed as it wrote them.
+pub async fn deliver_new(app: &App) -> Result<()> {
+    while let Some(claimed) = app.new.take() {
+        see_through(app, claimed).await?;
+    }
+    Ok(())
+}
+
+async fn see_through(app: &App, InHand { deliveries, lease_end }: InHand) -> Result<()> {
+    crash::point("delivery.after_claim");
+    let settlements = send(app, deliveries, lease_end - LEASE_MARGIN).await;
+    crash::point("delivery.after_send");
+    record(app, &settlements, lease_end).await
+}
+
+/// A delivery as its worker needs it.
 #[derive(QueryableByName)]
-struct Claimed {
+pub struct Claimed {
     #[diesel(sql_type = Uuid)]
     id: DeliveryId,
     #[diesel(sql_type = Text)]
@@ -76,13 +95,66 @@ struct Claimed {
     user_id: AccountId,
 }
 
+impl Claimed {
+    /// As `on_order.sql` writes it.
+    pub fn at_birth(id: DeliveryId, channel: Channel, user_id: AccountId, subject: String, body: String) -> Claimed {
+        Claimed { id, channel, attempt: 1, lock_token: 1, subject, body, user_id }
+    }
+}
+
+/// Deliveries under one claim.
+pub struct InHand {
+    pub deliveries: Vec<Claimed>,
+    pub lease_end: Instant,
+}
+
+/// New deliveries on their way from the transaction that claimed them to the worker that sends them.
+#[derive(Default)]
+pub struct New {
+    batches: Mutex<VecDeque<InHand>>,
+    pub arrived: Arc<Notify>,
+}
+
+impl New {
+    pub fn add(&self, batch: InHand) {
+        if !batch.deliveries.is_empty() {
+            self.batches().push_back(batch);
+            self.arrived.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<InHand> {
+        self.batches().pop_front()
+    }
+
+    fn count(&self) -> usize {
+        self.batches().iter().map(|batch| batch.deliveries.len()).sum()
+    }
+
+    fn batches(&self) -> MutexGuard<'_, VecDeque<InHand>> {
+        // Whoever panicked left a queue that is complete.
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl App {
+    /// How many new deliveries this replica may claim: as many as a claim may have together with those that still
+    /// wait, so that they are sent well within their lease, and none once it stops.
+    pub fn room_in_hand(&self) -> usize {
+        if self.stopping.is_cancelled() {
+            return 0;
+        }
+        (self.settings.claim_batch_max as usize).saturating_sub(self.new.count())
+    }
+}
+
 async fn claim(app: &App) -> Result<Vec<Claimed>> {
     let batch_max = i64::from(app.settings.claim_batch_max);
     let lease_ms = app.settings.lease().as_millis() as f64;
     app.db
         .tx("claim_deliveries", async move |tx| {
             let query = diesel::sql_query(include_str!("deliver_claim.sql"));
-            Ok(query.bind::<BigInt, _>(batch_max).bind::<Double, _>(lease_ms).load(tx).await?)
+            Ok(Prepared(query.bind::<BigInt, _>(batch_max).bind::<Double, _>(lease_ms)).load(tx).await?)
         })
         .await
 }
@@ -176,16 +248,18 @@ pub async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<Vec<Settl
     fn column<T>(settlements: &[Settlement], value: impl Fn(&Settlement) -> T) -> Vec<T> {
         settlements.iter().map(value).collect()
     }
-    let settled = diesel::sql_query(include_str!("deliver_settle.sql"))
-        .bind::<Array<Uuid>, _>(column(settlements, |one| one.delivery))
-        .bind::<Array<BigInt>, _>(column(settlements, |one| one.lock_token))
-        .bind::<Array<Text>, _>(column(settlements, |one| one.next.status.name()))
-        .bind::<Array<Integer>, _>(column(settlements, |one| one.next.attempt))
-        .bind::<Array<BigInt>, _>(column(settlements, |one| one.next.delay.as_millis() as i64))
-        .bind::<Array<Nullable<Text>>, _>(column(settlements, |one| one.next.failure.map(Failure::name)))
-        .bind::<Array<Bool>, _>(column(settlements, |one| one.next.is_dead()))
-        .load(tx)
-        .await?;
+    let settled = Prepared(
+        diesel::sql_query(include_str!("deliver_settle.sql"))
+            .bind::<Array<Uuid>, _>(column(settlements, |one| one.delivery))
+            .bind::<Array<BigInt>, _>(column(settlements, |one| one.lock_token))
+            .bind::<Array<Text>, _>(column(settlements, |one| one.next.status.name()))
+            .bind::<Array<Integer>, _>(column(settlements, |one| one.next.attempt))
+            .bind::<Array<BigInt>, _>(column(settlements, |one| one.next.delay.as_millis() as i64))
+            .bind::<Array<Nullable<Text>>, _>(column(settlements, |one| one.next.failure.map(Failure::name)))
+            .bind::<Array<Bool>, _>(column(settlements, |one| one.next.is_dead())),
+    )
+    .load(tx)
+    .await?;
     Ok(settled)
 }
 

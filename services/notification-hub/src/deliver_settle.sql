@@ -1,5 +1,6 @@
 -- Records how claims ended. A claim that is no longer the current one (its lease was lost) changes nothing and is
--- missing from the answer.
+-- missing from the answer. That it is claimed is read from its lease: asked for its status, the planner would go through
+-- the index of leased deliveries, and through all that have left it since the last vacuum.
 update deliveries
 set status = settled.status,
     attempt = settled.attempt,
@@ -13,7 +14,7 @@ set status = settled.status,
     updated_at = now()
 from unnest($1, $2, $3, $4, $5, $6, $7) as settled (id, lock_token, status, attempt, delay_ms, last_error, dead)
 where deliveries.id = settled.id
-  and deliveries.status = 'PROCESSING'
+  and deliveries.lease_until is not null
   and deliveries.lock_token = settled.lock_token
 returning
     deliveries.id,

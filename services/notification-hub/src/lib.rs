@@ -40,7 +40,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notif
 pub struct App {
     db: Db,
     contacts: contacts::Contacts,
-    /// Signalled when a delivery may have become due.
+    /// What this replica has written and claimed.
+    new: Arc<deliver::New>,
+    /// Signalled when a delivery that nobody has claimed may have become due.
     due: Arc<Notify>,
     stopping: CancellationToken,
     settings: Settings,
@@ -54,6 +56,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let app = Arc::new(App {
         db: db.clone(),
         contacts: contacts::Contacts::new(account, &settings),
+        new: Arc::default(),
         due: Arc::new(Notify::new()),
         stopping: host.stopping(),
         settings: settings.clone(),
@@ -68,6 +71,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.every("deliver", due, move || {
         let app = worker.clone();
         async move { deliver::deliver_due(&app).await }
+    });
+    let new = Every { period: settings.idle_poll_max(), wake: Some(app.new.arrived.clone()) };
+    let worker = app.clone();
+    host.every("deliver_new", new, move || {
+        let app = worker.clone();
+        async move { deliver::deliver_new(&app).await }
     });
     let reclaim = Every { period: settings.reclaim_period(), wake: None };
     host.every("reclaim_deliveries", reclaim, move || {

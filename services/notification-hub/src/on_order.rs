@@ -1,16 +1,22 @@
 //! Reaction to `ORDER_CREATED`: the buyer is told by e-mail that the order has been taken.
 
-use common::db::Tx;
+use std::collections::HashSet;
+use std::time::Duration;
+
+use common::db::{Prepared, Tx};
 use common::inbox::{Handle, Received};
 use common::{Error, Result};
 use contract::events::OrderCreated;
 use contract::ids::{AccountId, DeliveryId, NotificationId};
-use diesel::sql_types::{Array, Jsonb, SmallInt, Text, Uuid};
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Bool, Double, Jsonb, SmallInt, Text, Uuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::App;
 use crate::channel::Channel;
+use crate::deliver::{Claimed, InHand};
 use crate::notification::PRIORITY_NORMAL;
 use crate::order_created;
 
@@ -21,8 +27,18 @@ impl Handle<OrderCreated> for App {
             drafts.add(received)?;
         }
         insert_notifications(tx, &drafts).await?;
-        insert_deliveries(tx, &drafts).await?;
-        tx.signal_after_commit(&self.due);
+        // Before the statement that begins the lease: the one that the database counts can only end later than ours.
+        let lease_end = Instant::now() + self.settings.lease();
+        let claimed = insert_deliveries(tx, &drafts, self.room_in_hand(), self.settings.lease()).await?;
+        let has_rest = claimed.len() < events.len();
+        let batch = InHand { deliveries: drafts.into_claims(&claimed), lease_end };
+        let (new, due) = (self.new.clone(), self.due.clone());
+        tx.after_commit(move || {
+            new.add(batch);
+            if has_rest {
+                due.notify_one();
+            }
+        });
         Ok(())
     }
 }
@@ -58,37 +74,64 @@ impl Drafts {
     }
 }
 
+impl Drafts {
+    /// Those of `claimed` as the delivery worker wants them.
+    fn into_claims(self, claimed: &HashSet<DeliveryId>) -> Vec<Claimed> {
+        let texts = self.subjects.into_iter().zip(self.bodies);
+        let drafts = self.delivery_ids.into_iter().zip(self.user_ids).zip(texts);
+        drafts
+            .filter(|((id, _), _)| claimed.contains(id))
+            .map(|((id, user_id), (subject, body))| Claimed::at_birth(id, Channel::Email, user_id, subject, body))
+            .collect()
+    }
+}
+
 async fn insert_notifications(tx: &mut Tx, drafts: &Drafts) -> Result<()> {
-    diesel::sql_query(
-        "insert into notifications (id, event_id, type, user_id, data)
+    Prepared(
+        diesel::sql_query(
+            "insert into notifications (id, event_id, type, user_id, data)
          select draft.id, draft.event_id, $5, draft.user_id, draft.data
          from unnest($1, $2, $3, $4) as draft (id, event_id, user_id, data)
          on conflict do nothing",
+        )
+        .bind::<Array<Uuid>, _>(&drafts.notification_ids)
+        .bind::<Array<Uuid>, _>(&drafts.event_ids)
+        .bind::<Array<Uuid>, _>(&drafts.user_ids)
+        .bind::<Array<Jsonb>, _>(&drafts.data)
+        .bind::<Text, _>(order_created::TYPE),
     )
-    .bind::<Array<Uuid>, _>(&drafts.notification_ids)
-    .bind::<Array<Uuid>, _>(&drafts.event_ids)
-    .bind::<Array<Uuid>, _>(&drafts.user_ids)
-    .bind::<Array<Jsonb>, _>(&drafts.data)
-    .bind::<Text, _>(order_created::TYPE)
     .execute(tx)
     .await?;
     Ok(())
 }
 
-async fn insert_deliveries(tx: &mut Tx, drafts: &Drafts) -> Result<()> {
-    diesel::sql_query(
-        "insert into deliveries (id, notification_id, channel, priority, subject, body)
-         select draft.id, draft.notification_id, $5, $6, draft.subject, draft.body
-         from unnest($1, $2, $3, $4) as draft (id, notification_id, subject, body)
-         on conflict do nothing",
+#[derive(QueryableByName)]
+struct Inserted {
+    #[diesel(sql_type = Uuid)]
+    id: DeliveryId,
+    #[diesel(sql_type = Bool)]
+    is_claimed: bool,
+}
+
+/// Inserts the deliveries, the first `claimed` of them claimed, and returns those that were and were not there before.
+async fn insert_deliveries(
+    tx: &mut Tx,
+    drafts: &Drafts,
+    claimed: usize,
+    lease: Duration,
+) -> Result<HashSet<DeliveryId>> {
+    let inserted: Vec<Inserted> = Prepared(
+        diesel::sql_query(include_str!("on_order.sql"))
+            .bind::<Array<Uuid>, _>(&drafts.delivery_ids)
+            .bind::<Array<Uuid>, _>(&drafts.notification_ids)
+            .bind::<Array<Text>, _>(&drafts.subjects)
+            .bind::<Array<Text>, _>(&drafts.bodies)
+            .bind::<Text, _>(Channel::Email.name())
+            .bind::<SmallInt, _>(PRIORITY_NORMAL)
+            .bind::<BigInt, _>(claimed as i64)
+            .bind::<Double, _>(lease.as_millis() as f64),
     )
-    .bind::<Array<Uuid>, _>(&drafts.delivery_ids)
-    .bind::<Array<Uuid>, _>(&drafts.notification_ids)
-    .bind::<Array<Text>, _>(&drafts.subjects)
-    .bind::<Array<Text>, _>(&drafts.bodies)
-    .bind::<Text, _>(Channel::Email.name())
-    .bind::<SmallInt, _>(PRIORITY_NORMAL)
-    .execute(tx)
+    .load(tx)
     .await?;
-    Ok(())
+    Ok(inserted.into_iter().filter(|delivery| delivery.is_claimed).map(|delivery| delivery.id).collect())
 }

@@ -1,6 +1,7 @@
 //! The loop that takes deliveries back from workers that died or stalled, and counts what waits.
 
 use common::Result;
+use common::db::Prepared;
 use contract::ids::DeliveryId;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Integer, Text, Uuid};
@@ -35,7 +36,7 @@ pub async fn reclaim_deliveries(app: &App) -> Result<()> {
             .db
             .tx("reclaim_deliveries", async move |tx| {
                 let query = diesel::sql_query(include_str!("reclaim_deliveries.sql"));
-                let lost: Vec<Lost> = query.bind::<BigInt, _>(RECLAIM_MAX).load(tx).await?;
+                let lost: Vec<Lost> = Prepared(query.bind::<BigInt, _>(RECLAIM_MAX)).load(tx).await?;
                 let settlements: Vec<_> = lost
                     .into_iter()
                     .map(|lost| Settlement {
