@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::RoutesBuilder;
+use tonic::service::{Routes, RoutesBuilder};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -65,6 +65,7 @@ pub struct Host {
     http: Vec<Configure>,
     http_root: Vec<Configure>,
     grpc: RoutesBuilder,
+    here: rpc::Here,
     tasks: Vec<Task>,
     stopping: CancellationToken,
 }
@@ -96,6 +97,7 @@ impl Host {
             http: Vec::new(),
             http_root: Vec::new(),
             grpc: RoutesBuilder::default(),
+            here: rpc::Here::default(),
             tasks: Vec::new(),
             stopping: CancellationToken::new(),
             own,
@@ -128,16 +130,16 @@ impl Host {
         self.kafka.clone()
     }
 
-    /// The gRPC channel to `service`: the address in `[neighbours]`, else this process's own gRPC port over loopback,
-    /// so that a call between co-hosted services is the same call as in production.
+    /// The way to `service`: the address in `[neighbours]`, else it is on this host.
     pub fn neighbour(&self, service: &str) -> anyhow::Result<Neighbour> {
         let named: std::collections::BTreeMap<String, String> = self.settings.section("neighbours")?;
-        let address = match named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) {
-            Some(address) => address.clone(),
-            None => format!("http://{}", reachable(self.grpc_listener.local_addr()?)),
-        };
         let settings: RpcSettings = self.settings.section("rpc")?;
-        rpc::neighbour(&address, &settings).with_context(|| format!("the address of neighbour {service}"))
+        match named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) {
+            Some(address) => {
+                rpc::neighbour(address, &settings).with_context(|| format!("the address of neighbour {service}"))
+            }
+            None => Ok(rpc::here(self.here.clone(), &settings)),
+        }
     }
 
     /// Adds routes below `/api/v1`.
@@ -253,6 +255,9 @@ impl Host {
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         let mut grpc = self.grpc;
         grpc.add_service(health_service);
+        let grpc = grpc.routes().prepare();
+        let first = self.here.set(rpc::Incoming(grpc.clone())).is_ok();
+        debug_assert!(first, "a host starts once");
         let served = serve_grpc(grpc, self.grpc_listener, grpc_stop.clone())?;
         let on_failure = failed.clone();
         tracker.spawn(async move {
@@ -281,7 +286,7 @@ impl Host {
 }
 
 fn serve_grpc(
-    routes: RoutesBuilder,
+    routes: Routes,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send> {
@@ -289,7 +294,7 @@ fn serve_grpc(
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
     Ok(Server::builder()
         .layer(tower::layer::layer_fn(rpc::Incoming))
-        .add_routes(routes.routes())
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
 }
 

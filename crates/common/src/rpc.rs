@@ -1,11 +1,13 @@
 //! gRPC between services: outgoing calls carry a deadline and the request's context, incoming ones continue it.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tonic::metadata::MetadataValue;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
@@ -22,13 +24,30 @@ pub struct RpcSettings {
     pub deadline_ms: u64,
 }
 
-/// A channel to another service: `InventoryServiceClient::new(neighbour)`. Cheap to clone; connects on first use.
-pub type Neighbour = InterceptedService<Channel, Outgoing>;
+/// The way to another service: `InventoryServiceClient::new(neighbour)`. Cheap to clone; connects on first use.
+pub type Neighbour = InterceptedService<Way, Outgoing>;
 
 /// Puts the deadline and the context on every call.
 #[derive(Clone)]
 pub struct Outgoing {
     deadline: Duration,
+}
+
+/// How calls get there.
+#[derive(Clone)]
+pub enum Way {
+    Network(Channel),
+    /// The service is mounted on the same host: the same messages, encoded and decoded as ever, through the same
+    /// layers, but no socket and no HTTP/2 between them.
+    Here(Here),
+}
+
+/// The gRPC services of a host, known once it has started.
+pub type Here = Arc<OnceLock<Incoming<Routes>>>;
+
+/// A neighbour on the same host.
+pub fn here(services: Here, settings: &RpcSettings) -> Neighbour {
+    InterceptedService::new(Way::Here(services), Outgoing::new(settings))
 }
 
 /// Opens a lazy channel to `address` (`http://host:port`).
@@ -39,7 +58,70 @@ pub fn neighbour(address: &str, settings: &RpcSettings) -> anyhow::Result<Neighb
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5))
         .connect_lazy();
-    Ok(InterceptedService::new(channel, Outgoing { deadline: Duration::from_millis(settings.deadline_ms) }))
+    Ok(InterceptedService::new(Way::Network(channel), Outgoing::new(settings)))
+}
+
+type Body = tonic::body::Body;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<http::Request<Body>> for Way {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Way::Network(channel) => channel.poll_ready(task).map_err(Into::into),
+            Way::Here(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self {
+            Way::Network(channel) => {
+                let answer = channel.call(request);
+                Box::pin(async move { Ok(answer.await?) })
+            }
+            Way::Here(services) => {
+                let Some(mut services) = services.get().cloned() else {
+                    let status = tonic::Status::unavailable("this process has not started yet");
+                    return Box::pin(std::future::ready(Err(status.into())));
+                };
+                let deadline =
+                    request.headers().get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
+                Box::pin(async move {
+                    let answer = services.call(request);
+                    // As a channel does it.
+                    let late = |_| tonic::Status::cancelled("Timeout expired");
+                    match tokio::time::timeout(deadline.unwrap_or(Duration::MAX), answer).await.map_err(late)? {
+                        Ok(answer) => Ok(answer),
+                        Err(never) => match never {},
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_hours(number),
+        "M" => Duration::from_mins(number),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+impl Outgoing {
+    fn new(settings: &RpcSettings) -> Outgoing {
+        Outgoing { deadline: Duration::from_millis(settings.deadline_ms) }
+    }
 }
 
 impl tonic::service::Interceptor for Outgoing {
@@ -113,5 +195,24 @@ where
         );
         let answer = self.0.call(request);
         Box::pin(context.scope(span, answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_tonic_writes_it() {
+        for given in [1_u64, 999, 1_500, 3_000, 123_456_789] {
+            let mut request = tonic::Request::new(());
+            request.set_timeout(Duration::from_millis(given));
+            let text = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+            let read = parse_timeout(&text).unwrap();
+            assert!(read.abs_diff(Duration::from_millis(given)) < Duration::from_secs(1), "{given}: {text}");
+        }
+        for bad in ["", "5", "S", "1x", "-1S", "é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
     }
 }
