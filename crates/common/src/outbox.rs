@@ -28,6 +28,7 @@ pub struct OutboxSettings {
     pub batch_max: i64,
     pub poll_ms: u64,
     pub notify_ms: u64,
+    pub pace_ms: u64,
     pub attempts_max: i32,
     pub retry_first_ms: u64,
     pub retry_max_ms: u64,

@@ -14,6 +14,8 @@ create table outbox_events (
     -- The order of sending. A transaction inserts after it has locked its aggregate, so two events of one aggregate
     -- have ids in the order of their commits. This needs a sequence without cache, which is the default.
     id                bigint generated always as identity primary key,
+    -- Derived from topic, key and version, so two different events with one version, which is a bug in the aggregate's
+    -- locking, are an error.
     event_id          uuid        not null unique,
     -- A function of the key, so that an aggregate stays in one shard. `outbox::SHARDS` is the number of shards.
     shard             smallint    not null check (shard between 0 and 7),
@@ -34,9 +36,7 @@ create table outbox_events (
     created_at        timestamptz not null default now(),
     -- The first time. A replay does not move it, so a row is not kept longer for having been replayed.
     published_at      timestamptz,
-    last_error        text,
-    -- Turns two different events with one version, which is a bug in the aggregate's locking, into an error.
-    unique (topic, key, aggregate_version)
+    last_error        text
 ) with (
     -- Every row is updated once and deleted once. Dead rows between the relay and the next batch cost it latency, so
     -- they go early and without the usual pauses, however large the table is.

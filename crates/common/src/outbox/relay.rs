@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::send::{Producer, Report, Row};
-use super::session::Session;
+use super::session::{Selected, Session};
 use super::{OutboxSettings, reopen};
 use crate::backoff::Backoff;
 use crate::crash;
@@ -54,7 +54,10 @@ async fn is_overdue(stopping: &CancellationToken) {
 
 /// What a pass came to.
 enum Pass {
+    /// There may be more to do, and nothing will wake the relay for it.
     Sent,
+    /// All of what there was; whatever comes now wakes the relay.
+    SentAll,
     NothingToSend,
     /// Kafka is away or changed; the rows stay where they are.
     Away,
@@ -91,6 +94,10 @@ impl<'a> Relay<'a> {
             };
             let pause = match pass {
                 Pass::Sent => continue,
+                Pass::SentAll => {
+                    self.pace(stopping).await;
+                    Duration::from_millis(self.settings.poll_ms)
+                }
                 Pass::NothingToSend => Duration::from_millis(self.settings.poll_ms),
                 Pass::Away => AWAY.delay(self.away_attempt),
             };
@@ -102,13 +109,22 @@ impl<'a> Relay<'a> {
         self.session.hand_over().await
     }
 
+    /// Lets a few events come together: each pass costs two statements, a commit and a request to the broker, and costs
+    /// every consumer as much again. The first event after a silence does not wait.
+    async fn pace(&self, stopping: &CancellationToken) {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(self.settings.pace_ms)) => {}
+        }
+    }
+
     async fn pass(&mut self) -> Result<Pass> {
         self.session.take_free_shards().await?;
         self.session.tell_others().await?;
         if self.session.holds_none() {
             return Ok(Pass::NothingToSend);
         }
-        let rows = self.session.select().await?;
+        let Selected { rows, may_be_more } = self.session.select().await?;
         // An idle relay looks after the broker too: one that was replaced must get its events back.
         let before = self.cluster.clone();
         let Ok(()) = self.prepare(&rows).await else { return Ok(Pass::Away) };
@@ -121,7 +137,10 @@ impl<'a> Relay<'a> {
             return Ok(Pass::NothingToSend);
         }
         crash::point("relay.after_select");
-        self.send(&rows).await
+        match self.send(&rows).await? {
+            Pass::SentAll if may_be_more => Ok(Pass::Sent),
+            pass => Ok(pass),
+        }
     }
 
     /// Makes sure that the broker is known, has the topics of `rows`, and that there is a producer for it.
@@ -189,7 +208,7 @@ impl<'a> Relay<'a> {
         }
         crash::point("relay.after_mark");
         if acknowledged.len() == rows.len() {
-            return Ok(Pass::Sent);
+            return Ok(Pass::SentAll);
         }
         self.settle_failures(rows, &reports, &cluster).await
     }

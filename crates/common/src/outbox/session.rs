@@ -48,6 +48,13 @@ struct Shard {
     shard: i16,
 }
 
+/// What one look at the outbox found.
+pub(super) struct Selected {
+    pub(super) rows: Vec<Row>,
+    /// A shard had as many as one look takes.
+    pub(super) may_be_more: bool,
+}
+
 impl<'a> Session<'a> {
     pub(super) async fn open(db: &'a Db, settings: &'a OutboxSettings, silence_max: Duration) -> Result<Session<'a>> {
         let mut conn = db.dedicated().await?;
@@ -122,7 +129,7 @@ impl<'a> Session<'a> {
     }
 
     /// The rows of the held shards that may be sent, in order.
-    pub(super) async fn select(&mut self) -> Result<Vec<Row>> {
+    pub(super) async fn select(&mut self) -> Result<Selected> {
         let per_shard = (self.settings.batch_max / self.held.len() as i64).max(1);
         let rows = Prepared(
             diesel::sql_query(include_str!("select.sql"))
@@ -130,7 +137,10 @@ impl<'a> Session<'a> {
                 .bind::<sql_types::BigInt, _>(per_shard),
         )
         .load(&mut self.conn);
-        within(self.silence_max, rows).await
+        let rows: Vec<Row> = within(self.silence_max, rows).await?;
+        // With fewer rows than that, none of the shards can have had its share.
+        let may_be_more = rows.len() as i64 >= per_shard;
+        Ok(Selected { rows, may_be_more })
     }
 
     /// Returns false when the schema has got another broker meanwhile, and then marks nothing.

@@ -140,6 +140,7 @@ pub fn outbox_settings() -> OutboxSettings {
     OutboxSettings {
         batch_max: 1000,
         poll_ms: 500,
+        pace_ms: 5,
         notify_ms: 20,
         attempts_max: 2,
         retry_first_ms: 50,
