@@ -28,8 +28,8 @@ impl Handle<OrderCreated> for App {
         }
         insert_notifications(tx, &drafts).await?;
         // Before the statement that begins the lease: the one that the database counts can only end later than ours.
-        let lease_end = Instant::now() + self.settings.lease();
-        let claimed = insert_deliveries(tx, &drafts, self.room_in_hand(), self.settings.lease()).await?;
+        let lease_end = Instant::now() + self.settings.new_lease();
+        let claimed = insert_deliveries(tx, &drafts, self.room_in_hand(), self.settings.new_lease()).await?;
         let has_rest = claimed.len() < events.len();
         let batch = InHand { deliveries: drafts.into_claims(&claimed), lease_end };
         let (new, due) = (self.new.clone(), self.due.clone());

@@ -9,6 +9,7 @@ use serde::Deserialize;
 pub struct Settings {
     pub claim_batch_max: u32,
     pub lease_seconds: u64,
+    pub new_lease_seconds: u64,
     pub idle_poll_first_ms: u64,
     pub idle_poll_max_ms: u64,
     pub reclaim_period_ms: u64,
@@ -39,16 +40,21 @@ impl Settings {
         anyhow::ensure!(self.page_default <= self.page_max, "notification_hub.page_default is above page_max");
         let questions = self.claim_batch_max.div_ceil(crate::contacts::QUESTION_MAX as u32);
         let needed = Duration::from_millis(email.timeout_ms) * questions + LEASE_MARGIN;
-        anyhow::ensure!(
-            self.lease() >= needed,
-            "notification_hub.lease_seconds is {}, but {questions} times email.timeout_ms and a margin need {needed:?}",
-            self.lease_seconds
-        );
+        for (name, lease) in [("lease_seconds", self.lease()), ("new_lease_seconds", self.new_lease())] {
+            anyhow::ensure!(
+                lease >= needed,
+                "notification_hub.{name} is {lease:?}, but {questions} times email.timeout_ms and a margin need {needed:?}"
+            );
+        }
         Ok(())
     }
 
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+
+    pub fn new_lease(&self) -> Duration {
+        Duration::from_secs(self.new_lease_seconds)
     }
 
     pub fn idle_poll_first(&self) -> Duration {

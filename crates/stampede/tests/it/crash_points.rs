@@ -60,6 +60,7 @@ async fn dying_while_an_email_is_sent_leaves_one_notification_that_is_sent() {
     // As short as a lease may be: a claim of 64 needs one round of two seconds, and a margin of five.
     let lease = [
         ("notification_hub.lease_seconds", "7"),
+        ("notification_hub.new_lease_seconds", "7"),
         ("notification_hub.claim_batch_max", "64"),
         ("notification_hub.email.timeout_ms", "2000"),
     ];
