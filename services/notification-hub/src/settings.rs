@@ -83,6 +83,7 @@ mod tests {
         Settings {
             claim_batch_max,
             lease_seconds,
+            new_lease_seconds: lease_seconds,
             idle_poll_first_ms: 50,
             idle_poll_max_ms: 5_000,
             reclaim_period_ms: 5_000,
@@ -101,5 +102,6 @@ mod tests {
         assert!(settings(7, 3_000, 500).check().is_err());
         assert!(settings(10, 3_000, 1_001).check().is_err());
         assert!(settings(45, 3_000, 0).check().is_err());
+        assert!(Settings { new_lease_seconds: 7, ..settings(45, 3_000, 500) }.check().is_err());
     }
 }
