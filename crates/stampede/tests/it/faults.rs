@@ -17,6 +17,9 @@ use crate::site::{TestSite, eventually};
 /// Close to what real sites have: here it matters that the system gives up soon.
 const AS_SHIPPED: [(&str, &str); 2] = [("postgres.acquire_timeout_ms", "3000"), ("redis.timeout_ms", "250")];
 
+/// More than anybody buys while a test goes on, however slowly a server comes back: orders must not end for want of stock.
+const PLENTY: i64 = 1_000_000;
+
 /// A site on servers that may be broken, by one test at a time. There are two sets, so that two tests need not wait.
 async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
     static TURNS: [Mutex<()>; 2] = [const { Mutex::const_new(()) }; 2];
@@ -33,7 +36,7 @@ async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
     (turn, servers, TestSite::start_on(servers, &AS_SHIPPED).await)
 }
 
-/// Buys one unit after the other, asking again with the same key when the answer is that something is away, until
+/// Buys one unit after the other with a moment's thought between them, asking again with the same key when the answer is that something is away, until
 /// `enough`. Returns the final answers, and how many were asked again.
 async fn keep_buying(buyer: &Client, product: &Product, enough: &AtomicBool) -> (Vec<Answer>, usize) {
     let (mut answers, mut asked_again) = (Vec::new(), 0);
@@ -49,6 +52,7 @@ async fn keep_buying(buyer: &Client, product: &Product, enough: &AtomicBool) -> 
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         answers.push(answer);
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     (answers, asked_again)
 }
@@ -88,8 +92,11 @@ async fn flush_redis(site: &TestSite) {
     redis.command::<()>(common::redis::cmd("FLUSHALL").arg("SYNC")).await.expect("Redis answers");
 }
 
-/// Sells what is left of `product`, one by one, and sees that it was exactly that much.
-async fn sell_out(site: &TestSite, buyer: &Client, product: &Product, stock: i64) {
+/// Takes all but a few of the units that are left of `PLENTY`, sells the few one by one, and sees that it was exactly that
+/// much.
+async fn sell_out(site: &TestSite, buyer: &Client, product: &Product, placed: usize) {
+    let stock = placed as i64 + 5;
+    site.admin().adjust(&fresh_key(), product, stock - PLENTY).await.expect(200);
     eventually("everything that is left can be bought", async || {
         let answer = buyer.order(&fresh_key(), product, 1).await;
         if answer.status != 201 {
@@ -106,7 +113,7 @@ async fn sell_out(site: &TestSite, buyer: &Client, product: &Product, stock: i64
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
     let (_turn, servers, site) = breakable().await;
-    let (product, buyers) = (site.product(400).await, site.buyers(4).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
     let (placed, away) = sell_during(&buyers, &product, async {
         orders_grow_by(&site, 5).await;
         servers.kill(Server::Redis).await.expect("it is ours");
@@ -121,14 +128,13 @@ async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
     .await;
     assert_eq!(away, 0, "without Redis, PostgreSQL answers");
     assert_eq!(orders(&site).await, placed as i64);
-    site.admin().adjust(&fresh_key(), &product, placed as i64 + 5 - 400).await.expect(200);
-    sell_out(&site, &buyers[0], &product, placed as i64 + 5).await;
+    sell_out(&site, &buyers[0], &product, placed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_hangs_is_not_waited_for() {
     let (_turn, servers, site) = breakable().await;
-    let (product, buyers) = (site.product(30).await, site.buyers(4).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
     let redis = servers.describe().into_iter().find(|server| server.name == "Redis").expect("there is one");
     let pid = Pid::from_raw(redis.pid.and_then(|pid| i32::try_from(pid).ok()).expect("it runs"));
     let (placed, away) = sell_during(&buyers, &product, async {
@@ -141,7 +147,7 @@ async fn a_redis_that_hangs_is_not_waited_for() {
     .await;
     assert_eq!(away, 0, "PostgreSQL answers alone");
     assert_eq!(orders(&site).await, placed as i64);
-    sell_out(&site, &buyers[0], &product, 30).await;
+    sell_out(&site, &buyers[0], &product, placed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,7 +173,7 @@ async fn a_site_starts_and_sells_without_redis_and_kafka() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
     let (_turn, _, site) = breakable().await;
-    let (product, buyers) = (site.product(60).await, site.buyers(8).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(8).await);
     let (placed, _) = sell_during(&buyers, &product, async {
         for _ in 0..3 {
             orders_grow_by(&site, 8).await;
@@ -176,17 +182,18 @@ async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
     })
     .await;
     assert_eq!(orders(&site).await, placed as i64);
-    sell_out(&site, &buyers[0], &product, 60).await;
+    sell_out(&site, &buyers[0], &product, placed).await;
     // Sold out, forgotten, and still sold out.
     flush_redis(&site).await;
     buyers[1].order(&fresh_key(), &product, 1).await.refused(409, "OUT_OF_STOCK");
-    assert_eq!(site.units(&product).await, Units { on_hand: 60, held: 60 });
+    let sold = placed as i64 + 5;
+    assert_eq!(site.units(&product).await, Units { on_hand: sold, held: sold });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
     let (_turn, servers, site) = breakable().await;
-    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
     let cancelled = text(&buyers[0].order(&fresh_key(), &product, 1).await.expect(201).json()["orderId"]);
     site.settled().await;
     let (placed, away) = sell_during(&buyers, &product, async {
@@ -209,7 +216,7 @@ async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it_twice() {
     let (_turn, servers, site) = breakable().await;
-    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
     let (placed, _) = sell_during(&buyers, &product, async {
         orders_grow_by(&site, 20).await;
         servers.wipe_kafka().await.expect("it is ours");
@@ -224,7 +231,7 @@ async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_postgres_requests_are_told_to_come_back_and_then_succeed_once() {
     let (_turn, servers, site) = breakable().await;
-    let (product, buyers) = (site.product(1000).await, site.buyers(4).await);
+    let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
     let (key, patient) = (fresh_key(), &buyers[0]);
     let (placed, away) = sell_during(&buyers[1..], &product, async {
         orders_grow_by(&site, 10).await;
@@ -252,5 +259,5 @@ async fn without_postgres_requests_are_told_to_come_back_and_then_succeed_once()
     assert!(away > 0);
     site.assert_consistent().await;
     assert_eq!(orders(&site).await, placed as i64 + 1);
-    assert_eq!(site.units(&product).await, Units { on_hand: 1000, held: placed as i64 + 1 });
+    assert_eq!(site.units(&product).await, Units { on_hand: PLENTY, held: placed as i64 + 1 });
 }
