@@ -168,9 +168,13 @@ impl Kafka {
 
     /// The id of the cluster as it was not before `moment`: what one asks after an error at `moment`.
     pub(crate) async fn cluster_id_since(&self, moment: Instant) -> Result<Arc<str>> {
+        let came = Instant::now();
         // Held while asking, so that everybody who wants to know shares one question.
         let mut seen = self.0.seen.lock().await;
-        if let Some(seen) = seen.as_ref().filter(|seen| seen.at >= moment) {
+        // That there was no answer concerns only those who were waiting for it: whoever comes later asks again, however
+        // long ago the moment was.
+        let is_usable = |seen: &&Seen| seen.at >= if seen.cluster.is_ok() { moment } else { came };
+        if let Some(seen) = seen.as_ref().filter(is_usable) {
             return seen.cluster.clone();
         }
         let asked = Instant::now();

@@ -241,6 +241,9 @@ impl<'a> Relay<'a> {
             self.session.charge(&refused).await?;
         }
         if reports.contains(&Report::Unknown) {
+            if self.away_attempt == 0 {
+                tracing::warn!(db.schema = self.db.schema(), "Kafka does not acknowledge events; they wait");
+            }
             self.away_attempt += 1;
             return Ok(Pass::Away);
         }

@@ -26,6 +26,24 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     consumer.stop().await;
 }
 
+/// A consumer of the same process asks about the broker too, and so would hide a relay that had stopped asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_without_consumers_beside_it_finds_the_broker_again() {
+    let _broker = BROKER.write().await;
+    let shop = Shop::open("alone").await;
+    let relay = shop.relay(&shop.db, outbox_settings());
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        sandbox().await.kill(Server::Kafka).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        sandbox().await.restart(Server::Kafka).await.unwrap();
+    };
+    tokio::join!(shop.move_much(&shop.db, 8, 150, 7), kill);
+    shop.until("select count(*) from outbox_events where status = 'NEW'", 0).await;
+    shop.assert_log_is_complete_and_in_order().await;
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_effect_is_doubled() {
     let _broker = BROKER.write().await;
