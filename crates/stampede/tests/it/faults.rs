@@ -36,8 +36,8 @@ async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
     (turn, servers, TestSite::start_on(servers, &AS_SHIPPED).await)
 }
 
-/// Buys one unit after the other with a moment's thought between them, asking again with the same key when the answer is that something is away, until
-/// `enough`. Returns the final answers, and how many were asked again.
+/// Buys one unit after the other with a moment's thought between them, until `enough`; asks again with the same key when
+/// the answer is that something is away. Returns the final answers, and how many were asked again.
 async fn keep_buying(buyer: &Client, product: &Product, enough: &AtomicBool) -> (Vec<Answer>, usize) {
     let (mut answers, mut asked_again) = (Vec::new(), 0);
     while !enough.load(Ordering::SeqCst) {
