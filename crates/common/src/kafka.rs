@@ -269,3 +269,35 @@ impl ConsumerContext for Quiet {}
 pub(crate) fn log_debug(what: &str, message: &str) {
     tracing::debug!(kafka.facility = what, "Kafka's client says: {message}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens there.
+    fn nowhere() -> Kafka {
+        let settings = KafkaSettings {
+            brokers: "127.0.0.1:1".to_owned(),
+            partitions: 1,
+            replication_factor: 1,
+            retention_hours: 1,
+            request_timeout_ms: 100,
+            cluster_check_ms: 500,
+            linger_ms: 0,
+            delivery_timeout_ms: 1_000,
+            session_timeout_ms: 6_000,
+        };
+        Kafka::open(&settings, "").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_did_not_answer_is_asked_again_about_the_same_moment() {
+        let (kafka, moment) = (nowhere(), Instant::now());
+        let mut answered = Vec::new();
+        for _ in 0..2 {
+            kafka.cluster_id_since(moment).await.unwrap_err();
+            answered.push(kafka.0.seen.lock().await.as_ref().unwrap().at);
+        }
+        assert!(answered[0] < answered[1], "the first failure was taken for an answer");
+    }
+}
