@@ -3,6 +3,8 @@
 use common::Code;
 use tonic::Code as Grpc;
 
+pub const AMOUNT_MISMATCH: Code =
+    Code::new("AMOUNT_MISMATCH", 422, Grpc::InvalidArgument, "결제 금액이 주문 금액과 다릅니다.");
 pub const CONCURRENT_MODIFICATION: Code =
     Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
 pub const DELIVERY_NOT_FOUND: Code =
@@ -21,13 +23,28 @@ pub const HOLD_NOT_CONFIRMED: Code =
 pub const HOLD_NOT_FOUND: Code = Code::new("HOLD_NOT_FOUND", 404, Grpc::NotFound, "재고 예약을 찾을 수 없습니다.");
 pub const INVALID_CREDENTIALS: Code =
     Code::new("INVALID_CREDENTIALS", 401, Grpc::Unauthenticated, "이메일 또는 비밀번호가 올바르지 않습니다.");
+pub const INSUFFICIENT_POINTS: Code =
+    Code::new("INSUFFICIENT_POINTS", 422, Grpc::FailedPrecondition, "포인트가 부족합니다.");
+pub const INVALID_SIGNATURE: Code =
+    Code::new("INVALID_SIGNATURE", 401, Grpc::Unauthenticated, "서명이 올바르지 않습니다.");
 pub const NOTIFICATION_NOT_FOUND: Code =
     Code::new("NOTIFICATION_NOT_FOUND", 404, Grpc::NotFound, "알림을 찾을 수 없습니다.");
 pub const ORDER_NOT_CANCELLABLE: Code =
     Code::new("ORDER_NOT_CANCELLABLE", 409, Grpc::FailedPrecondition, "취소할 수 없는 주문입니다.");
 pub const ORDER_NOT_FOUND: Code = Code::new("ORDER_NOT_FOUND", 404, Grpc::NotFound, "주문을 찾을 수 없습니다.");
+pub const ORDER_NOT_PAYABLE: Code =
+    Code::new("ORDER_NOT_PAYABLE", 409, Grpc::FailedPrecondition, "결제할 수 없는 주문입니다.");
 pub const OUT_OF_STOCK: Code =
     Code::new("OUT_OF_STOCK", 409, Grpc::ResourceExhausted, "요청 수량만큼 재고가 없습니다.");
+pub const PAYMENT_DECLINED: Code =
+    Code::new("PAYMENT_DECLINED", 402, Grpc::FailedPrecondition, "결제가 거절되었습니다.");
+pub const PAYMENT_IN_PROGRESS: Code = Code::new("PAYMENT_IN_PROGRESS", 409, Grpc::Aborted, "결제가 진행 중입니다.");
+pub const PAYMENT_NOT_APPROVABLE: Code =
+    Code::new("PAYMENT_NOT_APPROVABLE", 409, Grpc::FailedPrecondition, "승인할 수 없는 결제입니다.");
+pub const PAYMENT_NOT_FOUND: Code = Code::new("PAYMENT_NOT_FOUND", 404, Grpc::NotFound, "결제를 찾을 수 없습니다.");
+pub const PAYMENT_NOT_REFUNDABLE: Code =
+    Code::new("PAYMENT_NOT_REFUNDABLE", 409, Grpc::FailedPrecondition, "환불할 수 없는 결제입니다.");
+pub const PG_ERROR: Code = Code::new("PG_ERROR", 502, Grpc::Unavailable, "결제사 오류로 결제되지 않았습니다.");
 pub const PRODUCT_NOT_FOUND: Code = Code::new("PRODUCT_NOT_FOUND", 404, Grpc::NotFound, "상품을 찾을 수 없습니다.");
 pub const PURCHASE_LIMIT_EXCEEDED: Code =
     Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");
@@ -39,6 +56,8 @@ pub const REFRESH_TOKEN_REUSED: Code = Code::new(
     Grpc::Unauthenticated,
     "이미 사용된 리프레시 토큰입니다. 다시 로그인하세요.",
 );
+pub const REFUND_EXCEEDS_CAPTURED: Code =
+    Code::new("REFUND_EXCEEDS_CAPTURED", 409, Grpc::FailedPrecondition, "환불 금액이 결제 금액을 초과합니다.");
 pub const SKU_ALREADY_EXISTS: Code =
     Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
 pub const STOCK_BELOW_HELD: Code =

@@ -2,7 +2,10 @@
 
 use common::outbox::Event;
 
-pub use generated::{OrderCancelled, OrderCreated, OrderExpired, OrderLine, StockDepleted, StockReplenished};
+pub use generated::{
+    OrderCancelled, OrderCreated, OrderExpired, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded,
+    PaymentApproved, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
+};
 
 #[expect(clippy::allow_attributes, clippy::too_many_lines, reason = "generated")]
 mod generated {
@@ -49,6 +52,97 @@ impl Event for OrderExpired {
     }
 }
 
+impl Event for OrderPlaced {
+    const TOPIC: &'static str = "ORDER_PLACED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for OrderRefundRequested {
+    const TOPIC: &'static str = "ORDER_REFUND_REQUESTED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for OrderRefunded {
+    const TOPIC: &'static str = "ORDER_REFUNDED";
+    const AGGREGATE: &'static str = "order";
+
+    fn key(&self) -> &str {
+        &self.order_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for PaymentApproved {
+    const TOPIC: &'static str = "PAYMENT_APPROVED";
+    const AGGREGATE: &'static str = "payment";
+
+    fn key(&self) -> &str {
+        &self.payment_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for PaymentFailed {
+    const TOPIC: &'static str = "PAYMENT_FAILED";
+    const AGGREGATE: &'static str = "payment";
+
+    fn key(&self) -> &str {
+        &self.payment_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for PaymentUnknown {
+    const TOPIC: &'static str = "PAYMENT_UNKNOWN";
+    const AGGREGATE: &'static str = "payment";
+
+    fn key(&self) -> &str {
+        &self.payment_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for PaymentRefunded {
+    const TOPIC: &'static str = "PAYMENT_REFUNDED";
+    const AGGREGATE: &'static str = "payment";
+
+    fn key(&self) -> &str {
+        &self.payment_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
 impl Event for StockDepleted {
     const TOPIC: &'static str = "STOCK_DEPLETED";
     const AGGREGATE: &'static str = "stock";
@@ -76,5 +170,17 @@ impl Event for StockReplenished {
 }
 
 /// Every topic there is: created at start-up where the broker does not create them by itself.
-pub const TOPICS: [&str; 5] =
-    [OrderCreated::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC];
+pub const TOPICS: [&str; 12] = [
+    OrderCreated::TOPIC,
+    OrderCancelled::TOPIC,
+    OrderExpired::TOPIC,
+    OrderPlaced::TOPIC,
+    OrderRefundRequested::TOPIC,
+    OrderRefunded::TOPIC,
+    PaymentApproved::TOPIC,
+    PaymentFailed::TOPIC,
+    PaymentRefunded::TOPIC,
+    PaymentUnknown::TOPIC,
+    StockDepleted::TOPIC,
+    StockReplenished::TOPIC,
+];

@@ -9,7 +9,10 @@ pub struct Delivery;
 pub struct Hold;
 pub struct Notification;
 pub struct Order;
+pub struct Payment;
+pub struct PaymentAttempt;
 pub struct Product;
+pub struct Refund;
 
 impl Kind for Account {
     const NAME: &'static str = "account";
@@ -26,8 +29,17 @@ impl Kind for Notification {
 impl Kind for Order {
     const NAME: &'static str = "order";
 }
+impl Kind for Payment {
+    const NAME: &'static str = "payment";
+}
+impl Kind for PaymentAttempt {
+    const NAME: &'static str = "payment attempt";
+}
 impl Kind for Product {
     const NAME: &'static str = "product";
+}
+impl Kind for Refund {
+    const NAME: &'static str = "refund";
 }
 
 pub type AccountId = Id<Account>;
@@ -35,4 +47,7 @@ pub type DeliveryId = Id<Delivery>;
 pub type HoldId = Id<Hold>;
 pub type NotificationId = Id<Notification>;
 pub type OrderId = Id<Order>;
+pub type PaymentAttemptId = Id<PaymentAttempt>;
+pub type PaymentId = Id<Payment>;
 pub type ProductId = Id<Product>;
+pub type RefundId = Id<Refund>;
