@@ -1,5 +1,7 @@
 //! Private PostgreSQL, Redis and Kafka on free loopback ports: what `stampede dev` runs on and what the tests torment.
 //!
+//! Beside them runs what the product calls in the outside world: a payment provider that can misbehave, and a Slack.
+//!
 //! The servers are durable like production ones, can be killed and started again on the same address, and never
 //! outlive the process that started them.
 
@@ -10,6 +12,7 @@ mod jars;
 mod kafka;
 pub mod nginx;
 mod options;
+mod outside;
 mod ports;
 mod postgres;
 mod process;
@@ -26,6 +29,7 @@ use tokio::sync::oneshot;
 
 pub use embedded::{BrokerArgs, run_embedded_broker};
 pub use options::{External, KafkaChoice, KafkaKind, Options, Server, reachable_data_dir};
+pub use outside::Outside;
 use site::Servers;
 use supervisor::{Handle, Order};
 
@@ -90,6 +94,11 @@ impl Sandbox {
             (None, Some(server)) => format!("127.0.0.1:{}", server.status.port()),
             (external, _) => external.clone().unwrap_or_default(),
         }
+    }
+
+    /// `http://host:port` of the payment provider and Slack; see [`Outside`] for what they do. The same after a restart.
+    pub fn outside_url(&self) -> &str {
+        &self.servers().outside_url
     }
 
     pub fn kafka_kind(&self) -> KafkaKind {

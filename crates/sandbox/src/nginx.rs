@@ -112,9 +112,14 @@ fn configuration(temp: &Path, port: u16, routes: &[(String, u16)]) -> Result<Str
     let mut locations = String::new();
     for (prefix, port) in routes {
         let is_plain = prefix.starts_with('/')
-            && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
+            && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~*".contains(&byte));
         if !is_plain {
             bail!("{prefix:?} is not a plain path prefix");
+        }
+        if prefix.contains('*') {
+            let pattern = prefix.replace('.', r"\.").replace('*', "[^/]+");
+            writeln!(locations, "        location ~ ^{pattern}$ {{ {PROXY}{port}; }}")?;
+            continue;
         }
         let stem = prefix.trim_end_matches('/');
         if stem == prefix {
@@ -138,11 +143,16 @@ mod tests {
 
     #[test]
     fn prefixes_end_at_slashes() {
-        let routes = [("/api/v1/orders".to_owned(), 7001), ("/".to_owned(), 7002)];
+        let routes = [
+            ("/api/v1/orders".to_owned(), 7001),
+            ("/".to_owned(), 7002),
+            ("/api/v1/orders/*/payments".to_owned(), 7003),
+        ];
         let text = configuration(Path::new("/tmp"), 7000, &routes).unwrap();
         assert!(text.contains("location = /api/v1/orders { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location /api/v1/orders/ { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location / { proxy_pass http://upstream_7002; }"));
+        assert!(text.contains("location ~ ^/api/v1/orders/[^/]+/payments$ { proxy_pass http://upstream_7003; }"));
         assert!(!text.contains("return 404;"));
     }
 

@@ -13,13 +13,14 @@ use crate::claim::Claim;
 use crate::embedded::Embedded;
 use crate::kafka::Apache;
 use crate::options::{External, KafkaChoice, KafkaKind, Options};
+use crate::outside::Outside;
 use crate::ports::Ports;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::supervisor::{Handle, Recipe, Supervisor};
 
 /// What a sandbox keeps in its data folder. Only these are ever removed: the folder may be the user's.
-const ENTRIES: [&str; 7] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "run"];
+const ENTRIES: [&str; 8] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "outside", "run"];
 
 /// The started servers; None for those that are not ours.
 pub(crate) struct Servers {
@@ -28,6 +29,7 @@ pub(crate) struct Servers {
     pub(crate) redis: Option<Handle>,
     pub(crate) kafka: Option<Handle>,
     pub(crate) kafka_kind: KafkaKind,
+    pub(crate) outside_url: String,
 }
 
 type Started = oneshot::Sender<Result<Servers>>;
@@ -57,8 +59,8 @@ async fn live(options: Options, mut started: Started) {
         () = started.closed() => return,
     };
     match outcome {
-        // The site is dropped last, when the servers are down.
-        Ok((_site, servers, supervisors)) => {
+        // The site is dropped last, when the servers are down and the outside world has ended.
+        Ok((_site, _outside, servers, supervisors)) => {
             if started.send(Ok(servers)).is_ok() {
                 supervisors.run().await;
             }
@@ -68,10 +70,11 @@ async fn live(options: Options, mut started: Started) {
     }
 }
 
-async fn begin(options: Options) -> Result<(Site, Servers, Supervisors)> {
+async fn begin(options: Options) -> Result<(Site, Outside, Servers, Supervisors)> {
     let (site, ports) = Site::open(options)?;
-    let (servers, supervisors) = site.start(ports).await?;
-    Ok((site, servers, supervisors))
+    let outside = Outside::open(&site.data_dir.join("outside"), Some(ports.outside)).await?;
+    let (servers, supervisors) = site.start(ports, outside.url()).await?;
+    Ok((site, outside, servers, supervisors))
 }
 
 /// A claimed data folder. Dropping it gives it up, and removes the data if it was to be ephemeral.
@@ -108,7 +111,7 @@ impl Site {
         Ok((Site { data_dir, external, kafka, account, ephemeral, claim }, ports))
     }
 
-    async fn start(&self, ports: Ports) -> Result<(Servers, Supervisors)> {
+    async fn start(&self, ports: Ports, outside_url: &str) -> Result<(Servers, Supervisors)> {
         let (postgres, redis, (kafka_kind, apache, embedded)) = tokio::try_join!(
             self.start_postgres(ports.postgres),
             self.start_redis(ports.redis),
@@ -128,6 +131,7 @@ impl Site {
             redis: redis_handle,
             kafka: apache_handle.or(embedded_handle),
             kafka_kind,
+            outside_url: outside_url.to_owned(),
         };
         Ok((servers, Supervisors { postgres, redis, apache, embedded }))
     }

@@ -1,0 +1,10 @@
+//! The outside world as the product meets it: over HTTP, with every way to misbehave.
+
+#![expect(clippy::unwrap_used, reason = "clippy knows helpers of tests only inside `mod tests`")]
+
+mod ground;
+mod misbehaviour;
+mod payments;
+mod site;
+mod slack;
+mod webhooks;
