@@ -41,14 +41,21 @@ create table holds (
     user_id uuid,
     state text not null check (state in ('HELD', 'PINNED', 'CONFIRMED', 'RELEASED', 'EXPIRED', 'RETURNED')),
     expires_at timestamptz not null,
-    -- The payment that a pinned hold waits for.
+    -- The attempt to pay that a pinned hold waits for.
     pinned_by uuid,
-    -- Of the order that confirmed it.
+    -- The payment was approved before the pin, and maybe after the time was up: the end of the order, which is older
+    -- than that, does not give the units back.
+    pinned_late boolean not null default false,
+    -- The attempts that ended without having paid, so that a pin which its end has overtaken is refused.
+    unpinned_by uuid[] not null default '{}',
+    -- Of the order that confirmed it, or whose refund came first.
     order_version bigint,
     reason text,
     created_at timestamptz not null default clock_timestamp(),
     updated_at timestamptz not null default clock_timestamp(),
-    check (user_id is not null or state = 'RELEASED')
+    check (user_id is not null or state = 'RELEASED'),
+    check ((state = 'PINNED') = (pinned_by is not null)),
+    check (state = 'PINNED' or not pinned_late)
 );
 -- For the sweeper, for taking expired units over, and for rebuilding the gate. It holds only what is alive.
 create index holds_live on holds (expires_at) where state in ('HELD', 'PINNED');
@@ -92,6 +99,7 @@ create table product_stock_audit (
 );
 create index product_stock_audit_of_product on product_stock_audit (product_id, id desc);
 
+-- A hold that was taken again for a late payment shows as one that never ended.
 create view stock_movements as
 select product_id, kind, delta as on_hand_delta,
        case kind when 'CONFIRM' then delta else 0 end as held_delta, hold_id, created_at

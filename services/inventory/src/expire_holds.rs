@@ -141,18 +141,21 @@ pub struct TakenOver {
 /// Finds holds on `short` products whose time was up at `now`, and locks them and all their stock.
 ///
 /// The caller has locked `locked`; what else a hold of several lines needs is locked only if nobody has it, because
-/// waiting out of order could deadlock. Such a hold is left to the sweeper then.
+/// waiting out of order could deadlock. Such a hold is left to the sweeper then. `except` are holds that the caller is
+/// about to change itself.
 pub async fn take_over_due(
     tx: &mut Tx,
     short: &[ProductId],
     locked: &BTreeMap<ProductId, Stock>,
+    except: &[HoldId],
     now: DateTime<Utc>,
 ) -> Result<TakenOver> {
     let due: Vec<DueLine> = Prepared(
         sql_query(include_str!("take_over_due.sql"))
             .bind::<Array<Uuid>, _>(short)
             .bind::<Timestamptz, _>(now)
-            .bind::<BigInt, _>(TAKE_OVER_MAX),
+            .bind::<BigInt, _>(TAKE_OVER_MAX)
+            .bind::<Array<Uuid>, _>(except),
     )
     .load(tx)
     .await?;

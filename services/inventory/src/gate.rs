@@ -179,7 +179,7 @@ impl Gate {
     }
 
     /// Notes that `product` is being sold; returns the newest epoch this process has seen.
-    fn touch(&self, product: ProductId) -> i64 {
+    pub(crate) fn touch(&self, product: ProductId) -> i64 {
         let mut seen = locked(&self.seen);
         if let Some(known) = seen.get_mut(&product) {
             known.touched = true;

@@ -120,7 +120,7 @@ async fn serve(tx: &mut Tx, ttl: Duration, callers: &[Caller]) -> Result<Served>
     let short = stock::short_products(&mut outcomes);
     if !short.is_empty() {
         // What has lapsed is on sale, whether or not the sweeper has come.
-        let taken_over = take_over_due(tx, &short, &before, now).await?;
+        let taken_over = take_over_due(tx, &short, &before, &[], now).await?;
         for (product, units) in taken_over.units {
             moves.entry(product).or_default().held -= units;
             if let Some(stock) = scene.stocks.get_mut(&product) {

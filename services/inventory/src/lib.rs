@@ -1,10 +1,12 @@
 //! Inventory: what is for sale and how much of it; nothing is ever sold twice.
 //!
-//! Owns schema `inventory`. Speaks `STOCK_DEPLETED`, `STOCK_REPLENISHED`; hears `ORDER_CANCELLED`, `ORDER_EXPIRED`.
+//! Owns schema `inventory`. Speaks `STOCK_DEPLETED`, `STOCK_REPLENISHED`; hears `ORDER_CANCELLED`, `ORDER_EXPIRED`,
+//! `ORDER_PLACED`, `ORDER_REFUNDED`.
 
 mod gate; // the Redis gate in front of stock
-mod hold; // rules
+pub mod hold; // rules; public for the model that walks through them
 mod ledger; // the rows of stock
+mod plan; // rules
 mod product; // rules
 mod refused;
 mod stock; // rules
@@ -33,15 +35,16 @@ use common::every::Every;
 use common::http::Data;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use contract::events::{OrderCancelled, OrderExpired};
+use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
 
 use crate::gate::{Gate, GateSettings};
 use crate::hold_stock::{Caller, Held, hold_batch};
+use crate::plan::Settle;
 use crate::read_products::ProductSettings;
-use crate::settle_hold::{Settle, settle_batch};
+use crate::settle_hold::settle_batch;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
 
@@ -52,6 +55,7 @@ pub struct Settings {
     hold_ttl_seconds: u32,
     hold_lines_max: usize,
     hold_quantity_max: i32,
+    unpin_seconds_min: u32,
     sweep_period_ms: u64,
     sweep_holds_max: i64,
     adjust_attempts_max: u32,
@@ -67,10 +71,11 @@ pub struct App {
     gate: Gate,
     cache: Cache,
     holds: Batch<Caller, Held>,
-    endings: Batch<Settle, hold::Hold>,
+    steps: Batch<Settle, hold::Hold>,
     products: ProductSettings,
     hold_lines_max: usize,
     hold_quantity_max: i32,
+    unpinned_lives_min: chrono::Duration,
     sweep_holds_max: i64,
     adjust_attempts_max: u32,
 }
@@ -85,10 +90,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         gate: gate.clone(),
         cache: Cache::new(&redis),
         holds: start_holds(&settings, &db, &gate),
-        endings: start_endings(&settings, &db, &gate),
+        steps: start_steps(&settings, &db, &gate),
         products: settings.products,
         hold_lines_max: settings.hold_lines_max,
         hold_quantity_max: settings.hold_quantity_max,
+        unpinned_lives_min: chrono::Duration::seconds(settings.unpin_seconds_min.into()),
         sweep_holds_max: settings.sweep_holds_max,
         adjust_attempts_max: settings.adjust_attempts_max,
     });
@@ -96,7 +102,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let served = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
     host.grpc(InventoryServiceServer::new(rpc::Rpc(app.clone())));
-    host.consume(Consumer::new("inventory", &db).on::<OrderCancelled, App>(&app).on::<OrderExpired, App>(&app))?;
+    let consumer = Consumer::new("inventory", &db)
+        .on::<OrderCancelled, App>(&app)
+        .on::<OrderExpired, App>(&app)
+        .on::<OrderPlaced, App>(&app)
+        .on::<OrderRefunded, App>(&app);
+    host.consume(consumer)?;
     host.relay(&db)?;
     host.every("expire_holds", every_ms(settings.sweep_period_ms), move || {
         let app = app.clone();
@@ -130,7 +141,7 @@ fn start_holds(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Caller, Held>
     })
 }
 
-fn start_endings(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Settle, hold::Hold> {
+fn start_steps(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Settle, hold::Hold> {
     let (db, gate) = (db.clone(), gate.clone());
     Batch::start("settle_hold", &settings.settle_batch, move |asked| {
         let (db, gate) = (db.clone(), gate.clone());

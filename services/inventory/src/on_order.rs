@@ -1,46 +1,73 @@
-//! An order that ended without a payment gives its hold back: `ORDER_CANCELLED`, `ORDER_EXPIRED`.
+//! What becomes of an order becomes of its hold: `ORDER_PLACED` makes it a sale, `ORDER_REFUNDED` returns that,
+//! `ORDER_CANCELLED` and `ORDER_EXPIRED` give it back.
 //!
-//! The order service also calls `ReleaseHold` at once; this is what happens when that call was lost.
+//! The topics are read in no particular order, so the rules of a hold bear any: a refund may come before its sale, and
+//! the end of an order after a late payment has undone it. The order service also calls `ReleaseHold` at once when an
+//! order is cancelled; the event is what happens when that call was lost.
 
 use common::db::Tx;
 use common::inbox::{Handle, Received};
 use common::{Error, Result};
-use contract::events::{OrderCancelled, OrderExpired};
+use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded};
 
 use crate::App;
-use crate::hold::Ending;
-use crate::settle_hold::{Settle, settle};
+use crate::hold::Step;
+use crate::plan::Settle;
+use crate::settle_hold::settle;
 
 impl Handle<OrderCancelled> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCancelled>]) -> Result<()> {
-        let ended = events.iter().map(|received| release(&received.event.hold_id, "order cancelled"));
-        self.release_all(tx, ended.collect::<Result<_>>()?).await
+        let steps = events.iter().map(|Received { event, .. }| {
+            let reason = "order cancelled".to_owned();
+            settle_by(&event.hold_id, Step::Release { reason, order_version: Some(event.version) })
+        });
+        self.settle_all(tx, steps.collect::<Result<_>>()?).await
     }
 }
 
 impl Handle<OrderExpired> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderExpired>]) -> Result<()> {
-        let ended = events.iter().map(|received| release(&received.event.hold_id, "order expired"));
-        self.release_all(tx, ended.collect::<Result<_>>()?).await
+        let steps = events.iter().map(|Received { event, .. }| {
+            let reason = "order expired".to_owned();
+            settle_by(&event.hold_id, Step::Release { reason, order_version: Some(event.version) })
+        });
+        self.settle_all(tx, steps.collect::<Result<_>>()?).await
     }
 }
 
-fn release(hold: &str, reason: &str) -> Result<Settle> {
-    let hold = hold.parse().map_err(Error::fault)?;
-    Ok(Settle { hold, ending: Ending::Release { reason: reason.to_owned() } })
+impl Handle<OrderPlaced> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
+        let steps = events
+            .iter()
+            .map(|Received { event, .. }| settle_by(&event.hold_id, Step::Confirm { order_version: event.version }));
+        self.settle_all(tx, steps.collect::<Result<_>>()?).await
+    }
+}
+
+impl Handle<OrderRefunded> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefunded>]) -> Result<()> {
+        let steps = events
+            .iter()
+            .map(|Received { event, .. }| settle_by(&event.hold_id, Step::Refund { order_version: event.version }));
+        self.settle_all(tx, steps.collect::<Result<_>>()?).await
+    }
+}
+
+fn settle_by(hold: &str, step: Step) -> Result<Settle> {
+    Ok(Settle { hold: hold.parse().map_err(Error::fault)?, step })
 }
 
 impl App {
-    async fn release_all(&self, tx: &mut Tx, asked: Vec<Settle>) -> Result<()> {
+    async fn settle_all(&self, tx: &mut Tx, asked: Vec<Settle>) -> Result<()> {
         let Some(settled) = settle(tx, &asked).await? else {
-            return Err(Error::transient(anyhow::anyhow!("a hold appeared while its tombstone was written")));
+            return Err(Error::transient(anyhow::anyhow!("a hold changed while its rows were locked")));
         };
         for outcome in settled.outcomes {
-            // An ended order whose units are sold contradicts itself: the event is parked, where people see it.
+            // A contradiction, such as a sale of units that are not held: the event is parked, where people see it.
             outcome?;
         }
-        // Before the commit, but nobody waits for it, and a gate that gives too much is corrected by PostgreSQL.
-        self.gate.settle_later(settled.settlements);
+        let gate = self.gate.clone();
+        tx.after_commit(move || settled.done.tell(&gate));
         Ok(())
     }
 }

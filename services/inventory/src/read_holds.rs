@@ -8,15 +8,15 @@ use common::auth::Admin;
 use common::db::Prepared;
 use common::http::{Data, Json, Problem, Query};
 use common::{Error, Refused, Result};
-use contract::ids::{AccountId, HoldId, ProductId};
-use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid};
+use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::hold::{Hold, HoldLine, HoldState};
+use crate::hold::{Hold, HoldLine, HoldState, Pin};
 use crate::product::time;
 
 /// More would make one answer too large.
@@ -148,6 +148,14 @@ struct KnownRow {
     #[diesel(sql_type = Nullable<Timestamptz>)]
     expires_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Uuid>)]
+    pinned_by: Option<PaymentAttemptId>,
+    #[diesel(sql_type = Nullable<Bool>)]
+    pinned_late: Option<bool>,
+    #[diesel(sql_type = Nullable<Array<Uuid>>)]
+    unpinned_by: Option<Vec<PaymentAttemptId>>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    order_version: Option<i64>,
+    #[diesel(sql_type = Nullable<Uuid>)]
     product_id: Option<ProductId>,
     #[diesel(sql_type = Nullable<Integer>)]
     quantity: Option<i32>,
@@ -161,13 +169,14 @@ struct KnownRow {
     name: Option<String>,
 }
 
-/// Reads the holds that exist among `ids`. In a transaction, call it after the stock is locked: the snapshot of a
-/// statement is taken when it starts, so only then does it see a twin that has just committed.
+/// Reads the holds that exist among `ids`. In a transaction, what it says is sure only after the locks are taken: the
+/// snapshot of a statement is taken when it starts, so only then does it see a twin that has just committed.
 pub async fn known_holds(conn: &mut AsyncPgConnection, ids: &[HoldId]) -> Result<Known> {
     // The clock is on the left, so that there is a row even when nothing is known.
     let rows: Vec<KnownRow> = Prepared(
         sql_query(
-            "select clock.now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, hold_lines.product_id,
+            "select clock.now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, holds.pinned_by,
+                holds.pinned_late, holds.unpinned_by, holds.order_version, hold_lines.product_id,
                 hold_lines.quantity, hold_lines.unit_price, hold_lines.currency, hold_lines.sku, hold_lines.name
            from (select clock_timestamp() as now) as clock
            left join holds on holds.hold_id = any($1)
@@ -188,8 +197,16 @@ pub async fn known_holds(conn: &mut AsyncPgConnection, ids: &[HoldId]) -> Result
         let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };
         let state = HoldState::parse(&state)
             .ok_or_else(|| Error::fault(anyhow::anyhow!("hold {id} is in unknown state {state}")))?;
-        let hold =
-            holds.entry(id).or_insert_with(|| Hold { id, user: row.user_id, state, expires_at, lines: Vec::new() });
+        let hold = holds.entry(id).or_insert_with(|| Hold {
+            id,
+            user: row.user_id,
+            state,
+            expires_at,
+            pin: row.pinned_by.map(|attempt| Pin { attempt, late: row.pinned_late == Some(true) }),
+            unpinned_by: row.unpinned_by.unwrap_or_default(),
+            order_version: row.order_version,
+            lines: Vec::new(),
+        });
         let (Some(product), Some(quantity), Some(unit_price)) = (row.product_id, row.quantity, row.unit_price) else {
             continue;
         };

@@ -121,6 +121,8 @@ impl Gate {
             for product in suspects {
                 metrics::counter!("stampede_gate_total", "outcome" => "drift").increment(1);
                 self.rebuild_later(product);
+                // It may have been loaded too recently to be loaded again: the next check looks once more.
+                self.touch(product);
             }
         }
         Ok(())

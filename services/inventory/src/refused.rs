@@ -32,6 +32,8 @@ pub enum Refused {
     HoldNotConfirmed(HoldId),
     #[error("There is no hold {0}.")]
     HoldNotFound(HoldId),
+    #[error("Hold {0} waits for another attempt to pay, or this one has ended.")]
+    PaymentInProgress(HoldId),
     #[error("A product with this SKU exists.")]
     SkuExists,
     #[error("The product has changed since; read it again.")]
@@ -53,6 +55,7 @@ impl Refusal for Refused {
             Refused::HoldConfirmed(_) => codes::HOLD_ALREADY_CONFIRMED,
             Refused::HoldNotConfirmed(_) => codes::HOLD_NOT_CONFIRMED,
             Refused::HoldNotFound(_) => codes::HOLD_NOT_FOUND,
+            Refused::PaymentInProgress(_) => codes::PAYMENT_IN_PROGRESS,
             Refused::SkuExists => codes::SKU_ALREADY_EXISTS,
             Refused::VersionConflict { .. } => VERSION_CONFLICT,
             Refused::BelowHeld { .. } => codes::STOCK_BELOW_HELD,
@@ -82,6 +85,7 @@ impl Refusal for Refused {
             | Refused::HoldConfirmed(_)
             | Refused::HoldNotConfirmed(_)
             | Refused::HoldNotFound(_)
+            | Refused::PaymentInProgress(_)
             | Refused::SkuExists
             | Refused::ConcurrentModification => Vec::new(),
         }

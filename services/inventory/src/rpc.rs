@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::{Refused, Result};
-use contract::ids::HoldId;
+use contract::ids::{HoldId, PaymentAttemptId};
 use contract::inventory::inventory_service_server::InventoryService;
 use contract::inventory::{
     ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, Hold as HoldMessage,
-    HoldLine as LineMessage, HoldRequest, HoldResponse, HoldState as StateMessage, ReleaseHoldRequest,
-    ReleaseHoldResponse, ReturnStockRequest, ReturnStockResponse,
+    HoldLine as LineMessage, HoldRequest, HoldResponse, HoldState as StateMessage, PinHoldRequest, PinHoldResponse,
+    ReleaseHoldRequest, ReleaseHoldResponse, ReturnStockRequest, ReturnStockResponse, UnpinHoldRequest,
+    UnpinHoldResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::App;
-use crate::hold::{Ending, Hold, HoldState};
+use crate::hold::{Hold, HoldState, Step};
 use crate::hold_stock::hold_stock;
 use crate::read_holds::read_hold;
 use crate::settle_hold::settle_hold;
@@ -36,13 +37,27 @@ impl InventoryService for Rpc {
         Ok(Response::new(HoldResponse { hold: Some(message(held.hold, None)), created: held.created }))
     }
 
+    async fn pin_hold(&self, request: Request<PinHoldRequest>) -> Result<Response<PinHoldResponse>, Status> {
+        let PinHoldRequest { hold_id, attempt_id, retake } = request.into_inner();
+        let step = Step::Pin { attempt: attempt_of(&attempt_id)?, retake };
+        let hold = settle_hold(&self.0, hold_of(&hold_id)?, step).await?;
+        Ok(Response::new(PinHoldResponse { hold: Some(message(hold, None)) }))
+    }
+
+    async fn unpin_hold(&self, request: Request<UnpinHoldRequest>) -> Result<Response<UnpinHoldResponse>, Status> {
+        let UnpinHoldRequest { hold_id, attempt_id } = request.into_inner();
+        let step = Step::Unpin { attempt: attempt_of(&attempt_id)?, lives_min: self.0.unpinned_lives_min };
+        let hold = settle_hold(&self.0, hold_of(&hold_id)?, step).await?;
+        Ok(Response::new(UnpinHoldResponse { hold: Some(message(hold, None)) }))
+    }
+
     async fn release_hold(
         &self,
         request: Request<ReleaseHoldRequest>,
     ) -> Result<Response<ReleaseHoldResponse>, Status> {
         let ReleaseHoldRequest { hold_id, reason } = request.into_inner();
-        let ending = Ending::Release { reason: reason_of(reason)? };
-        let hold = settle_hold(&self.0, hold_of(&hold_id)?, ending).await?;
+        let step = Step::Release { reason: reason_of(reason)?, order_version: None };
+        let hold = settle_hold(&self.0, hold_of(&hold_id)?, step).await?;
         Ok(Response::new(ReleaseHoldResponse { hold: Some(message(hold, None)) }))
     }
 
@@ -51,7 +66,7 @@ impl InventoryService for Rpc {
         request: Request<ConfirmHoldRequest>,
     ) -> Result<Response<ConfirmHoldResponse>, Status> {
         let ConfirmHoldRequest { hold_id, order_version } = request.into_inner();
-        let hold = settle_hold(&self.0, hold_of(&hold_id)?, Ending::Confirm { order_version }).await?;
+        let hold = settle_hold(&self.0, hold_of(&hold_id)?, Step::Confirm { order_version }).await?;
         Ok(Response::new(ConfirmHoldResponse { hold: Some(message(hold, None)) }))
     }
 
@@ -60,8 +75,8 @@ impl InventoryService for Rpc {
         request: Request<ReturnStockRequest>,
     ) -> Result<Response<ReturnStockResponse>, Status> {
         let ReturnStockRequest { hold_id, reason } = request.into_inner();
-        let ending = Ending::Return { reason: reason_of(reason)? };
-        let hold = settle_hold(&self.0, hold_of(&hold_id)?, ending).await?;
+        let step = Step::Return { reason: reason_of(reason)? };
+        let hold = settle_hold(&self.0, hold_of(&hold_id)?, step).await?;
         Ok(Response::new(ReturnStockResponse { hold: Some(message(hold, None)) }))
     }
 
@@ -85,6 +100,10 @@ impl Rpc {
 
 fn hold_of(text: &str) -> Result<HoldId> {
     parse("hold_id", text)
+}
+
+fn attempt_of(text: &str) -> Result<PaymentAttemptId> {
+    parse("attempt_id", text)
 }
 
 fn parse<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<T> {
@@ -124,5 +143,6 @@ fn message(hold: Hold, now: Option<DateTime<Utc>>) -> HoldMessage {
         state: state.into(),
         lines: lines.collect(),
         expires_at: Some(hold.expires_at.into()),
+        attempt_id: hold.pin.map(|pin| pin.attempt.to_string()).unwrap_or_default(),
     }
 }

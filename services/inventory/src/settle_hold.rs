@@ -1,40 +1,36 @@
-//! `ReleaseHold`, `ConfirmHold`, `ReturnStock`: the ends of a hold, one transaction for everybody who is waiting.
+//! `PinHold`, `UnpinHold`, `ReleaseHold`, `ConfirmHold`, `ReturnStock`: what becomes of a hold, one transaction for
+//! everybody who is waiting.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::db::{Db, Prepared, Tx};
-use common::{Error, Result};
-use contract::ids::{HoldId, ProductId};
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid};
-use diesel::{QueryableByName, sql_query};
+use common::{Error, Result, crash};
+use contract::ids::{HoldId, PaymentAttemptId, ProductId};
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::gate::{Gate, Mark, Settlement};
-use crate::hold::{Effect, Ending, Hold, HoldState, end};
+use crate::expire_holds::{mark_expired, take_over_due};
+use crate::gate::{Gate, Settlement};
+use crate::hold::{Effect, Hold, Step};
 use crate::ledger::{Moved, lock_stocks, move_stocks};
+use crate::plan::{Audit, Plan, Settle, moved_products};
 use crate::read_holds::{Known, known_holds};
 use crate::refused::Refused;
-use crate::stock::Moves;
+use crate::stock::{Move, Moves, Stock};
 
-/// How often a batch is tried when a Hold slips in between looking for a hold and leaving its tombstone.
+/// How often a batch is tried when something happens to its holds between the look at them and the locks.
 const ATTEMPTS_MAX: usize = 3;
 
-/// One hold and how it is to end.
-#[derive(Debug, Clone)]
-pub struct Settle {
-    pub hold: HoldId,
-    pub ending: Ending,
-}
-
-/// Ends a hold; returns it as it is then.
+/// Takes a hold one step further; returns it as it is then.
 ///
-/// Idempotent. Refuses with `HOLD_ALREADY_CONFIRMED`, `HOLD_ALREADY_RELEASED`, `HOLD_EXPIRED`, `HOLD_NOT_FOUND` or
-/// `HOLD_NOT_CONFIRMED`, each as the ending demands.
-pub async fn settle_hold(app: &App, hold: HoldId, ending: Ending) -> Result<Hold> {
-    app.endings.submit(Settle { hold, ending }).await
+/// Idempotent. Refuses with `HOLD_ALREADY_CONFIRMED`, `HOLD_ALREADY_RELEASED`, `HOLD_EXPIRED`, `HOLD_NOT_FOUND`,
+/// `HOLD_NOT_CONFIRMED`, `PAYMENT_IN_PROGRESS` or `OUT_OF_STOCK`, each as the step demands.
+pub async fn settle_hold(app: &App, hold: HoldId, step: Step) -> Result<Hold> {
+    app.steps.submit(Settle { hold, step }).await
 }
 
 /// Serves one batch, then tells the gate. Idempotent.
@@ -42,177 +38,109 @@ pub async fn settle_batch(db: &Db, gate: &Gate, asked: Arc<[Settle]>) -> Result<
     for _ in 0..ATTEMPTS_MAX {
         let asked = &asked;
         let Some(settled) = db.tx("settle_hold", async |tx| settle(tx, asked).await).await? else { continue };
-        gate.settle_later(settled.settlements);
+        if pins(&settled.done.effects) {
+            crash::point("pin.after_commit");
+        }
+        settled.done.tell(gate);
         return Ok(settled.outcomes.into_iter().map(|outcome| outcome.map_err(Error::from)).collect());
     }
-    Err(Error::transient(anyhow::anyhow!("holds kept appearing while their tombstones were written")))
+    Err(Error::transient(anyhow::anyhow!("holds kept changing while their rows were locked")))
 }
 
-/// What a transaction did, for the callers and for the gate.
+/// What a transaction comes to, for the callers.
 pub struct Settled {
     pub outcomes: Vec<Result<Hold, Refused>>,
-    pub settlements: Vec<Settlement>,
+    pub done: Done,
 }
 
-/// Ends the holds that `asked` names, in the caller's transaction. None: a hold has appeared since it was looked for,
-/// and the transaction must be run again.
+/// What a transaction has done, to be told after its commit.
+pub struct Done {
+    effects: Vec<Effect>,
+    settlements: Vec<Settlement>,
+}
+
+impl Done {
+    pub fn tell(self, gate: &Gate) {
+        for effect in self.effects {
+            let outcome = match effect {
+                Effect::Nothing | Effect::Tombstone | Effect::Bar => continue,
+                Effect::Pin => "pinned",
+                Effect::Retake => "retaken",
+                Effect::Unpin => "unpinned",
+                Effect::Release => "released",
+                Effect::Confirm => "confirmed",
+                Effect::Return | Effect::ConfirmAndReturn => "returned",
+            };
+            metrics::counter!("stampede_holds_total", "outcome" => outcome).increment(1);
+        }
+        gate.settle_later(self.settlements);
+    }
+}
+
+fn pins(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Pin | Effect::Retake))
+}
+
+/// Takes the steps that `asked` names, in the caller's transaction. None: a hold has changed or appeared since it was
+/// looked at, and the transaction must be run again; it may commit, for it has left nothing but right tombstones.
 pub async fn settle(tx: &mut Tx, asked: &[Settle]) -> Result<Option<Settled>> {
     let mut ids: Vec<_> = asked.iter().map(|settle| settle.hold).collect();
     ids.sort();
     ids.dedup();
-    // Lines are immutable, so they may be read before anything is locked.
-    let Known { mut holds, .. } = known_holds(tx, &ids).await?;
-    let products: Vec<ProductId> = holds.values().flat_map(|hold| &hold.lines).map(|line| line.product).collect();
-    let stocks = lock_stocks(tx, &products).await?;
-    let now = lock_headers(tx, &ids, &mut holds).await?;
+    // First only a look: a payment that pins, and news of what is done already, need not wait for a hot row of stock.
+    let Known { now, holds } = known_holds(tx, &ids).await?;
+    let products = moved_products(asked, &holds, now);
+    let mut stocks = if products.is_empty() { BTreeMap::new() } else { lock_stocks(tx, &products).await? };
+    lock_headers(tx, &ids).await?;
+    let Known { now, holds } = known_holds(tx, &ids).await?;
 
-    let mut plan = Plan::default();
-    let mut outcomes = Vec::with_capacity(asked.len());
-    for settle in asked {
-        let outcome = end(settle.hold, holds.get(&settle.hold), &settle.ending, now);
-        if let Ok(effect) = outcome {
-            plan.apply(settle, effect, &mut holds, now);
-        }
-        let hold = |_| holds.get(&settle.hold).cloned().ok_or(Refused::HoldNotFound(settle.hold));
-        outcomes.push(outcome.and_then(hold));
-    }
+    let Some(mut plan) = Plan::new(asked, holds.clone(), &stocks, Moves::new(), now) else { return Ok(None) };
+    // Before anything else is written, so that what it says goes for everything.
     if insert_tombstones(tx, &plan.tombstones, now).await? != plan.tombstones.len() {
-        // The tombstones that were written are right, and nothing else has been.
         return Ok(None);
     }
-    update_headers(tx, &plan.changes, now).await?;
+    let short = plan.short_products();
+    if !short.is_empty() {
+        // What has lapsed is on sale, for a payment that came late as for everybody.
+        let taken_over = take_over_due(tx, &short, &stocks, &ids, now).await?;
+        if !taken_over.holds.is_empty() {
+            mark_expired(tx, &taken_over.holds, now).await?;
+            stocks.extend(taken_over.also_locked);
+            let freed = taken_over.units.into_iter();
+            let freed = freed.map(|(product, units)| (product, Move { held: -units, ..Move::default() })).collect();
+            plan = Plan::new(asked, holds, &stocks, freed, now)
+                .ok_or_else(|| Error::fault(anyhow::anyhow!("stock that was locked is not")))?;
+        }
+    }
+    write(tx, &plan, &stocks, now).await?;
+    let Plan { outcomes, effects, settlements, .. } = plan;
+    Ok(Some(Settled { outcomes, done: Done { effects, settlements } }))
+}
+
+async fn write(tx: &mut Tx, plan: &Plan, stocks: &BTreeMap<ProductId, Stock>, now: DateTime<Utc>) -> Result<()> {
+    update_headers(tx, plan, now).await?;
     if !plan.moves.is_empty() {
-        let moved = move_stocks(tx, &stocks, &plan.moves).await?;
+        let moved = move_stocks(tx, stocks, &plan.moves).await?;
         insert_audits(tx, &plan.audits, &moved, &plan.moves, now).await?;
     }
-    Ok(Some(Settled { outcomes, settlements: plan.settlements }))
-}
-
-/// Everything a batch of endings writes.
-#[derive(Default)]
-struct Plan {
-    changes: Vec<Change>,
-    tombstones: Vec<(HoldId, String)>,
-    moves: Moves,
-    audits: Vec<Audit>,
-    settlements: Vec<Settlement>,
-}
-
-struct Change {
-    hold: HoldId,
-    state: HoldState,
-    order_version: Option<i64>,
-    reason: Option<String>,
-}
-
-struct Audit {
-    product: ProductId,
-    hold: HoldId,
-    kind: &'static str,
-    delta: i64,
-    reason: Option<String>,
-}
-
-impl Plan {
-    fn apply(&mut self, settle: &Settle, effect: Effect, holds: &mut HashMap<HoldId, Hold>, now: DateTime<Utc>) {
-        let id = settle.hold;
-        let (order_version, reason) = match &settle.ending {
-            Ending::Confirm { order_version } => (Some(*order_version), None),
-            Ending::Release { reason } | Ending::Return { reason } => (None, Some(reason.clone())),
-        };
-        let state = match effect {
-            Effect::Nothing => return,
-            Effect::Tombstone => {
-                self.tombstones.push((id, reason.unwrap_or_default()));
-                let tombstone = Hold { id, user: None, state: HoldState::Released, expires_at: now, lines: Vec::new() };
-                holds.insert(id, tombstone);
-                return;
-            }
-            Effect::Release => HoldState::Released,
-            Effect::Confirm => HoldState::Confirmed,
-            Effect::Return => HoldState::Returned,
-        };
-        let Some(hold) = holds.get_mut(&id) else { return };
-        hold.state = state;
-        for line in &hold.lines {
-            let (product, quantity) = (line.product, i64::from(line.quantity));
-            let change = self.moves.entry(product).or_default();
-            let (mark, audit) = match state {
-                HoldState::Confirmed => {
-                    change.on_hand -= quantity;
-                    change.held -= quantity;
-                    (Mark::Sold, Some(("CONFIRM", -quantity)))
-                }
-                HoldState::Returned => {
-                    change.on_hand += quantity;
-                    change.restocked += quantity;
-                    (Mark::Units, Some(("RETURN", quantity)))
-                }
-                HoldState::Released | HoldState::Held | HoldState::Pinned | HoldState::Expired => {
-                    change.held -= quantity;
-                    (Mark::Back, None)
-                }
-            };
-            self.settlements.push(Settlement { product, hold: id, quantity, mark });
-            self.audits.extend(audit.map(|(kind, delta)| Audit {
-                product,
-                hold: id,
-                kind,
-                delta,
-                reason: reason.clone(),
-            }));
-        }
-        self.changes.push(Change { hold: id, state, order_version, reason });
+    if pins(&plan.effects) {
+        crash::point("pin.before_commit");
     }
+    Ok(())
 }
 
-#[derive(QueryableByName)]
-struct HeaderRow {
-    #[diesel(sql_type = Timestamptz)]
-    now: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Uuid>)]
-    hold_id: Option<HoldId>,
-    #[diesel(sql_type = Nullable<Text>)]
-    state: Option<String>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    expires_at: Option<DateTime<Utc>>,
-}
-
-/// Locks the headers by id and brings `holds` up to date; returns the database's clock under the lock.
-async fn lock_headers(tx: &mut Tx, ids: &[HoldId], holds: &mut HashMap<HoldId, Hold>) -> Result<DateTime<Utc>> {
+/// Whoever has a header waits for no stock, so this ends.
+async fn lock_headers(tx: &mut Tx, ids: &[HoldId]) -> Result<()> {
     Prepared(
         sql_query("select from holds where hold_id = any($1) order by hold_id for update").bind::<Array<Uuid>, _>(ids),
     )
     .execute(tx)
     .await?;
-    let rows: Vec<HeaderRow> = Prepared(
-        sql_query(
-            "select clock.now, holds.hold_id, holds.state, holds.expires_at
-           from (select clock_timestamp() as now) as clock
-           left join holds on holds.hold_id = any($1)",
-        )
-        .bind::<Array<Uuid>, _>(ids),
-    )
-    .load(tx)
-    .await?;
-    let now = rows
-        .as_slice()
-        .first()
-        .map(|row| row.now)
-        .ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
-    for row in rows {
-        let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };
-        // One that was not there before has lines whose stock is not locked: its tombstone will fail.
-        let Some(hold) = holds.get_mut(&id) else { continue };
-        hold.expires_at = expires_at;
-        hold.state = HoldState::parse(&state)
-            .ok_or_else(|| Error::fault(anyhow::anyhow!("hold {id} is in unknown state {state}")))?;
-    }
-    Ok(now)
+    Ok(())
 }
 
 /// Returns how many were written: fewer when a hold has appeared meanwhile.
-async fn insert_tombstones(tx: &mut Tx, tombstones: &[(HoldId, String)], now: DateTime<Utc>) -> Result<usize> {
+async fn insert_tombstones(tx: &mut Tx, tombstones: &BTreeMap<HoldId, String>, now: DateTime<Utc>) -> Result<usize> {
     if tombstones.is_empty() {
         return Ok(0);
     }
@@ -232,30 +160,48 @@ async fn insert_tombstones(tx: &mut Tx, tombstones: &[(HoldId, String)], now: Da
     Ok(written)
 }
 
-async fn update_headers(tx: &mut Tx, changes: &[Change], now: DateTime<Utc>) -> Result<()> {
-    if changes.is_empty() {
+async fn update_headers(tx: &mut Tx, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
+    let changed = || plan.changed.iter().filter_map(|(id, reason)| Some((plan.holds.get(id)?, reason.as_deref())));
+    if plan.changed.is_empty() {
         return Ok(());
     }
     Prepared(
         sql_query(
             "update holds
                 set state = changes.state,
-                    order_version = coalesce(changes.order_version, holds.order_version),
-                    reason = coalesce(changes.reason, holds.reason),
-                    updated_at = $5
-               from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[])
-                    as changes (hold_id, state, order_version, reason)
+                    expires_at = changes.expires_at,
+                    pinned_by = changes.pinned_by,
+                    pinned_late = changes.pinned_late,
+                    unpinned_by = changes.unpinned_by::uuid[],
+                    order_version = changes.order_version,
+                    reason = case when holds.state = changes.state then holds.reason else changes.reason end,
+                    updated_at = case when holds.state = changes.state then holds.updated_at else $9 end
+               from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], $5::bool[], $6::text[],
+                           $7::bigint[], $8::text[])
+                    as changes (hold_id, state, expires_at, pinned_by, pinned_late, unpinned_by, order_version, reason)
               where holds.hold_id = changes.hold_id",
         )
-        .bind::<Array<Uuid>, _>(changes.iter().map(|change| change.hold).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(changes.iter().map(|change| change.state.name()).collect::<Vec<_>>())
-        .bind::<Array<Nullable<BigInt>>, _>(changes.iter().map(|change| change.order_version).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(changes.iter().map(|change| change.reason.as_deref()).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(changed().map(|(hold, _)| hold.id).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(changed().map(|(hold, _)| hold.state.name()).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(changed().map(|(hold, _)| hold.expires_at).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(
+            changed().map(|(hold, _)| hold.pin.map(|pin| pin.attempt)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Bool>, _>(changed().map(|(hold, _)| hold.pin.is_some_and(|pin| pin.late)).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(changed().map(|(hold, _)| array(&hold.unpinned_by)).collect::<Vec<_>>())
+        .bind::<Array<Nullable<BigInt>>, _>(changed().map(|(hold, _)| hold.order_version).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>, _>(changed().map(|(_, reason)| reason).collect::<Vec<_>>())
         .bind::<Timestamptz, _>(now),
     )
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// As PostgreSQL writes an array: arrays of different lengths cannot be unnested side by side.
+fn array(ids: &[PaymentAttemptId]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", ids.join(","))
 }
 
 /// One row for each movement of units on hand, with the stock as each of them left it.

@@ -179,6 +179,9 @@ pub fn new_hold(wanted: &Wanted, stocks: &BTreeMap<ProductId, Stock>, expires_at
         user: Some(wanted.user),
         state: HoldState::Held,
         expires_at,
+        pin: None,
+        unpinned_by: Vec::new(),
+        order_version: None,
         lines: wanted.lines.iter().filter_map(line).collect(),
     }
 }

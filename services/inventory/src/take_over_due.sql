@@ -9,6 +9,7 @@ with due as materialized (
             where hold_lines.hold_id = holds.hold_id
               and hold_lines.product_id = any($1)
        )
+       and holds.hold_id <> all($4)
      order by holds.expires_at
      limit $3
        -- Stock is locked by now, and headers come after stock only for those who do not wait for them.

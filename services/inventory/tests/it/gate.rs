@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use contract::inventory::HoldState;
 use futures_util::future::join_all;
 use sandbox::Server;
 use uuid::Uuid;
@@ -119,6 +120,40 @@ async fn emptying_redis_in_mid_sale_is_harmless() {
     assert_eq!(sold.await, 300);
     assert_eq!(site.stock(&product).await, (300, 300));
     until("the gate is empty", async || tokens(&site, &product).await.is_none_or(|tokens| tokens == 0)).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_stays_taken_while_redis_forgets_everything() {
+    let settings = [("inventory.hold_ttl_seconds", "1"), ("inventory.unpin_seconds_min", "1")];
+    let site = Site::start_alone("pinflush", &settings).await;
+    let product = site.product(2).await;
+    let attempt = Uuid::now_v7();
+    let paid = site.hold_one(&product).await.unwrap().hold_id;
+    site.pin(&paid, attempt).await.unwrap();
+    // The other unit lapses and is bought again and again meanwhile.
+    let mut bought = 0;
+    until("others have bought three times", async || {
+        let _: String = redis::cmd("FLUSHALL").query_async(&mut redis().await).await.unwrap();
+        bought += usize::from(site.hold_one(&product).await.is_ok());
+        assert_eq!(site.read_hold(&paid).await.unwrap().state(), HoldState::Pinned);
+        site.stock(&product).await;
+        bought >= 3
+    })
+    .await;
+    let score = async || {
+        let holds = format!("{}holds:{{{product}}}", site.namespace);
+        let score = redis::cmd("ZSCORE").arg(holds).arg(format!("{paid}:1")).query_async(&mut redis().await).await;
+        let score: Option<String> = score.unwrap();
+        drop(site.hold_one(&product).await);
+        score
+    };
+    until("the gate was told that it is pinned", async || score().await.as_deref() == Some("inf")).await;
+    site.unpin(&paid, attempt).await.unwrap();
+    until("the gate has an end for it", async || score().await.as_deref() != Some("inf")).await;
+    until("both units are on sale", async || site.hold(Uuid::now_v7(), Uuid::now_v7(), &[(&product, 2)]).await.is_ok())
+        .await;
+    assert_eq!(site.read_hold(&paid).await.unwrap().state(), HoldState::Expired);
     site.stop().await;
 }
 

@@ -4,6 +4,8 @@
 
 mod gate;
 mod holding;
+mod paying;
+mod placing;
 mod products;
 mod settling;
 mod site;

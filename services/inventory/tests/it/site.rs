@@ -13,8 +13,8 @@ use common::settings::Settings;
 use common::{Error, Host};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
-    ConfirmHoldRequest, GetHoldRequest, Hold, HoldRequest, HoldResponse, ReleaseHoldRequest, ReturnStockRequest,
-    WantedLine,
+    ConfirmHoldRequest, GetHoldRequest, Hold, HoldRequest, HoldResponse, PinHoldRequest, ReleaseHoldRequest,
+    ReturnStockRequest, UnpinHoldRequest, WantedLine,
 };
 use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
@@ -228,6 +228,25 @@ impl Site {
     /// One unit for somebody new.
     pub async fn hold_one(&self, product: &str) -> Result<Hold, Error> {
         Ok(self.hold(Uuid::now_v7(), Uuid::now_v7(), &[(product, 1)]).await?.hold.unwrap())
+    }
+
+    pub async fn pin(&self, hold: &str, attempt: Uuid) -> Result<Hold, Error> {
+        self.pin_as(hold, attempt, false).await
+    }
+
+    /// As when the money is there although the hold's time was up.
+    pub async fn retake(&self, hold: &str, attempt: Uuid) -> Result<Hold, Error> {
+        self.pin_as(hold, attempt, true).await
+    }
+
+    async fn pin_as(&self, hold: &str, attempt: Uuid, retake: bool) -> Result<Hold, Error> {
+        let request = PinHoldRequest { hold_id: hold.to_owned(), attempt_id: attempt.to_string(), retake };
+        Ok(self.rpc.clone().pin_hold(request).await?.into_inner().hold.unwrap())
+    }
+
+    pub async fn unpin(&self, hold: &str, attempt: Uuid) -> Result<Hold, Error> {
+        let request = UnpinHoldRequest { hold_id: hold.to_owned(), attempt_id: attempt.to_string() };
+        Ok(self.rpc.clone().unpin_hold(request).await?.into_inner().hold.unwrap())
     }
 
     pub async fn release(&self, hold: &str) -> Result<Hold, Error> {

@@ -1,0 +1,387 @@
+//! Random lives of a few holds, against the same rules written the slow and obvious way.
+
+use std::collections::BTreeSet;
+
+use chrono::Duration;
+use contract::ids::PaymentAttemptId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::stock::{Decision, Scene, Wanted, WantedLine, decide, new_hold};
+
+/// Sequences that are tried.
+const CASES: u32 = 10_000;
+const TTL_SECONDS: i64 = 10;
+const LIVES_MIN_SECONDS: i64 = 3;
+const PRODUCTS: usize = 2;
+/// The versions of every order: it ends, is paid late, and is refunded.
+const ENDED: i64 = 2;
+const PLACED: i64 = 3;
+const REFUNDED: i64 = 4;
+
+#[derive(Debug, Clone)]
+enum Act {
+    Hold {
+        quantities: [i32; PRODUCTS],
+    },
+    Pin {
+        attempt: u128,
+        retake: bool,
+    },
+    Unpin {
+        attempt: u128,
+    },
+    Release {
+        known_version: bool,
+    },
+    Confirm,
+    Return,
+    Refund,
+    /// The sweeper comes: of this, nobody may notice anything.
+    Sweep,
+    Wait {
+        seconds: i64,
+    },
+}
+
+fn acts() -> impl Strategy<Value = Vec<(u128, Act)>> {
+    let act = prop_oneof![
+        4 => [0..4i32, 0..3i32].prop_map(|quantities| Act::Hold { quantities }),
+        4 => (1..4u128, any::<bool>()).prop_map(|(attempt, retake)| Act::Pin { attempt, retake }),
+        2 => (1..4u128).prop_map(|attempt| Act::Unpin { attempt }),
+        2 => any::<bool>().prop_map(|known_version| Act::Release { known_version }),
+        2 => Just(Act::Confirm),
+        1 => Just(Act::Return),
+        1 => Just(Act::Refund),
+        1 => Just(Act::Sweep),
+        2 => (1..8i64).prop_map(|seconds| Act::Wait { seconds }),
+    ];
+    proptest::collection::vec((0..4u128, act), 1..40)
+}
+
+fn id<K>(n: u128) -> common::Id<K> {
+    uuid::Uuid::from_u128(n).into()
+}
+
+fn step(act: &Act) -> Option<Step> {
+    let attempt = |n: &u128| -> PaymentAttemptId { id(*n) };
+    Some(match act {
+        Act::Pin { attempt: by, retake } => Step::Pin { attempt: attempt(by), retake: *retake },
+        Act::Unpin { attempt: by } => {
+            Step::Unpin { attempt: attempt(by), lives_min: Duration::seconds(LIVES_MIN_SECONDS) }
+        }
+        Act::Release { known_version } => {
+            Step::Release { reason: String::new(), order_version: known_version.then_some(ENDED) }
+        }
+        Act::Confirm => Step::Confirm { order_version: PLACED },
+        Act::Return => Step::Return { reason: String::new() },
+        Act::Refund => Step::Refund { order_version: REFUNDED },
+        Act::Hold { .. } | Act::Sweep | Act::Wait { .. } => return None,
+    })
+}
+
+/// What the flows make of the rules, with maps for tables.
+struct World {
+    now: DateTime<Utc>,
+    stocks: BTreeMap<ProductId, Stock>,
+    holds: HashMap<HoldId, Hold>,
+    audited: BTreeMap<ProductId, i64>,
+}
+
+impl World {
+    fn new(on_hand: [i64; PRODUCTS]) -> World {
+        let stock = |on_hand| {
+            let (currency, sku, name) = ("KRW".to_owned(), "SKU".to_owned(), "name".to_owned());
+            Stock { on_hand, held: 0, version: 1, max_per_user: None, unit_price: 1000, currency, sku, name }
+        };
+        let rows = || on_hand.iter().enumerate().map(|(n, on_hand)| (id(n as u128), *on_hand));
+        World {
+            now: DateTime::UNIX_EPOCH,
+            stocks: rows().map(|(id, on_hand)| (id, stock(on_hand))).collect(),
+            holds: HashMap::new(),
+            audited: rows().collect(),
+        }
+    }
+
+    fn hold(&mut self, hold: u128, quantities: &[i32]) -> Result<(), Refused> {
+        let lines = quantities.iter().enumerate().filter(|(_, quantity)| **quantity > 0);
+        let lines = lines.map(|(n, quantity)| WantedLine { product: id(n as u128), quantity: *quantity }).collect();
+        let Ok(wanted) = Wanted::new(id(hold), id(hold), lines, 50, 100) else { return Ok(()) };
+        let asked = std::slice::from_ref(&wanted);
+        let decision = |world: &World| {
+            let scene = Scene { stocks: world.stocks.clone(), holds: world.holds.clone(), ..Scene::default() };
+            decide(asked, &scene, world.now).remove(0)
+        };
+        let mut outcome = decision(self);
+        if matches!(outcome, Err(Refused::OutOfStock { .. })) {
+            self.expire_all_but(&[]);
+            outcome = decision(self);
+        }
+        if outcome? == Decision::Take {
+            let hold = new_hold(&wanted, &self.stocks, self.now + Duration::seconds(TTL_SECONDS));
+            for line in &hold.lines {
+                self.stocks.get_mut(&line.product).unwrap().held += i64::from(line.quantity);
+            }
+            self.holds.insert(hold.id, hold);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, asked: &[Settle]) -> Vec<Result<(), Refused>> {
+        let products = moved_products(asked, &self.holds, self.now);
+        let locked = |world: &World| -> BTreeMap<_, _> {
+            world
+                .stocks
+                .iter()
+                .filter(|(id, _)| products.contains(id))
+                .map(|(id, stock)| (*id, stock.clone()))
+                .collect()
+        };
+        // A step on what an earlier one of the batch has changed may need stock that nobody foresaw.
+        let plan = |world: &World, stocks: &_| Plan::new(asked, world.holds.clone(), stocks, Moves::new(), world.now);
+        let Some(mut planned) = plan(self, &locked(self)) else {
+            return asked.iter().flat_map(|settle| self.settle(std::slice::from_ref(settle))).collect();
+        };
+        if !planned.short_products().is_empty() {
+            let ids: Vec<_> = asked.iter().map(|settle| settle.hold).collect();
+            self.expire_all_but(&ids);
+            planned = plan(self, &locked(self)).unwrap();
+        }
+        for (product, change) in &planned.moves {
+            let stock = self.stocks.get_mut(product).unwrap();
+            stock.on_hand += change.on_hand;
+            stock.held += change.held;
+        }
+        for audit in &planned.audits {
+            *self.audited.get_mut(&audit.product).unwrap() += audit.delta;
+        }
+        let written = |id: &HoldId| planned.changed.contains_key(id) || planned.tombstones.contains_key(id);
+        for (id, hold) in planned.holds.into_iter().filter(|(id, _)| written(id)) {
+            self.holds.insert(id, hold);
+        }
+        planned.outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
+    }
+
+    fn expire_all_but(&mut self, except: &[HoldId]) {
+        for hold in self.holds.values_mut().filter(|hold| hold.is_due(self.now) && !except.contains(&hold.id)) {
+            hold.state = HoldState::Expired;
+            for line in &hold.lines {
+                self.stocks.get_mut(&line.product).unwrap().held -= i64::from(line.quantity);
+            }
+        }
+    }
+
+    /// Units conserve: what is held is what living holds have, what is on hand is what the audit says.
+    fn check(&self) -> Result<(), TestCaseError> {
+        for (product, stock) in &self.stocks {
+            let alive = self.holds.values().filter(|hold| matches!(hold.state, HoldState::Held | HoldState::Pinned));
+            let lines = alive.flat_map(|hold| &hold.lines).filter(|line| line.product == *product);
+            prop_assert_eq!(stock.held, lines.map(|line| i64::from(line.quantity)).sum::<i64>());
+            prop_assert!((0..=stock.on_hand).contains(&stock.held), "{} of {} are held", stock.held, stock.on_hand);
+            prop_assert_eq!(stock.on_hand, self.audited[product]);
+        }
+        for hold in self.holds.values() {
+            prop_assert_eq!(hold.pin.is_some(), hold.state == HoldState::Pinned);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Life {
+    Until(DateTime<Utc>),
+    Pinned {
+        by: u128,
+        late: bool,
+        before: DateTime<Utc>,
+    },
+    Sold,
+    Returned,
+    /// Released or expired: the same to everybody.
+    Gone {
+        before: DateTime<Utc>,
+    },
+}
+
+struct Naive {
+    now: DateTime<Utc>,
+    on_hand: [i64; PRODUCTS],
+    holds: BTreeMap<u128, ([i32; PRODUCTS], Life)>,
+    /// Holds and attempts at them that have ended.
+    ended: BTreeSet<(u128, u128)>,
+}
+
+impl Naive {
+    fn life(&self, hold: u128) -> Option<Life> {
+        match self.holds.get(&hold)?.1 {
+            Life::Until(time) if time <= self.now => Some(Life::Gone { before: time }),
+            life => Some(life),
+        }
+    }
+
+    fn has(&self, wanted: &[i32; PRODUCTS]) -> bool {
+        let takes = |hold: &u128| matches!(self.life(*hold), Some(Life::Until(_) | Life::Pinned { .. }));
+        (0..PRODUCTS).all(|n| {
+            let taken: i32 = self.holds.iter().filter(|(id, _)| takes(id)).map(|(_, (lines, _))| lines[n]).sum();
+            i64::from(taken + wanted[n]) <= self.on_hand[n]
+        })
+    }
+
+    fn stock(&mut self, hold: u128, sign: i64) {
+        let lines = self.holds[&hold].0;
+        (0..PRODUCTS).for_each(|n| self.on_hand[n] += sign * i64::from(lines[n]));
+    }
+
+    fn act(&mut self, hold: u128, act: &Act) -> &'static str {
+        let life = self.life(hold);
+        let lines = self.holds.get(&hold).map_or([0; PRODUCTS], |(lines, _)| *lines);
+        let tombstone = lines == [0; PRODUCTS];
+        let next = match (act, life) {
+            (Act::Sweep, _) => return "ok",
+            (Act::Wait { seconds }, _) => {
+                self.now += Duration::seconds(*seconds);
+                return "ok";
+            }
+            (Act::Hold { quantities }, _) if *quantities == [0; PRODUCTS] => return "ok",
+            (Act::Hold { quantities }, None) if self.has(quantities) => {
+                self.holds.insert(hold, (*quantities, Life::Until(self.now + Duration::seconds(TTL_SECONDS))));
+                return "ok";
+            }
+            (Act::Hold { .. }, None) => return "OUT_OF_STOCK",
+            (Act::Hold { .. }, Some(Life::Gone { .. } | Life::Returned)) => return "GONE",
+            (Act::Hold { .. }, Some(_)) => return "ok",
+
+            (Act::Release { .. }, None) => Life::Gone { before: self.now },
+            (Act::Return | Act::Refund, None) => return "HOLD_NOT_CONFIRMED",
+            (_, None) => return "HOLD_NOT_FOUND",
+
+            (Act::Pin { attempt, .. }, Some(Life::Until(_) | Life::Gone { .. }))
+                if self.ended.contains(&(hold, *attempt)) =>
+            {
+                return "PAYMENT_IN_PROGRESS";
+            }
+            (Act::Pin { attempt, retake }, Some(Life::Until(before))) => {
+                Life::Pinned { by: *attempt, late: *retake, before }
+            }
+            (Act::Pin { attempt, retake }, Some(Life::Pinned { by, late, before })) if by == *attempt => {
+                Life::Pinned { by, late: late || *retake, before }
+            }
+            (Act::Pin { .. }, Some(Life::Pinned { .. })) => return "PAYMENT_IN_PROGRESS",
+            (Act::Pin { .. }, Some(Life::Sold | Life::Returned)) => return "HOLD_ALREADY_CONFIRMED",
+            (Act::Pin { retake: false, .. }, Some(Life::Gone { .. })) => return "GONE",
+            (Act::Pin { attempt, .. }, Some(Life::Gone { before })) if !tombstone && self.has(&lines) => {
+                Life::Pinned { by: *attempt, late: true, before }
+            }
+            (Act::Pin { .. }, Some(Life::Gone { .. })) => return "OUT_OF_STOCK",
+
+            (Act::Unpin { attempt }, Some(Life::Pinned { by, before, .. })) if by == *attempt => {
+                self.ended.insert((hold, *attempt));
+                Life::Until(before.max(self.now + Duration::seconds(LIVES_MIN_SECONDS)))
+            }
+            (Act::Unpin { attempt }, Some(Life::Until(_) | Life::Gone { .. })) if !tombstone => {
+                self.ended.insert((hold, *attempt));
+                return "ok";
+            }
+            (Act::Unpin { .. }, Some(_)) => return "ok",
+
+            (Act::Release { known_version: false }, Some(Life::Sold)) => return "HOLD_ALREADY_CONFIRMED",
+            (Act::Release { .. }, Some(Life::Until(before) | Life::Pinned { before, late: false, .. })) => {
+                Life::Gone { before }
+            }
+            (Act::Release { .. }, Some(_)) => return "ok",
+
+            (Act::Confirm, Some(Life::Until(_) | Life::Pinned { .. })) => {
+                self.stock(hold, -1);
+                Life::Sold
+            }
+            (Act::Confirm, Some(Life::Gone { .. })) => return "GONE",
+            (Act::Confirm, Some(Life::Sold | Life::Returned)) => return "ok",
+
+            (Act::Refund, Some(Life::Until(_) | Life::Pinned { .. })) => Life::Returned,
+            (Act::Refund | Act::Return, Some(Life::Sold)) => {
+                self.stock(hold, 1);
+                Life::Returned
+            }
+            (Act::Refund | Act::Return, Some(Life::Returned)) => return "ok",
+            (Act::Refund | Act::Return, Some(_)) => return "HOLD_NOT_CONFIRMED",
+        };
+        self.holds.insert(hold, (lines, next));
+        "ok"
+    }
+
+    fn expected(&self, hold: u128) -> Option<&'static str> {
+        Some(match self.life(hold)? {
+            Life::Until(_) => "HELD",
+            Life::Pinned { .. } => "PINNED",
+            Life::Sold => "CONFIRMED",
+            Life::Returned => "RETURNED",
+            Life::Gone { .. } => "GONE",
+        })
+    }
+}
+
+fn short(outcome: Result<(), Refused>) -> String {
+    let code = outcome.map_or_else(|refused| common::Refusal::code(&refused).reason.to_string(), |()| "ok".to_owned());
+    if ["HOLD_EXPIRED", "HOLD_ALREADY_RELEASED"].contains(&code.as_str()) { "GONE".to_owned() } else { code }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn holds_live_as_in_the_naive_model(on_hand in [0..8i64, 0..6i64], acts in acts()) {
+        let mut world = World::new(on_hand);
+        let mut naive = Naive { now: world.now, on_hand, holds: BTreeMap::new(), ended: BTreeSet::new() };
+        for (hold, act) in &acts {
+            let outcome = match (act, step(act)) {
+                (_, Some(step)) => world.settle(&[Settle { hold: id(*hold), step }]).remove(0),
+                (Act::Hold { quantities }, _) => world.hold(*hold, quantities),
+                (Act::Wait { seconds }, _) => {
+                    world.now += Duration::seconds(*seconds);
+                    Ok(())
+                }
+                _ => {
+                    world.expire_all_but(&[]);
+                    Ok(())
+                }
+            };
+            prop_assert_eq!(short(outcome), naive.act(*hold, act), "{:?} of {}", act, hold);
+            world.check()?;
+            for hold in 0..4 {
+                let state = world.holds.get(&id(hold)).map(|hold| match hold.state_at(world.now) {
+                    HoldState::Released | HoldState::Expired => "GONE",
+                    state => state.name(),
+                });
+                prop_assert_eq!(state, naive.expected(hold), "hold {} after {:?}", hold, act);
+            }
+            for (n, stock) in world.stocks.values().enumerate() {
+                prop_assert_eq!(stock.on_hand, naive.on_hand[n]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_conserves_units_and_repeating_it_moves_none(on_hand in [0..8i64, 0..6i64], acts in acts()) {
+        let mut world = World::new(on_hand);
+        for some in acts.chunks(5) {
+            for (hold, act) in some {
+                if let Act::Hold { quantities } = act {
+                    drop(world.hold(*hold, quantities));
+                }
+            }
+            let asked: Vec<_> =
+                some.iter().filter_map(|(hold, act)| Some(Settle { hold: id(*hold), step: step(act)? })).collect();
+            let outcomes = world.settle(&asked);
+            prop_assert_eq!(outcomes.len(), asked.len());
+            world.check()?;
+            // Each last step that succeeded once more. One that was refused may succeed now: there may be units again.
+            if let (Some(last), Some(Ok(()))) = (asked.last(), outcomes.last()) {
+                let stocks: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
+                world.settle(std::slice::from_ref(last));
+                let after: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
+                prop_assert_eq!(stocks, after, "{:?}", last);
+            }
+            world.now += Duration::seconds(4);
+        }
+    }
+}
