@@ -1,28 +1,21 @@
-//! `POST /orders/{orderId}/cancel`: the owner ends an order that is not paid; its units go back on sale.
+//! `POST /orders/{orderId}/cancel`: the owner ends an order. Unpaid, its units go back on sale; paid, so does its money.
 
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, post};
-use chrono::{DateTime, Utc};
 use common::auth::Caller;
-use common::db::Tx;
 use common::http::{Data, OptionalJson, Path, Problem, detach};
 use common::text::Text;
-use common::{Result, outbox, rpc};
-use contract::events::OrderCancelled;
+use common::{Result, rpc};
 use contract::ids::{AccountId, OrderId};
 use contract::inventory::ReleaseHoldRequest;
-use diesel::dsl::now;
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::order::{self, Cancel, Order, Status};
+use crate::change_order::change_order;
+use crate::order::{Action, Order, Status};
 use crate::read_orders::{OrderView, view};
-use crate::rows::{self, OrderRow};
-use crate::schema::orders;
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -33,15 +26,18 @@ pub struct CancelOrder {
 
 /// Cancel one of one's own orders.
 ///
-/// Cancelling again gives the same answer. An order past its time is expired and can no longer be cancelled.
+/// An order that is not paid is `CANCELLED` at once. One that is paid becomes `REFUND_PENDING`, and `REFUNDED` when all of
+/// the money is back. Cancelling again gives the same answer. An order past its time is expired and can no longer be
+/// cancelled, and while a payment of it is being approved, the outcome of that decides.
 #[utoipa::path(
     tag = "orders",
     params(("orderId" = String, Path)),
     request_body(content = Option<CancelOrder>),
     responses(
-        (status = 200, body = OrderView),
+        (status = 200, body = OrderView, description = "It is CANCELLED, or REFUNDED"),
+        (status = 202, body = OrderView, description = "It is REFUND_PENDING: the money is on its way back"),
         (status = 404, body = Problem, description = "ORDER_NOT_FOUND"),
-        (status = 409, body = Problem, description = "ORDER_NOT_CANCELLABLE"),
+        (status = 409, body = Problem, description = "ORDER_NOT_CANCELLABLE, PAYMENT_IN_PROGRESS"),
     ),
     security(("bearer" = []))
 )]
@@ -56,22 +52,24 @@ pub async fn cancel_order(
     let reason =
         body.0.and_then(|body| body.reason).map_or_else(|| "cancelled by the buyer".to_owned(), Text::into_string);
     let user_id = AccountId::from(caller.account);
-    let cancelled = detach(cancel(app.into_inner(), *id, user_id, reason)).await?;
-    Ok(HttpResponse::Ok().json(view(cancelled)))
+    let order = detach(cancel(app.into_inner(), *id, user_id, reason)).await?;
+    let mut response = match order.status {
+        Status::RefundPending => HttpResponse::Accepted(),
+        _ => HttpResponse::Ok(),
+    };
+    Ok(response.json(view(order)))
 }
 
 async fn cancel(app: Arc<App>, id: OrderId, user_id: AccountId, reason: String) -> Result<Order> {
-    let order = app
-        .db
-        .tx("cancel_order", async |tx| {
-            let order = lock_own(tx, id, user_id).await?;
-            match order.status.cancel()? {
-                Cancel::AlreadyDone => Ok(order),
-                Cancel::Now => mark_cancelled(tx, order, &reason).await,
-            }
-        })
-        .await?;
-    // ORDER_CANCELLED releases the hold in any case; this only makes the units come back sooner.
+    let order = change_order(&app, id, Some(user_id), Action::Cancel { reason: reason.clone() }).await?;
+    if order.status == Status::Cancelled {
+        release_early(&app, id, reason);
+    }
+    Ok(order)
+}
+
+/// ORDER_CANCELLED releases the hold in any case; this only makes the units come back sooner.
+fn release_early(app: &App, id: OrderId, reason: String) {
     let release = ReleaseHoldRequest { hold_id: id.to_string(), reason };
     let inventory = app.inventory.clone();
     tokio::spawn(async move {
@@ -83,41 +81,4 @@ async fn cancel(app: Arc<App>, id: OrderId, user_id: AccountId, reason: String) 
             tracing::debug!(%error, "The event will release the hold of order {id}");
         }
     });
-    Ok(order)
-}
-
-async fn lock_own(tx: &mut Tx, id: OrderId, user_id: AccountId) -> Result<Order> {
-    let found = orders::table
-        .filter(orders::id.eq(id))
-        .filter(orders::user_id.eq(user_id))
-        .select(rows::columns())
-        .for_update()
-        .load::<OrderRow>(tx)
-        .await?;
-    rows::complete(tx, found).await?.pop().ok_or_else(|| order::Refused::NotFound.into())
-}
-
-async fn mark_cancelled(tx: &mut Tx, order: Order, reason: &str) -> Result<Order> {
-    let (version, cancelled_at) = diesel::update(orders::table)
-        .filter(orders::id.eq(order.id))
-        .set((
-            orders::status.eq(Status::Cancelled.as_str()),
-            orders::version.eq(orders::version + 1),
-            orders::updated_at.eq(now),
-            orders::cancel_reason.eq(reason),
-        ))
-        .returning((orders::version, orders::updated_at))
-        .get_result::<(i64, DateTime<Utc>)>(tx)
-        .await?;
-    let event = OrderCancelled {
-        order_id: order.id.to_string(),
-        user_id: order.user_id.to_string(),
-        version,
-        hold_id: order.id.to_string(),
-        reason: reason.to_owned(),
-        cancelled_at: Some(cancelled_at.into()),
-    };
-    outbox::publish(tx, &event).await?;
-    metrics::counter!("stampede_orders_total", "outcome" => "cancelled").increment(1);
-    Ok(Order { status: Status::Cancelled, version, ..order })
 }

@@ -3,7 +3,9 @@
 with due as materialized (
     select id
     from orders
-    where status = 'CREATED' and hold_expires_at <= statement_timestamp()
+    where status in ('CREATED', 'PENDING_PAYMENT')
+      and approving_payment_id is null
+      and hold_expires_at <= statement_timestamp()
     order by hold_expires_at
     limit $1
     for update skip locked

@@ -1,10 +1,14 @@
-//! Orders: placed once per Idempotency-Key, then cancelled by their owner or expired by the clock.
+//! Orders: placed once per Idempotency-Key, then paid, cancelled by their owner or expired by the clock.
 //!
-//! Owns schema `order`. Speaks `ORDER_CREATED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`; asks inventory for holds.
+//! Owns schema `order`. Speaks `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
+//! `ORDER_REFUND_REQUESTED`, `ORDER_REFUNDED`; hears `PAYMENT_APPROVED`, `PAYMENT_REFUNDED`; asks inventory for holds.
 
 mod cancel_order; // flows
+mod change_order;
+mod draft; // rules
 mod expire_orders; // loops
-mod order; // rules
+mod on_payment; // reactions
+pub mod order; // rules; public for the model that walks through them
 mod place_order;
 mod read_orders;
 mod rows;
@@ -20,8 +24,10 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::every::Every;
 use common::http::ServiceConfig;
+use common::inbox::Consumer;
 use common::rate::RateLimiter;
 use common::rpc::Neighbour;
+use contract::events::{PaymentApproved, PaymentRefunded};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -45,9 +51,10 @@ struct Settings {
 pub struct App {
     db: Db,
     inventory: InventoryServiceClient<Neighbour>,
-    inserts: Batch<order::Draft, place_order::Stored>,
+    inserts: Batch<draft::Draft, place_order::Stored>,
+    changes: Batch<change_order::Ask, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
-    limits: order::Limits,
+    limits: draft::Limits,
     expire_chunk: i64,
     /// For each account; a person does not place orders faster, a program that does is told so.
     placements: RateLimiter,
@@ -59,8 +66,9 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let app = Arc::new(App {
         inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
         inserts: place_order::insert_batch(&db, &settings.batch),
+        changes: change_order::change_batch(&db, &settings.batch),
         lookups: read_orders::lookup_batch(&db, &settings.batch),
-        limits: order::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
+        limits: draft::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
         expire_chunk: settings.expire_chunk,
         placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute),
         db: db.clone(),
@@ -69,6 +77,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
     host.grpc(OrderServiceServer::from_arc(app.clone()));
+    host.consume(Consumer::new("order", &db).on::<PaymentApproved, App>(&app).on::<PaymentRefunded, App>(&app))?;
     host.relay(&db)?;
     let every = Every { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
     host.every("expire_orders", every, move || expire_orders::expire_orders(app.clone()));

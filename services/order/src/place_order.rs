@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::order::{self, Draft, Item, Order, Shipping, Status, WantedItem};
+use crate::draft::{Draft, Item, Shipping, WantedItem, check_items, total};
+use crate::order::{Order, Status};
 use crate::read_orders::{OrderView, view};
 use crate::rows;
 
@@ -83,7 +84,7 @@ pub async fn place_order(
 ) -> Result<HttpResponse> {
     let user_id = AccountId::from(caller.account);
     app.placements.check(user_id)?;
-    order::check_items(&body.items, &app.limits)?;
+    check_items(&body.items, &app.limits)?;
     let placed = detach(place(app.into_inner(), user_id, key, body)).await?;
     let (stored, replayed) = match placed {
         Stored::New(order) => (order, false),
@@ -95,7 +96,7 @@ pub async fn place_order(
         response.insert_header((REPLAYED_HEADER, "true"));
     }
     // Rendered from what never changes, so a replay is equal to the first answer to the byte.
-    Ok(response.json(view(Order { status: Status::Created, version: 1, ..stored })))
+    Ok(response.json(view(stored.into_placed())))
 }
 
 /// What the key named: a new order, or the one that an earlier request with this key had placed.
@@ -202,7 +203,7 @@ fn draft(
     }
     let expires_at = hold.expires_at.context("the hold has no expiry")?;
     let hold_expires_at = DateTime::<Utc>::try_from(expires_at).map_err(|_| anyhow::anyhow!("the hold's expiry"))?;
-    let amount = order::total(&items).context("the order's total leaves the range of money")?;
+    let amount = total(&items).context("the order's total leaves the range of money")?;
     let shipping = body.shipping_info.map(|info| Shipping {
         recipient: info.recipient.into_string(),
         phone: info.phone.into_string(),
@@ -346,7 +347,12 @@ fn stored(draft: &Draft, created_at: DateTime<Utc>) -> Order {
         currency: draft.currency.clone(),
         fingerprint: draft.fingerprint.clone(),
         hold_expires_at: draft.hold_expires_at,
+        first_hold_expires_at: draft.hold_expires_at,
         created_at,
+        cancel_reason: None,
+        reservation: None,
+        ended_attempt_ids: Vec::new(),
+        paid_payment_id: None,
         items: draft.items.clone(),
         shipping: draft.shipping.clone(),
     }

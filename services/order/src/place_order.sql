@@ -1,8 +1,10 @@
 -- Stores a batch of orders: those whose id exists already are left alone, with their items.
 with placed as (
-    insert into orders (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at)
-    select *
+    insert into orders
+           (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at, first_hold_expires_at)
+    select draft.*, draft.hold_expires_at
     from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
+        as draft (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at)
     on conflict (id) do nothing
     returning id, created_at
 ),

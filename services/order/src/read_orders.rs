@@ -11,7 +11,7 @@ use common::cursor::Cursor;
 use common::db::Db;
 use common::http::{Data, Path, Problem, Query};
 use common::{Refused, Result};
-use contract::ids::{AccountId, OrderId, ProductId};
+use contract::ids::{AccountId, OrderId, PaymentId, ProductId};
 use contract::money::Money;
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -36,9 +36,13 @@ pub struct OrderView {
     version: i64,
     items: Vec<ItemView>,
     totals: Totals,
-    /// Until then the units are reserved; RFC 3339, UTC.
+    /// Until then the units are reserved; RFC 3339, UTC. It moves if the approval of a payment comes to nothing.
     hold_expires_at: String,
     created_at: String,
+    /// The payment that paid the order; absent until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    payment_id: Option<PaymentId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shipping_info: Option<ShippingView>,
 }
@@ -187,6 +191,7 @@ pub fn view(order: Order) -> OrderView {
         totals: Totals { amount: Money::krw(order.amount) },
         hold_expires_at: time(order.hold_expires_at),
         created_at: time(order.created_at),
+        payment_id: order.paid_payment_id,
         shipping_info: order.shipping.map(|info| ShippingView {
             recipient: info.recipient,
             phone: info.phone,

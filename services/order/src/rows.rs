@@ -5,16 +5,15 @@ use std::collections::HashMap;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use common::Result;
-use contract::ids::{AccountId, OrderId, ProductId};
-use diesel::dsl::sql;
+use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId, ProductId};
 use diesel::prelude::*;
-use diesel::sql_types;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use crate::order::{Item, Order, Shipping, Status};
-use crate::schema::{order_items, orders, shipping_info};
+use crate::draft::{Item, Shipping};
+use crate::order::{Order, Reservation, Status};
+use crate::schema::{clock_timestamp, order_items, orders, shipping_info};
 
-/// A row of `orders`. `status` is as of now: an order past its time is expired even before the sweep has come by.
+/// A row of `orders`, and the database's clock when it was read.
 #[derive(Queryable)]
 pub struct OrderRow {
     pub id: OrderId,
@@ -25,34 +24,56 @@ pub struct OrderRow {
     pub currency: String,
     pub fingerprint: Vec<u8>,
     pub hold_expires_at: DateTime<Utc>,
+    pub first_hold_expires_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
+    pub cancel_reason: Option<String>,
+    pub approving_payment_id: Option<PaymentId>,
+    pub approving_attempt_id: Option<PaymentAttemptId>,
+    pub ended_attempt_ids: Vec<PaymentAttemptId>,
+    pub paid_payment_id: Option<PaymentId>,
+    pub now: DateTime<Utc>,
 }
 
-/// The status as of now, by the database's clock.
-pub const STATUS_NOW: &str = "case when orders.status = 'CREATED' and orders.hold_expires_at <= clock_timestamp() then 'EXPIRED' else orders.status end";
+/// [`Order::status_at`] in the words of the database, at its clock: for looking orders up by their status.
+pub const STATUS_NOW: &str = "case when orders.status in ('CREATED', 'PENDING_PAYMENT') and orders.approving_payment_id is null and orders.hold_expires_at <= clock_timestamp() then 'EXPIRED' else orders.status end";
 
 /// The columns of an [`OrderRow`].
+#[expect(clippy::type_complexity, reason = "one type for each column")]
 pub fn columns() -> (
     orders::id,
     orders::user_id,
-    diesel::expression::SqlLiteral<sql_types::Text>,
+    orders::status,
     orders::version,
     orders::amount,
     orders::currency,
     orders::fingerprint,
     orders::hold_expires_at,
+    orders::first_hold_expires_at,
     orders::created_at,
+    orders::cancel_reason,
+    orders::approving_payment_id,
+    orders::approving_attempt_id,
+    orders::ended_attempt_ids,
+    orders::paid_payment_id,
+    clock_timestamp,
 ) {
     (
         orders::id,
         orders::user_id,
-        sql::<sql_types::Text>(STATUS_NOW),
+        orders::status,
         orders::version,
         orders::amount,
         orders::currency,
         orders::fingerprint,
         orders::hold_expires_at,
+        orders::first_hold_expires_at,
         orders::created_at,
+        orders::cancel_reason,
+        orders::approving_payment_id,
+        orders::approving_attempt_id,
+        orders::ended_attempt_ids,
+        orders::paid_payment_id,
+        clock_timestamp(),
     )
 }
 
@@ -76,7 +97,7 @@ struct ShippingRow {
     memo: Option<String>,
 }
 
-/// Adds items and shipping to `rows`, in the order of `rows`.
+/// Adds items and shipping to `rows`, in the order of `rows`. The statuses are as of the clock of each row.
 pub async fn complete(conn: &mut AsyncPgConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>> {
     let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
     let mut items: HashMap<OrderId, Vec<Item>> = HashMap::new();
@@ -110,7 +131,9 @@ pub async fn complete(conn: &mut AsyncPgConnection, rows: Vec<OrderRow>) -> Resu
         .collect();
     rows.into_iter()
         .map(|row| {
-            Ok(Order {
+            let now = row.now;
+            let approving = row.approving_payment_id.zip(row.approving_attempt_id);
+            let order = Order {
                 status: Status::parse(&row.status).with_context(|| format!("status {}", row.status))?,
                 items: items.remove(&row.id).unwrap_or_default(),
                 shipping: shipping.remove(&row.id),
@@ -121,8 +144,14 @@ pub async fn complete(conn: &mut AsyncPgConnection, rows: Vec<OrderRow>) -> Resu
                 currency: row.currency,
                 fingerprint: row.fingerprint,
                 hold_expires_at: row.hold_expires_at,
+                first_hold_expires_at: row.first_hold_expires_at,
                 created_at: row.created_at,
-            })
+                cancel_reason: row.cancel_reason,
+                reservation: approving.map(|(payment, attempt)| Reservation { payment, attempt }),
+                ended_attempt_ids: row.ended_attempt_ids,
+                paid_payment_id: row.paid_payment_id,
+            };
+            Ok(Order { status: order.status_at(now), ..order })
         })
         .collect()
 }

@@ -14,6 +14,11 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         cancel_reason -> Nullable<Text>,
+        first_hold_expires_at -> Timestamptz,
+        approving_payment_id -> Nullable<Uuid>,
+        approving_attempt_id -> Nullable<Uuid>,
+        ended_attempt_ids -> Array<Uuid>,
+        paid_payment_id -> Nullable<Uuid>,
     }
 }
 
@@ -41,3 +46,8 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(orders, order_items, shipping_info);
+
+diesel::define_sql_function! {
+    /// The time of the row it is computed for, not of the transaction.
+    fn clock_timestamp() -> Timestamptz;
+}
