@@ -1,0 +1,3 @@
+drop index payments_captured;
+drop table reconciliation_findings;
+drop table reconciliation_runs;

@@ -1,0 +1,245 @@
+//! `POST /payments/{paymentId}/approve`: write the attempt down, reserve order and stock, then ask for the money.
+//!
+//! In this order: whatever is reserved or taken, a row says in whose name, so nothing is left behind by whoever dies on
+//! the way; and a hold that is gone costs nobody anything. An answer that never comes is not an answer: the payment is
+//! then `UNKNOWN`, order and stock stay reserved, and `resolve_payments.rs` finds out.
+
+use std::sync::Arc;
+
+use actix_web::{HttpResponse, post};
+use common::auth::Caller;
+use common::db::{Prepared, Tx};
+use common::http::{Data, Json, Path, Problem, detach};
+use common::text::Text;
+use common::{Error, Refused as PublicRefusal, Result, crash, rpc};
+use contract::codes;
+use contract::ids::{AccountId, PaymentId};
+use contract::inventory::PinHoldRequest;
+use contract::money::Money;
+use contract::order::BeginApprovalRequest;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Double, Text as SqlText, Uuid};
+use diesel_async::RunQueryDsl;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::App;
+use crate::payment::{self, Approve, Found, Method, Refused, Status};
+use crate::provider::Approval;
+use crate::read_payments::{PaymentView, view};
+use crate::record_attempt::{Finding, record_attempt, withdraw_attempt};
+use crate::rows::{self, Payment};
+use crate::settle_owed::settle_owed;
+
+/// When a client that was told to come back should.
+const COME_BACK_SECONDS: u64 = 2;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovePayment {
+    /// What the provider's payment window returned; absent when points pay.
+    #[schema(value_type = Option<String>)]
+    pg_payment_id: Option<Text<1, 64>>,
+    /// Must be the payment's.
+    amount: Money,
+}
+
+/// Approve a payment: take the money.
+///
+/// A payment that is paid already gives the same answer. 202 means that nobody knows yet: the order stays reserved, and
+/// this request or `GET /payments/{paymentId}` tells the outcome as soon as there is one. Nothing is charged with any
+/// error.
+#[utoipa::path(
+    tag = "payments",
+    params(("paymentId" = String, Path)),
+    request_body = ApprovePayment,
+    responses(
+        (status = 200, body = PaymentView, description = "PAID"),
+        (status = 202, body = PaymentView, description = "UNKNOWN; Retry-After tells when to ask again"),
+        (status = 400, body = Problem, description = "VALIDATION_ERROR"),
+        (status = 402, body = Problem, description = "PAYMENT_DECLINED"),
+        (status = 404, body = Problem, description = "PAYMENT_NOT_FOUND"),
+        (status = 409, body = Problem, description = "PAYMENT_IN_PROGRESS, PAYMENT_NOT_APPROVABLE, ORDER_NOT_PAYABLE"),
+        (status = 410, body = Problem, description = "HOLD_EXPIRED: nothing was charged"),
+        (status = 422, body = Problem, description = "AMOUNT_MISMATCH, INSUFFICIENT_POINTS"),
+        (status = 502, body = Problem, description = "PG_ERROR: nothing was charged"),
+    ),
+    security(("bearer" = []))
+)]
+#[post("/payments/{paymentId}/approve")]
+pub async fn approve_payment(
+    app: Data<App>,
+    caller: Caller,
+    id: Path<PaymentId>,
+    Json(body): Json<ApprovePayment>,
+) -> Result<HttpResponse> {
+    let user = AccountId::from(caller.account);
+    let payment = detach(approve(app.into_inner(), *id, user, body)).await?;
+    Ok(match payment.status() {
+        Status::Paid | Status::PartiallyRefunded => HttpResponse::Ok().json(view(&payment)),
+        _ => HttpResponse::Accepted().insert_header(("Retry-After", COME_BACK_SECONDS)).json(view(&payment)),
+    })
+}
+
+async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePayment) -> Result<Payment> {
+    let payment = rows::own(&mut *app.db.read().await?, id, user).await?;
+    if body.amount.amount != payment.amount {
+        return Err(Refused::AmountMismatch { expected: payment.amount }.into());
+    }
+    match payment::approve(payment.status())? {
+        Approve::AlreadyPaid | Approve::StillUnknown => return Ok(payment),
+        Approve::Ask => {}
+    }
+    let pg_payment_id = authorised(payment.method(), id, body.pg_payment_id)?;
+    let (payment, approval) = begin_attempt(&app, id, pg_payment_id).await?;
+    crash::point("payment.after_attempt");
+    let asking = tokio::spawn(ask(app.clone(), payment.clone(), approval.clone()));
+    match tokio::time::timeout(app.approve_wait, asking).await {
+        Ok(outcome) => outcome?,
+        // It goes on; whoever asks again learns what came of it.
+        Err(_) => still_unknown(&app, &approval, payment).await,
+    }
+}
+
+/// The provider's name for what the buyer has authorised. Points need no window, so a payment is its own authorisation.
+fn authorised(method: Method, id: PaymentId, given: Option<Text<1, 64>>) -> Result<String> {
+    match (method, given) {
+        (Method::NaverPay, Some(given)) => Ok(given.into_string()),
+        (Method::NaverPay, None) => Err(PublicRefusal::invalid("pgPaymentId", "Must be given for this method.").into()),
+        (Method::Points, None) => Ok(id.to_string()),
+        (Method::Points, Some(_)) => {
+            Err(PublicRefusal::invalid("pgPaymentId", "Must be absent for this method.").into())
+        }
+    }
+}
+
+/// Commits the attempt. From here on something may be reserved, or taken, in its name.
+async fn begin_attempt(app: &App, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Approval)> {
+    let begun = app.db.tx("begin_attempt", async |tx| begin(app, tx, id, pg_payment_id.clone()).await).await;
+    begun.map_err(|error| if is_taken(&error) { Refused::InProgress.into() } else { error })
+}
+
+async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Approval)> {
+    let Some((payment, _)) = rows::lock(tx, id).await? else { return Err(Refused::NotFound.into()) };
+    match payment::approve(payment.status())? {
+        // Somebody is still letting go of what the last attempt had reserved.
+        Approve::Ask if payment.owes_release => return Err(Refused::InProgress.into()),
+        Approve::Ask => {}
+        Approve::AlreadyPaid | Approve::StillUnknown => return Err(Refused::InProgress.into()),
+    }
+    let approval = payment.next_approval(pg_payment_id);
+    let attempt = sql_query(
+        "insert into payment_attempt (id, payment_id, pg_payment_id, idempotency_key, amount) values ($1, $2, $3, $4, $5)",
+    );
+    let attempt = attempt.bind::<Uuid, _>(approval.attempt).bind::<Uuid, _>(id);
+    let attempt = attempt.bind::<SqlText, _>(&approval.pg_payment_id).bind::<SqlText, _>(&approval.key);
+    Prepared(attempt.bind::<BigInt, _>(approval.amount)).execute(tx).await?;
+    // The resolver looks after the client has been told to come back: earlier, it would only ask what is being asked.
+    let resolve_after = app.approve_wait.as_millis() as f64;
+    let moved = sql_query(
+        "update payments
+         set status = 'APPROVING',
+             version = payments.version + 1,
+             attempt_id = $2,
+             pg_payment_id = $3,
+             approving_since = clock_timestamp(),
+             ask_at = clock_timestamp() + ($4 + 1000) * interval '1 millisecond',
+             asked = 0,
+             absent_since = null,
+             updated_at = clock_timestamp()
+         where id = $1
+         returning *",
+    );
+    let moved = moved.bind::<Uuid, _>(id).bind::<Uuid, _>(approval.attempt);
+    let moved = moved.bind::<SqlText, _>(&approval.pg_payment_id).bind::<Double, _>(resolve_after);
+    let payment = Prepared(moved).get_result(tx).await?;
+    crash::point("payment.before_attempt");
+    Ok((payment, approval))
+}
+
+/// Whether another payment of the order may be getting the money.
+fn is_taken(error: &Error) -> bool {
+    let Error::Fault(fault) = error else { return false };
+    matches!(fault.cause.downcast_ref(), Some(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
+}
+
+/// Reserves, asks, records what is said, and does what follows from that.
+async fn ask(app: Arc<App>, payment: Payment, approval: Approval) -> Result<Payment> {
+    if let Err(error) = reserve(&app, &payment, &approval).await {
+        let payment = withdraw_attempt(&app, &approval, &error).await?;
+        settle_owed(&app, payment).await;
+        return Err(error);
+    }
+    crash::point("payment.after_pin");
+    let finding = ask_provider(&app, payment.method(), &approval).await;
+    crash::point("payment.after_answer");
+    let payment = record_attempt(&app, &approval, &finding).await?;
+    let payment = settle_owed(&app, payment).await;
+    let (id, code) = (payment.id, finding.code);
+    match finding.found {
+        // Somebody else may have found it out meanwhile, or be about to.
+        _ if payment.status().is_captured() || payment.status().is_open() => {
+            app.unclear.notify_one();
+            Ok(payment)
+        }
+        Found::NotCaptured if code == codes::INSUFFICIENT_POINTS.reason => Err(Refused::InsufficientPoints.into()),
+        Found::NotCaptured if finding.is_declined => Err(Refused::Declined { payment: id, code }.into()),
+        Found::NotCaptured => Err(Refused::ProviderFailed { payment: id, code }.into()),
+        Found::Captured | Found::Unknown | Found::Overdue => Ok(payment),
+    }
+}
+
+/// The order for this attempt alone, and its stock for as long as it takes. Repeatable.
+pub async fn reserve(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
+    let (order_id, attempt_id) = (payment.order_id.to_string(), approval.attempt.to_string());
+    let begin = BeginApprovalRequest {
+        order_id: order_id.clone(),
+        payment_id: payment.id.to_string(),
+        attempt_id: attempt_id.clone(),
+        amount: payment.amount,
+        currency: payment.currency.clone(),
+    };
+    let begun = rpc::retrying(|| {
+        let (mut order, begin) = (app.order.clone(), begin.clone());
+        async move { order.begin_approval(begin).await }
+    });
+    begun.await?;
+    crash::point("payment.after_reservation");
+    let pin = PinHoldRequest { hold_id: order_id, attempt_id, retake: false };
+    let pinned = rpc::retrying(|| {
+        let (mut inventory, pin) = (app.inventory.clone(), pin.clone());
+        async move { inventory.pin_hold(pin).await }
+    });
+    pinned.await?;
+    Ok(())
+}
+
+/// Asks for the money. With the same key a provider does nothing twice, so this may be repeated.
+pub async fn ask_provider(app: &App, method: Method, approval: &Approval) -> Finding {
+    let started = std::time::Instant::now();
+    let finding = Finding::from(app.take_money(method, approval).await);
+    let outcome = match finding.found {
+        Found::Captured => "captured",
+        Found::NotCaptured if finding.is_declined => "declined",
+        Found::NotCaptured => "not_done",
+        Found::Unknown | Found::Overdue => "unknown",
+    };
+    let labels = [("method", method.name()), ("outcome", outcome)];
+    metrics::histogram!("stampede_payment_approve_seconds", &labels).record(started.elapsed());
+    finding
+}
+
+/// The client has waited long enough.
+async fn still_unknown(app: &App, approval: &Approval, begun: Payment) -> Result<Payment> {
+    let finding = Finding {
+        found: Found::Unknown,
+        is_declined: false,
+        is_proof: false,
+        code: "SLOW".to_owned(),
+        message: "no answer yet".to_owned(),
+    };
+    let payment = record_attempt(app, approval, &finding).await.unwrap_or(begun);
+    app.unclear.notify_one();
+    Ok(payment)
+}

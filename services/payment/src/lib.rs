@@ -1,0 +1,197 @@
+//! Payments: prepared for an order, approved once, given back at most once, and never unknown for ever.
+//!
+//! Owns schema `payment`. Speaks `PAYMENT_APPROVED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`, `PAYMENT_REFUNDED`; hears
+//! `ORDER_PLACED`, `ORDER_REFUND_REQUESTED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`; asks order and inventory to reserve, and
+//! providers for money.
+
+mod approve_payment; // flows
+mod naverpay; // providers
+mod on_order; // reactions
+pub mod payment; // rules; public for the model that walks through them
+mod points;
+mod prepare_payment;
+pub mod provider;
+mod read_payments;
+mod reconcile;
+mod record_attempt;
+mod refund_payment;
+mod resolve_payments; // loops
+mod rows;
+mod settle_owed;
+mod settle_refunds;
+mod standard_webhooks; // rules
+mod webhooks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use chrono::TimeDelta;
+use common::Host;
+use common::db::Db;
+use common::every::Every;
+use common::http::ServiceConfig;
+use common::inbox::Consumer;
+use common::rpc::Neighbour;
+use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested};
+use contract::inventory::inventory_service_client::InventoryServiceClient;
+use contract::order::order_service_client::OrderServiceClient;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::naverpay::NaverPay;
+use crate::payment::{Method, Patience};
+use crate::points::Points;
+use crate::provider::{Approval, Approved, Giveback, GivenBack, Known, Provider};
+use crate::webhooks::Senders;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/payment");
+
+/// Section `[payment]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    approve_wait_ms: u64,
+    retry_seconds: u32,
+    resolve_poll_ms: u64,
+    owed_poll_ms: u64,
+    refund_poll_ms: u64,
+    patience: Patience,
+    naverpay: naverpay::Settings,
+    points: points::Settings,
+    webhooks: webhooks::Settings,
+    reconciliation: reconcile::Settings,
+}
+
+/// What every flow of this service may use.
+pub struct App {
+    db: Db,
+    order: OrderServiceClient<Neighbour>,
+    inventory: InventoryServiceClient<Neighbour>,
+    naverpay: NaverPay,
+    points: Points,
+    patience: Patience,
+    /// How long a client waits for the provider; after that it is told to come back.
+    approve_wait: Duration,
+    /// For how long a payment or a refund that somebody asks about is left alone, unless they say otherwise.
+    claim_time: Duration,
+    /// What an order's buyer has at least, after an attempt that came to nothing, to try another.
+    retry_time: TimeDelta,
+    /// Something is to be found out.
+    unclear: Arc<Notify>,
+    refunds_due: Arc<Notify>,
+    webhook_senders: Senders,
+    webhooks_kept_days: u16,
+    reconciliation: reconcile::Settings,
+    reconcile_now: Arc<Notify>,
+}
+
+impl App {
+    async fn take_money(&self, method: Method, approval: &Approval) -> Approved {
+        match method {
+            Method::NaverPay => self.naverpay.approve(approval).await,
+            Method::Points => self.points.approve(approval).await,
+        }
+    }
+
+    async fn known(&self, method: Method, approval: &Approval) -> Known {
+        match method {
+            Method::NaverPay => self.naverpay.known(approval).await,
+            Method::Points => self.points.known(approval).await,
+        }
+    }
+
+    async fn give_back(&self, method: Method, giveback: &Giveback) -> GivenBack {
+        match method {
+            Method::NaverPay => self.naverpay.give_back(giveback).await,
+            Method::Points => self.points.give_back(giveback).await,
+        }
+    }
+}
+
+pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
+    let settings: Settings = host.settings("payment")?;
+    let db = host.db("payment", MIGRATIONS).await?;
+    let points = Points::new(&db, &settings.points);
+    let app = Arc::new(App {
+        order: OrderServiceClient::new(host.neighbour("order")?),
+        inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
+        naverpay: NaverPay::new(&settings.naverpay)?,
+        points: points.clone(),
+        patience: settings.patience,
+        approve_wait: Duration::from_millis(settings.approve_wait_ms),
+        claim_time: settings.naverpay.longest() + RECORDING,
+        retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
+        unclear: Arc::new(Notify::new()),
+        refunds_due: Arc::new(Notify::new()),
+        webhook_senders: Senders::new(&settings.webhooks)?,
+        webhooks_kept_days: settings.webhooks.kept_days,
+        reconciliation: settings.reconciliation.clone(),
+        reconcile_now: Arc::new(Notify::new()),
+        db: db.clone(),
+    });
+
+    let (routed, points) = (Data::from(app.clone()), Data::new(points));
+    host.http(move |config| routes(config.app_data(routed.clone()).app_data(points.clone())));
+    let consumer = Consumer::new("payment", &db)
+        .on::<OrderPlaced, App>(&app)
+        .on::<OrderRefundRequested, App>(&app)
+        .on::<OrderCancelled, App>(&app)
+        .on::<OrderExpired, App>(&app);
+    host.consume(consumer)?;
+    host.relay(&db)?;
+    run_loops(host, &settings, &app);
+    Ok(())
+}
+
+fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
+    let every =
+        |period_ms, wake: Option<&Arc<Notify>>| Every { period: Duration::from_millis(period_ms), wake: wake.cloned() };
+    let each = app.clone();
+    host.every("resolve_payments", every(settings.resolve_poll_ms, Some(&app.unclear)), move || {
+        resolve_payments::resolve_payments(each.clone())
+    });
+    let each = app.clone();
+    host.every("settle_owed", every(settings.owed_poll_ms, None), move || {
+        let app = each.clone();
+        async move { settle_owed::settle_all_owed(&app).await }
+    });
+    let each = app.clone();
+    host.every("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {
+        settle_refunds::settle_refunds(each.clone())
+    });
+    let each = app.clone();
+    let period = Every { period: settings.reconciliation.check_period(), wake: Some(app.reconcile_now.clone()) };
+    host.every("reconcile", period, move || {
+        let app = each.clone();
+        async move { reconcile::reconcile_due(&app).await }
+    });
+    let each = app.clone();
+    host.every("forget_webhooks", every(FORGET_PERIOD_MS, None), move || {
+        let app = each.clone();
+        async move { webhooks::forget_webhooks(&app).await }
+    });
+}
+
+/// What writing down takes, after the provider's longest answers.
+const RECORDING: Duration = Duration::from_secs(5);
+/// Old webhooks take room, and nothing else.
+const FORGET_PERIOD_MS: u64 = 3_600_000;
+
+/// What can be asked for over HTTP, below `/api/v1`.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(prepare_payment::prepare_payment)
+        .service(approve_payment::approve_payment)
+        .service(refund_payment::cancel_payment)
+        .service(read_payments::read_payment)
+        .service(read_payments::list_attempts)
+        .service(read_payments::list_payments)
+        .service(resolve_payments::sync_payment)
+        .service(webhooks::receive_webhook)
+        .service(reconcile::manage_runs::request_run)
+        .service(reconcile::manage_runs::list_runs)
+        .service(reconcile::manage_runs::read_run);
+    points::routes(config);
+}

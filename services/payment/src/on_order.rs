@@ -1,0 +1,76 @@
+//! What became of an order concerns its payments: `ORDER_PLACED` makes its points a sale, `ORDER_REFUND_REQUESTED` gives
+//! its money back, `ORDER_CANCELLED` and `ORDER_EXPIRED` end what nobody has paid.
+
+use common::db::{Prepared, Tx};
+use common::inbox::{Handle, Received};
+use common::{Error, Result};
+use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested};
+use contract::ids::{OrderId, PaymentId};
+use diesel::sql_query;
+use diesel::sql_types::{Array, Text, Uuid};
+use diesel_async::RunQueryDsl;
+
+use crate::App;
+use crate::payment::Status;
+use crate::points::confirm_points;
+use crate::refund_payment::owe_refund_in;
+
+impl Handle<OrderPlaced> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
+        let payments = events.iter().map(|received| parse(&received.event.payment_id));
+        confirm_points(tx, &payments.collect::<Result<Vec<PaymentId>>>()?).await
+    }
+}
+
+impl Handle<OrderRefundRequested> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefundRequested>]) -> Result<()> {
+        let mut asked = Vec::with_capacity(events.len());
+        for Received { event, .. } in events {
+            asked.push((parse::<PaymentId>(&event.payment_id)?, event));
+        }
+        // Payments are locked in the order of their ids, so that two batches cannot wait for each other.
+        asked.sort_by_key(|(payment, _)| *payment);
+        for (payment, event) in asked {
+            owe_refund_in(tx, payment, &format!("order {}", event.order_id), &event.reason).await?;
+        }
+        let due = self.refunds_due.clone();
+        tx.after_commit(move || due.notify_one());
+        Ok(())
+    }
+}
+
+impl Handle<OrderCancelled> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCancelled>]) -> Result<()> {
+        let orders = events.iter().map(|received| parse(&received.event.order_id));
+        end_unpaid(tx, &orders.collect::<Result<Vec<OrderId>>>()?, Status::Cancelled).await
+    }
+}
+
+impl Handle<OrderExpired> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<OrderExpired>]) -> Result<()> {
+        let orders = events.iter().map(|received| parse(&received.event.order_id));
+        end_unpaid(tx, &orders.collect::<Result<Vec<OrderId>>>()?, Status::Expired).await
+    }
+}
+
+/// Payments of an order that has ended can no longer be approved. Those that may have money are left to the resolver.
+async fn end_unpaid(tx: &mut Tx, orders: &[OrderId], status: Status) -> Result<()> {
+    let query = sql_query(
+        "with ended as (
+             select id from payments where order_id = any ($1) and status = 'PENDING' order by id for update
+         )
+         update payments
+         set status = $2, version = payments.version + 1, updated_at = clock_timestamp()
+         from ended
+         where payments.id = ended.id",
+    );
+    Prepared(query.bind::<Array<Uuid>, _>(orders).bind::<Text, _>(status.name())).execute(tx).await?;
+    Ok(())
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T>
+where
+    T::Err: Into<anyhow::Error>,
+{
+    text.parse().map_err(Error::fault)
+}

@@ -1,0 +1,19 @@
+-- $2: what has changed within so many seconds is moving; so is what is about to change.
+select
+    id,
+    order_id,
+    status,
+    pg_payment_id,
+    amount,
+    captured,
+    refunded,
+    created_at,
+    owes_order
+        or updated_at > statement_timestamp() - $2 * interval '1 second'
+        or exists (
+            select from refunds
+            where refunds.payment_id = payments.id
+                and (refunds.status = 'PENDING' or refunds.ended_at > statement_timestamp() - $2 * interval '1 second')
+        ) as is_moving
+from payments
+where id = any ($1) and method = $3

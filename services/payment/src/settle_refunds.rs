@@ -1,0 +1,134 @@
+//! Every refund that was promised is asked for until the provider has said yes or no, and what it says is recorded.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use common::db::{Prepared, Tx};
+use common::{Error, Result, crash, outbox};
+use contract::events::PaymentRefunded;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Double, Integer, Text, Uuid};
+use diesel_async::RunQueryDsl;
+use futures_util::StreamExt;
+
+use crate::App;
+use crate::payment::{Refused, after_refund, pause_seconds};
+use crate::provider::{Giveback, GivenBack};
+use crate::rows::{self, Payment, Refund};
+
+/// Refunds that one run takes.
+const RUN_MAX: i64 = 100;
+/// Questions that one replica has on their way.
+const AT_ONCE: usize = 8;
+
+/// The loop: every refund that is due is asked for again.
+pub async fn settle_refunds(app: Arc<App>) -> Result<()> {
+    loop {
+        let due: Vec<Refund> = app
+            .db
+            .tx("claim_refunds", async |tx| {
+                let query = sql_query(include_str!("settle_refunds.sql")).bind::<BigInt, _>(RUN_MAX);
+                Ok(Prepared(query.bind::<Double, _>(app.claim_time.as_secs_f64())).load(tx).await?)
+            })
+            .await?;
+        let taken = due.len() as i64;
+        let asking = due.into_iter().map(|refund| {
+            let app = app.clone();
+            async move {
+                let id = refund.id;
+                if let Err(error) = carry_out(app, refund).await {
+                    tracing::warn!(%error, refund.id = %id, "A refund waits");
+                }
+            }
+        });
+        futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).collect::<()>().await;
+        if taken < RUN_MAX {
+            return Ok(());
+        }
+    }
+}
+
+/// Asks the provider and records what it says. Repeatable: the provider knows the refund by its id.
+pub async fn carry_out(app: Arc<App>, refund: Refund) -> Result<(Payment, Refund)> {
+    let found = rows::by_id(&mut *app.db.read().await?, refund.payment_id).await?;
+    let payment = found.ok_or_else(|| Error::fault(anyhow::anyhow!("refund {} of no payment", refund.id)))?;
+    let giveback = Giveback {
+        refund: refund.id,
+        payment: payment.id,
+        user: payment.user_id,
+        pg_payment_id: refund.pg_payment_id.clone(),
+        amount: refund.amount,
+        reason: refund.reason.clone(),
+    };
+    crash::point("payment.before_refund");
+    let given_back = app.give_back(payment.method(), &giveback).await;
+    crash::point("payment.after_refund");
+    app.db.tx("record_refund", async |tx| record(tx, &refund, &given_back).await).await
+}
+
+async fn record(tx: &mut Tx, refund: &Refund, given_back: &GivenBack) -> Result<(Payment, Refund)> {
+    let Some((payment, now)) = rows::lock(tx, refund.payment_id).await? else { return Err(Refused::NotFound.into()) };
+    let current = sql_query("select * from refunds where id = $1").bind::<Uuid, _>(refund.id);
+    let current: Refund = Prepared(current).get_result(tx).await?;
+    if !current.is_pending() {
+        return Ok((payment, current));
+    }
+    let (status, code) = match given_back {
+        GivenBack::Done => ("SUCCEEDED", "Success"),
+        GivenBack::Refused { code } => ("FAILED", code.as_str()),
+        GivenBack::Unknown { code } => ("PENDING", code.as_str()),
+    };
+    let query = sql_query(
+        "update refunds
+         set status = $2, pg_code = $3,
+             ask_at = case when $2 = 'PENDING' then clock_timestamp() + $4 * interval '1 second' end,
+             ended_at = case when $2 <> 'PENDING' then clock_timestamp() end
+         where id = $1
+         returning *",
+    );
+    let query = query.bind::<Uuid, _>(refund.id).bind::<Text, _>(status).bind::<Text, _>(code);
+    let ended: Refund = Prepared(query.bind::<Integer, _>(pause_seconds(refund.asked))).get_result(tx).await?;
+    metrics::counter!("stampede_refunds_total", "status" => status).increment(1);
+    match given_back {
+        GivenBack::Done if !ended.stray => {
+            let payment = take_off(tx, &payment, &ended).await?;
+            announce(tx, &payment, &ended, now).await?;
+            Ok((payment, ended))
+        }
+        GivenBack::Refused { code } => {
+            tracing::error!(payment.id = %payment.id, refund.id = %ended.id, code, "The provider refuses a refund; a person has to look");
+            Ok((payment, ended))
+        }
+        GivenBack::Done | GivenBack::Unknown { .. } => Ok((payment, ended)),
+    }
+}
+
+/// The payment without the money that went back.
+async fn take_off(tx: &mut Tx, payment: &Payment, refund: &Refund) -> Result<Payment> {
+    let refunded = payment.refunded + refund.amount;
+    let query = sql_query(
+        "update payments
+         set refunded = $2, status = $3, version = payments.version + 1, updated_at = clock_timestamp()
+         where id = $1
+         returning *",
+    );
+    let query = query.bind::<Uuid, _>(payment.id).bind::<BigInt, _>(refunded);
+    Ok(Prepared(query.bind::<Text, _>(after_refund(payment.captured, refunded).name())).get_result(tx).await?)
+}
+
+async fn announce(tx: &mut Tx, payment: &Payment, refund: &Refund, now: DateTime<Utc>) -> Result<()> {
+    let event = PaymentRefunded {
+        payment_id: payment.id.to_string(),
+        order_id: payment.order_id.to_string(),
+        user_id: payment.user_id.to_string(),
+        version: payment.version,
+        refund_id: refund.id.to_string(),
+        amount: refund.amount,
+        refunded_total: payment.refunded,
+        captured: payment.captured,
+        currency: payment.currency.clone(),
+        reason: refund.reason.clone(),
+        refunded_at: Some(now.into()),
+    };
+    outbox::publish(tx, &event).await
+}
