@@ -1,2 +1,3 @@
+drop table channel_paces;
 drop table deliveries;
 drop table notifications;

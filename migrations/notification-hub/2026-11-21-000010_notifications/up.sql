@@ -5,7 +5,8 @@ create table notifications (
     -- The fact. A second notification for the same event cannot exist, however often the event is delivered.
     event_id uuid not null unique,
     type text not null,
-    user_id uuid not null,
+    -- Whom it is for. Null: for operators alone.
+    user_id uuid,
     data jsonb not null,
     created_at timestamptz not null default now()
 );
@@ -17,7 +18,7 @@ create index notifications_by_time on notifications (created_at desc, id desc);
 create table deliveries (
     id uuid primary key,
     notification_id uuid not null references notifications (id),
-    channel text not null check (channel in ('EMAIL')),
+    channel text not null check (channel in ('EMAIL', 'SLACK')),
     status text not null default 'PENDING' check (status in ('PENDING', 'PROCESSING', 'SUCCESS', 'FAILED')),
     -- Tries so far, the one under way included.
     attempt integer not null default 0 check (attempt >= 0),
@@ -31,7 +32,8 @@ create table deliveries (
     last_error text,
     -- The lower, the sooner.
     priority smallint not null,
-    -- Where to send to; null means the address that account knows at the time of sending.
+    -- Where to send to; null means what is known at the time of sending: the address that account has, or the webhook
+    -- of the settings.
     target text,
     subject text not null,
     body text not null,
@@ -42,7 +44,8 @@ create table deliveries (
     check (dead_lettered_at is null or status = 'FAILED')
 );
 
-create index deliveries_due on deliveries (priority, next_attempt_at, id) where status = 'PENDING';
+-- Each channel has a queue of its own.
+create index deliveries_due on deliveries (channel, priority, next_attempt_at, id) where status = 'PENDING';
 create index deliveries_leased on deliveries (lease_until) where status = 'PROCESSING';
 create index deliveries_dead on deliveries (dead_lettered_at) where dead_lettered_at is not null;
 
@@ -52,3 +55,12 @@ alter table deliveries set (
     autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 0
 );
+
+-- When the next message may go over a channel whose provider bounds the rate for all replicas together. The row is also
+-- the turn: whoever has it locked is the one that claims.
+create table channel_paces (
+    channel text primary key,
+    next_send_at timestamptz not null
+);
+
+insert into channel_paces (channel, next_send_at) values ('SLACK', now());

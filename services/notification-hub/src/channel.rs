@@ -13,12 +13,25 @@ use crate::notification::UnknownName;
 #[serde(rename_all = "UPPERCASE")]
 pub enum Channel {
     Email,
+    /// The operators' channel.
+    Slack,
 }
 
 impl Channel {
+    pub const ALL: [Channel; 2] = [Channel::Email, Channel::Slack];
+
     pub const fn name(self) -> &'static str {
         match self {
             Channel::Email => "EMAIL",
+            Channel::Slack => "SLACK",
+        }
+    }
+
+    /// Whether only operators may see what went over it: its texts name what customers need not know.
+    pub const fn is_for_operators(self) -> bool {
+        match self {
+            Channel::Email => false,
+            Channel::Slack => true,
         }
     }
 }
@@ -26,13 +39,13 @@ impl Channel {
 impl FromSql<Text, Pg> for Channel {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         let name = <String as FromSql<Text, Pg>>::from_sql(value)?;
-        Ok([Channel::Email].into_iter().find(|channel| channel.name() == name).ok_or(UnknownName(name))?)
+        Ok(Self::ALL.into_iter().find(|channel| channel.name() == name).ok_or(UnknownName(name))?)
     }
 }
 
 /// A message in plain text. The subject is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mail {
+pub struct Message {
     pub subject: String,
     pub body: String,
 }
@@ -42,7 +55,7 @@ pub struct Mail {
 ///
 /// The Message-ID is the same in every attempt, so a mailbox shows a repeated e-mail once. The address is masked; the
 /// body is written at debug only.
-pub fn log_email(delivery: DeliveryId, address: &str, mail: &Mail) {
+pub fn log_email(delivery: DeliveryId, address: &str, mail: &Message) {
     let message_id = format!("<{delivery}@stampede>");
     let to = masked(address);
     tracing::info!(target: "mail", deliveryId = %delivery, messageId = message_id, to, subject = mail.subject, "Sent an e-mail");
@@ -76,6 +89,8 @@ mod tests {
 
     #[test]
     fn channels_keep_their_names() {
-        assert_eq!(serde_json::to_value(Channel::Email).unwrap(), Channel::Email.name());
+        for channel in Channel::ALL {
+            assert_eq!(serde_json::to_value(channel).unwrap(), channel.name());
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! The delivery workers: claim → send → settle.
 //!
-//! A new delivery is claimed by the transaction that writes it, and one worker sends what this replica has written.
+//! A new e-mail is claimed by the transaction that writes it, and one worker sends what this replica has written.
 //! Another claims what is left: what there was no room for, what is to be tried again, and what others have lost.
+//! Slack has a worker of its own (`deliver_slack.rs`), so that a provider that hangs delays nobody else's messages.
 //!
 //! Towards the provider this is at-least-once, in our record exactly-once: a worker that dies after sending leaves a
-//! lease that runs out, the e-mail is sent again under the same Message-ID, and only the current claim can settle.
+//! lease that runs out, the message is sent again under the same id, and only the current claim can settle.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::db::{Prepared, Tx};
 use common::{Error, Result, crash};
-use contract::ids::{AccountId, DeliveryId};
+use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text, Uuid};
 use diesel_async::RunQueryDsl;
@@ -20,12 +23,12 @@ use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::App;
-use crate::channel::{Channel, Mail, log_email};
+use crate::channel::{Channel, Message, log_email};
 use crate::notification::{DeliveryStatus, Failure, Next, Outcome, next};
 use crate::settings::LEASE_MARGIN;
+use crate::{App, deliver_slack};
 
-/// Sends whatever is due. Full claims follow each other; then a claim follows each signal, and each pause. The pauses
+/// Sends whatever e-mails are due. Full claims follow each other; then a claim follows each signal, and each pause. The pauses
 /// double while claims are empty, and once they are as long as the loop's own period the loop takes over.
 pub async fn deliver_due(app: &App) -> Result<()> {
     let mut pause = app.settings.idle_poll_first();
@@ -43,7 +46,7 @@ pub async fn deliver_due(app: &App) -> Result<()> {
         tokio::select! {
             () = app.stopping.cancelled() => {}
             () = tokio::time::sleep(pause.mul_f64(jitter())) => pause *= 2,
-            () = app.due.notified() => pause = app.settings.idle_poll_first(),
+            () = app.due.of(Channel::Email).notified() => pause = app.settings.idle_poll_first(),
         }
     }
     Ok(())
@@ -53,10 +56,12 @@ pub async fn deliver_due(app: &App) -> Result<()> {
 async fn deliver_claim(app: &App) -> Result<usize> {
     // Before the claim: the lease that the database counts can only end later than ours.
     let lease_end = Instant::now() + app.settings.lease();
-    let deliveries = claim(app).await?;
+    let (batch_max, lease) = (app.settings.claim_batch_max, app.settings.lease());
+    let claim = app.db.tx("claim_deliveries", async move |tx| claim(tx, Channel::Email, batch_max, lease).await);
+    let deliveries = claim.await?;
     let count = deliveries.len();
     if count > 0 {
-        see_through(app, InHand { deliveries, lease_end }).await?;
+        see_through(app, InHand { channel: Channel::Email, deliveries, lease_end }).await?;
     }
     Ok(count)
 }
@@ -69,9 +74,14 @@ pub async fn deliver_new(app: &App) -> Result<()> {
     Ok(())
 }
 
-async fn see_through(app: &App, InHand { deliveries, lease_end }: InHand) -> Result<()> {
+/// Sends and records. What cannot be started well before the lease ends is handed back.
+pub async fn see_through(app: &App, InHand { channel, deliveries, lease_end }: InHand) -> Result<()> {
     crash::point("delivery.after_claim");
-    let settlements = send(app, deliveries, lease_end - LEASE_MARGIN).await;
+    let deadline = lease_end - LEASE_MARGIN;
+    let settlements = match channel {
+        Channel::Email => send_emails(app, deliveries, deadline).await,
+        Channel::Slack => deliver_slack::send(app, deliveries, deadline).await,
+    };
     crash::point("delivery.after_send");
     record(app, &settlements, lease_end).await
 }
@@ -80,30 +90,53 @@ async fn see_through(app: &App, InHand { deliveries, lease_end }: InHand) -> Res
 #[derive(QueryableByName)]
 pub struct Claimed {
     #[diesel(sql_type = Uuid)]
-    id: DeliveryId,
-    #[diesel(sql_type = Text)]
-    channel: Channel,
-    #[diesel(sql_type = Integer)]
-    attempt: i32,
-    #[diesel(sql_type = BigInt)]
-    lock_token: i64,
-    #[diesel(sql_type = Text)]
-    subject: String,
-    #[diesel(sql_type = Text)]
-    body: String,
+    pub id: DeliveryId,
     #[diesel(sql_type = Uuid)]
-    user_id: AccountId,
+    pub notification_id: NotificationId,
+    #[diesel(sql_type = Text)]
+    pub channel: Channel,
+    #[diesel(sql_type = Integer)]
+    pub attempt: i32,
+    #[diesel(sql_type = BigInt)]
+    pub lock_token: i64,
+    /// Of the last try that failed.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub last_error: Option<String>,
+    #[diesel(sql_type = Text)]
+    pub subject: String,
+    #[diesel(sql_type = Text)]
+    pub body: String,
+    /// None: it is for operators alone.
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub user_id: Option<AccountId>,
 }
 
 impl Claimed {
-    /// As `on_order.sql` writes it.
-    pub fn at_birth(id: DeliveryId, channel: Channel, user_id: AccountId, subject: String, body: String) -> Claimed {
-        Claimed { id, channel, attempt: 1, lock_token: 1, subject, body, user_id }
+    /// As `create_notifications.sql` writes it.
+    pub fn at_birth(
+        id: DeliveryId,
+        notification_id: NotificationId,
+        user_id: Option<AccountId>,
+        channel: Channel,
+        Message { subject, body }: Message,
+    ) -> Claimed {
+        Claimed { id, notification_id, channel, attempt: 1, lock_token: 1, last_error: None, subject, body, user_id }
+    }
+
+    /// What becomes of it after `outcome`.
+    pub fn settle(&self, outcome: Outcome, retry_delays: &[Duration]) -> Settlement {
+        Settlement {
+            delivery: self.id,
+            channel: self.channel,
+            lock_token: self.lock_token,
+            next: next(outcome, self.attempt, retry_delays, jitter()),
+        }
     }
 }
 
-/// Deliveries under one claim.
+/// Deliveries of one channel under one claim.
 pub struct InHand {
+    pub channel: Channel,
     pub deliveries: Vec<Claimed>,
     pub lease_end: Instant,
 }
@@ -137,6 +170,26 @@ impl New {
     }
 }
 
+/// Signalled, for each channel, when a delivery that nobody has claimed may have become due.
+#[derive(Default)]
+pub struct Due {
+    email: Arc<Notify>,
+    slack: Arc<Notify>,
+}
+
+impl Due {
+    pub fn of(&self, channel: Channel) -> &Arc<Notify> {
+        match channel {
+            Channel::Email => &self.email,
+            Channel::Slack => &self.slack,
+        }
+    }
+
+    pub fn wake(&self, channel: Channel) {
+        self.of(channel).notify_one();
+    }
+}
+
 impl App {
     /// How many new deliveries this replica may claim: as many as a claim may have together with those that still
     /// wait, so that they are sent well within their lease, and none once it stops.
@@ -148,49 +201,47 @@ impl App {
     }
 }
 
-async fn claim(app: &App) -> Result<Vec<Claimed>> {
-    let batch_max = i64::from(app.settings.claim_batch_max);
-    let lease_ms = app.settings.lease().as_millis() as f64;
-    app.db
-        .tx("claim_deliveries", async move |tx| {
-            let query = diesel::sql_query(include_str!("deliver_claim.sql"));
-            Ok(Prepared(query.bind::<BigInt, _>(batch_max).bind::<Double, _>(lease_ms)).load(tx).await?)
-        })
-        .await
+/// Claims up to `count_max` due deliveries of `channel`.
+pub async fn claim(tx: &mut Tx, channel: Channel, count_max: u32, lease: Duration) -> Result<Vec<Claimed>> {
+    let claimed = Prepared(
+        diesel::sql_query(include_str!("deliver_claim.sql"))
+            .bind::<BigInt, _>(i64::from(count_max))
+            .bind::<Double, _>(lease.as_millis() as f64)
+            .bind::<Text, _>(channel.name()),
+    )
+    .load(tx)
+    .await?;
+    Ok(claimed)
 }
 
 /// Sends outside any transaction. What cannot be started before `deadline` or before the host stops is handed back.
-async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<Settlement> {
+async fn send_emails(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<Settlement> {
     let enough = async {
         tokio::select! {
             () = app.stopping.cancelled() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
     };
-    let users = claimed.iter().map(|delivery| delivery.user_id).collect();
+    let users = claimed.iter().filter_map(|delivery| delivery.user_id).collect();
     let addresses = app.contacts.addresses(users, enough).await;
     log_trouble(&addresses);
-    let retry_delays = app.settings.retry_delays();
+    let retry_delays = app.settings.retry_delays(Channel::Email);
     claimed
         .into_iter()
-        .map(|delivery| {
-            let outcome = match addresses.get(&delivery.user_id) {
-                None => Outcome::HandedBack,
-                Some(Ok(_)) if Instant::now() >= deadline => Outcome::HandedBack,
-                Some(Ok(address)) => {
-                    let Channel::Email = delivery.channel;
-                    log_email(delivery.id, address, &Mail { subject: delivery.subject, body: delivery.body });
+        .map(|mut delivery| {
+            let address = delivery.user_id.map(|user| addresses.get(&user));
+            let outcome = match address {
+                None | Some(Some(Err(Error::Refused(_)))) => Outcome::NotSent(Failure::RecipientUnknown),
+                Some(Some(Err(Error::Fault(_)))) => Outcome::NotSent(Failure::AddressUnavailable),
+                Some(None) => Outcome::HandedBack,
+                Some(Some(Ok(_))) if Instant::now() >= deadline => Outcome::HandedBack,
+                Some(Some(Ok(address))) => {
+                    let (subject, body) = (take(&mut delivery.subject), take(&mut delivery.body));
+                    log_email(delivery.id, address, &Message { subject, body });
                     Outcome::Sent
                 }
-                Some(Err(Error::Refused(_))) => Outcome::NotSent(Failure::RecipientUnknown),
-                Some(Err(Error::Fault(_))) => Outcome::NotSent(Failure::AddressUnavailable),
             };
-            Settlement {
-                delivery: delivery.id,
-                channel: delivery.channel,
-                lock_token: delivery.lock_token,
-                next: next(outcome, delivery.attempt, &retry_delays, jitter()),
-            }
+            delivery.settle(outcome, &retry_delays)
         })
         .collect()
 }
@@ -213,7 +264,7 @@ pub struct Settlement {
     pub next: Next,
 }
 
-/// Settles in a transaction of its own, and keeps trying while the lease lasts: these e-mails are out, and forgetting
+/// Settles in a transaction of its own, and keeps trying while the lease lasts: these messages are out, and forgetting
 /// that means sending them again.
 async fn record(app: &App, settlements: &[Settlement], lease_end: Instant) -> Result<()> {
     let mut attempt = 0;

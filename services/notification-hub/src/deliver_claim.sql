@@ -1,9 +1,10 @@
--- Takes the most urgent due deliveries out of everybody else's sight, until the lease is over.
+-- Takes the most urgent due deliveries of a channel out of everybody else's sight, until the lease is over.
 -- Materialized: the planner must not run the locking part more than once.
 with due as materialized (
     select deliveries.id, deliveries.notification_id
     from deliveries
     where deliveries.status = 'PENDING'
+      and deliveries.channel = $3
       and deliveries.next_attempt_at <= now()
     order by deliveries.priority, deliveries.next_attempt_at, deliveries.id
     limit $1
@@ -20,9 +21,11 @@ join notifications on notifications.id = due.notification_id
 where deliveries.id = due.id
 returning
     deliveries.id,
+    deliveries.notification_id,
     deliveries.channel,
     deliveries.attempt,
     deliveries.lock_token,
+    deliveries.last_error,
     deliveries.subject,
     deliveries.body,
     notifications.user_id

@@ -1,14 +1,24 @@
 //! Notifications: one for each fact that somebody should hear about, and one delivery for each channel it goes over.
 //!
-//! Owns schema `notification_hub`. Hears `ORDER_CREATED`.
+//! Owns schema `notification_hub`. Hears `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN` and
+//! `PAYMENT_REFUNDED`.
 
 mod channel;
+mod draft;
 mod notification;
 mod order_created;
+mod order_placed;
+mod payment_failed;
+mod payment_refunded;
+mod payment_unknown;
+mod wording;
 
+mod create_notifications;
 mod on_order;
+mod on_payment;
 
 mod deliver;
+mod deliver_slack;
 mod reclaim_deliveries;
 
 mod read_notifications;
@@ -17,6 +27,7 @@ mod retry_delivery;
 mod contacts;
 mod schema;
 mod settings;
+mod slack;
 
 use std::sync::Arc;
 
@@ -27,11 +38,11 @@ use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox;
 use contract::account::account_service_client::AccountServiceClient;
-use contract::events::OrderCreated;
+use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use channel::Channel;
 pub use settings::Settings;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notification-hub");
@@ -42,8 +53,9 @@ pub struct App {
     contacts: contacts::Contacts,
     /// What this replica has written and claimed.
     new: Arc<deliver::New>,
-    /// Signalled when a delivery that nobody has claimed may have become due.
-    due: Arc<Notify>,
+    due: Arc<deliver::Due>,
+    /// None: what is for operators only goes to the log.
+    slack: Option<slack::Webhook>,
     stopping: CancellationToken,
     settings: Settings,
 }
@@ -57,20 +69,32 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         db: db.clone(),
         contacts: contacts::Contacts::new(account, &settings),
         new: Arc::default(),
-        due: Arc::new(Notify::new()),
+        due: Arc::default(),
+        slack: slack::Webhook::new(&settings.slack)?,
         stopping: host.stopping(),
         settings: settings.clone(),
     });
 
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
-    host.consume(inbox::Consumer::new("notification-hub", &db).on::<OrderCreated, App>(&app))?;
+    let consumer = inbox::Consumer::new("notification-hub", &db)
+        .on::<OrderCreated, App>(&app)
+        .on::<OrderPlaced, App>(&app)
+        .on::<PaymentFailed, App>(&app)
+        .on::<PaymentUnknown, App>(&app)
+        .on::<PaymentRefunded, App>(&app);
+    host.consume(consumer)?;
 
-    let due = Every { period: settings.idle_poll_max(), wake: Some(app.due.clone()) };
+    let due = |channel| Every { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
     let worker = app.clone();
-    host.every("deliver", due, move || {
+    host.every("deliver", due(Channel::Email), move || {
         let app = worker.clone();
         async move { deliver::deliver_due(&app).await }
+    });
+    let worker = app.clone();
+    host.every("deliver_slack", due(Channel::Slack), move || {
+        let app = worker.clone();
+        async move { deliver_slack::deliver_slack(&app).await }
     });
     let new = Every { period: settings.idle_poll_max(), wake: Some(app.new.arrived.clone()) };
     let worker = app.clone();

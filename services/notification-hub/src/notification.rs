@@ -128,6 +128,18 @@ pub enum Failure {
     AddressUnavailable,
     /// The worker died or stalled between its claim and its result. It may have been sent.
     LeaseLost,
+    /// The provider is away or says that it failed. Probably not sent.
+    Unavailable,
+    /// The provider took the message and did not answer. It may have been sent.
+    NoAnswer,
+    /// The provider wants a pause. Certainly not sent.
+    Throttled,
+    /// The provider will not have this message. Trying again would not help.
+    MessageRefused,
+    /// The provider will not have a message that this was a part of: perhaps because of another part.
+    DigestRefused,
+    /// The webhook does not exist (any more) or lets nobody in. Trying again would not help.
+    WebhookRefused,
 }
 
 impl Failure {
@@ -136,13 +148,24 @@ impl Failure {
             Failure::RecipientUnknown => "RECIPIENT_UNKNOWN",
             Failure::AddressUnavailable => "ADDRESS_UNAVAILABLE",
             Failure::LeaseLost => "LEASE_LOST",
+            Failure::Unavailable => "UNAVAILABLE",
+            Failure::NoAnswer => "NO_ANSWER",
+            Failure::Throttled => "THROTTLED",
+            Failure::MessageRefused => "MESSAGE_REFUSED",
+            Failure::DigestRefused => "DIGEST_REFUSED",
+            Failure::WebhookRefused => "WEBHOOK_REFUSED",
         }
     }
 
     const fn is_final(self) -> bool {
         match self {
-            Failure::RecipientUnknown => true,
-            Failure::AddressUnavailable | Failure::LeaseLost => false,
+            Failure::RecipientUnknown | Failure::MessageRefused | Failure::WebhookRefused => true,
+            Failure::AddressUnavailable
+            | Failure::LeaseLost
+            | Failure::Unavailable
+            | Failure::NoAnswer
+            | Failure::Throttled
+            | Failure::DigestRefused => false,
         }
     }
 }
@@ -152,6 +175,8 @@ impl Failure {
 pub enum Outcome {
     Sent,
     NotSent(Failure),
+    /// The provider asks for a pause of this length.
+    Throttled(Duration),
     /// Claimed but not tried: the worker stops, or its lease is nearly over.
     HandedBack,
 }
@@ -192,6 +217,10 @@ pub fn next(outcome: Outcome, attempt: i32, retry_delays: &[Duration], jitter: f
     match outcome {
         Outcome::Sent => ended(DeliveryStatus::Success, None),
         Outcome::HandedBack => Next { attempt: attempt - 1, ..ended(DeliveryStatus::Pending, None) },
+        // Not its own fault, so it costs nothing: however long the provider is busy, nothing is given up.
+        Outcome::Throttled(delay) => {
+            Next { attempt: attempt - 1, delay, ..ended(DeliveryStatus::Pending, Some(Failure::Throttled)) }
+        }
         Outcome::NotSent(failure) => {
             let tries_before = usize::try_from(attempt - 1).unwrap_or(0);
             match retry_delays.get(tries_before) {
@@ -300,7 +329,19 @@ mod tests {
     #[test]
     fn what_cannot_help_is_not_repeated() {
         assert!(next(Outcome::NotSent(Failure::RecipientUnknown), 1, &DELAYS, 1.0).is_dead());
-        assert!(!next(Outcome::NotSent(Failure::LeaseLost), 1, &DELAYS, 1.0).is_dead());
+        assert!(next(Outcome::NotSent(Failure::MessageRefused), 1, &DELAYS, 1.0).is_dead());
+        assert!(next(Outcome::NotSent(Failure::WebhookRefused), 1, &DELAYS, 1.0).is_dead());
+        for failure in [Failure::LeaseLost, Failure::Unavailable, Failure::NoAnswer, Failure::DigestRefused] {
+            assert!(!next(Outcome::NotSent(failure), 1, &DELAYS, 1.0).is_dead(), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_that_the_provider_asks_for_is_kept_and_costs_no_attempt() {
+        let pause = Duration::from_secs(30);
+        let next = next(Outcome::Throttled(pause), 9, &DELAYS, 0.8);
+        assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 8, pause));
+        assert_eq!((next.failure, next.name()), (Some(Failure::Throttled), "retry"));
     }
 
     #[test]

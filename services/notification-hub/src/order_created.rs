@@ -2,48 +2,35 @@
 //!
 //! Nobody's language is known, so both are in one text, the Korean one first.
 
-use std::fmt::Write;
-
-use chrono::{DateTime, FixedOffset};
 use contract::events::OrderCreated;
 use serde_json::{Value, json};
 
-use crate::channel::Mail;
+use crate::channel::{Channel, Message};
+use crate::draft::Draft;
+use crate::wording::{instant, items, items_data, korean_time, money, money_data, time_data};
 
-/// Stored in `notifications.type`.
-pub const TYPE: &str = "ORDER_CREATED";
+pub fn draft(order: &OrderCreated) -> Option<Draft<'_>> {
+    Some(Draft { user_id: Some(&order.user_id), data: data(order), messages: vec![(Channel::Email, mail(order))] })
+}
 
-/// Korea has one time zone and no summer time.
-const KOREA_SECONDS_EAST: i32 = 9 * 3600;
-
-/// What the notification is about, for whoever reads it over the interface.
-pub fn data(order: &OrderCreated) -> Value {
-    let items = order.items.iter().map(|line| {
-        json!({
-            "productId": line.product_id,
-            "name": line.name,
-            "quantity": line.quantity,
-            "unitPrice": { "amount": line.unit_price, "currency": order.currency },
-        })
-    });
+fn data(order: &OrderCreated) -> Value {
     json!({
         "orderId": order.order_id,
-        "total": { "amount": order.amount, "currency": order.currency },
-        "items": items.collect::<Vec<_>>(),
-        "holdExpiresAt": instant(order).map(|instant| instant.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
+        "total": money_data(order.amount, &order.currency),
+        "items": items_data(&order.items, &order.currency),
+        "holdExpiresAt": instant(order.hold_expires_at).map(time_data),
     })
 }
 
-pub fn mail(order: &OrderCreated) -> Mail {
+fn mail(order: &OrderCreated) -> Message {
     let id = &order.order_id;
-    let items = items(order);
+    let items = items(&order.items, &order.currency);
     let total = money(order.amount, &order.currency);
-    let pay_before = instant(order).map(|instant| instant.format("%Y-%m-%d %H:%M:%S").to_string());
-    let (pay_before_korean, pay_before_english) = match pay_before {
+    let (pay_before_korean, pay_before_english) = match instant(order.hold_expires_at).map(korean_time) {
         Some(time) => (format!("결제 기한: {time} (한국 시간)\n"), format!("Please pay before {time} (Korea time).\n")),
         None => Default::default(),
     };
-    Mail {
+    Message {
         subject: format!("[Stampede] 주문이 접수되었습니다 / Your order has been placed ({id})"),
         body: format!(
             "주문해 주셔서 감사합니다.\n\n\
@@ -61,34 +48,6 @@ pub fn mail(order: &OrderCreated) -> Mail {
              An order that is not paid in time is cancelled by itself.\n"
         ),
     }
-}
-
-fn items(order: &OrderCreated) -> String {
-    order.items.iter().fold(String::new(), |mut text, line| {
-        let price = money(line.unit_price, &order.currency);
-        // A String takes everything.
-        let _ = writeln!(text, "  - {} x {} ({price})", line.name, line.quantity);
-        text
-    })
-}
-
-fn instant(order: &OrderCreated) -> Option<DateTime<FixedOffset>> {
-    let stamp = order.hold_expires_at.as_ref()?;
-    let instant = DateTime::from_timestamp(stamp.seconds, u32::try_from(stamp.nanos).ok()?)?;
-    Some(instant.with_timezone(&FixedOffset::east_opt(KOREA_SECONDS_EAST)?))
-}
-
-/// `KRW 129,000`
-fn money(amount: i64, currency: &str) -> String {
-    let digits = amount.unsigned_abs().to_string();
-    let mut text = String::from(if amount < 0 { "-" } else { "" });
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    format!("{currency} {text}")
 }
 
 #[cfg(test)]
@@ -136,14 +95,5 @@ mod tests {
         assert_eq!(data["total"], json!({ "amount": 258_000, "currency": "KRW" }));
         assert_eq!(data["items"][0]["quantity"], 2);
         assert_eq!(data["holdExpiresAt"], "2026-11-21T09:10:00.000Z");
-    }
-
-    #[test]
-    fn money_is_grouped_by_thousands() {
-        for (amount, expected) in
-            [(0, "KRW 0"), (999, "KRW 999"), (1_000, "KRW 1,000"), (1_234_567, "KRW 1,234,567"), (-1_000, "KRW -1,000")]
-        {
-            assert_eq!(money(amount, "KRW"), expected);
-        }
     }
 }

@@ -1,4 +1,6 @@
 //! `GET /notifications` and `GET /notifications/{id}`: people see their own, administrators see all.
+//!
+//! What went to operators is seen by administrators alone: for everybody else it neither exists nor counts.
 
 use std::collections::HashMap;
 
@@ -59,7 +61,8 @@ pub struct NotificationView {
     notification_id: NotificationId,
     #[serde(rename = "type")]
     kind: String,
-    user_id: AccountId,
+    /// Null: for operators alone.
+    user_id: Option<AccountId>,
     /// Computed from the deliveries.
     status: Status,
     data: Value,
@@ -77,7 +80,8 @@ pub struct DeliveryView {
     attempts: i32,
     /// When it is tried next; null unless it waits.
     next_attempt_at: Option<DateTime<Utc>>,
-    /// Why the last failed try failed: `ADDRESS_UNAVAILABLE`, `RECIPIENT_UNKNOWN`, `LEASE_LOST`.
+    /// Why the last failed try failed: `ADDRESS_UNAVAILABLE`, `DIGEST_REFUSED`, `LEASE_LOST`, `MESSAGE_REFUSED`,
+    /// `NO_ANSWER`, `RECIPIENT_UNKNOWN`, `THROTTLED`, `UNAVAILABLE` or `WEBHOOK_REFUSED`.
     last_error: Option<String>,
     /// Since when nothing is tried any more by itself.
     dead_lettered_at: Option<DateTime<Utc>>,
@@ -114,7 +118,7 @@ pub async fn list_notifications(
     rows.truncate(limit as usize);
     let next_cursor =
         rows.last().filter(|_| !is_last).map(|row| Cursor { at: row.created_at, id: row.id.uuid() }.to_string());
-    let items = with_deliveries(&mut conn, rows).await?;
+    let items = with_deliveries(&mut conn, rows, &visible(owner(&caller))).await?;
     Ok(HttpResponse::Ok().json(NotificationPage { items, next_cursor }))
 }
 
@@ -133,7 +137,7 @@ pub async fn read_notification(app: Data<App>, caller: Caller, id: Path<Notifica
         query = query.filter(notifications::user_id.eq(owner));
     }
     let row = query.first(&mut *conn).await.optional()?.ok_or(Refused::NotificationNotFound(*id))?;
-    let found = with_deliveries(&mut conn, vec![row]).await?.pop();
+    let found = with_deliveries(&mut conn, vec![row], &visible(owner(&caller))).await?.pop();
     Ok(HttpResponse::Ok().json(found))
 }
 
@@ -142,12 +146,18 @@ fn owner(caller: &Caller) -> Option<AccountId> {
     (!caller.is_admin()).then(|| caller.account.into())
 }
 
+/// The names of the channels whose deliveries `owner` may see.
+fn visible(owner: Option<AccountId>) -> Vec<&'static str> {
+    let channels = Channel::ALL.into_iter().filter(|channel| owner.is_none() || !channel.is_for_operators());
+    channels.map(Channel::name).collect()
+}
+
 #[derive(diesel::Queryable, diesel::Selectable)]
 #[diesel(table_name = notifications, check_for_backend(Pg))]
 struct NotificationRow {
     id: NotificationId,
     kind: String,
-    user_id: AccountId,
+    user_id: Option<AccountId>,
     data: Value,
     created_at: DateTime<Utc>,
 }
@@ -182,7 +192,11 @@ async fn load_page(
         query = query.filter(notifications::created_at.le(created_at));
         query = query.filter(notifications::created_at.lt(created_at).or(notifications::id.lt(id)));
     }
-    let own = || deliveries::table.filter(deliveries::notification_id.eq(notifications::id));
+    let own = || {
+        deliveries::table
+            .filter(deliveries::notification_id.eq(notifications::id))
+            .filter(deliveries::channel.eq_any(visible(owner)))
+    };
     if let Some(channel) = filter.channel {
         query = query.filter(exists(own().filter(deliveries::channel.eq(channel.name()))));
     }
@@ -211,10 +225,15 @@ struct DeliveryRow {
     updated_at: DateTime<Utc>,
 }
 
-async fn with_deliveries(conn: &mut AsyncPgConnection, rows: Vec<NotificationRow>) -> Result<Vec<NotificationView>> {
+async fn with_deliveries(
+    conn: &mut AsyncPgConnection,
+    rows: Vec<NotificationRow>,
+    visible: &[&str],
+) -> Result<Vec<NotificationView>> {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let found: Vec<DeliveryRow> = deliveries::table
         .filter(deliveries::notification_id.eq_any(ids))
+        .filter(deliveries::channel.eq_any(visible))
         .select(DeliveryRow::as_select())
         .order((deliveries::created_at, deliveries::id))
         .load(conn)

@@ -7,10 +7,10 @@ use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Integer, Text, Uuid};
 use diesel_async::RunQueryDsl;
 
-use crate::App;
 use crate::channel::Channel;
 use crate::deliver::{self, Settlement};
 use crate::notification::{Failure, Outcome, next};
+use crate::{App, Settings};
 
 /// Deliveries that one transaction takes back: as many as one claim takes at most, so that locks are brief.
 const RECLAIM_MAX: i64 = 500;
@@ -29,23 +29,14 @@ struct Lost {
 
 /// A lost claim counts as a failed try: something that kills its workers must not live for ever.
 pub async fn reclaim_deliveries(app: &App) -> Result<()> {
-    let retry_delays = app.settings.retry_delays();
-    let retry_delays = &retry_delays;
+    let settings = &app.settings;
     loop {
         let (settlements, settled) = app
             .db
             .tx("reclaim_deliveries", async move |tx| {
                 let query = diesel::sql_query(include_str!("reclaim_deliveries.sql"));
                 let lost: Vec<Lost> = Prepared(query.bind::<BigInt, _>(RECLAIM_MAX)).load(tx).await?;
-                let settlements: Vec<_> = lost
-                    .into_iter()
-                    .map(|lost| Settlement {
-                        delivery: lost.id,
-                        channel: lost.channel,
-                        lock_token: lost.lock_token,
-                        next: next(Outcome::NotSent(Failure::LeaseLost), lost.attempt, retry_delays, deliver::jitter()),
-                    })
-                    .collect();
+                let settlements: Vec<_> = lost.into_iter().map(|lost| lost.settle(settings)).collect();
                 let settled = deliver::settle(tx, &settlements).await?;
                 Ok((settlements, settled))
             })
@@ -55,7 +46,18 @@ pub async fn reclaim_deliveries(app: &App) -> Result<()> {
             return report_pending(app).await;
         }
         tracing::warn!(deliveries = settlements.len(), "Took back deliveries whose lease was lost");
-        app.due.notify_one();
+        for Settlement { channel, .. } in &settlements {
+            app.due.wake(*channel);
+        }
+    }
+}
+
+impl Lost {
+    fn settle(self, settings: &Settings) -> Settlement {
+        let Lost { id, channel, attempt, lock_token } = self;
+        let retry_delays = settings.retry_delays(channel);
+        let next = next(Outcome::NotSent(Failure::LeaseLost), attempt, &retry_delays, deliver::jitter());
+        Settlement { delivery: id, channel, lock_token, next }
     }
 }
 
@@ -76,8 +78,9 @@ async fn report_pending(app: &App) -> Result<()> {
     )
     .load(&mut *app.db.read().await?)
     .await?;
-    let channel = Channel::Email.name();
-    let waiting = rows.iter().find(|row| row.channel == channel).map_or(0, |row| row.count);
-    metrics::gauge!("stampede_deliveries_pending", "channel" => channel).set(waiting as f64);
+    for channel in Channel::ALL.map(Channel::name) {
+        let waiting = rows.iter().find(|row| row.channel == channel).map_or(0, |row| row.count);
+        metrics::gauge!("stampede_deliveries_pending", "channel" => channel).set(waiting as f64);
+    }
     Ok(())
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::App;
+use crate::channel::Channel;
 use crate::notification::{DeliveryStatus, Refused, retry};
 use crate::schema::deliveries;
 
@@ -38,7 +39,8 @@ pub async fn retry_delivery(
 ) -> common::Result<HttpResponse> {
     let (notification, delivery) = path.into_inner();
     detach(async move {
-        app.db
+        let channel = app
+            .db
             .tx("retry_delivery", async move |tx| {
                 let found = deliveries::table
                     .filter(deliveries::id.eq(delivery))
@@ -61,10 +63,10 @@ pub async fn retry_delivery(
                     ))
                     .execute(tx)
                     .await?;
-                Ok(())
+                Ok(found.channel)
             })
             .await?;
-        app.due.notify_one();
+        app.due.wake(channel);
         tracing::info!(deliveryId = %delivery, "An operator has a delivery tried again");
         Ok(())
     })
@@ -75,6 +77,7 @@ pub async fn retry_delivery(
 #[derive(diesel::Queryable, diesel::Selectable)]
 #[diesel(table_name = deliveries, check_for_backend(diesel::pg::Pg))]
 struct Found {
+    channel: Channel,
     status: DeliveryStatus,
     attempt: i32,
 }

@@ -6,7 +6,7 @@ diesel::table! {
         event_id -> Uuid,
         #[sql_name = "type"]
         kind -> Text,
-        user_id -> Uuid,
+        user_id -> Nullable<Uuid>,
         data -> Jsonb,
         created_at -> Timestamptz,
     }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+
+use crate::channel::Channel;
+use crate::slack::DIGEST_MAX;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +22,7 @@ pub struct Settings {
     pub page_default: u32,
     pub page_max: u32,
     pub email: EmailSettings,
+    pub slack: SlackSettings,
 }
 
 /// Section `[notification_hub.email]`.
@@ -28,11 +33,36 @@ pub struct EmailSettings {
     pub retry_delays_seconds: Vec<u64>,
 }
 
+/// Section `[notification_hub.slack]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackSettings {
+    pub url: SecretString,
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+    pub interval_ms: u64,
+    pub digest_max: u32,
+    pub retry_after_max_seconds: u64,
+    pub retry_delays_seconds: Vec<u64>,
+}
+
+impl SlackSettings {
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// Between two messages. A log needs no pause.
+    pub fn interval(&self) -> Duration {
+        let is_log = self.url.expose_secret().is_empty();
+        Duration::from_millis(if is_log { 0 } else { self.interval_ms })
+    }
+}
+
 /// What a claim needs besides sending: recording the results, and a pause of the whole process now and then.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Settings {
-    /// Fails when a claim could outlive its lease although nothing is wrong: every such e-mail would be sent twice.
+    /// Fails when a claim could outlive its lease although nothing is wrong: every such message would be sent twice.
     pub fn check(&self) -> anyhow::Result<()> {
         let email = &self.email;
         anyhow::ensure!(self.claim_batch_max > 0, "notification_hub.claim_batch_max must be at least 1");
@@ -46,6 +76,21 @@ impl Settings {
                 "notification_hub.{name} is {lease:?}, but {questions} times email.timeout_ms and a margin need {needed:?}"
             );
         }
+        self.check_slack()
+    }
+
+    fn check_slack(&self) -> anyhow::Result<()> {
+        let slack = &self.slack;
+        let needed = slack.timeout() + LEASE_MARGIN;
+        anyhow::ensure!(
+            self.lease() >= needed,
+            "notification_hub.lease_seconds is {:?}, but slack.timeout_ms and a margin need {needed:?}",
+            self.lease()
+        );
+        anyhow::ensure!(
+            (1..=DIGEST_MAX).contains(&(slack.digest_max as usize)),
+            "notification_hub.slack.digest_max must be 1 to {DIGEST_MAX}: Slack takes no more in one message"
+        );
         Ok(())
     }
 
@@ -65,9 +110,12 @@ impl Settings {
         Duration::from_millis(self.idle_poll_max_ms)
     }
 
-    /// Of e-mails.
-    pub fn retry_delays(&self) -> Vec<Duration> {
-        self.email.retry_delays_seconds.iter().copied().map(Duration::from_secs).collect()
+    pub fn retry_delays(&self, channel: Channel) -> Vec<Duration> {
+        let delays_seconds = match channel {
+            Channel::Email => &self.email.retry_delays_seconds,
+            Channel::Slack => &self.slack.retry_delays_seconds,
+        };
+        delays_seconds.iter().copied().map(Duration::from_secs).collect()
     }
 
     pub fn reclaim_period(&self) -> Duration {
@@ -92,6 +140,19 @@ mod tests {
             page_default: 50,
             page_max: 100,
             email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
+            slack: slack(3_000, 20),
+        }
+    }
+
+    fn slack(timeout_ms: u64, digest_max: u32) -> SlackSettings {
+        SlackSettings {
+            url: String::new().into(),
+            connect_timeout_ms: 1_000,
+            timeout_ms,
+            interval_ms: 1_100,
+            digest_max,
+            retry_after_max_seconds: 60,
+            retry_delays_seconds: vec![1],
         }
     }
 
@@ -103,5 +164,22 @@ mod tests {
         assert!(settings(10, 3_000, 1_001).check().is_err());
         assert!(settings(45, 3_000, 0).check().is_err());
         assert!(Settings { new_lease_seconds: 7, ..settings(45, 3_000, 500) }.check().is_err());
+    }
+
+    #[test]
+    fn a_lease_must_cover_slack_as_well_and_a_digest_must_fit_into_a_message() {
+        for (timeout_ms, digest_max, is_fine) in
+            [(10_000, 20, true), (40_000, 24, true), (40_001, 20, false), (10_000, 0, false), (10_000, 25, false)]
+        {
+            let settings = Settings { slack: slack(timeout_ms, digest_max), ..settings(45, 3_000, 500) };
+            assert_eq!(settings.check().is_ok(), is_fine, "{timeout_ms} ms, {digest_max}");
+        }
+    }
+
+    #[test]
+    fn only_a_real_slack_needs_pauses() {
+        assert_eq!(slack(1, 1).interval(), Duration::ZERO);
+        let real = SlackSettings { url: "https://hooks.slack.com/services/T/B/X".to_owned().into(), ..slack(1, 1) };
+        assert_eq!(real.interval(), Duration::from_millis(1_100));
     }
 }

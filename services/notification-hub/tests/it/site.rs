@@ -11,10 +11,11 @@ use common::Host;
 use common::auth::{AUDIENCE, Claims, Jwk, JwkSet, Role, TYP};
 use common::db::Db;
 use common::host::Running;
+use common::outbox::Event;
 use common::settings::Settings;
 use contract::account::account_service_server::{AccountService, AccountServiceServer};
 use contract::account::{Contact, GetContactsRequest, GetContactsResponse};
-use contract::events::{OrderCreated, OrderLine};
+use contract::events::{OrderCreated, OrderLine, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
 use contract::ids::{AccountId, OrderId};
 use diesel_async::SimpleAsyncConnection;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -33,6 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const USER: &str = "018f0000-0000-7000-8000-0000000000aa";
 pub const STRANGER: &str = "018f0000-0000-7000-8000-0000000000bb";
+pub const OPERATOR: &str = "018f0000-0000-7000-8000-0000000000cc";
+
+/// What the hub hears.
+const TOPICS: [&str; 5] =
+    [OrderCreated::TOPIC, OrderPlaced::TOPIC, PaymentFailed::TOPIC, PaymentUnknown::TOPIC, PaymentRefunded::TOPIC];
 
 async fn servers() -> &'static Sandbox {
     static SERVERS: OnceCell<Sandbox> = OnceCell::const_new();
@@ -105,7 +111,7 @@ pub struct Site {
     pub db: Db,
     running: Running,
     producer: FutureProducer,
-    topic: String,
+    namespace: String,
     http: reqwest::Client,
     key: Vec<u8>,
     issuer: String,
@@ -138,8 +144,7 @@ impl Site {
         let settings = Settings::load(&[], &overrides).unwrap();
 
         let mut host = Host::new(settings.clone()).await.unwrap();
-        host.kafka().ensure_topics(&["ORDER_CREATED"]).await.unwrap();
-        let topic = host.kafka().topic("ORDER_CREATED");
+        host.kafka().ensure_topics(&TOPICS).await.unwrap();
         let account = PretendedAccount::new();
         host.grpc(AccountServiceServer::new(account.clone()));
         let key = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap().as_ref().to_vec();
@@ -156,7 +161,7 @@ impl Site {
             db: Db::open(&settings.section("postgres").unwrap(), &schema).await.unwrap(),
             running: host.start().await.unwrap(),
             producer: ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap(),
-            topic,
+            namespace,
             http: reqwest::Client::new(),
             key,
             issuer: settings.section::<common::auth::AuthSettings>("auth").unwrap().issuer,
@@ -169,10 +174,21 @@ impl Site {
 
     /// Delivers the fact that `user` has ordered, as the order service's relay would.
     pub async fn order_created(&self, event_id: Uuid, order: &OrderCreated) {
-        let payload = serde_json::to_vec(order).unwrap();
-        let event_id = event_id.to_string();
+        self.deliver(event_id, order).await;
+    }
+
+    /// Delivers any fact, under an id that follows from its key and version as with an outbox.
+    pub async fn hears<E: Event>(&self, event: &E) {
+        let version = event.version().to_be_bytes();
+        let event_id = common::id::derive_uuid("event", &[E::TOPIC.as_bytes(), event.key().as_bytes(), &version]);
+        self.deliver(event_id, event).await;
+    }
+
+    async fn deliver<E: Event>(&self, event_id: Uuid, event: &E) {
+        let payload = serde_json::to_vec(event).unwrap();
+        let (topic, event_id) = (format!("{}{}", self.namespace, E::TOPIC), event_id.to_string());
         let headers = OwnedHeaders::new().insert(KafkaHeader { key: "ce_id", value: Some(&event_id) });
-        let record = FutureRecord::to(&self.topic).key(&order.order_id).payload(&payload).headers(headers);
+        let record = FutureRecord::to(&topic).key(event.key()).payload(&payload).headers(headers);
         self.producer.send(record, PATIENCE).await.unwrap();
     }
 
@@ -204,14 +220,36 @@ impl Site {
         self.call(Method::GET, path, USER, Role::User).await
     }
 
-    /// The user's only notification, once `is_so` is true of it.
+    /// The user's newest notification, once `is_so` is true of it.
     pub async fn notification(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.notification_of(USER, Role::User, is_so).await
+    }
+
+    /// The newest notification that an operator sees, once `is_so` is true of it.
+    pub async fn operators(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.notification_of(OPERATOR, Role::Admin, is_so).await
+    }
+
+    async fn notification_of(&self, user: &str, role: Role, is_so: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
-            let (_, page) = self.get("/notifications").await;
+            let (_, page) = self.call(Method::GET, "/notifications", user, role).await;
             match &page["items"][0] {
                 item if !item.is_null() && is_so(item) => return item.clone(),
                 item => assert!(started.elapsed() < PATIENCE, "it stays {item}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Everything that an operator sees, once `is_so` is true of every one of `count` notifications.
+    pub async fn all(&self, count: usize, is_so: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let started = Instant::now();
+        loop {
+            let (_, page) = self.call(Method::GET, "/notifications?limit=100", OPERATOR, Role::Admin).await;
+            match page["items"].as_array() {
+                Some(items) if items.len() == count && items.iter().all(&is_so) => return items.clone(),
+                _ => assert!(started.elapsed() < PATIENCE, "it stays {page}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -1,0 +1,27 @@
+//! Reactions to payments: customers are told what became of their money, operators where a payment fails or stays
+//! unknown.
+
+use common::Result;
+use common::db::Tx;
+use common::inbox::{Handle, Received};
+use contract::events::{PaymentFailed, PaymentRefunded, PaymentUnknown};
+
+use crate::{App, payment_failed, payment_refunded, payment_unknown};
+
+impl Handle<PaymentFailed> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<PaymentFailed>]) -> Result<()> {
+        self.create_notifications(tx, events, payment_failed::draft).await
+    }
+}
+
+impl Handle<PaymentUnknown> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<PaymentUnknown>]) -> Result<()> {
+        self.create_notifications(tx, events, payment_unknown::draft).await
+    }
+}
+
+impl Handle<PaymentRefunded> for App {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<PaymentRefunded>]) -> Result<()> {
+        self.create_notifications(tx, events, payment_refunded::draft).await
+    }
+}

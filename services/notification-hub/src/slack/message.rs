@@ -1,0 +1,180 @@
+//! What is posted: Block Kit blocks, and the same as text for notifications and old clients. Within Slack's limits, so
+//! that nothing is refused for its length.
+
+use contract::ids::{DeliveryId, NotificationId};
+use serde_json::{Value, json};
+
+/// Of one message.
+const BLOCKS_MAX: usize = 50;
+/// Of a header.
+const HEADER_CHARS_MAX: usize = 150;
+/// Of a section.
+const SECTION_CHARS_MAX: usize = 3_000;
+/// Of all blocks together. Slack does not name this limit; it has been seen to refuse somewhat more than 13,000.
+const MESSAGE_CHARS_MAX: usize = 12_000;
+/// Of a context with two ids.
+const CONTEXT_CHARS_MAX: usize = 120;
+/// Of the text; Slack takes ten times as much and advises against it.
+const TEXT_CHARS_MAX: usize = 4_000;
+
+/// Notifications in one message: a header, and for each a section and a context.
+pub const DIGEST_MAX: usize = (BLOCKS_MAX - 1) / 2;
+
+/// One notification in a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    pub notification: NotificationId,
+    pub delivery: DeliveryId,
+    pub subject: &'a str,
+    pub body: &'a str,
+}
+
+/// One message for all of `items`, of which there is at least one and at most [`DIGEST_MAX`].
+pub fn message(items: &[Item<'_>]) -> Value {
+    let (title, text) = match items {
+        [Item { subject, body, .. }] => ((*subject).to_owned(), format!("{subject}\n{body}")),
+        items => {
+            let title = format!("알림 {}건", items.len());
+            let text = items.iter().fold(title.clone(), |text, item| format!("{text}\n{}", item.subject));
+            (title, text)
+        }
+    };
+    let share = (MESSAGE_CHARS_MAX - HEADER_CHARS_MAX) / items.len().max(1) - CONTEXT_CHARS_MAX;
+    let header = json!({
+        "type": "header",
+        "text": { "type": "plain_text", "text": escaped(&title, HEADER_CHARS_MAX), "emoji": false },
+    });
+    let mut blocks = vec![header];
+    for item in items {
+        let section = match items {
+            [_] => item.body.to_owned(),
+            _ => format!("{}\n{}", item.subject, item.body),
+        };
+        blocks.push(json!({ "type": "section", "text": marked(&section, share.min(SECTION_CHARS_MAX)) }));
+        let ids = format!("알림 {} · 전송 {}", item.notification, item.delivery);
+        blocks.push(json!({ "type": "context", "elements": [marked(&ids, CONTEXT_CHARS_MAX)] }));
+    }
+    json!({ "text": escaped(&text, TEXT_CHARS_MAX), "mrkdwn": false, "blocks": blocks })
+}
+
+/// Verbatim: names of channels and addresses in it do not become links.
+fn marked(text: &str, chars_max: usize) -> Value {
+    json!({ "type": "mrkdwn", "text": escaped(text, chars_max), "verbatim": true })
+}
+
+/// `text` with Slack's three control characters as entities, so that `<!channel>` is what one reads and calls nobody.
+/// Cut where it would be longer than `chars_max`, and never within an entity.
+fn escaped(text: &str, chars_max: usize) -> String {
+    const CUT: char = '…';
+    let (mut escaped, mut chars) = (String::with_capacity(text.len()), 0);
+    // Where the text ends if it has to be cut.
+    let mut end = 0;
+    for c in text.chars() {
+        let entity = match c {
+            '&' => Some("&amp;"),
+            '<' => Some("&lt;"),
+            '>' => Some("&gt;"),
+            _ => None,
+        };
+        chars += entity.map_or(1, str::len);
+        if chars > chars_max {
+            escaped.truncate(end);
+            escaped.push(CUT);
+            return escaped;
+        }
+        match entity {
+            Some(entity) => escaped.push_str(entity),
+            None => escaped.push(c),
+        }
+        if chars < chars_max {
+            end = escaped.len();
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item<'a>(subject: &'a str, body: &'a str) -> Item<'a> {
+        Item {
+            notification: NotificationId::derive(&[subject.as_bytes()]),
+            delivery: DeliveryId::derive(&[subject.as_bytes()]),
+            subject,
+            body,
+        }
+    }
+
+    #[test]
+    fn one_notification_has_its_subject_above_its_body_and_its_ids_below() {
+        let item = item("결제 실패: KRW 129,000", "주문: 1\n결제: 2");
+        let posted = message(&[item]);
+        assert_eq!(posted["text"], "결제 실패: KRW 129,000\n주문: 1\n결제: 2");
+        let blocks = posted["blocks"].as_array().unwrap();
+        let types: Vec<_> = blocks.iter().map(|block| block["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["header", "section", "context"]);
+        assert_eq!(blocks[0]["text"]["text"], "결제 실패: KRW 129,000");
+        assert_eq!(blocks[1]["text"]["text"], "주문: 1\n결제: 2");
+        let ids = blocks[2]["elements"][0]["text"].as_str().unwrap();
+        assert!(ids.contains(&item.delivery.to_string()) && ids.contains(&item.notification.to_string()));
+        assert!(!ids.contains('…'), "both ids fit");
+    }
+
+    #[test]
+    fn many_notifications_are_one_message_that_names_each() {
+        let items = [item("A", "a"), item("B", "b"), item("C", "c")];
+        let posted = message(&items);
+        assert_eq!(posted["text"], "알림 3건\nA\nB\nC");
+        assert_eq!(posted["blocks"].as_array().unwrap().len(), 7);
+        assert_eq!(posted["blocks"][3]["text"]["text"], "B\nb");
+    }
+
+    #[test]
+    fn control_characters_arrive_as_text() {
+        let posted = message(&[item("<!channel> & co", "<@U1> <https://x|y>")]);
+        assert_eq!(posted["blocks"][0]["text"]["text"], "&lt;!channel&gt; &amp; co");
+        assert_eq!(posted["blocks"][1]["text"]["text"], "&lt;@U1&gt; &lt;https://x|y&gt;");
+        assert!(!posted.to_string().contains('<') && !posted["text"].as_str().unwrap().contains('>'));
+    }
+
+    #[test]
+    fn no_message_exceeds_what_slack_takes() {
+        for filler in ["가", "&", "x"] {
+            let long = filler.repeat(20_000);
+            for count in [1, 2, DIGEST_MAX] {
+                let posted = message(&vec![item(&long, &long); count]);
+                let blocks = posted["blocks"].as_array().unwrap();
+                let chars = |value: &Value| value.as_str().unwrap().chars().count();
+                assert!(blocks.len() <= BLOCKS_MAX);
+                assert!(chars(&posted["text"]) <= TEXT_CHARS_MAX);
+                let mut sum = chars(&blocks[0]["text"]["text"]);
+                assert!(sum <= HEADER_CHARS_MAX);
+                for pair in blocks[1..].chunks(2) {
+                    let section = chars(&pair[0]["text"]["text"]);
+                    assert!(section <= SECTION_CHARS_MAX);
+                    sum += section + chars(&pair[1]["elements"][0]["text"]);
+                }
+                assert!(sum <= MESSAGE_CHARS_MAX, "{count} x {filler}: {sum}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_is_seen_and_never_within_an_entity() {
+        for (text, chars_max, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("ab&", 3, "ab…"),
+            ("a&b", 6, "a…"),
+            ("a&b", 7, "a&amp;b"),
+            ("a&", 6, "a&amp;"),
+            ("&&", 6, "&amp;…"),
+            ("&&", 5, "…"),
+            ("가나다라", 3, "가나…"),
+            ("", 3, ""),
+        ] {
+            assert_eq!(escaped(text, chars_max), expected, "{text} in {chars_max}");
+        }
+    }
+}
