@@ -2,6 +2,7 @@
 
 mod kafka_log;
 mod ledger;
+pub mod provider_book;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,10 +80,13 @@ pub struct Finding {
     pub value: u64,
     /// A few of the offenders, with their ids.
     pub samples: Vec<String>,
+    /// What could not be looked at, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Every statement returns one line per offender. `{order}` and the like stand for schemas.
-const INVARIANTS: [(&str, &str, &str); 9] = [
+const INVARIANTS: [(&str, &str, &str); 13] = [
     (
         "I1",
         "stock is conserved: neither negative nor held beyond what is there",
@@ -91,11 +95,19 @@ const INVARIANTS: [(&str, &str, &str); 9] = [
     ("I2", "counters equal their rows: held and on_hand", include_str!("audit/counters_equal_rows.sql")),
     ("I3", "what was sold is in the stock's audit, once per line", include_str!("audit/sold_is_audited.sql")),
     ("I4", "no half order: items, amount and hold belong together", include_str!("audit/no_half_order.sql")),
+    ("I5", "paid is sold is announced, once each", include_str!("audit/paid_is_sold.sql")),
+    (
+        "I6",
+        "money adds up: items, order, payment, what was captured and given back",
+        include_str!("audit/money_adds_up.sql"),
+    ),
+    ("I7", "points balance: transfers, accounts and holds", include_str!("audit/points_balance.sql")),
     ("I8", "one effect per Idempotency-Key, under the id it leads to", include_str!("audit/one_effect_per_key.sql")),
     ("I9", "what was acknowledged exists", include_str!("audit/acknowledged_exists.sql")),
     ("I11", "outboxes are empty and Kafka has every event in order", include_str!("audit/outbox_empty.sql")),
     ("I12", "every consumer applied every event exactly once", include_str!("audit/applied_once.sql")),
     ("I13", "everybody was notified exactly once", include_str!("audit/notified_once.sql")),
+    ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins", include_str!("audit/no_orphan.sql")),
 ];
 
 /// Runs the command.
@@ -135,6 +147,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     for (name, title, statement) in INVARIANTS {
         let mut finding = check(&mut ledger, name, title, statement).await?;
         match name {
+            "I6" => wrong_in_book(&mut ledger, settings, &mut finding).await?,
             "I8" => finding.add(wrong_order_ids(&mut ledger).await?),
             "I11" => finding.add(wrong_in_kafka(&mut ledger, settings).await?),
             _ => {}
@@ -154,11 +167,14 @@ impl Report {
     /// The report for people: a line per invariant, its offenders below it.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for Finding { name, title, value, samples } in &self.invariants {
+        for Finding { name, title, value, samples, note } in &self.invariants {
             let mark = if *value == 0 { "ok" } else { "VIOLATED" };
             text.push_str(&format!("{name:<4} {mark:<8} {value:>6}  {title}\n"));
             for sample in samples {
                 text.push_str(&format!("{:22}- {sample}\n", ""));
+            }
+            if let Some(note) = note {
+                text.push_str(&format!("{:22}({note})\n", ""));
             }
         }
         let verdict = if self.verdict == Verdict::Pass { "PASS" } else { "FAIL" };
@@ -193,7 +209,7 @@ async fn check(
         format!("select offender, count(*) over () as offenders from (\n{statement}) as found limit {SAMPLES_MAX}");
     let found: Vec<Offender> = ledger.rows(ledger.statement(&counted)).await?;
     let value = found.first().map_or(0, |first| first.offenders.unsigned_abs());
-    Ok(Finding { name, title, value, samples: found.into_iter().map(|row| row.offender).collect() })
+    Ok(Finding { name, title, value, samples: found.into_iter().map(|row| row.offender).collect(), note: None })
 }
 
 #[derive(diesel::QueryableByName)]
@@ -226,6 +242,23 @@ async fn wrong_order_ids(ledger: &mut Ledger) -> anyhow::Result<Vec<String>> {
             }
         }
     }
+}
+
+/// Puts the provider's book beside our payments, where there is one to read.
+async fn wrong_in_book(ledger: &mut Ledger, settings: &Settings, finding: &mut Finding) -> anyhow::Result<()> {
+    let book = match provider_book::address(settings) {
+        Ok(address) => provider_book::read(&address).await,
+        Err(error) => Err(error),
+    };
+    match book {
+        Ok(book) => {
+            let statement = ledger.statement(include_str!("audit/money_of_payments.sql"));
+            let ours: Vec<provider_book::Ours> = ledger.rows(statement).await?;
+            finding.add(provider_book::compare(&ours, &book));
+        }
+        Err(error) => finding.note = Some(format!("the provider's book is not available: {error:#}")),
+    }
+    Ok(())
 }
 
 async fn wrong_in_kafka(ledger: &mut Ledger, settings: &Settings) -> anyhow::Result<Vec<String>> {

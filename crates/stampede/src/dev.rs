@@ -147,6 +147,9 @@ fn print_banner(site: &Site, shop: &Shop) {
         let pid = server.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
         println!("  {:<14} {}  {pid}", server.name, hide_password(&server.url));
     }
+    if let Some(sandbox) = site.sandbox() {
+        println!("  {:<14} {}  (pretended payment provider and Slack)", "Outside", sandbox.outside_url());
+    }
     println!("  Data           {}", site.data_dir().display());
     if let Some(log_dir) = site.log_dir() {
         println!("  Logs           {}", log_dir.display());

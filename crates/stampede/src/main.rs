@@ -26,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Services: account, inventory, order, notification-hub. Name one or several to host them: `stampede order inventory`."
+    after_help = "Services: account, inventory, order, payment, notification-hub. Name one or several to host them: `stampede order inventory`."
 )]
 struct Cli {
     /// A settings file above config/default.toml; may be given several times, the last one wins.

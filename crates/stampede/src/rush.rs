@@ -3,8 +3,11 @@
 mod api;
 mod kills;
 mod load;
+mod money;
 mod outcome;
+mod pay;
 mod prepare;
+mod provider;
 mod record;
 mod rest;
 mod show;
@@ -17,18 +20,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::audit::provider_book;
 use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
 use crate::dev;
 use crate::site::{self, Site, SiteOptions};
-use api::Api;
+use api::{Api, Buyer};
 use kills::{Killed, Pace};
 use load::Load;
 use outcome::{Measured, Outcome};
+use pay::{Payers, Paying};
+use prepare::Crowd;
+use provider::Faults;
 use record::Record;
 use tally::Tally;
 use verdict::{Sale, judge};
@@ -58,6 +65,17 @@ pub struct RushArgs {
     /// Buyers who register and log in over the API; the others are prepared in the database.
     #[arg(long, default_value_t = 50)]
     sample: u64,
+    /// Have every order paid, by a payment provider that the sandbox plays.
+    #[arg(long)]
+    pay: bool,
+    /// How the provider misbehaves until the last buyer has an answer: lost-before=0.1,lost-after=0.15,hang=0.03,
+    /// declined, late, wrong-payment, error500, lost-query, duplicate-webhooks, reorder-webhooks, forged-webhooks (rates),
+    /// hang-ms, late-ms, seed.
+    #[arg(long, requires = "pay", value_name = "NAME=RATE,...", value_parser = provider::faults)]
+    provider_faults: Option<Faults>,
+    /// Share of the payers who approve twice at the same moment.
+    #[arg(long, requires = "pay", default_value_t = 0.2, value_parser = share)]
+    double_click: f64,
     /// Kill this part in the middle and bring it back: a service (with --split), redis, flushall, kafka, wipe-kafka or
     /// postgres. May be given several times; the kills are spread over the rush, most of them over the sale.
     #[arg(long, value_name = "NAME", requires = "sandbox")]
@@ -79,6 +97,8 @@ pub struct RushArgs {
 const SANDBOX_DIR: &str = ".stampede/rush";
 /// A system must be at rest so long after the last answer at the latest, whatever happened before.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where the end of payments has to be found out: the provider is asked more than once, with pauses.
+const SETTLE_MONEY_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
@@ -136,60 +156,153 @@ async fn course(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
     if let Some(unknown) = args.kill.iter().find(|part| !parts.contains(part)) {
         bail!("cannot kill {unknown:?} here; what can be killed: {}", parts.join(", "));
     }
-    let concurrency = usize::try_from(args.concurrency)?;
-    let api = Arc::new(Api::new(site.api(), concurrency)?);
-    let db = prepare::account_db(site.settings()).await?;
-    eprintln!("Preparing {} units and {} buyers at {}", args.stock, args.buyers, site.api());
-    let product = prepare::product(&api, &db, args.stock).await?;
-    let auth = site.settings().section("auth")?;
-    let crowd = prepare::crowd(&api, &db, &auth, usize::try_from(args.buyers)?, usize::try_from(args.sample)?).await?;
-    let buyers = Arc::new(crowd.buyers);
-
-    let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
-    let visits = load::visits(buyers.len(), args.duplicates);
-    let requests = visits.iter().map(|visit| visit.copies).sum();
-    let tally = Arc::new(Tally::new(buyers.len(), requests, sale.expected(buyers.len()) / args.quantity));
-    let load = Arc::new(Load {
-        wanted: api.order_request(product, args.quantity)?,
-        api: api.clone(),
-        buyers: buyers.clone(),
-        visits,
-        next: AtomicUsize::new(0),
-        tally: tally.clone(),
-        pace: Arc::new(Pace::default()),
-        deadline: Instant::now() + Duration::from_secs(args.timeout_seconds),
-    });
-    let (records, kills) = storm(load.clone(), concurrency, site, &args.kill).await;
-
+    let scene = Scene::set(args, site).await?;
+    let till = match args.pay {
+        true => Some(Till::open(site, args.provider_faults.clone().unwrap_or_default()).await?),
+        false => None,
+    };
+    let load = scene.load(args)?;
+    let stormed = storm(load.clone(), scene.concurrency, site, &args.kill).await;
+    if let Some(till) = &till {
+        // What is left to be found out is found out with a provider that answers.
+        provider::set_faults(&till.address, &Faults::default()).await?;
+    }
     eprintln!("All buyers are answered; waiting for the system to come to rest");
-    let deadline = load.deadline.max(Instant::now() + SETTLE_TIMEOUT);
-    let undone = rest::wait(site.settings(), product, deadline).await?;
-    let rested = tally.elapsed();
-    let mut observed = rest::observe(site.settings(), product).await?;
-    observed.lost = rest::lost(&api, &buyers, &records, deadline).await;
-    observed.outbox_pending = undone.outbox_pending.unsigned_abs();
-    observed.kills_missed = (args.kill.len() - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
-    let report = audit::run(site.settings()).await?;
-    observed.audit = report.violated();
-    let accounts: Vec<Uuid> = buyers.iter().map(|buyer| buyer.account).collect();
-    let verdict = judge(sale, &accounts, &records, &observed);
-    let registered_buyers = crowd.registered;
-    let measured = Measured { sale, registered_buyers, records: &records, tally: &tally, kills, rested, audit: report };
-    Ok(Outcome::new(verdict, measured))
+    let deadline = match args.pay {
+        true => Instant::now() + SETTLE_MONEY_TIMEOUT,
+        false => load.deadline.max(Instant::now() + SETTLE_TIMEOUT),
+    };
+    scene.conclude(site, &load, &stormed, till.as_ref(), deadline).await
 }
 
-/// The load and the kills together, until both are over.
-async fn storm(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> (Vec<Record>, Vec<Killed>) {
+/// What there is before the clock starts.
+struct Scene {
+    sale: Sale,
+    concurrency: usize,
+    api: Arc<Api>,
+    product: Uuid,
+    buyers: Arc<Vec<Buyer>>,
+    /// Buyers who came in by the front door.
+    registered: usize,
+    /// Kills that were asked for.
+    kills: usize,
+}
+
+impl Scene {
+    async fn set(args: &RushArgs, site: &Site) -> anyhow::Result<Scene> {
+        let concurrency = usize::try_from(args.concurrency)?;
+        let api = Arc::new(Api::new(site.api(), concurrency)?);
+        let db = prepare::account_db(site.settings()).await?;
+        eprintln!("Preparing {} units and {} buyers at {}", args.stock, args.buyers, site.api());
+        let product = prepare::product(&api, &db, args.stock).await?;
+        let auth = site.settings().section("auth")?;
+        let (count, sample) = (usize::try_from(args.buyers)?, usize::try_from(args.sample)?);
+        let Crowd { buyers, registered } = prepare::crowd(&api, &db, &auth, count, sample).await?;
+        let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
+        Ok(Scene { sale, concurrency, api, product, buyers: Arc::new(buyers), registered, kills: args.kill.len() })
+    }
+
+    fn load(&self, args: &RushArgs) -> anyhow::Result<Arc<Load>> {
+        let visits = load::visits(self.buyers.len(), args.duplicates);
+        let requests = visits.iter().map(|visit| visit.copies).sum();
+        let orders_expected = self.sale.expected(self.buyers.len()) / args.quantity;
+        let tally = Arc::new(Tally::new(self.buyers.len(), requests, orders_expected, args.pay));
+        let pace = Arc::new(Pace::default());
+        let deadline = Instant::now() + Duration::from_secs(args.timeout_seconds);
+        let payers = args.pay.then(|| {
+            let (api, buyers, tally, pace) = (self.api.clone(), self.buyers.clone(), tally.clone(), pace.clone());
+            Payers::new(api, buyers, tally, pace, self.concurrency, args.double_click, deadline)
+        });
+        Ok(Arc::new(Load {
+            wanted: self.api.order_request(self.product, args.quantity)?,
+            api: self.api.clone(),
+            buyers: self.buyers.clone(),
+            visits,
+            next: AtomicUsize::new(0),
+            tally,
+            pace,
+            payers,
+            deadline,
+        }))
+    }
+
+    /// Waits until the system is at rest, looks at it, and judges.
+    async fn conclude(
+        &self,
+        site: &Site,
+        load: &Load,
+        stormed: &Stormed,
+        till: Option<&Till>,
+        deadline: Instant,
+    ) -> anyhow::Result<Outcome> {
+        let Stormed { records, payings, kills } = stormed;
+        let undone = rest::wait(site.settings(), self.product, deadline).await?;
+        let rested = load.tally.elapsed();
+        let mut observed = rest::observe(site.settings(), self.product).await?;
+        observed.lost = rest::lost(&self.api, &self.buyers, records, deadline).await;
+        observed.outbox_pending = undone.outbox_pending.unsigned_abs();
+        observed.kills_missed = (self.kills - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
+        if let Some(Till { address, before }) = till {
+            let money = rest::money(site.settings(), self.product, address, *before).await?;
+            observed.money = Some((payings.clone(), money));
+        }
+        let report = audit::run(site.settings()).await?;
+        observed.audit = report.violated();
+        let accounts: Vec<Uuid> = self.buyers.iter().map(|buyer| buyer.account).collect();
+        let verdict = judge(self.sale, &accounts, records, &observed);
+        let measured = Measured {
+            sale: self.sale,
+            registered_buyers: self.registered,
+            records,
+            tally: &load.tally,
+            payings,
+            kills: kills.clone(),
+            rested,
+            audit: report,
+        };
+        Ok(Outcome::new(verdict, measured))
+    }
+}
+
+/// The provider, and its book before anybody paid.
+struct Till {
+    address: String,
+    before: provider_book::Totals,
+}
+
+impl Till {
+    async fn open(site: &Site, faults: Faults) -> anyhow::Result<Till> {
+        let address = provider_book::address(site.settings()).context("--pay needs the sandbox's payment provider")?;
+        let before =
+            provider_book::read_totals(&address).await.context("--pay needs the sandbox's payment provider")?;
+        provider::set_faults(&address, &faults).await?;
+        Ok(Till { address, before })
+    }
+}
+
+/// What the storm left behind.
+struct Stormed {
+    records: Vec<Record>,
+    payings: Vec<Paying>,
+    kills: Vec<Killed>,
+}
+
+/// The load, the payers and the kills together, until all are over.
+async fn storm(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> Stormed {
     let is_over = AtomicBool::new(false);
     let (tally, pace) = (load.tally.clone(), load.pace.clone());
     let buying = async {
-        let records = load::run(load, concurrency).await;
+        let records = load::run(load.clone(), concurrency).await;
+        let payings = match &load.payers {
+            Some(payers) => payers.finish().await,
+            None => Vec::new(),
+        };
         is_over.store(true, Ordering::Relaxed);
-        records
+        (records, payings)
     };
     let both = async { tokio::join!(buying, kills::run(site, parts, &tally, &pace, &is_over)) };
     tokio::select! {
-        outcome = both => outcome,
+        ((records, payings), kills) = both => Stormed { records, payings, kills },
         () = show::run(&tally) => unreachable!("it shows for as long as it is polled"),
     }
 }

@@ -9,27 +9,39 @@ pub enum Service {
     Account,
     Inventory,
     Order,
+    Payment,
     NotificationHub,
 }
 
 impl Service {
-    pub const ALL: [Service; 4] = [Service::Account, Service::Inventory, Service::Order, Service::NotificationHub];
+    pub const ALL: [Service; 5] =
+        [Service::Account, Service::Inventory, Service::Order, Service::Payment, Service::NotificationHub];
 
     pub fn name(self) -> &'static str {
         match self {
             Service::Account => "account",
             Service::Inventory => "inventory",
             Service::Order => "order",
+            Service::Payment => "payment",
             Service::NotificationHub => "notification-hub",
         }
     }
 
-    /// The API gateway is this table: which paths go where. The longest prefix decides.
+    /// The API gateway is this table: which paths go where. The longest prefix decides; `*` stands for one segment, and a
+    /// path with one comes before those without.
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Service::Account => &["/api/v1/auth", "/.well-known"],
             Service::Inventory => &["/api/v1/products", "/api/v1/admin/products", "/api/v1/admin/holds"],
             Service::Order => &["/api/v1/orders"],
+            Service::Payment => &[
+                "/api/v1/payments",
+                "/api/v1/orders/*/payments",
+                "/api/v1/points",
+                "/api/v1/webhooks/pg",
+                "/api/v1/admin/payments",
+                "/api/v1/admin/reconciliation",
+            ],
             Service::NotificationHub => &["/api/v1/notifications"],
         }
     }
@@ -39,6 +51,7 @@ impl Service {
             Service::Account => account::mount(host).await,
             Service::Inventory => inventory::mount(host).await,
             Service::Order => order::mount(host).await,
+            Service::Payment => payment::mount(host).await,
             Service::NotificationHub => notification_hub::mount(host).await,
         }
     }
@@ -73,5 +86,6 @@ pub fn describe(host: &mut Host) {
     host.http_root(account::root_routes);
     host.http(inventory::routes);
     host.http(order::routes);
+    host.http(payment::routes);
     host.http(notification_hub::routes);
 }

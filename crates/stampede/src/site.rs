@@ -70,11 +70,12 @@ impl Site {
             external: external(&from_settings)?,
         })
         .await?;
-        let servers = [
+        let mut servers = vec![
             ("postgres.url".to_owned(), sandbox.postgres_url()),
             ("redis.url".to_owned(), sandbox.redis_url()),
             ("kafka.brokers".to_owned(), sandbox.kafka_brokers()),
         ];
+        servers.extend(outside(&from_settings, sandbox.outside_url())?);
         let settings = load(&options, &servers)?;
         common::telemetry::init(&settings.section("telemetry")?)?;
         let (api, services) = if options.split {
@@ -95,6 +96,7 @@ impl Site {
             sandbox: Some(sandbox),
         };
         wait_until_ready(&site.api).await?;
+        site.introduce_provider().await?;
         let mut overrides = options.overrides;
         overrides.extend(servers);
         site.write_file(overrides)?;
@@ -234,6 +236,22 @@ impl Site {
         Ok(())
     }
 
+    /// Tells the sandbox's payment provider where to call, and how to sign.
+    async fn introduce_provider(&self) -> anyhow::Result<()> {
+        let Some(sandbox) = &self.sandbox else { return Ok(()) };
+        let secrets: Vec<secrecy::SecretString> = self.settings.section("payment.webhooks.naverpay_secret")?;
+        let Some(secret) = secrets.first() else { return Ok(()) };
+        let webhooks = serde_json::json!({
+            "url": format!("{}/api/v1/webhooks/pg/naverpay", self.api),
+            "secret": secrecy::ExposeSecret::expose_secret(secret),
+        });
+        // A proxy of the environment's is not for what is on this machine.
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let told = client.put(format!("{}/webhooks", sandbox.outside_url())).json(&webhooks);
+        told.send().await?.error_for_status().context("the payment provider of the sandbox does not listen")?;
+        Ok(())
+    }
+
     fn write_file(&self, overrides: Vec<(String, String)>) -> anyhow::Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
@@ -271,6 +289,25 @@ fn external(settings: &Settings) -> anyhow::Result<External> {
         redis_url: differing("redis.url")?,
         kafka_brokers: differing("kafka.brokers")?,
     })
+}
+
+/// The sandbox's outside world, for what nobody has set to something else.
+fn outside(settings: &Settings, url: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let default = Settings::defaults()?;
+    let ours = [
+        ("payment.naverpay.url", url.to_owned()),
+        ("payment.naverpay.checkout_url", format!("{url}/checkout")),
+        ("notification_hub.slack.url", format!("{url}/slack/services/T0/B0/operators")),
+    ];
+    let mut unset = Vec::new();
+    for (key, value) in ours {
+        let (set, standard): (secrecy::SecretString, secrecy::SecretString) =
+            (settings.section(key)?, default.section(key)?);
+        if secrecy::ExposeSecret::expose_secret(&set) == secrecy::ExposeSecret::expose_secret(&standard) {
+            unset.push((key.to_owned(), value));
+        }
+    }
+    Ok(unset)
 }
 
 /// The settings that reach the system which `data_dir` knows of, else those in force without it.

@@ -19,8 +19,6 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, diesel::QueryableByName)]
 pub struct Recorded {
     #[diesel(sql_type = diesel::sql_types::Text)]
-    pub aggregate_type: String,
-    #[diesel(sql_type = diesel::sql_types::Text)]
     pub topic: String,
     #[diesel(sql_type = diesel::sql_types::Text)]
     pub key: String,
@@ -41,34 +39,21 @@ pub struct Logged {
 /// The messages of each topic (without the namespace) and key, in the order of the log.
 pub type Log = HashMap<(String, String), Vec<Logged>>;
 
-/// Aggregates that announce every version they have, so that a missing one is a missing event.
-const WITHOUT_GAPS: [&str; 1] = ["order"];
-
 /// Compares `log` with what was recorded; a sentence for each offence.
 pub fn compare(recorded: &[Recorded], log: &Log) -> Vec<String> {
     let mut offences = Vec::new();
-    let mut versions: BTreeMap<(&str, &str), BTreeSet<i64>> = BTreeMap::new();
     let mut keys: BTreeSet<(&str, &str)> = BTreeSet::new();
     for event in recorded {
-        let Recorded { aggregate_type, topic, key, aggregate_version: version, event_id } = event;
+        let Recorded { topic, key, aggregate_version: version, event_id } = event;
         let messages = log.get(&(topic.clone(), key.clone())).map_or(&[][..], Vec::as_slice);
         if !messages.iter().any(|message| message.event_id == *event_id) {
             offences.push(format!("{topic} {event_id} of {key}, version {version}, is not in Kafka"));
-        } else if WITHOUT_GAPS.contains(&aggregate_type.as_str()) {
-            versions.entry((aggregate_type, key)).or_default().insert(*version);
         }
         keys.insert((topic, key));
     }
     for (topic, key) in keys {
         let messages = log.get(&(topic.to_owned(), key.to_owned())).map_or(&[][..], Vec::as_slice);
         offences.extend(disorder(messages).map(|why| format!("{topic} of {key}: {why}")));
-    }
-    for ((aggregate, key), versions) in versions {
-        // Without the first version, what came before may be older than the outbox remembers.
-        let gap = versions.iter().zip(1..).find(|(version, expected)| *version != expected);
-        if let Some((version, expected)) = gap.filter(|_| versions.contains(&1)) {
-            offences.push(format!("{aggregate} {key}: version {expected} is missing before {version}"));
-        }
     }
     offences
 }
@@ -164,7 +149,6 @@ mod tests {
 
     fn recorded(topic: &str, version: i64) -> Recorded {
         Recorded {
-            aggregate_type: "order".to_owned(),
             topic: topic.to_owned(),
             key: "k".to_owned(),
             aggregate_version: version,
@@ -206,13 +190,5 @@ mod tests {
             let found = compare(&events, &log(&wrong));
             assert!(found.len() == 1 && found[0].contains(why), "{found:?}");
         }
-    }
-
-    #[test]
-    fn a_gap_is_named_unless_its_beginning_is_forgotten() {
-        let whole = log(&[("A", 0, 1), ("A", 0, 3), ("A", 0, 4)]);
-        let found = compare(&[recorded("A", 1), recorded("A", 3)], &whole);
-        assert!(found.len() == 1 && found[0].contains("version 2 is missing"), "{found:?}");
-        assert_eq!(compare(&[recorded("A", 3), recorded("A", 4)], &whole), [""; 0]);
     }
 }

@@ -27,7 +27,7 @@ impl Ledger {
         let host: HostSettings = settings.section("host")?;
         let outbox: OutboxSettings = settings.section("outbox")?;
         let kafka: KafkaSettings = settings.section("kafka")?;
-        let services = ["account", "inventory", "order", "notification-hub"].into_iter().map(|service| {
+        let services = ["account", "inventory", "order", "payment", "notification-hub"].into_iter().map(|service| {
             (format!("{{{}}}", service.replace('-', "_")), format!("\"{}\"", schema(&host.namespace, service)))
         });
         let retentions = [

@@ -32,8 +32,10 @@ where hold.hold_id is null
    -- A tombstone belongs to nobody.
    or hold.user_id is distinct from orders.user_id
    -- When the time is up, order and hold end on their own, each by its own sweep.
-   or (orders.status = 'CREATED' and hold.state not in ('HELD', 'PINNED', 'CONFIRMED') and hold.expires_at > clock_timestamp())
+   or (orders.status in ('CREATED', 'PENDING_PAYMENT') and hold.state not in ('HELD', 'PINNED', 'CONFIRMED') and hold.expires_at > clock_timestamp())
    -- An order ends first and its hold follows by an event: it gets a moment for that.
    or (orders.status in ('CANCELLED', 'EXPIRED') and hold.state not in ('RELEASED', 'EXPIRED', 'RETURNED')
        and not (hold.state = 'HELD' and hold.expires_at <= clock_timestamp())
+       -- Taken again for money that came late; the order follows it, or the units go back.
+       and hold.state <> 'PINNED'
        and orders.updated_at < clock_timestamp() - interval '10 seconds')

@@ -7,4 +7,6 @@ from (
     select 'notification-hub', * from {notification_hub}.outbox_events where status <> 'PUBLISHED'
     union all
     select 'order', * from {order}.outbox_events where status <> 'PUBLISHED'
+    union all
+    select 'payment', * from {payment}.outbox_events where status <> 'PUBLISHED'
 ) as event

@@ -1,5 +1,5 @@
 -- What Kafka must have: published, and not so old that Kafka may have dropped it.
-select aggregate_type, topic, key, aggregate_version, event_id
+select topic, key, aggregate_version, event_id
 from (
     select * from {account}.outbox_events
     union all
@@ -8,5 +8,7 @@ from (
     select * from {notification_hub}.outbox_events
     union all
     select * from {order}.outbox_events
+    union all
+    select * from {payment}.outbox_events
 ) as event
 where status = 'PUBLISHED' and published_at > now() - interval '{kafka_retention_hours} hours'

@@ -28,6 +28,22 @@ pub enum Part {
     Generator,
 }
 
+impl Part {
+    pub const ALL: [Part; 6] =
+        [Part::Services, Part::Gateway, Part::Postgres, Part::Redis, Part::Kafka, Part::Generator];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Part::Services => "services",
+            Part::Gateway => "gateway",
+            Part::Postgres => "PostgreSQL",
+            Part::Redis => "Redis",
+            Part::Kafka => "Kafka",
+            Part::Generator => "generator",
+        }
+    }
+}
+
 /// Processor seconds since the processes started.
 pub type Spent = BTreeMap<Part, f64>;
 

@@ -64,9 +64,12 @@ pub enum Kind {
     NoHotRow,
     /// Over HTTP, on one hot product.
     Stampede,
+    /// The same, and each order is paid by its buyer and becomes a sale.
+    Paid,
 }
 
 impl Kind {
+    /// Those of orders that are only placed.
     pub const ALL: [Kind; 3] = [Kind::NaiveHotRow, Kind::NoHotRow, Kind::Stampede];
 
     pub fn label(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Kind {
             Kind::NaiveHotRow => "naive hot row (pgbench)",
             Kind::NoHotRow => "no hot row (pgbench)",
             Kind::Stampede => "Stampede over HTTP",
+            Kind::Paid => "placed, paid, confirmed",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Told what to do by one line of JSON on standard input, it answers `ready`, waits for a second line, and ends with
 //! one line of JSON.
 
+mod pay;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::figures::{Latencies, milliseconds};
+use pay::Till;
 
 /// What this process says when all connections are open.
 pub const READY: &str = "ready";
@@ -38,18 +41,20 @@ pub struct Job {
     pub tokens: Vec<String>,
     pub connections: usize,
     pub seconds: f64,
+    /// Whether each order is paid before the next one.
+    pub pays: bool,
 }
 
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Orders that were answered 201.
+    /// Orders that were answered 201 and, where they are paid, PAID.
     pub placed: u64,
     /// Other answers, by status and code.
     pub refused: BTreeMap<String, u64>,
     /// Until the last answer.
     pub seconds: f64,
-    /// Of placed orders.
+    /// Of these orders, to the last answer.
     pub p50_ms: f64,
     pub p99_ms: f64,
 }
@@ -60,7 +65,8 @@ pub fn run() -> anyhow::Result<()> {
     let mut line = || lines.next().context("nobody tells the generator what to do")?.context("reading standard input");
     let job: Job = serde_json::from_str(&line()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut connections = runtime.block_on(try_join_all((0..job.connections).map(|_| Connection::open(&job))))?;
+    let opening = (0..job.connections).map(|_| Connection::open(&job.address, &job.first_path));
+    let mut connections = runtime.block_on(try_join_all(opening))?;
     say(READY)?;
     line()?;
     let outcome = runtime.block_on(buy_all(&job, &mut connections))?;
@@ -116,6 +122,7 @@ async fn buy<'a>(
 ) -> anyhow::Result<Bought> {
     let mut bought = Bought::default();
     let mut request = Vec::new();
+    let mut till = Till::default();
     while Instant::now() < end {
         let token = tokens.next().context("there are no buyers")?;
         request.clear();
@@ -129,11 +136,14 @@ async fn buy<'a>(
             job.order
         )?;
         let at = Instant::now();
-        let status = connection.ask(&request).await?;
-        if status == 201 {
-            bought.latencies.record(at.elapsed());
-        } else {
-            *bought.refused.entry(connection.refusal(status)).or_default() += 1;
+        let refusal = match connection.ask(&request).await? {
+            201 if job.pays => till.pay(job, connection, token).await?,
+            201 => None,
+            status => Some(connection.refusal(status)),
+        };
+        match refusal {
+            None => bought.latencies.record(at.elapsed()),
+            Some(refusal) => *bought.refused.entry(refusal).or_default() += 1,
         }
     }
     Ok(bought)
@@ -148,14 +158,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(job: &Job) -> anyhow::Result<Connection> {
-        let stream =
-            TcpStream::connect(&job.address).await.with_context(|| format!("connecting to {}", job.address))?;
+    /// Opens one to `address`, and asks it for `first_path`.
+    async fn open(address: &str, first_path: &str) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         let mut connection = Connection { stream, answer: Vec::with_capacity(ANSWER_BYTES), body_at: 0 };
-        let first = format!("GET {} HTTP/1.1\r\nhost: {}\r\n\r\n", job.first_path, job.address);
+        let first = format!("GET {first_path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
         let status = connection.ask(first.as_bytes()).await?;
-        ensure!(status == 200, "GET {} answered {status}", job.first_path);
+        ensure!(status == 200, "GET {first_path} answered {status}");
         Ok(connection)
     }
 
@@ -179,9 +189,14 @@ impl Connection {
         .context("an order was not answered")?
     }
 
+    /// What the last answer says.
+    fn body(&self) -> Value {
+        serde_json::from_slice(&self.answer[self.body_at..]).unwrap_or_default()
+    }
+
     /// The last answer in a few words.
     fn refusal(&self, status: u16) -> String {
-        let body: Value = serde_json::from_slice(&self.answer[self.body_at..]).unwrap_or_default();
+        let body = self.body();
         format!("{status} {}", body["code"].as_str().unwrap_or("without a code"))
     }
 }

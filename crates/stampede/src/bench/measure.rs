@@ -23,9 +23,9 @@ const EXIT_PAUSE: Duration = Duration::from_millis(300);
 /// An idle session of PostgreSQL reports what it has counted after 10 s at the latest.
 const REPORT_PAUSE: Duration = Duration::from_millis(10_500);
 /// Between two looks at a system that is still coming to rest.
-const LOOK: Duration = Duration::from_millis(100);
+pub const LOOK: Duration = Duration::from_millis(100);
 /// A system that is not at rest by then has lost its way.
-const REST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A site under measurement.
 pub struct Bench {
@@ -41,19 +41,19 @@ pub struct Bench {
 }
 
 #[derive(Debug, Clone, Copy, diesel::QueryableByName)]
-struct Wal {
+pub struct Wal {
     #[diesel(sql_type = sql_types::Timestamptz)]
-    at: DateTime<Utc>,
+    pub at: DateTime<Utc>,
     #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
     syncs: Option<i64>,
     #[diesel(sql_type = sql_types::BigInt)]
-    bytes: i64,
+    pub bytes: i64,
 }
 
 #[derive(diesel::QueryableByName)]
-struct Rest {
+pub struct Rest {
     #[diesel(sql_type = sql_types::Bool)]
-    is_at_rest: bool,
+    pub is_at_rest: bool,
 }
 
 #[derive(diesel::QueryableByName)]
@@ -89,9 +89,7 @@ impl Bench {
     }
 
     pub async fn postgres_version(&mut self) -> anyhow::Result<String> {
-        let statement = self.ledger.statement("select current_setting('server_version') as server_version");
-        let versions: Vec<Version> = self.ledger.rows(statement).await?;
-        Ok(versions.into_iter().map(|version| version.server_version).collect())
+        postgres_version(&mut self.ledger).await
     }
 
     /// Makes pgbench's tables, once there is an order to take as the pattern.
@@ -127,7 +125,7 @@ impl Bench {
     /// Our own orders over HTTP, and all they lead to until the system is at rest again. With `count_syncs` it takes
     /// a pause longer.
     pub async fn stampede(&mut self, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
-        let generator = Generator::start(&self.shop.job(clients, seconds)).await?;
+        let generator = Generator::start(&self.shop.job(clients, seconds, false)).await?;
         let (before, look) = (wal(&mut self.ledger).await?, self.meter.look()?);
         let outcome = generator.go().await?;
         self.resident_mib_max = self.resident_mib_max.max(self.meter.memory().resident_mib);
@@ -205,7 +203,14 @@ impl Bench {
     }
 }
 
-async fn wal(ledger: &mut Ledger) -> anyhow::Result<Wal> {
+pub async fn postgres_version(ledger: &mut Ledger) -> anyhow::Result<String> {
+    let statement = ledger.statement("select current_setting('server_version') as server_version");
+    let versions: Vec<Version> = ledger.rows(statement).await?;
+    Ok(versions.into_iter().map(|version| version.server_version).collect())
+}
+
+/// What the log of PostgreSQL has come to.
+pub async fn wal(ledger: &mut Ledger) -> anyhow::Result<Wal> {
     let looked: Vec<Wal> = ledger.rows(ledger.statement(include_str!("wal.sql"))).await?;
     looked.first().copied().context("pg_stat_wal is one row")
 }

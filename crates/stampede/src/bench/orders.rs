@@ -20,40 +20,36 @@ use crate::site::{Site, SiteOptions};
 pub struct OrdersArgs {
     /// Length of each measurement.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=60))]
-    seconds: u64,
+    pub seconds: u64,
     /// Times that every measurement is repeated, in turn with the others.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20))]
-    rounds: u64,
+    pub rounds: u64,
     /// One process per service behind a gateway, as in Kubernetes.
     #[arg(long)]
-    split: bool,
+    pub split: bool,
     /// The broker: auto, apache or embedded. The setting sandbox.kafka unless told.
     #[arg(long)]
-    kafka: Option<KafkaChoice>,
+    pub kafka: Option<KafkaChoice>,
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    pub output: Output,
     /// Where the system lives while it is measured, and thereby the disk. Only logs of --split stay there.
     #[arg(long, value_name = "DIR", default_value = ".stampede/bench")]
-    data_dir: PathBuf,
+    pub data_dir: PathBuf,
 }
 
 /// Simultaneous clients.
 pub const CLIENTS: [usize; 3] = [1, 16, 64];
 /// Long enough for the caches, for the first extensions of the tables, and for the compiler of the JVM that Kafka runs on.
-const WARM_UP_SECONDS: u64 = 5;
-const WARM_UP_CLIENTS: usize = 16;
+pub const WARM_UP_SECONDS: u64 = 5;
+pub const WARM_UP_CLIENTS: usize = 16;
 /// No hold and no token may end within the longest measurement.
 const DAY_SECONDS: u64 = 86_400;
 
 /// Runs the command. The last line on standard output is the report when JSON is asked for.
 pub async fn orders(args: OrdersArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let program = pgbench::find()?;
-    let kafka = match args.kafka {
-        Some(kafka) => kafka,
-        None => crate::site::kafka_choice(config)?,
-    };
     eprintln!("Starting PostgreSQL, Redis, Kafka and the services …");
-    let site = Site::start(options(&args, config, kafka)?).await?;
+    let site = Site::start(options(&args, config)?).await?;
     let measured = measure(&args, &site, program).await;
     let stopped = site.stop().await;
     let report = Report::new(measured?)?;
@@ -65,7 +61,12 @@ pub async fn orders(args: OrdersArgs, config: &[PathBuf]) -> anyhow::Result<Exit
     Ok(if report.is_consistent() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn options(args: &OrdersArgs, config: &[PathBuf], kafka: KafkaChoice) -> anyhow::Result<SiteOptions> {
+/// A site for measuring.
+pub fn options(args: &OrdersArgs, config: &[PathBuf]) -> anyhow::Result<SiteOptions> {
+    let kafka = match args.kafka {
+        Some(kafka) => kafka,
+        None => crate::site::kafka_choice(config)?,
+    };
     let setting = |key: &str, value: String| (key.to_owned(), value);
     Ok(SiteOptions {
         data_dir: sandbox::reachable_data_dir(&std::path::absolute(&args.data_dir)?),
@@ -86,24 +87,9 @@ fn options(args: &OrdersArgs, config: &[PathBuf], kafka: KafkaChoice) -> anyhow:
 }
 
 async fn measure(args: &OrdersArgs, site: &Site, program: PathBuf) -> anyhow::Result<Measured> {
-    let is_private = site.pids().iter().any(|(name, _)| name == "PostgreSQL");
-    ensure!(
-        is_private,
-        "PostgreSQL's processes are counted, so it must be one that is started here: leave postgres.url alone"
-    );
     let processors = std::thread::available_parallelism().context("counting processors")?.get();
     let mut bench = Bench::open(site, program, processors).await?;
-    let conditions = Conditions {
-        seconds: args.seconds,
-        rounds: args.rounds,
-        processors,
-        load_average_before: load_average(),
-        postgres: bench.postgres_version().await?,
-        kafka: site.sandbox().map_or_else(String::new, |sandbox| sandbox.kafka_kind().to_string()),
-        split: args.split,
-        buyers: prepare::BUYERS,
-        debug_build: cfg!(debug_assertions),
-    };
+    let conditions = conditions(args, site, bench.postgres_version().await?)?;
     eprintln!("Warming up …");
     bench.stampede(WARM_UP_CLIENTS, WARM_UP_SECONDS, false).await?;
     bench.make_scratch(site).await?;
@@ -138,7 +124,27 @@ async fn measure(args: &OrdersArgs, site: &Site, program: PathBuf) -> anyhow::Re
     bench.conclude(conditions, disks, runs).await
 }
 
-async fn measure_disk(site: &Site) -> anyhow::Result<Disk> {
+/// Under which conditions `site` is measured. Refuses those that make no sense.
+pub fn conditions(args: &OrdersArgs, site: &Site, postgres: String) -> anyhow::Result<Conditions> {
+    let is_private = site.pids().iter().any(|(name, _)| name == "PostgreSQL");
+    ensure!(
+        is_private,
+        "PostgreSQL's processes are counted, so it must be one that is started here: leave postgres.url alone"
+    );
+    Ok(Conditions {
+        seconds: args.seconds,
+        rounds: args.rounds,
+        processors: std::thread::available_parallelism().context("counting processors")?.get(),
+        load_average_before: load_average(),
+        postgres,
+        kafka: site.sandbox().map_or_else(String::new, |sandbox| sandbox.kafka_kind().to_string()),
+        split: args.split,
+        buyers: prepare::BUYERS,
+        debug_build: cfg!(debug_assertions),
+    })
+}
+
+pub async fn measure_disk(site: &Site) -> anyhow::Result<Disk> {
     let folder = site.data_dir().to_owned();
     tokio::task::spawn_blocking(move || disk::measure(&folder)).await?
 }

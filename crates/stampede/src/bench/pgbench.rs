@@ -76,7 +76,7 @@ impl Pgbench {
         let script = match kind {
             Kind::NaiveHotRow => include_str!("naive_hot_row.sql"),
             Kind::NoHotRow => include_str!("no_hot_row.sql"),
-            Kind::Stampede => bail!("this is not for pgbench"),
+            Kind::Stampede | Kind::Paid => bail!("this is not for pgbench"),
         };
         let file = self.folder.join("script.sql");
         fs::write(&file, script)?;

@@ -40,7 +40,8 @@ impl Shop {
         Ok(Shop { address, product, tokens: buyers.into_iter().map(|buyer| buyer.access_token).collect() })
     }
 
-    pub fn job(&self, connections: usize, seconds: u64) -> Job {
+    /// Orders, each paid by its buyer if `pays`.
+    pub fn job(&self, connections: usize, seconds: u64, pays: bool) -> Job {
         Job {
             address: self.address.clone(),
             first_path: format!("/api/v1/products/{}", self.product),
@@ -48,6 +49,7 @@ impl Shop {
             tokens: self.tokens.clone(),
             connections,
             seconds: seconds as f64,
+            pays,
         }
     }
 }

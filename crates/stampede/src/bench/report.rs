@@ -153,30 +153,10 @@ impl Report {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Conditions { seconds, rounds, processors, postgres, kafka, split, buyers, .. } = &self.conditions;
-        let layout = if *split { "one process per service behind a gateway" } else { "all services in one process" };
         writeln!(out, "\nOrders of one hot product, beside what PostgreSQL alone does on the same servers\n")?;
         writeln!(out, "  Acknowledged means {}.", self.acknowledged_means)?;
-        let load = self
-            .conditions
-            .load_average_before
-            .map_or_else(String::new, |load| format!(", load average before {load:.2}"));
-        writeln!(out, "  {processors} processors{load}; PostgreSQL {postgres}, Kafka ({kafka}); {layout}.")?;
-        writeln!(out, "  {rounds} × {seconds} s for each line; {buyers} buyers take turns.")?;
-        if self.conditions.debug_build {
-            writeln!(out, "  THIS IS A DEBUG BUILD: its numbers mean nothing. Build with --release.")?;
-        }
-        for (index, Disk { p50_ms, p99_ms, per_second }) in self.disk.iter().enumerate() {
-            let when = if index < self.disk.len() - 1 {
-                format!("before round {}", index + 1)
-            } else {
-                "at the end".to_owned()
-            };
-            writeln!(
-                out,
-                "  Disk {when}: 8 kB and fdatasync p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {per_second:.0}/s."
-            )?;
-        }
+        self.conditions.write(out)?;
+        write_disks(&self.disk, out)?;
         self.write_speed(out)?;
         self.write_cost(out)?;
         self.write_aftermath(out)?;
@@ -206,25 +186,18 @@ impl Report {
     }
 
     fn write_cost(&self, out: &mut String) -> std::fmt::Result {
-        let parts: Vec<(Part, &str)> = [
-            (Part::Services, "services"),
-            (Part::Gateway, "gateway"),
-            (Part::Postgres, "PostgreSQL"),
-            (Part::Redis, "Redis"),
-            (Part::Kafka, "Kafka"),
-            (Part::Generator, "generator"),
-        ]
-        .into_iter()
-        .filter(|(part, _)| self.points.iter().any(|point| point.cpu_seconds_per_1000_orders.contains_key(part)))
-        .collect();
+        let parts = Part::ALL
+            .into_iter()
+            .filter(|part| self.points.iter().any(|point| point.cpu_seconds_per_1000_orders.contains_key(part)));
+        let parts: Vec<Part> = parts.collect();
         write!(out, "\n  {:<24}{:>8}", "CPU s per 1,000 orders", "clients")?;
-        for (_, name) in &parts {
-            write!(out, "{name:>11}")?;
+        for part in &parts {
+            write!(out, "{:>11}", part.label())?;
         }
         writeln!(out, "{:>9}  {:>15}{:>17}", "total", "WAL syncs/order", "WAL bytes/order")?;
         for point in &self.points {
             write!(out, "  {:<24}{:>8}", point.kind.label(), point.clients)?;
-            for (part, _) in &parts {
+            for part in &parts {
                 write!(out, "{:>11.3}", point.cpu_seconds_per_1000_orders.get(part).copied().unwrap_or(0.0))?;
             }
             let total = point.cpu_seconds_per_1000_orders_total;
@@ -282,8 +255,32 @@ impl Report {
     }
 }
 
+impl Conditions {
+    pub fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Conditions { seconds, rounds, processors, postgres, kafka, split, buyers, .. } = self;
+        let layout = if *split { "one process per service behind a gateway" } else { "all services in one process" };
+        let load = self.load_average_before.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
+        writeln!(out, "  {processors} processors{load}; PostgreSQL {postgres}, Kafka ({kafka}); {layout}.")?;
+        writeln!(out, "  {rounds} × {seconds} s for each line; {buyers} buyers take turns.")?;
+        if self.debug_build {
+            writeln!(out, "  THIS IS A DEBUG BUILD: its numbers mean nothing. Build with --release.")?;
+        }
+        Ok(())
+    }
+}
+
+/// How fast the disk was before each round, and at the end.
+pub fn write_disks(disks: &[Disk], out: &mut String) -> std::fmt::Result {
+    for (index, Disk { p50_ms, p99_ms, per_second }) in disks.iter().enumerate() {
+        let when =
+            if index < disks.len() - 1 { format!("before round {}", index + 1) } else { "at the end".to_owned() };
+        writeln!(out, "  Disk {when}: 8 kB and fdatasync p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {per_second:.0}/s.")?;
+    }
+    Ok(())
+}
+
 /// An item of a list, in lines of a readable length.
-fn wrapped(note: &str) -> String {
+pub fn wrapped(note: &str) -> String {
     const COLUMNS: usize = 110;
     let mut text = "  -".to_owned();
     let mut column = text.len();
@@ -300,8 +297,25 @@ fn wrapped(note: &str) -> String {
 }
 
 /// A figure, or a dash where there is none.
-fn optional(value: Option<f64>, decimals: usize) -> String {
+pub fn optional(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+#[cfg(test)]
+impl Conditions {
+    pub fn for_tests() -> Conditions {
+        Conditions {
+            seconds: 5,
+            rounds: 1,
+            processors: 2,
+            load_average_before: None,
+            postgres: "15".to_owned(),
+            kafka: "Apache".to_owned(),
+            split: false,
+            buyers: 1,
+            debug_build: true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -333,19 +347,8 @@ mod tests {
                 });
             }
         }
-        let conditions = Conditions {
-            seconds: 5,
-            rounds: 1,
-            processors: 2,
-            load_average_before: None,
-            postgres: "15".to_owned(),
-            kafka: "Apache".to_owned(),
-            split: false,
-            buyers: 1,
-            debug_build: true,
-        };
         Measured {
-            conditions,
+            conditions: Conditions::for_tests(),
             disks: vec![Disk { p50_ms: 1.5, p99_ms: 3.0, per_second: 600.0 }; 2],
             runs,
             memory: Memory { resident_mib: 90.0, peak_mib: 100.0 },

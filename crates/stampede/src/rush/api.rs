@@ -11,6 +11,10 @@ use uuid::Uuid;
 
 use super::record::Told;
 
+mod payments;
+
+pub use payments::{Bill, Heard, Prepared};
+
 /// Longer than the services' own deadlines: who waits less would only ask twice.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, Buyer, Reply};
 use super::kills::Pace;
+use super::pay::Payers;
 use super::record::{Asked, Record, Told};
 use super::tally::Tally;
 
@@ -55,6 +56,8 @@ pub struct Load {
     pub next: AtomicUsize,
     pub tally: Arc<Tally>,
     pub pace: Arc<Pace>,
+    /// Who pays for what was ordered, if anybody does.
+    pub payers: Option<Payers>,
     /// Nobody asks again after this.
     pub deadline: Instant,
 }
@@ -112,7 +115,12 @@ async fn ask(load: &Load, buyer: usize) -> Asked {
     let until = load.tally.elapsed();
     let latency = until - at;
     match &told {
-        Some(Told::Placed { .. }) => load.tally.record_placed(buyer, latency),
+        Some(Told::Placed { body, .. }) => {
+            let is_new = load.tally.record_placed(buyer, latency);
+            if let Some(payers) = load.payers.as_ref().filter(|_| is_new) {
+                payers.start(buyer, body);
+            }
+        }
         Some(Told::OutOfStock) => load.tally.record_refused(latency),
         _ => load.tally.record_answered(latency),
     }

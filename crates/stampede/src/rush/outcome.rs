@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::kills::Killed;
+use super::money;
+use super::pay::Paying;
 use super::record::Record;
 use super::tally::{Tally, latencies, micros};
 use super::verdict::{Sale, Verdict};
@@ -44,10 +46,24 @@ pub struct Outcome {
     pub requests: u64,
     pub retries: u64,
     pub elapsed_ms: u64,
+    /// Where orders were paid.
+    #[serde(flatten)]
+    pub money: Option<Paid>,
     pub kills: Vec<Killed>,
     pub audit: audit::Report,
     pub violations: Vec<String>,
     pub verdict: audit::Verdict,
+}
+
+/// What is told of paying, beside the orders.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Paid {
+    #[serde(flatten)]
+    pub verdict: money::Verdict,
+    /// From the first request to prepare a payment until its buyer knew the end.
+    pub pay_p50_ms: f64,
+    pub pay_p99_ms: f64,
 }
 
 /// What was measured beside what was judged.
@@ -56,6 +72,7 @@ pub struct Measured<'a> {
     pub registered_buyers: usize,
     pub records: &'a [Record],
     pub tally: &'a Tally,
+    pub payings: &'a [Paying],
     pub kills: Vec<Killed>,
     /// When everything was done, measured from the start.
     pub rested: Duration,
@@ -64,13 +81,20 @@ pub struct Measured<'a> {
 
 impl Outcome {
     pub fn new(verdict: Verdict, measured: Measured<'_>) -> Outcome {
-        let Measured { sale, registered_buyers, records, tally, kills, rested, audit } = measured;
+        let Measured { sale, registered_buyers, records, tally, payings, kills, rested, audit } = measured;
         let mut latency = latencies();
         for asked in records.iter().flat_map(|record| &record.asked) {
             latency.saturating_record(micros(asked.until - asked.at));
         }
         let end = records.iter().flat_map(|record| &record.asked).map(|asked| asked.until).max().unwrap_or_default();
+        let end_of_all = payings.iter().map(|paying| paying.until).max().unwrap_or_default().max(end);
         let percentile = |quantile| two_decimals(latency.value_at_quantile(quantile) as f64 / 1e3);
+        let mut paying = latencies();
+        for one in payings {
+            paying.saturating_record(micros(one.until - one.at));
+        }
+        let pay_percentile = |quantile| two_decimals(paying.value_at_quantile(quantile) as f64 / 1e3);
+        let paid = |verdict| Paid { verdict, pay_p50_ms: pay_percentile(0.50), pay_p99_ms: pay_percentile(0.99) };
         let is_clean = verdict.violations.is_empty();
         Outcome {
             buyers: records.len() as u64,
@@ -81,7 +105,7 @@ impl Outcome {
             lost_acknowledged: verdict.lost_acknowledged,
             notifications_missing: verdict.notifications_missing,
             outbox_pending: verdict.outbox_pending,
-            outbox_drain_ms: micros(rested.saturating_sub(end)) / 1000,
+            outbox_drain_ms: micros(rested.saturating_sub(end_of_all)) / 1000,
             orders_per_second: two_decimals(tally.orders_per_second()),
             refusals_per_second: two_decimals(tally.refusals_per_second(end)),
             p50_ms: percentile(0.50),
@@ -97,7 +121,8 @@ impl Outcome {
             registered_buyers: registered_buyers as u64,
             requests: tally.requests(),
             retries: tally.retried.load(std::sync::atomic::Ordering::Relaxed),
-            elapsed_ms: micros(end) / 1000,
+            elapsed_ms: micros(end_of_all) / 1000,
+            money: verdict.money.map(paid),
             kills,
             audit,
             violations: verdict.violations,
@@ -127,6 +152,13 @@ impl Outcome {
         line("orders/s", self.orders_per_second.to_string());
         line("refusals/s", self.refusals_per_second.to_string());
         line("latency", format!("p50 {} ms, p99 {} ms", self.p50_ms, self.p99_ms));
+        if let Some(Paid { verdict, pay_p50_ms, pay_p99_ms }) = &self.money {
+            let money::Verdict { paid, captured, refunded, money_difference, double_charges, declined, .. } = verdict;
+            line("paid", format!("{paid} orders; {declined} buyers were declined and left"));
+            line("money", format!("{captured} captured, {refunded} refunded, difference {money_difference} won"));
+            line("double charges", double_charges.to_string());
+            line("paying", format!("p50 {pay_p50_ms} ms, p99 {pay_p99_ms} ms"));
+        }
         for Killed { part, at_ms, down_ms, orders, error, .. } in &self.kills {
             let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
             line("killed", format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"));

@@ -4,23 +4,25 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use common::settings::Settings;
-use diesel::sql_types;
+use diesel::{QueryableByName, sql_types};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::api::{Api, Buyer};
+use super::money::{Money, Paid};
 use super::record::Record;
 use super::verdict::{Notified, Observed, Stored};
 use crate::audit::Ledger;
+use crate::audit::provider_book::{self, Ours, Totals};
 
 /// The resolution of `outboxDrainMs`. A look costs a few milliseconds of the processor that does the work.
 const LOOK: Duration = Duration::from_millis(50);
 const READS_PARALLEL: usize = 16;
 const READ_AGAIN: Duration = Duration::from_millis(200);
 
-#[derive(Debug, Clone, Copy, diesel::QueryableByName)]
+#[derive(Debug, Clone, Copy, QueryableByName)]
 pub struct Undone {
     #[diesel(sql_type = sql_types::BigInt)]
     pub outbox_pending: i64,
@@ -28,6 +30,8 @@ pub struct Undone {
     pub unheard: i64,
     #[diesel(sql_type = sql_types::BigInt)]
     pub unsent: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub unsettled: i64,
 }
 
 /// Waits until nothing is left to do for `product`, or until `deadline`; returns what is left.
@@ -36,16 +40,16 @@ pub async fn wait(settings: &Settings, product: Uuid, deadline: Instant) -> anyh
     loop {
         let statement = ledger.statement(include_str!("rest.sql")).into_boxed().bind::<sql_types::Uuid, _>(product);
         let looked: Vec<Undone> = ledger.bound_rows(statement).await?;
-        let undone = looked.first().copied().ok_or_else(|| anyhow::anyhow!("three counts are one row"))?;
-        let Undone { outbox_pending, unheard, unsent } = undone;
-        if outbox_pending + unheard + unsent == 0 || Instant::now() >= deadline {
+        let undone = looked.first().copied().ok_or_else(|| anyhow::anyhow!("four counts are one row"))?;
+        let Undone { outbox_pending, unheard, unsent, unsettled } = undone;
+        if outbox_pending + unheard + unsent + unsettled == 0 || Instant::now() >= deadline {
             return Ok(undone);
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-#[derive(diesel::QueryableByName)]
+#[derive(QueryableByName)]
 struct StoredRow {
     #[diesel(sql_type = sql_types::Uuid)]
     order_id: Uuid,
@@ -55,13 +59,13 @@ struct StoredRow {
     units: i64,
 }
 
-#[derive(diesel::QueryableByName)]
+#[derive(QueryableByName)]
 struct AbandonedRow {
     #[diesel(sql_type = sql_types::BigInt)]
     units: i64,
 }
 
-#[derive(diesel::QueryableByName)]
+#[derive(QueryableByName)]
 struct NotifiedRow {
     #[diesel(sql_type = sql_types::Uuid)]
     order_id: Uuid,
@@ -69,6 +73,57 @@ struct NotifiedRow {
     notifications: i64,
     #[diesel(sql_type = sql_types::BigInt)]
     sent: i64,
+}
+
+#[derive(QueryableByName)]
+struct PaidRow {
+    #[diesel(sql_type = sql_types::Uuid)]
+    order_id: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    amount: i64,
+    #[diesel(sql_type = sql_types::Nullable<sql_types::Uuid>)]
+    payment_id: Option<Uuid>,
+    #[diesel(sql_type = sql_types::Bool)]
+    is_sold: bool,
+    #[diesel(sql_type = sql_types::BigInt)]
+    announced: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    receipts: i64,
+}
+
+#[derive(QueryableByName)]
+struct PaymentRow {
+    #[diesel(embed)]
+    payment: Ours,
+    #[diesel(sql_type = sql_types::Bool)]
+    is_open: bool,
+}
+
+/// What the databases and the provider at `address` say about the money for `product`. `before`: the provider's book
+/// when the rush began.
+pub async fn money(settings: &Settings, product: Uuid, address: &str, before: Totals) -> anyhow::Result<Money> {
+    let book = provider_book::read(address).await?;
+    let mut ledger = Ledger::open(settings).await?;
+    ledger.freeze().await?;
+    let about =
+        |ledger: &Ledger, statement: &str| ledger.statement(statement).into_boxed().bind::<sql_types::Uuid, _>(product);
+    let paid: Vec<PaidRow> = ledger.bound_rows(about(&ledger, include_str!("paid.sql"))).await?;
+    let payments: Vec<PaymentRow> = ledger.bound_rows(about(&ledger, include_str!("payments.sql"))).await?;
+    let open = payments.iter().filter(|row| row.is_open).count() as u64;
+    let ours: Vec<Ours> = payments.into_iter().map(|row| row.payment).collect();
+    let paid = paid.into_iter().map(|row| {
+        let PaidRow { order_id, amount, payment_id, is_sold, announced, receipts } = row;
+        let (announced, receipts) = (announced.unsigned_abs(), receipts.unsigned_abs());
+        (order_id, Paid { amount, payment_id, is_sold, announced, receipts })
+    });
+    Ok(Money {
+        captured: book.totals.captured - before.captured,
+        cancelled: book.totals.cancelled - before.cancelled,
+        kept: ours.iter().map(|payment| payment.captured - payment.refunded).sum(),
+        double_charges: provider_book::charged_twice(&ours, &book),
+        open,
+        paid: paid.collect(),
+    })
 }
 
 /// What the databases say about `product`.
@@ -120,13 +175,22 @@ async fn is_as_promised(api: &Api, order: Uuid, buyer: &Buyer, body: &[u8], dead
     }
 }
 
-/// Status and version move on, as when an order expires; all else was promised.
+/// Status and version move on, as when an order expires, its payment is named when there is one, and its time may
+/// become longer; all else was promised.
 fn is_same(mut promised: Value, mut found: Value) -> bool {
     for order in [&mut promised, &mut found] {
         if let Some(fields) = order.as_object_mut() {
             fields.remove("status");
             fields.remove("version");
+            fields.remove("paymentId");
         }
+    }
+    let times = (promised["holdExpiresAt"].as_str(), found["holdExpiresAt"].as_str());
+    // Both of one form, so that texts compare as the times do.
+    if let (Some(then), Some(now)) = times
+        && then <= now
+    {
+        found["holdExpiresAt"] = Value::from(then);
     }
     promised == found
 }
@@ -136,6 +200,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_payment_may_be_named_and_the_time_may_become_longer() {
+        let promised = json!({ "orderId": "a", "holdExpiresAt": "2026-01-01T00:10:00.000Z" });
+        let order = |until: &str| json!({ "orderId": "a", "holdExpiresAt": until, "paymentId": "p" });
+        assert!(is_same(promised.clone(), order("2026-01-01T00:10:00.000Z")));
+        assert!(is_same(promised.clone(), order("2026-01-01T00:10:01.000Z")));
+        assert!(!is_same(promised, order("2026-01-01T00:09:59.999Z")));
+    }
 
     #[test]
     fn only_status_and_version_may_move_on() {

@@ -66,8 +66,9 @@ fn left(tally: &Tally) -> u64 {
 fn summary(tally: &Tally) -> String {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let recent = tally.take_recent();
+    let paid = if tally.pays() { format!("  paid: {}", count(&tally.paid)) } else { String::new() };
     format!(
-        "201: {}  409: {}  replays: {}  retries: {}  p50 {:.1} ms  p99 {:.1} ms",
+        "201: {}{paid}  409: {}  replays: {}  retries: {}  p50 {:.1} ms  p99 {:.1} ms",
         count(&tally.placed),
         count(&tally.refused),
         count(&tally.replayed),

@@ -18,6 +18,8 @@ pub struct Tally {
     requests: u64,
     /// Orders there can be.
     orders_expected: u64,
+    /// Whether every order is paid for too.
+    pays: bool,
     /// By buyer: has been told of an order.
     has_order: Vec<AtomicBool>,
     pub answered: AtomicU64,
@@ -26,6 +28,9 @@ pub struct Tally {
     pub refused: AtomicU64,
     /// Attempts that ended without a definite answer and were repeated.
     pub retried: AtomicU64,
+    /// Payers who have come to an end, and those of them who have paid.
+    pub settled: AtomicU64,
+    pub paid: AtomicU64,
     /// Microseconds since the start.
     last_order: AtomicU64,
     first_refusal: AtomicU64,
@@ -33,17 +38,20 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(buyers: usize, requests: usize, orders_expected: u64) -> Tally {
+    pub fn new(buyers: usize, requests: usize, orders_expected: u64, pays: bool) -> Tally {
         Tally {
             started: Instant::now(),
             requests: requests as u64,
             orders_expected,
+            pays,
             has_order: (0..buyers).map(|_| AtomicBool::new(false)).collect(),
             answered: AtomicU64::new(0),
             placed: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             retried: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            paid: AtomicU64::new(0),
             last_order: AtomicU64::new(0),
             first_refusal: AtomicU64::new(u64::MAX),
             recent: Mutex::new(latencies()),
@@ -66,15 +74,27 @@ impl Tally {
         self.retried.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Buyer `buyer` was told of an order.
-    pub fn record_placed(&self, buyer: usize, latency: Duration) {
-        if self.has_order[buyer].swap(true, Ordering::Relaxed) {
+    /// Buyer `buyer` was told of an order. Returns whether for the first time.
+    pub fn record_placed(&self, buyer: usize, latency: Duration) -> bool {
+        let is_replay = self.has_order[buyer].swap(true, Ordering::Relaxed);
+        if is_replay {
             self.replayed.fetch_add(1, Ordering::Relaxed);
         } else {
             self.placed.fetch_add(1, Ordering::Relaxed);
             self.last_order.fetch_max(micros(self.elapsed()), Ordering::Relaxed);
         }
         self.record_answered(latency);
+        !is_replay
+    }
+
+    /// A payer has come to an end.
+    pub fn record_settled(&self, is_paid: bool) {
+        self.paid.fetch_add(u64::from(is_paid), Ordering::Relaxed);
+        self.settled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn pays(&self) -> bool {
+        self.pays
     }
 
     pub fn record_refused(&self, latency: Duration) {
@@ -94,10 +114,13 @@ impl Tally {
         std::mem::replace(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner), latencies())
     }
 
-    /// From 0 to 1. Selling all there is and answering everybody both end at 1.
+    /// From 0 to 1. Selling all there is, having it paid where it is, and answering everybody all end at 1.
     pub fn progress(&self) -> f64 {
         let share = |part: &AtomicU64, whole: u64| part.load(Ordering::Relaxed) as f64 / whole.max(1) as f64;
-        let sale = share(&self.placed, self.orders_expected).min(1.0);
+        let mut sale = share(&self.placed, self.orders_expected).min(1.0);
+        if self.pays {
+            sale = (sale + share(&self.settled, self.orders_expected).min(1.0)) / 2.0;
+        }
         (SALE_WEIGHT * sale + share(&self.answered, self.requests)) / (SALE_WEIGHT + 1.0)
     }
 
@@ -131,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_sale_is_most_of_the_way() {
-        let tally = Tally::new(10, 10, 2);
+        let tally = Tally::new(10, 10, 2, false);
         assert_eq!(tally.progress(), 0.0);
         tally.record_placed(0, Duration::ZERO);
         tally.record_placed(1, Duration::ZERO);
@@ -144,10 +167,27 @@ mod tests {
 
     #[test]
     fn a_second_answer_for_one_buyer_is_a_replay() {
-        let tally = Tally::new(1, 2, 1);
+        let tally = Tally::new(1, 2, 1, false);
         tally.record_placed(0, Duration::ZERO);
         tally.record_placed(0, Duration::ZERO);
         assert_eq!(tally.placed.load(Ordering::Relaxed), 1);
         assert_eq!(tally.replayed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn paying_is_half_of_a_sale_that_is_paid() {
+        let tally = Tally::new(2, 2, 2, true);
+        for buyer in 0..2 {
+            assert!(tally.record_placed(buyer, Duration::ZERO));
+        }
+        assert!(
+            (tally.progress() - (SALE_WEIGHT / 2.0 + 1.0) / (SALE_WEIGHT + 1.0)).abs() < 1e-9,
+            "{}",
+            tally.progress()
+        );
+        tally.record_settled(true);
+        tally.record_settled(false);
+        assert!((tally.progress() - 1.0).abs() < 1e-9);
+        assert_eq!(tally.paid.load(Ordering::Relaxed), 1);
     }
 }

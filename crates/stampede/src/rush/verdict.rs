@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use super::money::{self, Money};
+use super::pay::Paying;
 use super::record::{Record, Told};
 
 /// What was for sale and how it was asked for.
@@ -49,6 +51,8 @@ pub struct Observed {
     pub audit: Vec<String>,
     /// Kills that were asked for and did not happen.
     pub kills_missed: u64,
+    /// Where orders were paid: who paid, and what is known of the money.
+    pub money: Option<(Vec<Paying>, Money)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +83,8 @@ pub struct Verdict {
     pub unexpected: BTreeMap<String, u64>,
     /// Second and further 201 answers that were compared with the first.
     pub replays_checked: u64,
+    /// Where orders were paid. Its losses, unknowns and unexpected answers are counted above too.
+    pub money: Option<money::Verdict>,
     /// Why it is FAIL, a sentence each; empty for PASS.
     pub violations: Vec<String>,
 }
@@ -118,6 +124,13 @@ pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observe
         .keys()
         .filter(|order| !observed.notified.get(order).is_some_and(|found| found.notifications == 1 && found.sent == 1))
         .count() as u64;
+    if let Some((payings, money)) = &observed.money {
+        let judged = money::judge(payings, money);
+        verdict.lost_acknowledged += judged.lost;
+        verdict.unknown_left += judged.unknown;
+        verdict.unexpected.extend(judged.unexpected.clone());
+        verdict.money = Some(judged);
+    }
     verdict.violations = violations(&verdict, sale, observed);
     verdict
 }
@@ -154,17 +167,22 @@ fn violations(verdict: &Verdict, sale: Sale, observed: &Observed) -> Vec<String>
         (verdict.undersold, "units were left although somebody wanted them"),
         (abandoned_unasked, "units are held for orders that do not exist, although nothing was killed"),
         (verdict.duplicate_orders, "times a key led to a second order"),
-        (verdict.lost_acknowledged, "acknowledged orders cannot be read back as they were promised"),
+        (verdict.lost_acknowledged, "acknowledged orders or payments cannot be read back as they were promised"),
         (verdict.unequal_replays, "buyers got answers to one key that contradict each other"),
         (verdict.unacknowledged_orders, "orders exist that their buyers were not told of"),
         (verdict.notifications_missing, "acknowledged orders were not notified exactly once"),
         (verdict.outbox_pending, "events are still in an outbox"),
-        (verdict.unknown_left, "requests never got a definite answer"),
-        (unexpected, "answers were neither an order nor OUT_OF_STOCK"),
+        (verdict.unknown_left, "requests or payments never got a definite answer"),
+        (unexpected, "answers were neither what was asked for nor a refusal that was due"),
         (observed.kills_missed, "kills did not happen as asked"),
     ];
-    let mut violations: Vec<String> =
-        checks.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let of_money = verdict.money.iter().flat_map(money::Verdict::violations);
+    let mut violations: Vec<String> = checks
+        .into_iter()
+        .chain(of_money)
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     if !observed.audit.is_empty() {
         violations.push(format!("the audit finds {} violated", observed.audit.join(", ")));
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::rush::pay::Ending;
 use crate::rush::record::Asked;
 
 const STOCK: u64 = 3;
@@ -185,4 +186,25 @@ fn what_is_left_undone_fails() {
     let verdict = judged(false, |rush| rush.records[4].asked[0].told = Some(other));
     assert_eq!(verdict.unexpected["404 PRODUCT_NOT_FOUND"], 1);
     fails(&verdict, "neither");
+}
+
+#[test]
+fn wrong_money_fails_and_its_losses_are_counted_with_the_others() {
+    let right = judged(false, |rush| rush.observed.money = Some((Vec::new(), Money::default())));
+    assert_eq!(right.violations, [""; 0]);
+    let taken = Money { captured: 1, ..Money::default() };
+    fails(&judged(false, |rush| rush.observed.money = Some((Vec::new(), taken))), "won are between");
+    let paying = |ending| {
+        let order_id = Uuid::from_u128(101);
+        vec![Paying { order_id, payment_id: None, ending, at: Duration::ZERO, until: Duration::ZERO }]
+    };
+    let judged = |ending| judged(false, |rush| rush.observed.money = Some((paying(ending), Money::default())));
+    let lost = judged(Ending::Paid);
+    assert_eq!(lost.lost_acknowledged, 1);
+    fails(&lost, "read back");
+    let unknown = judged(Ending::Unknown);
+    assert_eq!(unknown.unknown_left, 1);
+    fails(&unknown, "definite");
+    fails(&judged(Ending::Refused { status: 410, code: "HOLD_EXPIRED".to_owned() }), "neither");
+    assert_eq!(judged(Ending::Declined).violations, [""; 0]);
 }

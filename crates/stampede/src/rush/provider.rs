@@ -1,0 +1,94 @@
+//! The payment provider's misbehaviour: asked for on the command line, set when the rush begins, over when it ends.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::{Map, Value};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// From 0 to 1 each: of requests, and of webhooks.
+const RATES: [&str; 11] = [
+    "lost-before",
+    "lost-after",
+    "hang",
+    "declined",
+    "late",
+    "wrong-payment",
+    "error500",
+    "lost-query",
+    "duplicate-webhooks",
+    "reorder-webhooks",
+    "forged-webhooks",
+];
+/// How long `hang` and `late` are, and what the dice begin with.
+const NUMBERS: [&str; 3] = ["hang-ms", "late-ms", "seed"];
+
+/// What `PUT /faults` is sent. Empty: the provider behaves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Faults(Map<String, Value>);
+
+/// Reads `lost-before=0.1,hang=0.03`.
+pub fn faults(text: &str) -> Result<Faults, String> {
+    let mut faults = Map::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=RATE"))?;
+        let value = if RATES.contains(&name) {
+            let rate: f64 = value.parse().map_err(|error| format!("{name}: {error}"))?;
+            if !(0.0..=1.0).contains(&rate) {
+                return Err(format!("{name} must be from 0 to 1"));
+            }
+            Value::from(rate)
+        } else if NUMBERS.contains(&name) {
+            Value::from(value.parse::<u64>().map_err(|error| format!("{name}: {error}"))?)
+        } else {
+            return Err(format!("{name:?} is none of {}, {}", RATES.join(", "), NUMBERS.join(", ")));
+        };
+        if faults.insert(camel_case(name), value).is_some() {
+            return Err(format!("{name} is given twice"));
+        }
+    }
+    Ok(Faults(faults))
+}
+
+/// Has the provider at `address` misbehave by `faults` from now on.
+pub async fn set_faults(address: &str, faults: &Faults) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+    let response = client.put(format!("{address}/faults")).json(&faults.0).send().await?;
+    if !response.status().is_success() {
+        bail!("the provider answered {}: {}", response.status(), response.text().await?);
+    }
+    Ok(())
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| {
+        let (initial, rest) = word.split_at(word.len().min(1));
+        text + &initial.to_uppercase() + rest
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn faults_are_spelt_as_the_provider_spells_them() {
+        let read = faults("lost-before=0.10, hang=0.03,error500=1,duplicate-webhooks=0.5,late-ms=20").unwrap();
+        let spelt = json!({ "lostBefore": 0.1, "hang": 0.03, "error500": 1.0, "duplicateWebhooks": 0.5, "lateMs": 20 });
+        assert_eq!(Value::Object(read.0), spelt);
+        assert_eq!(faults("").unwrap(), Faults::default());
+    }
+
+    #[test]
+    fn what_the_provider_cannot_do_is_refused() {
+        for wrong in
+            ["hang", "hang=2", "hang=-0.1", "hang=NaN", "hang=x", "sleepy=0.1", "hang=0.1,hang=0.2", "seed=0.5"]
+        {
+            assert!(faults(wrong).is_err(), "{wrong}");
+        }
+    }
+}
