@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::client::{Client, Product, fresh_key, text};
+use crate::crash_paying::{PAYING, RECONCILING};
 use crate::ledger::Units;
 use crate::site::{TestSite, eventually};
 use crate::tidy;
@@ -63,6 +64,7 @@ async fn dying_while_an_email_is_sent_leaves_one_notification_that_is_sent() {
         ("notification_hub.new_lease_seconds", "7"),
         ("notification_hub.claim_batch_max", "64"),
         ("notification_hub.email.timeout_ms", "2000"),
+        ("notification_hub.slack.timeout_ms", "2000"),
     ];
     all(&SENDING, &lease).await;
 }
@@ -75,7 +77,7 @@ async fn dying_while_sweeping_gives_every_unit_back_once() {
 
 #[test]
 fn every_crash_point_of_the_code_is_tried() {
-    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING].concat();
+    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &PAYING, &RECONCILING].concat();
     let tried: BTreeSet<&str> = tried.iter().filter_map(|point| point.split(':').next()).collect();
     let mut named = BTreeSet::new();
     let sources = tidy::sources();

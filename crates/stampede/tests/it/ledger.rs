@@ -76,29 +76,43 @@ impl TestSite {
 
     /// What is still to be done, in words; empty when at rest.
     async fn open_work(&self) -> String {
-        let heard = |service: &str, topics: &str| {
+        let heard = |service: &str, speaker: &str, topics: &str| {
             format!(
-                "select count(*) from {{order}}.outbox_events
+                "select count(*) from {{{speaker}}}.outbox_events
                   where topic in ({topics})
                     and not exists (select from {{{service}}}.inbox where inbox.event_id = outbox_events.event_id)"
             )
         };
         let all = |table: &str| {
-            ["account", "inventory", "order", "hub"].map(|service| format!("select * from {{{service}}}.{table}"))
+            ["account", "inventory", "order", "payment", "hub"]
+                .map(|service| format!("select * from {{{service}}}.{table}"))
+                .join(" union all ")
         };
         let rows = self
             .rows(&format!(
-                "select (select count(*) from ({}) as events where status = 'NEW') as unpublished,
-                        (select count(*) from ({}) as events where status = 'DEAD') as dead,
-                        (select count(*) from ({}) as parked) as parked,
-                        ({}) as unheard_by_hub,
-                        ({}) as unheard_by_inventory,
+                "select (select count(*) from ({0}) as events where status = 'NEW') as unpublished,
+                        (select count(*) from ({0}) as events where status = 'DEAD') as dead,
+                        (select count(*) from ({1}) as parked) as parked,
+                        ({2}) as unheard_by_hub,
+                        ({3}) as payments_unheard_by_hub,
+                        ({4}) as unheard_by_inventory,
+                        ({5}) as unheard_by_order,
+                        ({6}) as unheard_by_payment,
+                        (select count(*) from {{payment}}.payments
+                          where status in ('APPROVING', 'UNKNOWN') or owes_release or owes_order) as unsettled_payments,
+                        (select count(*) from {{payment}}.refunds where status = 'PENDING') as unsettled_refunds,
                         (select count(*) from {{hub}}.deliveries where status in ('PENDING', 'PROCESSING')) as unsent",
-                all("outbox_events").join(" union all "),
-                all("outbox_events").join(" union all "),
-                all("parked").join(" union all "),
-                heard("hub", "'ORDER_CREATED'"),
-                heard("inventory", "'ORDER_CANCELLED', 'ORDER_EXPIRED'"),
+                all("outbox_events"),
+                all("parked"),
+                heard("hub", "order", "'ORDER_CREATED', 'ORDER_PLACED'"),
+                heard("hub", "payment", "'PAYMENT_FAILED', 'PAYMENT_REFUNDED', 'PAYMENT_UNKNOWN'"),
+                heard("inventory", "order", "'ORDER_CANCELLED', 'ORDER_EXPIRED', 'ORDER_PLACED', 'ORDER_REFUNDED'"),
+                heard("order", "payment", "'PAYMENT_APPROVED', 'PAYMENT_REFUNDED'"),
+                heard(
+                    "payment",
+                    "order",
+                    "'ORDER_CANCELLED', 'ORDER_EXPIRED', 'ORDER_PLACED', 'ORDER_REFUND_REQUESTED'"
+                ),
             ))
             .await;
         let counts = rows[0].as_object().expect("a row is an object");
@@ -112,8 +126,8 @@ impl TestSite {
 
     /// A digest of every row of every table: equal before and after means nothing was stored and nothing changed.
     pub async fn everything(&self) -> BTreeMap<String, String> {
-        let schemas =
-            ["account", "inventory", "order", "notification-hub"].map(|service| self.schema(service).replace('"', "'"));
+        let schemas = ["account", "inventory", "order", "payment", "notification-hub"]
+            .map(|service| self.schema(service).replace('"', "'"));
         let tables = self
             .rows(&format!(
                 "select schemaname, tablename from pg_tables
@@ -156,16 +170,15 @@ impl TestSite {
     }
 
     fn with_schemas(&self, query: &str) -> String {
-        [("account", "account"), ("inventory", "inventory"), ("order", "order"), ("hub", "notification-hub")]
-            .iter()
-            .fold(query.to_owned(), |query, (name, service)| {
-                query.replace(&format!("{{{name}}}"), &self.schema(service))
-            })
+        let names = ["account", "inventory", "order", "payment"].map(|service| (service, service));
+        names.iter().chain(&[("hub", "notification-hub")]).fold(query.to_owned(), |query, (name, service)| {
+            query.replace(&format!("{{{name}}}"), &self.schema(service))
+        })
     }
 }
 
 /// What is true of every site at rest, and the query that finds where it is not.
-const RULES: [(&str, &str); 9] = [
+const RULES: [(&str, &str); 12] = [
     (
         "held units are those of living holds",
         "select stocks.* from {inventory}.stocks
@@ -183,7 +196,7 @@ const RULES: [(&str, &str); 9] = [
         "an order that waits for its payment has a hold with the same lines",
         "select orders.id from {order}.orders
            left join {inventory}.holds on holds.hold_id = orders.id
-          where orders.status = 'CREATED' and orders.hold_expires_at > now() + interval '2 seconds'
+          where orders.status in ('CREATED', 'PENDING_PAYMENT') and orders.hold_expires_at > now() + interval '2 seconds'
             and (holds.state is distinct from 'HELD' or exists (
                  (select product_id, quantity, unit_price from {order}.order_items where order_id = orders.id
                   except select product_id, quantity, unit_price from {inventory}.hold_lines where hold_id = orders.id)
@@ -204,7 +217,31 @@ const RULES: [(&str, &str); 9] = [
     (
         "an order that ended has given its units back",
         "select orders.id from {order}.orders join {inventory}.holds on holds.hold_id = orders.id
-          where orders.status <> 'CREATED' and holds.state not in ('RELEASED', 'EXPIRED')",
+          where orders.status in ('CANCELLED', 'EXPIRED') and holds.state not in ('RELEASED', 'EXPIRED')",
+    ),
+    (
+        "a paid order is a sale, and a refunded one is none any more",
+        "select orders.id, orders.status, holds.state from {order}.orders
+           left join {inventory}.holds on holds.hold_id = orders.id
+          where (orders.status in ('PAID', 'REFUND_PENDING') and holds.state is distinct from 'CONFIRMED')
+             or (orders.status = 'REFUNDED' and holds.state is distinct from 'RETURNED')
+             or (holds.state = 'CONFIRMED' and orders.status not in ('PAID', 'REFUND_PENDING'))
+             or holds.state = 'PINNED'",
+    ),
+    (
+        "money that is kept has paid its order, and nothing else has",
+        "select payments.id, payments.status, orders.id as order_id, orders.status as order_status
+           from (select * from {payment}.payments where captured > refunded) as payments
+           full join (select * from {order}.orders where status = 'PAID') as orders
+             on orders.paid_payment_id = payments.id and orders.amount = payments.captured
+          where payments.id is null or orders.id is null",
+    ),
+    (
+        "every paid order was announced as placed, once",
+        "select orders.id, count(events.id) from {order}.orders
+           left join {order}.outbox_events as events on events.topic = 'ORDER_PLACED' and events.key = orders.id::text
+          group by orders.id
+         having count(events.id) <> (orders.paid_payment_id is not null)::int",
     ),
     (
         "every order was announced once",
@@ -214,16 +251,22 @@ const RULES: [(&str, &str); 9] = [
           group by orders.id having count(events.id) <> 1",
     ),
     (
-        "every announced order led to one notification",
+        "everything that people are told about led to one notification",
         "select events.event_id, notifications.id
-           from (select * from {order}.outbox_events where topic = 'ORDER_CREATED') as events
+           from (select event_id from {order}.outbox_events where topic in ('ORDER_CREATED', 'ORDER_PLACED')
+                 union all
+                 select event_id from {payment}.outbox_events
+                  where topic in ('PAYMENT_FAILED', 'PAYMENT_REFUNDED')
+                     or (topic = 'PAYMENT_UNKNOWN' and (payload::jsonb ->> 'needsReview')::boolean)) as events
            full join {hub}.notifications on notifications.event_id = events.event_id
           where events.event_id is null or notifications.event_id is null",
     ),
     (
-        "every notification was sent by e-mail",
+        "every notification was sent, by every channel that it has",
         "select notifications.id, count(deliveries.id) from {hub}.notifications
-           left join {hub}.deliveries on deliveries.notification_id = notifications.id and deliveries.status = 'SUCCESS'
-          group by notifications.id having count(deliveries.id) <> 1",
+           left join {hub}.deliveries on deliveries.notification_id = notifications.id
+          group by notifications.id
+         having count(*) filter (where deliveries.status = 'SUCCESS') = 0
+             or count(*) filter (where deliveries.status <> 'SUCCESS') > 0",
     ),
 ];

@@ -3,17 +3,21 @@
 
 mod client;
 mod ledger;
+mod payer;
 mod servers;
 mod site;
 
 mod account;
 mod audit;
 mod bad_input;
+mod crash_paying;
 mod crash_points;
 mod faults;
 mod hold;
 mod notifications;
 mod openapi;
+mod pay;
+mod pay_late;
 mod place_order;
 mod replicas;
 mod settings;

@@ -30,7 +30,7 @@ pub const ADMIN_EMAIL: &str = "admin@example.com";
 pub const ADMIN_PASSWORD: &str = "correct horse battery";
 
 /// Small, quick and patient: many sites share one machine, and none of these changes what is promised.
-const FOR_TESTS: [(&str, &str); 18] = [
+const FOR_TESTS: [(&str, &str); 24] = [
     ("host.http_workers", "1"),
     ("host.shutdown_seconds", "5"),
     ("postgres.connections_max", "4"),
@@ -47,6 +47,12 @@ const FOR_TESTS: [(&str, &str); 18] = [
     ("account.log_ins_per_minute_and_account", "1000"),
     ("account.log_ins_per_minute_and_address", "100000"),
     ("account.demo_accounts", "ADMIN:admin@example.com:Admin:correct horse battery"),
+    ("payment.naverpay.client_id", "tests"),
+    ("payment.naverpay.client_secret", "tests"),
+    ("payment.naverpay.chain_id", "tests"),
+    ("payment.resolve_poll_ms", "200"),
+    ("payment.owed_poll_ms", "300"),
+    ("payment.refund_poll_ms", "300"),
     ("notification_hub.reclaim_period_ms", "200"),
     ("notification_hub.idle_poll_max_ms", "200"),
 ];
@@ -94,6 +100,7 @@ impl TestSite {
         account::mount(&mut host).await.expect("account mounts");
         inventory::mount(&mut host).await.expect("inventory mounts");
         order::mount(&mut host).await.expect("order mounts");
+        payment::mount(&mut host).await.expect("payment mounts");
         notification_hub::mount(&mut host).await.expect("notification-hub mounts");
         let running = host.start().await.expect("the host starts");
         site.api = format!("http://{}", running.http_addr);
@@ -138,6 +145,9 @@ impl TestSite {
         set("postgres.url", &servers.postgres_url());
         set("redis.url", &servers.redis_url());
         set("kafka.brokers", &servers.kafka_brokers());
+        set("payment.naverpay.url", servers.outside_url());
+        set("payment.naverpay.checkout_url", &format!("{}/checkout", servers.outside_url()));
+        set("notification_hub.slack.url", &format!("{}/slack/services/{namespace}/B/X", servers.outside_url()));
         overrides.iter().for_each(|(key, value)| drop(set(key, value)));
         TestSite {
             api: String::new(),
@@ -186,7 +196,7 @@ impl TestSite {
             (answer.status == 200).then(|| self.anyone().with_token(&text(&answer.json()["accessToken"])))
         })
         .await;
-        for path in ["/auth/me", "/products?size=1", "/orders", "/notifications"] {
+        for path in ["/auth/me", "/products?size=1", "/orders", "/points/me", "/notifications"] {
             eventually(path, async || (admin.get(path).await.status == 200).then_some(())).await;
         }
         self.admin.set(admin.introduced().await).expect("a site starts once");

@@ -13,7 +13,7 @@ use crate::client::{Client, fresh_key, text};
 use crate::site::TestSite;
 
 /// What anybody may ask for.
-const PUBLIC: [(&str, &str); 8] = [
+const PUBLIC: [(&str, &str); 9] = [
     ("get", "/.well-known/jwks.json"),
     ("get", "/api/v1/products"),
     ("get", "/api/v1/products/{productId}"),
@@ -22,6 +22,8 @@ const PUBLIC: [(&str, &str); 8] = [
     ("post", "/api/v1/auth/refresh"),
     ("post", "/api/v1/auth/register"),
     ("get", "/api/v1/products/{product_id}"),
+    // Whoever calls shows a signature.
+    ("post", "/api/v1/webhooks/pg/{provider}"),
 ];
 
 /// The site's own key, as a thief of its database would have it.

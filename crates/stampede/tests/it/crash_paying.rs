@@ -1,0 +1,177 @@
+//! The process dies at its worst moments while somebody pays, or gets money back. It comes back, the buyers ask again, and
+//! every won is where the orders say.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use reqwest::{Method, RequestBuilder};
+use sandbox::Outside;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::client::{Answer, Client, Product, fresh_key, text};
+use crate::payer::{authorise, won};
+use crate::site::{TestSite, eventually};
+
+/// The number says at which pass.
+pub const PAYING: [&str; 21] = [
+    "payment.before_attempt:2",
+    "payment.after_attempt:1",
+    "payment.after_attempt:3",
+    "payment.after_reservation:2",
+    "pin.before_commit:1",
+    "pin.after_commit:1",
+    "payment.after_pin:2",
+    "payment.after_answer:1",
+    "payment.after_answer:4",
+    "payment.before_record:2",
+    "payment.after_record:1",
+    "mark_paid.before_commit:1",
+    "mark_paid.after_commit:1",
+    "payment.after_order_told:1",
+    "payment.after_order_freed:1",
+    "payment.after_release:1",
+    "payment.after_claim:1",
+    "payment.after_retry:1",
+    "payment.after_promise:1",
+    "payment.before_refund:1",
+    "payment.after_refund:1",
+];
+pub const RECONCILING: [&str; 1] = ["reconcile.after_finding:1"];
+
+/// A client waits briefly and the provider is given up early, so that what was cut off is found out soon.
+const BRIEF: [(&str, &str); 9] = [
+    ("payment.naverpay.query_timeout_ms", "2000"),
+    ("payment.reconciliation.check_period_ms", "500"),
+    ("payment.retry_seconds", "10"),
+    ("postgres.connections_max", "3"),
+    ("payment.approve_wait_ms", "2000"),
+    ("payment.naverpay.read_timeout_ms", "4000"),
+    ("payment.patience.provider_seconds", "3"),
+    ("payment.patience.absence_seconds", "1"),
+    ("payment.reconciliation.grace_seconds", "1"),
+];
+
+const BUYERS: usize = 9;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_while_somebody_pays_takes_their_money_once_or_not_at_all() {
+    static SITES: Semaphore = Semaphore::const_new(4);
+    let attempts = PAYING.iter().map(async |point| {
+        let _place = SITES.acquire().await.expect("it is never closed");
+        let attempt = AssertUnwindSafe(die_and_pay_again(point));
+        attempt.catch_unwind().await.err().map(|_| *point)
+    });
+    let failed: Vec<&str> = join_all(attempts).await.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "{failed:?} failed; what each said is above");
+}
+
+async fn die_and_pay_again(point: &str) {
+    // Orders do not end while they are paid for: a crash takes its time.
+    let mut settings = BRIEF.to_vec();
+    settings.push(("host.crash_point", point));
+    let site = TestSite::spawn(&settings).await;
+    println!("{point}: {}", site.log().display());
+    let plain = site.product_at(20, 10_000).await;
+    let declined = site.product_at(20, 10_002).await;
+    let lost = site.product_at(20, 10_342).await;
+    let buyers = site.buyers(BUYERS).await;
+    let courses = buyers.iter().enumerate().map(async |(number, buyer)| match number % 3 {
+        0 => pay(&site, buyer, &plain, [Regrets::Nothing, Regrets::Payment, Regrets::Order][number / 3]).await,
+        1 => pay(&site, buyer, &declined, Regrets::Order).await,
+        _ => pay(&site, buyer, &lost, Regrets::Nothing).await,
+    });
+    let dying = async {
+        eventually(&format!("{point} is passed"), async || site.is_dead().await.then_some(())).await;
+        site.revive(&[("host.crash_point", "")]).await;
+    };
+    let (paid, ()) = tokio::join!(join_all(courses), dying);
+    site.assert_consistent().await;
+    for (payment, kept) in paid {
+        assert_eq!(site.kept_by_provider(&payment).await, kept, "{point}: {payment}");
+    }
+    site.stop().await;
+}
+
+/// What a buyer cancels after having paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Regrets {
+    Nothing,
+    Order,
+    Payment,
+}
+
+/// Orders, pays, and has it all undone if there are `regrets`, each step as often as it takes. Returns the payment and what of its
+/// money the shop must have in the end.
+async fn pay(site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+    let (order_key, payment_key) = (fresh_key(), fresh_key());
+    let order = json!({ "items": [crate::client::line(product, 1)] });
+    let order = patiently(buyer, || buyer.placing(&order_key, &order)).await.expect(201).json();
+    let (order_id, amount) =
+        (text(&order["orderId"]), order["totals"]["amount"]["amount"].as_i64().expect("an amount"));
+    let prepare = json!({ "orderId": order_id, "method": "NAVERPAY", "amount": won(amount) });
+    let prepared = patiently(buyer, || {
+        buyer.request(Method::POST, "/payments/prepare").header("Idempotency-Key", &payment_key).json(&prepare)
+    });
+    let payment = text(&prepared.await.expect(201).json()["paymentId"]);
+    let approval = json!({ "pgPaymentId": authorise(site, &payment, amount).await, "amount": won(amount) });
+    let approve = format!("/payments/{payment}/approve");
+    let outcome = eventually(&format!("payment {payment} is decided"), async || {
+        let answer = patiently(buyer, || buyer.request(Method::POST, &approve).json(&approval)).await;
+        [200, 402].contains(&answer.status.as_u16()).then_some(answer)
+    })
+    .await;
+    let is_paid = outcome.status == 200;
+    if is_paid && regrets == Regrets::Nothing {
+        return (payment, amount);
+    }
+    if regrets == Regrets::Payment {
+        let (key, cancel) = (fresh_key(), format!("/payments/{payment}/cancel"));
+        let body = json!({ "reason": "regretted" });
+        let request = || buyer.request(Method::POST, &cancel).header("Idempotency-Key", &key).json(&body);
+        patiently(buyer, request).await;
+    }
+    let cancel = format!("/orders/{order_id}/cancel");
+    eventually(&format!("order {order_id} is undone"), async || {
+        let answer = patiently(buyer, || buyer.request(Method::POST, &cancel).json(&json!({}))).await;
+        let status = answer.json()["status"].clone();
+        (status == if is_paid { "REFUNDED" } else { "CANCELLED" }).then_some(())
+    })
+    .await;
+    (payment, 0)
+}
+
+/// Asks until somebody is there to answer.
+async fn patiently(client: &Client, request: impl Fn() -> RequestBuilder) -> Answer {
+    eventually("an answer", async || {
+        let answer = client.try_send(request()).await.ok()?;
+        (!answer.status.is_server_error()).then_some(answer)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_while_strays_are_given_back_gives_them_back_once() {
+    let outside = Outside::start().await.expect("the provider starts");
+    let mut settings = BRIEF.to_vec();
+    settings.extend([("payment.naverpay.url", outside.url()), ("host.crash_point", RECONCILING[0])]);
+    settings.push(("payment.reconciliation.lease_seconds", "5"));
+    let site = TestSite::spawn(&settings).await;
+    // Captures in the shop's name that it has never heard of.
+    for number in 0..3 {
+        let pg_payment = authorise(&site, &format!("nobody-{number}"), 5_000).await;
+        crate::pay_late::capture(&site, &pg_payment).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let from = (chrono::Utc::now() - chrono::TimeDelta::hours(1)).to_rfc3339();
+    site.admin().post("/admin/reconciliation/runs", &json!({ "from": from })).await.expect(202);
+    eventually("it dies in the middle", async || site.is_dead().await.then_some(())).await;
+    site.revive(&[("host.crash_point", "")]).await;
+    eventually("every stray has gone back", async || (site.outside("/book/totals").await["net"] == 0).then_some(()))
+        .await;
+    let totals = site.outside("/book/totals").await;
+    assert_eq!((&totals["captured"], &totals["cancelled"]), (&json!(15_000), &json!(15_000)), "{totals}");
+    site.stop().await;
+    outside.stop().await.expect("the provider ends");
+}

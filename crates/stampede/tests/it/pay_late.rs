@@ -1,0 +1,259 @@
+//! Providers that hang, lie and lose answers, approvals that come too late, webhooks that nobody should believe: money and
+//! orders agree in the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::client::{Answer, Client, fresh_key};
+use crate::ledger::Units;
+use crate::payer::Agreed;
+use crate::site::{TestSite, eventually};
+
+/// Amounts whose last digits make the sandbox's provider misbehave once, and what a buyer may be told at first.
+const TROUBLES: [(i64, &str); 7] = [
+    (10_341, "the answer is lost after the work"),
+    (10_342, "the connection is lost before the work"),
+    (10_343, "silence first, then the work"),
+    (10_344, "an answer about another payment"),
+    (10_345, "500, nothing done"),
+    (10_346, "500 after the work"),
+    (19_995, "no answer at all"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_provider_does_the_buyer_pays_once_in_the_end() {
+    // A client waits for 2 s here, so silence becomes a 202 soon; and we for 4 s, since the provider stays silent for as
+    // long as we do.
+    let brief = [("payment.approve_wait_ms", "2000"), ("payment.naverpay.read_timeout_ms", "4000")];
+    let site = TestSite::start_with(&brief).await;
+    let paying = TROUBLES.iter().map(async |(price, trouble)| {
+        let (product, buyer) = (site.product_at(1, *price).await, site.buyer().await);
+        let agreed = buyer.agrees(&site, &product).await;
+        let told = buyer.approve(&agreed).await;
+        assert!([200, 202, 502].contains(&told.status.as_u16()), "{trouble}: {told}");
+        if told.status == 502 {
+            // Known not to have been charged: the buyer tries again.
+            buyer.approve(&agreed).await;
+        }
+        buyer.sees_payment(&agreed.payment, "PAID").await;
+        buyer.sees_order(&agreed.order, "PAID").await;
+        (product, agreed)
+    });
+    let paid = join_all(paying).await;
+    site.assert_consistent().await;
+    for (product, agreed) in paid {
+        assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount);
+        assert_eq!(site.units(&product).await, Units { on_hand: 0, held: 0 });
+    }
+}
+
+/// Hold and order last for one second, and each approval begins within some milliseconds of their end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
+    const ROUNDS: usize = 1_000;
+    const AT_ONCE: usize = 40;
+    let brief = [
+        ("inventory.hold_ttl_seconds", "2"),
+        ("order.expire_sweep_ms", "200"),
+        ("order.placements_per_minute", "100000"),
+    ];
+    let site = TestSite::start_with(&brief).await;
+    let product = site.product(ROUNDS as i64).await;
+    let buyers = site.buyers(AT_ONCE).await;
+    let mut outcomes: BTreeMap<u16, usize> = BTreeMap::new();
+    for wave in 0..ROUNDS / AT_ONCE {
+        let trying = buyers.iter().enumerate().map(async |(index, buyer)| {
+            let agreed = buyer.agrees(&site, &product).await;
+            let expires: chrono::DateTime<chrono::Utc> =
+                buyer.payment(&agreed.payment).await["expiresAt"].as_str().expect("a time").parse().expect("a time");
+            // From 60 ms before the end to 60 ms after it.
+            let aim = ((wave * AT_ONCE + index) % 120) as i64 - 60;
+            let wait = expires - chrono::Utc::now() + chrono::TimeDelta::milliseconds(aim);
+            tokio::time::sleep(wait.to_std().unwrap_or_default()).await;
+            let told = buyer.approve(&agreed).await;
+            assert_told_the_truth(&site, &agreed, &told).await;
+            told.status.as_u16()
+        });
+        for status in join_all(trying).await {
+            *outcomes.entry(status).or_default() += 1;
+        }
+    }
+    println!("{outcomes:?}");
+    assert!(outcomes.contains_key(&200) && outcomes.contains_key(&410), "the instant was missed: {outcomes:?}");
+    eventually("every order is paid or expired", async || {
+        let open = "select count(*) from {order}.orders where status in ('CREATED', 'PENDING_PAYMENT')";
+        (site.number(open).await == 0).then_some(())
+    })
+    .await;
+    site.assert_consistent().await;
+    let paid = outcomes.get(&200).copied().unwrap_or_default() as i64;
+    assert_eq!(site.units(&product).await, Units { on_hand: ROUNDS as i64 - paid, held: 0 });
+}
+
+async fn assert_told_the_truth(site: &TestSite, agreed: &Agreed, told: &Answer) {
+    let kept = site.kept_by_provider(&agreed.payment).await;
+    match told.status.as_u16() {
+        200 => assert_eq!(kept, agreed.amount, "{told}"),
+        410 => {
+            told.refused(410, "HOLD_EXPIRED");
+            assert_eq!(kept, 0, "{told}");
+        }
+        409 => {
+            let code = told.problem()["code"].clone();
+            assert!(code == "ORDER_NOT_PAYABLE" || code == "PAYMENT_NOT_APPROVABLE", "{told}");
+            assert_eq!(kept, 0, "{told}");
+        }
+        _ => panic!("{told}"),
+    }
+}
+
+const SECRET: &str = "whsec_c3RhbXBlZGUtdGVzdHMtd2ViaG9vay1zZWNyZXQ=";
+
+/// The headers of a webhook, as the provider would sign it.
+fn signed(secret: &str, id: &str, timestamp: i64, body: &str) -> [(&'static str, String); 3] {
+    let key = STANDARD.decode(secret.trim_start_matches("whsec_")).expect("base64");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+    let tag = hmac::sign(&key, format!("{id}.{timestamp}.{body}").as_bytes());
+    [
+        ("webhook-id", id.to_owned()),
+        ("webhook-timestamp", timestamp.to_string()),
+        ("webhook-signature", format!("v1,{}", STANDARD.encode(tag))),
+    ]
+}
+
+async fn call(site: &TestSite, headers: &[(&str, String)], body: &str) -> Answer {
+    let client = site.anyone();
+    let mut request = client.request(reqwest::Method::POST, "/webhooks/pg/naverpay").body(body.to_owned());
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    client.send(request).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_are_hints_and_only_the_providers_own_are_heard() {
+    let secrets = [("payment.webhooks.naverpay_secret", SECRET), ("payment.approve_wait_ms", "2000")];
+    let site = TestSite::start_with(&secrets).await;
+    let (product, buyer) = (site.product_at(2, 20_000).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    let now = chrono::Utc::now().timestamp();
+    let body = json!({ "type": "payment.approved", "data": { "merchantPayKey": agreed.payment, "amount": 20_000 } });
+    let body = body.to_string();
+    let right = signed(SECRET, "msg_1", now, &body);
+    let with = |index: usize, value: &str| {
+        let mut changed = right.clone();
+        changed[index].1 = value.to_owned();
+        changed.to_vec()
+    };
+    let without =
+        |index: usize| right.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, one)| one.clone()).collect();
+    let signature = right[2].1.clone();
+    let forged: Vec<(Vec<(&str, String)>, String)> = vec![
+        (Vec::new(), body.clone()),
+        (without(0), body.clone()),
+        (without(1), body.clone()),
+        (without(2), body.clone()),
+        (with(0, "msg_2"), body.clone()),
+        (with(0, ""), body.clone()),
+        (with(1, &(now + 1).to_string()), body.clone()),
+        (with(1, "soon"), body.clone()),
+        (with(1, "-1"), body.clone()),
+        (with(1, "99999999999999999999"), body.clone()),
+        (with(2, ""), body.clone()),
+        (with(2, "v1,"), body.clone()),
+        (with(2, &signature.replace("v1,", "v2,")), body.clone()),
+        (with(2, &signature[..signature.len() - 4]), body.clone()),
+        (with(2, "v1,not base64!"), body.clone()),
+        (with(2, &format!("v1,{}", STANDARD.encode([0_u8; 32]))), body.clone()),
+        (right.to_vec(), body.replace("20000", "20001")),
+        (right.to_vec(), format!("{body} ")),
+        (right.to_vec(), String::new()),
+        (signed(SECRET, "msg_1", now - 301, &body).to_vec(), body.clone()),
+        (signed(SECRET, "msg_1", now + 310, &body).to_vec(), body.clone()),
+        (signed("whsec_b3RoZXIgc2VjcmV0IG9mIHNvbWVib2R5IGVsc2U=", "msg_1", now, &body).to_vec(), body.clone()),
+    ];
+    site.settled().await;
+    let before = site.everything().await;
+    for (headers, body) in &forged {
+        call(&site, headers, body).await.refused(401, "INVALID_SIGNATURE");
+    }
+    site.anyone().post("/webhooks/pg/nobody", &json!({})).await.refused(404, "NOT_FOUND");
+    assert_eq!(site.everything().await, before, "{} forged webhooks", forged.len());
+
+    // The provider's own is stored once, and not believed: nothing was captured.
+    for _ in 0..3 {
+        call(&site, &right, &body).await.expect(200);
+    }
+    assert_eq!(site.number("select count(*) from {payment}.psp_webhooks").await, 1);
+    assert_eq!(buyer.payment(&agreed.payment).await["status"], "PENDING");
+    buyer.approve(&agreed).await.expect(200);
+    site.assert_consistent().await;
+}
+
+/// The provider captures behind our back what had been given up: the order gets it if it can, else it goes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_that_comes_too_late_is_honoured_or_given_back() {
+    let brief = [
+        ("inventory.hold_ttl_seconds", "2"),
+        ("inventory.unpin_seconds_min", "1"),
+        ("payment.retry_seconds", "1"),
+        ("order.expire_sweep_ms", "200"),
+        ("payment.approve_wait_ms", "1000"),
+        ("payment.naverpay.read_timeout_ms", "3000"),
+        ("payment.patience.provider_seconds", "2"),
+        ("payment.patience.absence_seconds", "1"),
+    ];
+    let site = TestSite::start_with(&brief).await;
+    let (scarce, plenty) = (site.product_at(1, 19_995).await, site.product_at(9, 29_995).await);
+    let (first, admin) = (site.buyer().await, site.admin());
+    let given_up = async |buyer: &Client, product| {
+        let agreed = buyer.agrees(&site, product).await;
+        // The provider hangs and does nothing; the hold's time runs out; absence is believed.
+        buyer.approve(&agreed).await.expect(202);
+        buyer.sees_payment(&agreed.payment, "FAILED").await;
+        buyer.sees_order(&agreed.order, "EXPIRED").await;
+        agreed
+    };
+    let lost = given_up(&first, &scarce).await;
+    let lucky = given_up(&first, &plenty).await;
+    // The scarce unit has gone elsewhere meanwhile.
+    admin.adjust(&fresh_key(), &scarce, -1).await.expect(200);
+    for agreed in [&lost, &lucky] {
+        capture(&site, &agreed.pg_payment).await;
+        admin.post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
+    }
+    first.sees_payment(&lucky.payment, "PAID").await;
+    first.sees_order(&lucky.order, "PAID").await;
+    first.sees_payment(&lost.payment, "REFUNDED").await;
+    first.sees_order(&lost.order, "EXPIRED").await;
+    site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&lost.payment).await, 0);
+    assert_eq!(site.kept_by_provider(&lucky.payment).await, lucky.amount);
+    assert_eq!(site.units(&plenty).await, Units { on_hand: 8, held: 0 });
+}
+
+/// Somebody who has the merchant's keys captures directly at the provider.
+pub async fn capture(site: &TestSite, pg_payment: &str) {
+    let url = format!("{}/naverpay-partner/naverpay/payments/v2.2/apply/payment", site.provider());
+    eventually("the provider captures", async || {
+        let asked = reqwest::Client::new()
+            .post(&url)
+            .timeout(Duration::from_secs(5))
+            .header("X-Naver-Client-Id", "tests")
+            .header("X-Naver-Client-Secret", "tests")
+            .header("X-NaverPay-Chain-Id", "tests")
+            .header("X-NaverPay-Idempotency-Key", fresh_key())
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(format!("paymentId={pg_payment}"))
+            .send();
+        let answer: serde_json::Value = asked.await.ok()?.json().await.ok()?;
+        (answer["code"] == "Success").then_some(())
+    })
+    .await;
+}

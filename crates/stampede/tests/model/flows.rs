@@ -1,0 +1,350 @@
+//! The flows of the payment service, each step between two points at which it can be cut off.
+
+use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
+use payment::payment::{Approve, Asked, Found, Next, Patience, Status, approve, resolve, settle};
+use payment::provider::Known;
+
+use crate::protocol::{Mutation, Protocol};
+use crate::servers::{Reply, owe_refund};
+use crate::state::{At, Attempt, Event, Heard, PaymentRow, Refund, Request, State, Tag, Task, Why};
+
+/// Until when a payment can be approved: the first end of its order, which does not move.
+const PAYMENT_EXPIRES: u8 = 1;
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fate {
+    Answered,
+    /// Lost on the way there.
+    Lost,
+    /// Done, and the answer lost.
+    Unanswered,
+    /// Given up by the caller, and done later.
+    Delayed,
+    /// Done and answered, and done again later.
+    Doubled,
+}
+
+impl Fate {
+    pub const ALL: [Fate; 5] = [Fate::Answered, Fate::Lost, Fate::Unanswered, Fate::Delayed, Fate::Doubled];
+}
+
+/// Only the order of these matters: time passes between them whenever it likes.
+const PATIENCE: Patience =
+    Patience { provider_seconds: 1, absence_seconds: 1, undo_after_seconds: 1, review_after_seconds: 3 };
+
+impl Task {
+    /// The call that is its next step; None for a transaction in its own database.
+    pub fn request(self) -> Option<Request> {
+        let Task { attempt, authorisation, at, .. } = self;
+        match at {
+            At::Begin => Some(Request::BeginApproval(attempt)),
+            At::Pin => Some(Request::PinHold { attempt, retake: false }),
+            At::Ask => Some(Request::Approve { attempt, authorisation }),
+            At::Unpin => Some(Request::UnpinHold(attempt)),
+            At::UnpinAgain => Some(Request::UnpinHold(attempt.late())),
+            At::End { hold_expires } => Some(Request::EndApproval { attempt, hold_expires }),
+            At::EndAgain { hold_expires } => Some(Request::EndApproval { attempt: attempt.late(), hold_expires }),
+            At::MarkPaid => Some(Request::MarkPaid { payment: attempt.payment, late: false }),
+            At::MarkPaidLate => Some(Request::MarkPaid { payment: attempt.payment, late: true }),
+            At::Retake => Some(Request::PinHold { attempt: attempt.late(), retake: true }),
+            At::Record(_) | At::Withdraw(_) | At::NoteAbsence | At::ClearRelease | At::OweRefund | At::ClearOrder => {
+                None
+            }
+        }
+    }
+
+    /// Whether it is still about to ask the provider or to record what it said.
+    pub fn is_approving(self) -> bool {
+        matches!(self.at, At::Begin | At::Pin | At::Ask | At::Record(_) | At::Withdraw(_) | At::NoteAbsence)
+    }
+}
+
+impl Protocol {
+    /// T1: the attempt is written down before anybody is asked. False: refused.
+    pub fn begin_attempt(&self, state: &mut State, payment: u8, authorisation: u8) -> bool {
+        let row = &state.payments[usize::from(payment)];
+        if approve(row.status.0) != Ok(Approve::Ask) || row.owes_release || self.is_taken(state, payment) {
+            return false;
+        }
+        let row = &mut state.payments[usize::from(payment)];
+        row.attempts += 1;
+        let attempt = Attempt { payment, number: row.attempts };
+        row.status = Tag(Status::Approving);
+        row.attempt = Some(attempt.number);
+        row.authorisation = authorisation;
+        row.is_asked = false;
+        row.absent = false;
+        let at = if self.mutation == Some(Mutation::ApproveWithoutReservation) { At::Ask } else { At::Begin };
+        state.add_task(Task { attempt, authorisation, is_retry: false, at });
+        true
+    }
+
+    /// The unique index: of an order's payments one at most may be getting the money.
+    fn is_taken(&self, state: &State, payment: u8) -> bool {
+        let others = state.payments.iter().enumerate().filter(|(other, _)| *other != usize::from(payment));
+        let mut siblings = others.filter(|(other, _)| self.payments[*other] == self.payments[usize::from(payment)]);
+        siblings.any(|(_, row)| row.status.0.is_open())
+    }
+
+    /// T2: what became known is recorded, and the event with it.
+    pub fn record(&self, state: &mut State, attempt: Attempt, authorisation: u8, found: Found) {
+        let row = &state.payments[usize::from(attempt.payment)];
+        if found == Found::Captured && row.status.0.is_captured() {
+            state.authorisations[usize::from(authorisation)].is_stray |= row.authorisation != authorisation;
+            return;
+        }
+        if row.attempt != Some(attempt.number) && found != Found::Captured {
+            return;
+        }
+        let is_payable = self.is_payable(state, attempt.payment);
+        let Some(next) = settle(row.status.0, found, is_payable) else { return };
+        self.move_on(state, attempt, authorisation, next);
+    }
+
+    fn move_on(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Status) {
+        let row = &mut state.payments[usize::from(attempt.payment)];
+        row.status = Tag(next);
+        row.attempt = Some(attempt.number);
+        row.authorisation = authorisation;
+        row.absent = false;
+        row.owes_release = !next.is_open() && next != Status::Paid;
+        row.owes_order = next == Status::Paid;
+        if next == Status::Paid {
+            state.publish(Event::PaymentApproved { payment: attempt.payment });
+        }
+    }
+
+    /// The task's next step, of which `fate` decides if it is a call.
+    pub fn advance(&self, state: &mut State, task: Task, fate: Fate, declines: bool) {
+        let Some(request) = task.request() else { return self.commit(state, task) };
+        let answer = match fate {
+            Fate::Answered => Some(self.serve(state, request, declines)),
+            Fate::Lost => None,
+            Fate::Unanswered => {
+                self.serve(state, request, declines);
+                None
+            }
+            Fate::Delayed => {
+                state.leave_copy(request);
+                None
+            }
+            Fate::Doubled => {
+                state.leave_copy(request);
+                Some(self.serve(state, request, declines))
+            }
+        };
+        if let Some(at) = self.after(state, task, fate, answer) {
+            state.add_task(Task { at, ..task });
+        }
+    }
+
+    /// Where a task goes on; None: a loop comes back to it.
+    fn after(&self, state: &mut State, task: Task, fate: Fate, answer: Option<Reply>) -> Option<At> {
+        let not_payable = |code: &common::Code| *code == ORDER_NOT_PAYABLE;
+        match (task.at, answer) {
+            (At::Begin, Some(Reply::Done)) => Some(At::Pin),
+            (At::Pin, Some(Reply::Hold { .. })) => Some(At::Ask),
+            (At::Begin | At::Pin, Some(_)) if task.is_retry => Some(At::NoteAbsence),
+            (At::Begin | At::Pin, None) if task.is_retry => None,
+            (At::Begin | At::Pin, Some(Reply::Refused(code))) if code == HOLD_EXPIRED => {
+                Some(At::Withdraw(Why::HoldExpired))
+            }
+            (At::Begin | At::Pin, Some(Reply::Refused(code))) if not_payable(&code) => {
+                Some(At::Withdraw(Why::NotPayable))
+            }
+            (At::Begin | At::Pin, _) => Some(At::Withdraw(Why::Other)),
+            (At::Ask, Some(Reply::Captured)) => Some(At::Record(Heard::Captured)),
+            (At::Ask, Some(Reply::Declined)) => Some(At::Record(Heard::NotCaptured)),
+            (At::Ask, None) if self.mutation == Some(Mutation::TimeoutIsAFailure) => {
+                Some(At::Record(Heard::NotCaptured))
+            }
+            (At::Ask, None) if fate == Fate::Lost => Some(At::Record(Heard::NotSent)),
+            (At::Ask, None) => Some(At::Record(Heard::Nothing)),
+            (At::Unpin, Some(Reply::Hold { expires })) if self.frees_order_last() => {
+                Some(At::End { hold_expires: Some(expires) })
+            }
+            (At::Unpin, Some(Reply::Hold { .. })) => Some(At::ClearRelease),
+            (At::End { .. }, Some(Reply::Done)) if self.frees_order_last() => Some(At::ClearRelease),
+            // Paid meanwhile: the pin is the sale's now.
+            (At::End { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::ClearRelease),
+            (At::End { .. }, Some(Reply::Done)) => Some(At::Unpin),
+            (At::MarkPaid | At::MarkPaidLate, Some(Reply::Done)) => Some(At::ClearOrder),
+            (At::MarkPaid, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::Retake),
+            (At::Retake, Some(Reply::Hold { .. })) => Some(At::MarkPaidLate),
+            (At::Retake, Some(Reply::Refused(_))) => Some(At::OweRefund),
+            (At::MarkPaidLate, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::UnpinAgain),
+            (At::UnpinAgain, Some(Reply::Hold { expires })) => Some(At::EndAgain { hold_expires: Some(expires) }),
+            (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::OweRefund),
+            (_, None) => None,
+            (_, Some(_)) => {
+                state.stuck = true;
+                None
+            }
+        }
+    }
+
+    /// A step in payment's own database.
+    fn commit(&self, state: &mut State, task: Task) {
+        let payment = task.attempt.payment;
+        match task.at {
+            At::Record(heard) => {
+                let found = match heard {
+                    Heard::Captured => Found::Captured,
+                    Heard::NotCaptured => Found::NotCaptured,
+                    Heard::NotSent if !self.may_be_asked_twice(state, task) => Found::NotCaptured,
+                    Heard::NotSent | Heard::Nothing => Found::Unknown,
+                };
+                self.record(state, task.attempt, task.authorisation, found);
+                self.settle_owed(state, payment);
+            }
+            At::Withdraw(why) => {
+                self.withdraw(state, task, why);
+                self.settle_owed(state, payment);
+            }
+            At::NoteAbsence => self.give_up(state, task.attempt, task.authorisation),
+            At::OweRefund => {
+                owe_refund(state, payment);
+                state.add_task(Task { at: At::ClearOrder, ..task });
+            }
+            At::ClearRelease | At::ClearOrder => {
+                let row = &mut state.payments[usize::from(payment)];
+                if row.attempt == Some(task.attempt.number) {
+                    row.owes_release &= task.at != At::ClearRelease;
+                    row.owes_order &= task.at != At::ClearOrder;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody takes up what a payment owes to others, at once or in the loop.
+    pub fn settle_owed(&self, state: &mut State, payment: u8) {
+        let row = &state.payments[usize::from(payment)];
+        let Some(number) = row.attempt else { return };
+        let at = match (row.owes_release, row.owes_order) {
+            (true, _) if self.frees_order_last() => At::Unpin,
+            (true, _) => At::End { hold_expires: None },
+            (_, true) => At::MarkPaid,
+            (false, false) => return,
+        };
+        let attempt = Attempt { payment, number };
+        state.add_task(Task { attempt, authorisation: row.authorisation, is_retry: false, at });
+    }
+
+    fn is_order_paid(&self, state: &State, task: Task) -> bool {
+        state.orders[self.order_of(task.attempt.payment)].as_ref().is_some_and(|order| order.paid_by.is_some())
+    }
+
+    pub fn frees_order_last(&self) -> bool {
+        self.mutation == Some(Mutation::HoldIsUnpinnedFirst)
+    }
+
+    /// An attempt was refused before the provider was asked.
+    fn withdraw(&self, state: &mut State, task: Task, why: Why) {
+        let order = self.order_of(task.attempt.payment);
+        let row = &state.payments[usize::from(task.attempt.payment)];
+        if row.attempt != Some(task.attempt.number) || row.status.0 != Status::Approving {
+            return;
+        }
+        if self.may_be_asked_twice(state, task) {
+            return;
+        }
+        let next = match why {
+            Why::HoldExpired => Status::Expired,
+            Why::NotPayable => Status::Failed,
+            Why::Other if state.now[order] >= PAYMENT_EXPIRES => Status::Failed,
+            Why::Other => Status::Pending,
+        };
+        self.move_on(state, task.attempt, task.authorisation, next);
+    }
+
+    /// Then what one of them could not send proves nothing.
+    fn may_be_asked_twice(&self, state: &State, task: Task) -> bool {
+        self.mutation != Some(Mutation::OneOfTwoIsBelieved)
+            && state.payments[usize::from(task.attempt.payment)].is_asked
+    }
+
+    /// The provider has never heard of it, and it is not to be tried again: believed when it is heard twice.
+    fn give_up(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
+        let row = &state.payments[usize::from(attempt.payment)];
+        let asked = Asked { payable: false, age: 2, absent_for: row.absent.then_some(2) };
+        self.follow(state, attempt, authorisation, resolve(&Known::Absent, asked, PATIENCE));
+    }
+
+    /// The resolver asks the provider about the attempt under way. `unclear`: it gets no usable answer any more.
+    pub fn resolve(&self, state: &mut State, payment: u8, unclear: bool) {
+        let row = &state.payments[usize::from(payment)];
+        let Some(number) = row.attempt else { return };
+        let (attempt, authorisation) = (Attempt { payment, number }, row.authorisation);
+        let row = &mut state.payments[usize::from(payment)];
+        row.is_asked = true;
+        let row = &state.payments[usize::from(payment)];
+        let known = if unclear { Known::Unclear(String::new()) } else { self.known(state, row) };
+        // Nothing is undone before the order's time is up: the same authorisation may be used again.
+        let forgets = matches!(known, Known::Unclear(_)) && self.mutation == Some(Mutation::UndoWhileItCanBePaid);
+        let asked = Asked {
+            payable: row.status.0.is_open() && self.is_payable(state, payment) && !forgets,
+            age: 2,
+            absent_for: row.absent.then_some(2),
+        };
+        self.follow(state, attempt, authorisation, resolve(&known, asked, PATIENCE));
+    }
+
+    pub fn is_payable(&self, state: &State, payment: u8) -> bool {
+        state.now[self.order_of(payment)] < PAYMENT_EXPIRES
+    }
+
+    fn follow(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Next) {
+        match next {
+            Next::Record(found) => self.record(state, attempt, authorisation, found),
+            Next::Retry => state.add_task(Task { attempt, authorisation, is_retry: true, at: At::Begin }),
+            Next::Wait { absent } => {
+                let row = &mut state.payments[usize::from(attempt.payment)];
+                row.absent |= absent && row.attempt == Some(attempt.number) && row.status.0.is_open();
+            }
+            Next::Undo => {
+                let book = &mut state.authorisations[usize::from(authorisation)];
+                book.refunds = book.captures;
+            }
+        }
+    }
+
+    fn known(&self, state: &State, row: &PaymentRow) -> Known {
+        let book = &state.authorisations[usize::from(row.authorisation)];
+        match (book.captures, book.refunds) {
+            (0, _) => Known::Absent,
+            (captures, refunds) if refunds >= captures => Known::Cancelled,
+            _ => Known::Captured,
+        }
+    }
+
+    /// The loop of refunds: the provider gives the money back, then it is recorded unless the answer is lost.
+    pub fn refund(&self, state: &mut State, payment: u8, is_answered: bool) {
+        let row = &mut state.payments[usize::from(payment)];
+        state.authorisations[usize::from(row.authorisation)].refunds = 1;
+        if is_answered {
+            row.refund = Refund::Done;
+            row.status = Tag(payment::payment::after_refund(1, 1));
+            state.publish(Event::PaymentRefunded { payment });
+        }
+    }
+
+    /// Reconciliation or a webhook finds money that no row speaks of: its payment is looked at again, and a second
+    /// capture of a payment that has been captured is cancelled.
+    pub fn reconcile(&self, state: &mut State, authorisation: u8) {
+        let Some(click) = self.clicks.iter().find(|click| click.authorisation == authorisation) else { return };
+        let book = &state.authorisations[usize::from(authorisation)];
+        let row = &state.payments[usize::from(click.payment)];
+        let is_watched = state.tasks.iter().any(|task| task.attempt.payment == click.payment);
+        if book.captures <= book.refunds || row.status.0.is_open() || is_watched {
+            return;
+        }
+        if row.authorisation != authorisation {
+            state.authorisations[usize::from(authorisation)].refunds = 1;
+        } else if !row.status.0.is_captured() {
+            let attempt = Attempt { payment: click.payment, number: row.attempt.expect("asked for") };
+            self.record(state, attempt, authorisation, Found::Captured);
+        }
+    }
+}

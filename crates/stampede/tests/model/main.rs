@@ -1,0 +1,167 @@
+//! The protocol between orders, holds, payments and the provider, walked through state by state: every order of events,
+//! every crash and every lost, late or doubled message of small worlds, with the services' own rules deciding each step.
+//!
+//! Nothing is sampled: a world that passes has no counterexample within its bounds. Every mistake that the protocol is
+//! built against is made once, to show that the model would see it.
+
+mod flows;
+mod properties;
+mod protocol;
+mod rules;
+mod servers;
+mod state;
+
+use std::time::Instant;
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+
+use crate::protocol::{Action, Mutation, Protocol};
+use crate::state::{Budget, Click, State};
+
+const THREADS: usize = 2;
+
+/// One payment, approved twice with the same authorisation.
+const DOUBLE_CLICK: (&[u8], &[(u8, u8)]) = (&[0], &[(0, 0), (0, 0)]);
+/// One payment, approved twice with an authorisation each.
+const TWO_AUTHORISATIONS: (&[u8], &[(u8, u8)]) = (&[0], &[(0, 0), (0, 1)]);
+/// Two payments of one order.
+const TWO_PAYMENTS: (&[u8], &[(u8, u8)]) = (&[0, 0], &[(0, 0), (1, 1)]);
+/// Two orders that want the same unit.
+const TWO_ORDERS: (&[u8], &[(u8, u8)]) = (&[0, 1], &[(0, 0), (1, 1)]);
+
+const DECLINES: Budget = Budget {
+    lost_calls: [0; 3],
+    late_copies: 0,
+    crashes: 0,
+    overlaps: 0,
+    zombies: 0,
+    waits: 0,
+    cancellations: 0,
+    declines: 1,
+    unclear: 0,
+};
+
+fn protocol(world: (&[u8], &[(u8, u8)]), budget: Budget, mutation: Option<Mutation>) -> Protocol {
+    let (payments, clicks) = world;
+    let clicks =
+        clicks.iter().map(|(payment, authorisation)| Click { payment: *payment, authorisation: *authorisation });
+    Protocol { payments: payments.to_vec(), clicks: clicks.collect(), budget, settlers: 1, mutation }
+}
+
+fn describe(name: &str, path: Path<State, Action>) -> String {
+    let last = path.last_state().clone();
+    let steps: Vec<String> = path.into_actions().iter().map(|action| format!("  {action:?}")).collect();
+    format!("{name}\n{}\n{last:#?}", steps.join("\n"))
+}
+
+/// Walks through all of it; panics with the way there if a property is broken or one of `reached` is out of reach.
+fn holds(name: &str, world: (&[u8], &[(u8, u8)]), budget: Budget, reached: &[&str]) {
+    let started = Instant::now();
+    let checker = protocol(world, budget, None).checker().threads(THREADS).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.spawn_bfs().join();
+    let (unique, steps) = (checker.unique_state_count(), checker.state_count());
+    println!("{name}: {unique} states, {steps} steps, {:.1} s", started.elapsed().as_secs_f64());
+    let discoveries = checker.discoveries();
+    for (property, path) in discoveries.clone() {
+        let is_failure = checker.model().property(property).expectation == Expectation::Always;
+        assert!(!is_failure, "{name}: {}", describe(property, path));
+    }
+    for property in reached {
+        assert!(discoveries.contains_key(property), "{name}: out of reach: {property}");
+    }
+}
+
+fn finds(mutation: Mutation, world: (&[u8], &[(u8, u8)]), budget: Budget) {
+    let checker = protocol(world, budget, Some(mutation)).checker().threads(THREADS);
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let mut found: Vec<&str> = checker.discoveries().into_keys().collect();
+    found.retain(|name| checker.model().property(name).expectation == Expectation::Always);
+    println!("{mutation:?}: {} states, {found:?}", checker.unique_state_count());
+    assert!(!found.is_empty(), "{mutation:?} goes unseen");
+}
+
+const PAID: &str = "paid in time";
+const EXPIRED: &str = "nobody pays in time";
+
+#[test]
+fn without_faults() {
+    let budget = Budget { cancellations: 1, ..DECLINES };
+    let cancelled = ["the buyer cancels before it is paid", "the buyer cancels what is paid"];
+    holds("double click", DOUBLE_CLICK, budget, &[PAID, EXPIRED, cancelled[0], cancelled[1]]);
+    let reached = [PAID, EXPIRED, "declined, then paid", cancelled[0], cancelled[1]];
+    holds("two authorisations", TWO_AUTHORISATIONS, budget, &reached);
+    holds("two payments", TWO_PAYMENTS, budget, &reached);
+    let second = "the unit goes to the second order";
+    holds("two orders", TWO_ORDERS, budget, &[PAID, EXPIRED, second, cancelled[0], cancelled[1]]);
+}
+
+#[test]
+fn with_calls_lost_on_either_side_of_each_server() {
+    let budget = Budget { lost_calls: [1, 1, 1], ..DECLINES };
+    let reached = [
+        PAID,
+        EXPIRED,
+        "paid although order was killed",
+        "paid although inventory was killed",
+        "paid although the provider did not answer",
+    ];
+    holds("double click, calls lost", DOUBLE_CLICK, budget, &reached);
+    holds("two authorisations, calls lost", TWO_AUTHORISATIONS, budget, &reached);
+    holds("two payments, calls lost", TWO_PAYMENTS, budget, &reached);
+    let budget = Budget { lost_calls: [0, 0, 1], ..DECLINES };
+    holds("two orders, answers of the provider lost", TWO_ORDERS, budget, &[PAID, EXPIRED, reached[4]]);
+}
+
+#[test]
+fn with_payment_killed() {
+    let reached = [PAID, EXPIRED, "paid although payment was killed"];
+    let budget = Budget { crashes: 1, waits: 1, ..DECLINES };
+    holds("double click, payment killed", DOUBLE_CLICK, budget, &reached);
+    holds("two authorisations, payment killed", TWO_AUTHORISATIONS, budget, &reached);
+    holds("two payments, payment killed", TWO_PAYMENTS, Budget { waits: 0, ..budget }, &reached);
+    holds("two orders, payment killed", TWO_ORDERS, Budget { waits: 0, ..budget }, &reached);
+}
+
+#[test]
+fn with_messages_late_and_doubled() {
+    let budget = Budget { late_copies: 1, ..DECLINES };
+    let reached = [PAID, EXPIRED];
+    holds("double click, messages late", DOUBLE_CLICK, budget, &reached);
+    holds("two authorisations, messages late", TWO_AUTHORISATIONS, budget, &reached);
+    holds("two payments, messages late", TWO_PAYMENTS, budget, &reached);
+    holds("two orders, messages late", TWO_ORDERS, budget, &reached);
+}
+
+#[test]
+fn with_a_provider_that_is_slow_or_does_not_say() {
+    let unclear = Budget { unclear: 1, lost_calls: [0, 0, 1], ..DECLINES };
+    holds("two payments, unclear", TWO_PAYMENTS, unclear, &[PAID, EXPIRED]);
+    let overlap = Budget { overlaps: 1, waits: 1, lost_calls: [0, 0, 1], ..DECLINES };
+    holds("double click, asked twice at once", DOUBLE_CLICK, overlap, &[PAID, EXPIRED]);
+    holds("two authorisations, asked twice at once", TWO_AUTHORISATIONS, overlap, &[PAID, EXPIRED]);
+}
+
+/// Somebody asks the provider after the resolver has heard twice that it knows nothing.
+#[test]
+fn with_an_approver_that_was_given_up() {
+    let budget = Budget { zombies: 2, ..DECLINES };
+    holds("two authorisations, given up", TWO_AUTHORISATIONS, budget, &[PAID, EXPIRED]);
+    holds("two payments, given up", TWO_PAYMENTS, budget, &[PAID, EXPIRED, "honoured late"]);
+    holds("two orders, given up", TWO_ORDERS, budget, &[PAID, EXPIRED, "honoured late", "refunded late"]);
+}
+
+#[test]
+fn every_mistake_is_found() {
+    let cancels = Budget { cancellations: 1, ..DECLINES };
+    let late = Budget { late_copies: 1, ..DECLINES };
+    let lost = Budget { lost_calls: [0, 0, 1], ..DECLINES };
+    finds(Mutation::ApproveWithoutReservation, DOUBLE_CLICK, DECLINES);
+    finds(Mutation::ReleaseWithoutAttemptFence, TWO_AUTHORISATIONS, late);
+    finds(Mutation::TimeoutIsAFailure, DOUBLE_CLICK, lost);
+    finds(Mutation::ExpiryIgnoresThePin, DOUBLE_CLICK, DECLINES);
+    finds(Mutation::ConfirmWithoutStateCheck, DOUBLE_CLICK, cancels);
+    finds(Mutation::UndoWhileItCanBePaid, DOUBLE_CLICK, Budget { unclear: 1, ..lost });
+    finds(Mutation::OnlyTheLastEndIsRemembered, TWO_AUTHORISATIONS, late);
+    finds(Mutation::HoldIsUnpinnedFirst, TWO_AUTHORISATIONS, Budget { zombies: 2, ..DECLINES });
+    finds(Mutation::OneOfTwoIsBelieved, DOUBLE_CLICK, Budget { overlaps: 1, ..lost });
+}

@@ -1,0 +1,399 @@
+//! The model itself: which steps are possible in a state, and what each of them leaves.
+
+use order::order::Action as OrderAction;
+use payment::payment::Found;
+use stateright::{Model, Property};
+
+use crate::flows::Fate;
+use crate::properties::properties;
+use crate::rules::{self, Memory};
+use crate::state::{
+    Attempt, Authorisation, Budget, Click, Event, HoldRow, OrderRow, PaymentRow, Refund, Request, Role, State, Tag,
+    Task,
+};
+
+/// A small world: its buyers, what they do, and what may go wrong.
+#[derive(Debug, Clone)]
+pub struct Protocol {
+    /// The order of each payment. The first order is there at the beginning, the second is placed when there is a unit.
+    pub payments: Vec<u8>,
+    pub clicks: Vec<Click>,
+    pub budget: Budget,
+    /// How many may settle what one payment owes at the same time.
+    pub settlers: usize,
+    pub mutation: Option<Mutation>,
+}
+
+/// A mistake that the model must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    ApproveWithoutReservation,
+    ReleaseWithoutAttemptFence,
+    TimeoutIsAFailure,
+    ExpiryIgnoresThePin,
+    ConfirmWithoutStateCheck,
+    /// What the provider has undone can be approved again under the same key, which is answered as before.
+    UndoWhileItCanBePaid,
+    /// A request that arrives after its end, and after the end of another attempt, reserves for nobody.
+    OnlyTheLastEndIsRemembered,
+    /// The unit goes back on sale while its order can still be paid.
+    HoldIsUnpinnedFirst,
+    /// Two ask for the same attempt, and one of them was never sent.
+    OneOfTwoIsBelieved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    Place,
+    Click {
+        click: u8,
+    },
+    Cancel {
+        order: u8,
+    },
+    /// A deadline of this order, its hold and its payments passes.
+    Tick {
+        order: u8,
+    },
+    ExpireOrder {
+        order: u8,
+    },
+    ExpireHold {
+        order: u8,
+    },
+    Advance {
+        task: Task,
+        fate: Fate,
+        declines: bool,
+    },
+    /// Payment is killed: whatever it was doing is forgotten.
+    Crash,
+    SettleOwed {
+        payment: u8,
+    },
+    Resolve {
+        payment: u8,
+        unclear: bool,
+    },
+    Refund {
+        payment: u8,
+        is_answered: bool,
+    },
+    GiveBackStray {
+        authorisation: u8,
+    },
+    Reconcile {
+        authorisation: u8,
+    },
+    /// The client has waited long enough; its attempt goes on.
+    TellToWait(Attempt),
+    Deliver(Event),
+    /// A request that its caller has given up, or sent twice.
+    Arrive {
+        request: Request,
+        declines: bool,
+    },
+}
+
+impl Protocol {
+    pub fn memory(&self) -> Memory {
+        match self.mutation {
+            Some(Mutation::OnlyTheLastEndIsRemembered) => Memory::Last,
+            _ => Memory::All,
+        }
+    }
+
+    pub fn order_of(&self, payment: u8) -> usize {
+        usize::from(self.payments[usize::from(payment)])
+    }
+
+    /// Nothing happens any more unless somebody wants something new.
+    pub fn is_at_rest(&self, state: &State) -> bool {
+        if !state.tasks.is_empty() || !state.events.is_empty() || !state.copies.is_empty() {
+            return false;
+        }
+        let mut actions = Vec::new();
+        self.actions(state, &mut actions);
+        let is_wish = |action: &Action| matches!(action, Action::Place | Action::Click { .. } | Action::Cancel { .. });
+        actions.into_iter().filter(|action| !is_wish(action)).all(|action| self.next_state(state, action).is_none())
+    }
+
+    fn payment_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (payment, row) in (0..).zip(&state.payments) {
+            if row.refund == Refund::Owed {
+                actions.push(Action::Refund { payment, is_answered: true });
+                if state.left.lost_calls[Role::Provider as usize] > 0 {
+                    actions.push(Action::Refund { payment, is_answered: false });
+                }
+            }
+            let settling = |task: &&Task| task.attempt.payment == payment && !task.is_approving();
+            if (row.owes_release || row.owes_order) && state.tasks.iter().filter(settling).count() < self.settlers {
+                actions.push(Action::SettleOwed { payment });
+            }
+            let is_payable = self.is_payable(state, payment);
+            let is_allowed = match (is_slow(state, payment, row), is_payable) {
+                (false, _) => true,
+                (true, true) => state.left.overlaps > 0,
+                (true, false) => state.left.zombies > 0,
+            };
+            if row.status.0.is_open() && is_allowed {
+                actions.push(Action::Resolve { payment, unclear: false });
+                if state.left.unclear > 0 {
+                    actions.push(Action::Resolve { payment, unclear: true });
+                }
+            }
+        }
+        for task in state.tasks.iter().filter(|task| state.left.waits > 0 && task.is_approving() && !task.is_retry) {
+            actions.push(Action::TellToWait(task.attempt));
+        }
+        let strays = (0..).zip(&state.authorisations).filter(|(_, book)| book.is_stray && book.refunds < book.captures);
+        actions.extend(strays.map(|(authorisation, _)| Action::GiveBackStray { authorisation }));
+        actions.extend((0..state.authorisations.len() as u8).map(|authorisation| Action::Reconcile { authorisation }));
+    }
+
+    fn task_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let mut before = None;
+        for task in &state.tasks {
+            if before == Some(task) {
+                continue;
+            }
+            before = Some(task);
+            let Some(request) = task.request() else {
+                actions.push(Action::Advance { task: *task, fate: Fate::Answered, declines: false });
+                continue;
+            };
+            let is_losable = state.left.lost_calls[request.role() as usize] > 0;
+            let is_late = state.left.late_copies > 0;
+            for fate in Fate::ALL {
+                let is_possible = match fate {
+                    Fate::Answered => true,
+                    Fate::Lost | Fate::Unanswered => is_losable,
+                    Fate::Delayed | Fate::Doubled => is_late,
+                };
+                if is_possible {
+                    actions.push(Action::Advance { task: *task, fate, declines: false });
+                    if may_decline(state, request) && !matches!(fate, Fate::Lost | Fate::Delayed) {
+                        actions.push(Action::Advance { task: *task, fate, declines: true });
+                    }
+                }
+            }
+        }
+    }
+
+    fn arrive(&self, state: &mut State, request: Request, declines: bool) {
+        let place = state.copies.iter().position(|copy| *copy == request).expect("a copy that was offered");
+        state.copies.remove(place);
+        spend_decline(state, request, declines);
+        self.serve(state, request, declines);
+    }
+
+    fn advance_task(&self, state: &mut State, task: Task, fate: Fate, declines: bool) {
+        let place = state.tasks.iter().position(|other| *other == task).expect("a task that was offered");
+        state.tasks.remove(place);
+        if let Some(request) = task.request() {
+            match fate {
+                Fate::Answered => {}
+                Fate::Lost | Fate::Unanswered => state.left.lost_calls[request.role() as usize] -= 1,
+                Fate::Delayed | Fate::Doubled => state.left.late_copies -= 1,
+            }
+            spend_decline(state, request, declines);
+        }
+        self.advance(state, task, fate, declines);
+    }
+
+    fn place(&self, state: &mut State) {
+        state.holds[1] = Some(rules::new_hold());
+        state.orders[1] = Some(rules::placed_order());
+        state.held += 1;
+    }
+
+    fn cancel(&self, state: &mut State, order: u8) {
+        let before = state.orders[usize::from(order)].clone();
+        self.ask_order(state, usize::from(order), &OrderAction::Cancel { reason: String::new() });
+        let is_cancelled = |event: &Event| matches!(event, Event::OrderCancelled { order: it, .. } if *it == order);
+        if state.orders[usize::from(order)] != before {
+            state.left.cancellations -= 1;
+            if state.events.iter().any(is_cancelled) && state.left.late_copies > 0 {
+                state.left.late_copies -= 1;
+                state.leave_copy(Request::ReleaseHold { order });
+            }
+        }
+    }
+}
+
+/// Whether somebody is still at the attempt under way, who is only slow.
+fn is_slow(state: &State, payment: u8, row: &PaymentRow) -> bool {
+    let mut tasks = state.tasks.iter();
+    let mut copies = state.copies.iter();
+    tasks.any(|task| task.attempt.payment == payment && Some(task.attempt.number) == row.attempt && task.is_approving())
+        || copies.any(|copy| matches!(copy, Request::Approve { attempt, .. } if attempt.payment == payment))
+}
+
+fn may_decline(state: &State, request: Request) -> bool {
+    let Request::Approve { authorisation, .. } = request else { return false };
+    let book = &state.authorisations[usize::from(authorisation)];
+    state.left.declines > 0 && book.captures == 0 && !book.declined
+}
+
+fn spend_decline(state: &mut State, request: Request, declines: bool) {
+    if declines && may_decline(state, request) {
+        state.left.declines -= 1;
+    }
+}
+
+fn is_open(order: &OrderRow) -> bool {
+    use order::order::Status;
+    matches!(order.status.0, Status::Created | Status::PendingPayment)
+}
+
+/// Whether a deadline is still to come that anything waits for.
+fn is_time_of_use(order: &OrderRow, hold: &HoldRow, now: u8) -> bool {
+    is_open(order) && order.expires > now
+        || hold.state == Tag(inventory::hold::HoldState::Held) && hold.expires > now
+        || hold.pin.is_some() && hold.expires > now
+        || now == 0
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let authorisations = self.clicks.iter().map(|click| usize::from(click.authorisation) + 1).max().unwrap_or(0);
+        let payment = PaymentRow {
+            status: Tag(payment::payment::Status::Pending),
+            attempts: 0,
+            attempt: None,
+            authorisation: 0,
+            is_asked: false,
+            absent: false,
+            owes_release: false,
+            owes_order: false,
+            refund: Refund::None,
+        };
+        vec![State {
+            now: [0; 2],
+            on_hand: 1,
+            held: 1,
+            orders: [Some(rules::placed_order()), None],
+            holds: [Some(rules::new_hold()), None],
+            payments: vec![payment; self.payments.len()],
+            authorisations: vec![Authorisation::default(); authorisations],
+            clicked: 0,
+            tasks: Vec::new(),
+            events: Vec::new(),
+            copies: Vec::new(),
+            left: self.budget,
+            stuck: false,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if self.payments.contains(&1) && state.orders[1].is_none() && state.on_hand > state.held {
+            actions.push(Action::Place);
+        }
+        for (click, wish) in (0..).zip(&self.clicks) {
+            let order = state.orders[self.order_of(wish.payment)].as_ref();
+            if state.clicked & 1 << click == 0 && order.is_some_and(is_open) {
+                actions.push(Action::Click { click });
+            }
+        }
+        for order in 0..2u8 {
+            let place = usize::from(order);
+            let (Some(row), Some(hold)) = (&state.orders[place], &state.holds[place]) else { continue };
+            let now = state.now[place];
+            if is_time_of_use(row, hold, now) {
+                actions.push(Action::Tick { order });
+            }
+            if rules::is_due(row, now) {
+                actions.push(Action::ExpireOrder { order });
+            }
+            if self.may_expire(hold, now) {
+                actions.push(Action::ExpireHold { order });
+            }
+            if state.left.cancellations > 0 {
+                actions.push(Action::Cancel { order });
+            }
+        }
+        self.payment_actions(state, actions);
+        self.task_actions(state, actions);
+        if state.left.crashes > 0 && !state.tasks.is_empty() {
+            actions.push(Action::Crash);
+        }
+        actions.extend(state.events.iter().map(|event| Action::Deliver(*event)));
+        for request in &state.copies {
+            actions.push(Action::Arrive { request: *request, declines: false });
+            if may_decline(state, *request) {
+                actions.push(Action::Arrive { request: *request, declines: true });
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Place => self.place(&mut state),
+            Action::Click { click } => {
+                let Click { payment, authorisation } = self.clicks[usize::from(click)];
+                if self.begin_attempt(&mut state, payment, authorisation) {
+                    state.clicked |= 1 << click;
+                }
+            }
+            Action::Cancel { order } => self.cancel(&mut state, order),
+            Action::Tick { order } => state.now[usize::from(order)] += 1,
+            Action::ExpireOrder { order } => {
+                let row = state.orders[usize::from(order)].as_mut().expect("an order that was offered");
+                row.status = Tag(order::order::Status::Expired);
+                row.version += 1;
+                let version = row.version;
+                state.publish(Event::OrderExpired { order, version });
+            }
+            Action::ExpireHold { order } => {
+                let hold = state.holds[usize::from(order)].as_mut().expect("a hold that was offered");
+                hold.state = Tag(inventory::hold::HoldState::Expired);
+                hold.pin = None;
+                state.held -= 1;
+            }
+            Action::Advance { task, fate, declines } => self.advance_task(&mut state, task, fate, declines),
+            Action::Crash => {
+                state.tasks.clear();
+                state.left.crashes -= 1;
+            }
+            Action::SettleOwed { payment } => self.settle_owed(&mut state, payment),
+            Action::Resolve { payment, unclear } => {
+                let is_slow = is_slow(&state, payment, &state.payments[usize::from(payment)]);
+                self.resolve(&mut state, payment, unclear);
+                if state == *last && !unclear {
+                    return None;
+                }
+                let is_payable = self.is_payable(&state, payment);
+                state.left.overlaps -= u8::from(is_slow && is_payable);
+                state.left.zombies -= u8::from(is_slow && !is_payable);
+                state.left.unclear -= u8::from(unclear);
+            }
+            Action::Refund { payment, is_answered } => {
+                self.refund(&mut state, payment, is_answered);
+                state.left.lost_calls[Role::Provider as usize] -= u8::from(!is_answered);
+            }
+            Action::TellToWait(attempt) => {
+                let authorisation = state.payments[usize::from(attempt.payment)].authorisation;
+                self.record(&mut state, attempt, authorisation, Found::Unknown);
+                if state != *last {
+                    state.left.waits -= 1;
+                }
+            }
+            Action::GiveBackStray { authorisation } => state.authorisations[usize::from(authorisation)].refunds = 1,
+            Action::Reconcile { authorisation } => self.reconcile(&mut state, authorisation),
+            Action::Deliver(event) => {
+                state.events.retain(|other| *other != event);
+                state.stuck |= !self.deliver(&mut state, event);
+            }
+            Action::Arrive { request, declines } => self.arrive(&mut state, request, declines),
+        }
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Protocol>> {
+        properties()
+    }
+}

@@ -1,0 +1,189 @@
+//! The rows of the model are put before the services' own rules here, and nothing is decided that those decide.
+
+use chrono::{DateTime, Duration, Utc};
+use common::{Code, Refusal};
+use contract::ids::{PaymentAttemptId, PaymentId};
+use inventory::hold::{self, Effect, Hold, HoldLine, HoldState, Step};
+use order::order::{Action, Bill, Change, Order, Reservation, Status};
+use uuid::Uuid;
+
+use crate::state::{Attempt, HoldRow, OrderRow, Pin, Tag};
+
+const AMOUNT: i64 = 1_000;
+const CURRENCY: &str = "KRW";
+
+/// The least that is left of a hold after a pin came to nothing, and the distance of two deadlines.
+const TICK: Duration = Duration::hours(1);
+
+/// The instant at which `ticks` deadlines have passed.
+fn at(ticks: u8) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TICK * i32::from(ticks)
+}
+
+fn ticks(time: DateTime<Utc>) -> u8 {
+    u8::try_from((time - DateTime::UNIX_EPOCH).num_hours()).expect("few deadlines")
+}
+
+fn payment_id(payment: u8) -> PaymentId {
+    Uuid::from_u128(u128::from(payment)).into()
+}
+
+fn attempt_id(attempt: Attempt) -> PaymentAttemptId {
+    Uuid::from_u128(u128::from(attempt.payment) << 8 | u128::from(attempt.number)).into()
+}
+
+fn attempt(id: PaymentAttemptId) -> Attempt {
+    let [number, payment, ..] = id.uuid().as_u128().to_le_bytes();
+    Attempt { payment, number }
+}
+
+fn payment(id: PaymentId) -> u8 {
+    let [payment, ..] = id.uuid().as_u128().to_le_bytes();
+    payment
+}
+
+pub fn bill(payment: u8) -> Bill {
+    Bill { payment: payment_id(payment), amount: AMOUNT, currency: CURRENCY.to_owned() }
+}
+
+pub fn begin_approval(attempt: Attempt) -> Action {
+    Action::BeginApproval { bill: bill(attempt.payment), attempt: attempt_id(attempt) }
+}
+
+pub fn end_approval(attempt: Attempt, hold_expires: Option<u8>) -> Action {
+    Action::EndApproval { attempt: attempt_id(attempt), hold_expires_at: hold_expires.map(at) }
+}
+
+pub fn note_refund(payment: u8) -> Action {
+    Action::NoteRefund { payment: payment_id(payment) }
+}
+
+pub fn pin(attempt: Attempt, retake: bool) -> Step {
+    Step::Pin { attempt: attempt_id(attempt), retake }
+}
+
+pub fn unpin(attempt: Attempt) -> Step {
+    Step::Unpin { attempt: attempt_id(attempt), lives_min: TICK }
+}
+
+/// As `POST /orders` and `POST /payments/prepare` leave it, at the beginning of its clock.
+pub fn placed_order() -> OrderRow {
+    OrderRow {
+        status: Tag(Status::PendingPayment),
+        version: 2,
+        reserved: None,
+        ended: Vec::new(),
+        paid_by: None,
+        expires: 1,
+        placed: 0,
+        paid_late: false,
+        refund_wanted: false,
+    }
+}
+
+pub fn new_hold() -> HoldRow {
+    HoldRow { state: Tag(HoldState::Held), expires: 1, pin: None, ended: Vec::new(), order_version: None }
+}
+
+/// How many ended attempts an order and a hold remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Last,
+    All,
+}
+
+fn remembered(ended: &[PaymentAttemptId], memory: Memory) -> Vec<Attempt> {
+    let ended = match memory {
+        Memory::Last => &ended[ended.len().saturating_sub(1)..],
+        Memory::All => ended,
+    };
+    ended.iter().copied().map(attempt).collect()
+}
+
+fn order(row: &OrderRow) -> Order {
+    let reservation =
+        |attempt: Attempt| Reservation { payment: payment_id(attempt.payment), attempt: attempt_id(attempt) };
+    Order {
+        id: Uuid::nil().into(),
+        user_id: Uuid::nil().into(),
+        status: row.status.0,
+        version: i64::from(row.version),
+        amount: AMOUNT,
+        currency: CURRENCY.to_owned(),
+        fingerprint: Vec::new(),
+        hold_expires_at: at(row.expires),
+        first_hold_expires_at: at(1),
+        created_at: at(0),
+        cancel_reason: None,
+        reservation: row.reserved.map(reservation),
+        ended_attempt_ids: row.ended.iter().copied().map(attempt_id).collect(),
+        paid_payment_id: row.paid_by.map(payment_id),
+        items: Vec::new(),
+        shipping: None,
+    }
+}
+
+/// Whether the sweep would find it at `now`.
+pub fn is_due(row: &OrderRow, now: u8) -> bool {
+    order(row).status_at(at(now)) != row.status.0
+}
+
+/// What `action` changes in `row`, each with the version that it makes.
+pub fn change_order(row: &mut OrderRow, action: &Action, now: u8, memory: Memory) -> Result<Vec<(Change, u8)>, Code> {
+    let mut order = order(row);
+    let changes = order.decide(action, at(now)).map_err(|refused| refused.code())?;
+    let mut made = Vec::new();
+    for change in changes {
+        order.take(*change, action);
+        made.push((*change, u8::try_from(order.version).expect("few versions")));
+    }
+    row.status = Tag(order.status);
+    row.version = u8::try_from(order.version).expect("few versions");
+    row.expires = ticks(order.hold_expires_at);
+    row.reserved = order.reservation.map(|reservation| attempt(reservation.attempt));
+    row.ended = remembered(&order.ended_attempt_ids, memory);
+    row.paid_by = order.paid_payment_id.map(payment);
+    Ok(made)
+}
+
+fn hold(row: &HoldRow) -> Hold {
+    let line = HoldLine {
+        product: Uuid::nil().into(),
+        quantity: 1,
+        unit_price: AMOUNT,
+        currency: CURRENCY.to_owned(),
+        sku: String::new(),
+        name: String::new(),
+    };
+    Hold {
+        id: Uuid::nil().into(),
+        user: Some(Uuid::nil().into()),
+        state: row.state.0,
+        expires_at: at(row.expires),
+        pin: row.pin.map(|pin| hold::Pin { attempt: attempt_id(pin.attempt), late: pin.late }),
+        unpinned_by: row.ended.iter().copied().map(attempt_id).collect(),
+        order_version: row.order_version.map(i64::from),
+        lines: vec![line],
+    }
+}
+
+/// Whether the sweeper, or a buyer who is short of units, would find it at `now`.
+pub fn is_overdue(row: &HoldRow, now: u8) -> bool {
+    hold(row).is_due(at(now))
+}
+
+/// What `step` comes to, before it is applied.
+pub fn effect_of(row: &HoldRow, step: &Step, now: u8) -> Result<Effect, Code> {
+    let hold = hold(row);
+    hold::effect_of(step, hold.id, Some(&hold), at(now)).map_err(|refused| refused.code())
+}
+
+pub fn apply(row: &mut HoldRow, effect: Effect, step: &Step, now: u8, memory: Memory) {
+    let mut hold = hold(row);
+    hold::apply(effect, step, &mut hold, at(now));
+    row.state = Tag(hold.state);
+    row.expires = ticks(hold.expires_at);
+    row.pin = hold.pin.map(|pin| Pin { attempt: attempt(pin.attempt), late: pin.late });
+    row.ended = remembered(&hold.unpinned_by, memory);
+    row.order_version = hold.order_version.map(|version| u8::try_from(version).expect("few versions"));
+}

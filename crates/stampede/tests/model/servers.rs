@@ -1,0 +1,200 @@
+//! What order, inventory and the provider do with a request or an event: one transaction each.
+
+use common::Code;
+use inventory::hold::{Effect, HoldState, Step};
+use order::order::{Action, Change};
+
+use crate::protocol::{Mutation, Protocol};
+use crate::rules;
+use crate::state::{Attempt, Event, HoldRow, Refund, Request, Role, State, Tag};
+
+/// What a caller hears if it hears anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Done,
+    /// With the time until which the hold lives now.
+    Hold {
+        expires: u8,
+    },
+    Refused(Code),
+    Captured,
+    Declined,
+}
+
+impl Request {
+    pub fn role(self) -> Role {
+        match self {
+            Request::BeginApproval(_) | Request::EndApproval { .. } | Request::MarkPaid { .. } => Role::Order,
+            Request::PinHold { .. } | Request::UnpinHold(_) | Request::ReleaseHold { .. } => Role::Inventory,
+            Request::Approve { .. } => Role::Provider,
+        }
+    }
+}
+
+impl Protocol {
+    /// `declines`: what the provider decides if it is asked for the first time.
+    pub fn serve(&self, state: &mut State, request: Request, declines: bool) -> Reply {
+        match request {
+            Request::BeginApproval(attempt) => {
+                self.ask_order(state, self.order_of(attempt.payment), &rules::begin_approval(attempt))
+            }
+            Request::EndApproval { attempt, hold_expires } => {
+                let order = self.order_of(attempt.payment);
+                let attempt = match self.mutation {
+                    Some(Mutation::ReleaseWithoutAttemptFence) => reserved_by(state, order).unwrap_or(attempt),
+                    _ => attempt,
+                };
+                self.ask_order(state, order, &rules::end_approval(attempt, hold_expires))
+            }
+            Request::MarkPaid { payment, late } => {
+                let action = Action::MarkPaid { bill: rules::bill(payment), late };
+                self.ask_order(state, self.order_of(payment), &action)
+            }
+            Request::PinHold { attempt, retake } => {
+                self.ask_inventory(state, self.order_of(attempt.payment), &rules::pin(attempt, retake))
+            }
+            Request::UnpinHold(attempt) => {
+                let order = self.order_of(attempt.payment);
+                let attempt = match self.mutation {
+                    Some(Mutation::ReleaseWithoutAttemptFence) => pinned_by(state, order).unwrap_or(attempt),
+                    _ => attempt,
+                };
+                self.ask_inventory(state, order, &rules::unpin(attempt))
+            }
+            Request::ReleaseHold { order } => {
+                let step = Step::Release { reason: String::new(), order_version: None };
+                self.ask_inventory(state, usize::from(order), &step)
+            }
+            Request::Approve { attempt, authorisation } => self.capture(state, attempt, authorisation, declines),
+        }
+    }
+
+    pub fn ask_order(&self, state: &mut State, order: usize, action: &Action) -> Reply {
+        let now = state.now[order];
+        let row = state.orders[order].as_mut().expect("payments are of orders that are there");
+        let made = match rules::change_order(row, action, now, self.memory()) {
+            Ok(made) => made,
+            Err(code) => return Reply::Refused(code),
+        };
+        let id = u8::try_from(order).expect("two orders");
+        let paid_by = row.paid_by;
+        for (change, version) in made {
+            match change {
+                Change::Pay => {
+                    row.placed += 1;
+                    row.paid_late |= matches!(action, Action::MarkPaid { late: true, .. });
+                    state.events.push(Event::OrderPlaced { order: id, version });
+                }
+                Change::Cancel => state.events.push(Event::OrderCancelled { order: id, version }),
+                Change::RequestRefund => {
+                    row.refund_wanted = true;
+                    let payment = paid_by.expect("an order that is paid");
+                    state.events.push(Event::OrderRefundRequested { payment });
+                }
+                Change::Refund => state.events.push(Event::OrderRefunded { order: id, version }),
+                Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar => {}
+            }
+        }
+        state.events.sort();
+        Reply::Done
+    }
+
+    pub fn ask_inventory(&self, state: &mut State, order: usize, step: &Step) -> Reply {
+        let now = state.now[order];
+        let row = state.holds[order].as_mut().expect("orders have holds");
+        let effect = match rules::effect_of(row, step, now) {
+            _ if self.confirms_anything(step) => Effect::Confirm,
+            Ok(effect) => effect,
+            Err(code) => return Reply::Refused(code),
+        };
+        if effect == Effect::Retake && state.on_hand - state.held < 1 {
+            return Reply::Refused(contract::codes::OUT_OF_STOCK);
+        }
+        rules::apply(row, effect, step, now, self.memory());
+        let (on_hand, held) = movement(effect);
+        state.on_hand += on_hand;
+        state.held += held;
+        Reply::Hold { expires: row.expires }
+    }
+
+    fn confirms_anything(&self, step: &Step) -> bool {
+        self.mutation == Some(Mutation::ConfirmWithoutStateCheck) && matches!(step, Step::Confirm { .. })
+    }
+
+    /// Asked again under the same key, a provider says the same again.
+    fn capture(&self, state: &mut State, attempt: Attempt, authorisation: u8, declines: bool) -> Reply {
+        let order = self.order_of(attempt.payment);
+        let is_reserved = reserved_by(state, order) == Some(attempt) && pinned_by(state, order) == Some(attempt);
+        let book = &mut state.authorisations[usize::from(authorisation)];
+        if book.captures > 0 {
+            return Reply::Captured;
+        }
+        if book.declined || declines {
+            book.declined = true;
+            return Reply::Declined;
+        }
+        book.captures += 1;
+        book.unreserved |= !is_reserved;
+        Reply::Captured
+    }
+
+    /// Whether its consumer has taken it in.
+    pub fn deliver(&self, state: &mut State, event: Event) -> bool {
+        let release = |version| Step::Release { reason: String::new(), order_version: Some(version) };
+        let (order, step) = match event {
+            Event::PaymentApproved { payment } => {
+                let action = Action::MarkPaid { bill: rules::bill(payment), late: false };
+                self.ask_order(state, self.order_of(payment), &action);
+                return true;
+            }
+            Event::PaymentRefunded { payment } => {
+                self.ask_order(state, self.order_of(payment), &rules::note_refund(payment));
+                return true;
+            }
+            Event::OrderRefundRequested { payment } => {
+                owe_refund(state, payment);
+                return true;
+            }
+            Event::OrderPlaced { order, version } => (order, Step::Confirm { order_version: version.into() }),
+            Event::OrderRefunded { order, version } => (order, Step::Refund { order_version: version.into() }),
+            Event::OrderCancelled { order, version } | Event::OrderExpired { order, version } => {
+                (order, release(version.into()))
+            }
+        };
+        !matches!(self.ask_inventory(state, usize::from(order), &step), Reply::Refused(_))
+    }
+
+    /// The sweeper, or a buyer who is short of the unit.
+    pub fn may_expire(&self, hold: &HoldRow, now: u8) -> bool {
+        let is_pin_ignored = self.mutation == Some(Mutation::ExpiryIgnoresThePin);
+        let is_lapsed_pin = hold.state == Tag(HoldState::Pinned) && hold.expires <= now;
+        rules::is_overdue(hold, now) || is_pin_ignored && is_lapsed_pin
+    }
+}
+
+pub fn owe_refund(state: &mut State, payment: u8) {
+    let row = &mut state.payments[usize::from(payment)];
+    if row.refund == Refund::None {
+        row.refund = Refund::Owed;
+    }
+}
+
+pub fn reserved_by(state: &State, order: usize) -> Option<Attempt> {
+    state.orders[order].as_ref().and_then(|row| row.reserved)
+}
+
+pub fn pinned_by(state: &State, order: usize) -> Option<Attempt> {
+    state.holds[order].as_ref().and_then(|row| row.pin).map(|pin| pin.attempt)
+}
+
+/// On hand and held, as inventory's plan moves them.
+fn movement(effect: Effect) -> (i8, i8) {
+    match effect {
+        Effect::Retake => (0, 1),
+        Effect::Release => (0, -1),
+        Effect::Confirm => (-1, -1),
+        Effect::Return => (1, 0),
+        Effect::ConfirmAndReturn => (0, -1),
+        Effect::Pin | Effect::Unpin | Effect::Bar | Effect::Nothing | Effect::Tombstone => (0, 0),
+    }
+}
