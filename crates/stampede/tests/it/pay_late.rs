@@ -57,7 +57,7 @@ async fn whatever_the_provider_does_the_buyer_pays_once_in_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
     const ROUNDS: usize = 1_000;
-    const AT_ONCE: usize = 40;
+    const AT_ONCE: usize = 20;
     let brief = [
         ("inventory.hold_ttl_seconds", "2"),
         ("order.expire_sweep_ms", "200"),
