@@ -49,6 +49,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer, web};
@@ -64,6 +65,9 @@ use webhooks::Webhooks;
 
 /// Slack takes texts of 40,000 characters; everything else is smaller.
 const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Longer than clients keep a connection that they do not use, so that it is they who close it.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 
 /// A running outside world. Dropping it ends it.
 ///
@@ -183,6 +187,10 @@ fn serve(listener: TcpListener, book: Book, journal: Option<Journal>) -> Result<
     .on_connect(connection::remember)
     // A client that closes its end has gone: what is silent for it need not stay so.
     .h1_allow_half_closed(false)
+    // Clients open connections ahead of time. A 408 on one that waits for its first request would meet that request on
+    // the way, and break it.
+    .client_request_timeout(Duration::ZERO)
+    .keep_alive(IDLE_MAX)
     .workers(1)
     .disable_signals()
     .listen(listener)?
