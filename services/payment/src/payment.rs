@@ -134,6 +134,28 @@ pub fn approve(status: Status) -> Result<Approve, Refused> {
     }
 }
 
+/// What a request to give the money back comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// There is none: the payment ends, or has ended.
+    End,
+    /// Promise all that is left, or the part that was asked for.
+    GiveBack,
+}
+
+/// Whether a buyer or an operator may have the money back now. `owes_order`: the order has not been told that it is paid.
+///
+/// It hears of the money's coming first. Were the money to go before that, its return would mean nothing to an order that
+/// is not paid yet, and the order would be paid afterwards, with money that is gone.
+pub fn cancel(status: Status, owes_order: bool) -> Result<Cancel, Refused> {
+    match status {
+        Status::Pending | Status::Cancelled => Ok(Cancel::End),
+        status if status.is_open() || owes_order => Err(Refused::InProgress),
+        status if status.is_captured() => Ok(Cancel::GiveBack),
+        _ => Err(Refused::NotRefundable(status)),
+    }
+}
+
 /// How an attempt stands, as far as anybody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {

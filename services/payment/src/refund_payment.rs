@@ -23,10 +23,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, Refused, Status};
+use crate::payment::{self, Cancel, Refused, Status};
 use crate::provider::{Approval, Giveback};
 use crate::read_payments::{PaymentView, view};
 use crate::rows::{self, Payment, Refund};
+use crate::settle_owed::settle_owed;
 use crate::settle_refunds::carry_out;
 
 /// Of the request's shape; see [`fingerprint`].
@@ -130,6 +131,9 @@ async fn cancel(
     if !is_admin && body.amount.as_ref().is_some_and(|amount| amount.amount != found.amount) {
         return Err(PublicRefusal::new(FORBIDDEN, "Only administrators give a part back.").into());
     }
+    if found.owes_order {
+        settle_owed(&app, found).await;
+    }
     let promise = Promise {
         id: RefundId::derive(&[id.as_bytes(), caller.account.as_bytes(), key.as_bytes()]),
         wanted: body.amount.as_ref().map(|amount| amount.amount),
@@ -167,10 +171,9 @@ struct Promise {
 
 async fn cancel_or_promise(tx: &mut Tx, id: PaymentId, promise: &Promise) -> Result<(Payment, Option<(Refund, bool)>)> {
     let Some((payment, _)) = rows::lock(tx, id).await? else { return Err(Refused::NotFound.into()) };
-    match payment.status() {
-        Status::Pending | Status::Cancelled => Ok((end_unpaid(tx, payment.id, Status::Cancelled).await?, None)),
-        status if status.is_open() => Err(Refused::InProgress.into()),
-        _ => {
+    match payment::cancel(payment.status(), payment.owes_order)? {
+        Cancel::End => Ok((end_unpaid(tx, payment.id, Status::Cancelled).await?, None)),
+        Cancel::GiveBack => {
             let promised = promise_refund(tx, &payment, promise).await?;
             Ok((payment, Some(promised)))
         }

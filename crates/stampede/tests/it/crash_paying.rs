@@ -136,7 +136,11 @@ async fn pay(site: &TestSite, buyer: &Client, product: &Product, regrets: Regret
         let (key, cancel) = (fresh_key(), format!("/payments/{payment}/cancel"));
         let body = json!({ "reason": "regretted" });
         let request = || buyer.request(Method::POST, &cancel).header("Idempotency-Key", &key).json(&body);
-        patiently(buyer, request).await;
+        // Not before the order knows that it is paid.
+        eventually(&format!("payment {payment} is cancelled"), async || {
+            (patiently(buyer, request).await.status != 409).then_some(())
+        })
+        .await;
     }
     let cancel = format!("/orders/{order_id}/cancel");
     eventually(&format!("order {order_id} is undone"), async || {

@@ -1,7 +1,7 @@
 //! The flows of the payment service, each step between two points at which it can be cut off.
 
 use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
-use payment::payment::{Approve, Asked, Found, Next, Patience, Status, approve, resolve, settle};
+use payment::payment::{Approve, Asked, Cancel, Found, Next, Patience, Status, approve, cancel, resolve, settle};
 use payment::provider::Known;
 
 use crate::protocol::{Mutation, Protocol};
@@ -327,6 +327,22 @@ impl Protocol {
             row.refund = Refund::Done;
             row.status = Tag(payment::payment::after_refund(1, 1));
             state.publish(Event::PaymentRefunded { payment });
+        }
+    }
+
+    /// Its buyer wants the money of a payment back, or to end it.
+    pub fn cancel_payment(&self, state: &mut State, payment: u8) {
+        let order = self.order_of(payment);
+        let row = &mut state.payments[usize::from(payment)];
+        let owes_order = row.owes_order && self.mutation != Some(Mutation::MoneyGoesBackFirst);
+        match cancel(row.status.0, owes_order) {
+            Ok(Cancel::End) => row.status = Tag(Status::Cancelled),
+            Ok(Cancel::GiveBack) => {
+                owe_refund(state, payment);
+                let paid = state.orders[order].as_mut().filter(|order| order.paid_by == Some(payment));
+                paid.into_iter().for_each(|order| order.refund_wanted = true);
+            }
+            Err(_) => {}
         }
     }
 

@@ -37,6 +37,7 @@ const DECLINES: Budget = Budget {
     zombies: 0,
     waits: 0,
     cancellations: 0,
+    regrets: 0,
     declines: 1,
     unclear: 0,
 };
@@ -151,6 +152,19 @@ fn with_an_approver_that_was_given_up() {
 }
 
 #[test]
+fn with_buyers_who_want_their_money_back() {
+    let back = "the buyer cancels the payment";
+    let regrets = Budget { regrets: 1, ..DECLINES };
+    holds("double click, regretted", DOUBLE_CLICK, regrets, &[PAID, EXPIRED, back]);
+    let both = Budget { cancellations: 1, ..regrets };
+    holds("two payments, regretted twice", TWO_PAYMENTS, both, &[PAID, EXPIRED, back]);
+    let killed = Budget { crashes: 1, lost_calls: [1, 0, 1], ..regrets };
+    holds("double click, regretted, payment killed", DOUBLE_CLICK, killed, &[PAID, EXPIRED, back]);
+    let given_up = Budget { zombies: 2, ..regrets };
+    holds("two payments, given up and regretted", TWO_PAYMENTS, given_up, &[PAID, EXPIRED, "honoured late", back]);
+}
+
+#[test]
 fn every_mistake_is_found() {
     let cancels = Budget { cancellations: 1, ..DECLINES };
     let late = Budget { late_copies: 1, ..DECLINES };
@@ -164,4 +178,5 @@ fn every_mistake_is_found() {
     finds(Mutation::OnlyTheLastEndIsRemembered, TWO_AUTHORISATIONS, late);
     finds(Mutation::HoldIsUnpinnedFirst, TWO_AUTHORISATIONS, Budget { zombies: 2, ..DECLINES });
     finds(Mutation::OneOfTwoIsBelieved, DOUBLE_CLICK, Budget { overlaps: 1, ..lost });
+    finds(Mutation::MoneyGoesBackFirst, TWO_PAYMENTS, Budget { zombies: 2, regrets: 1, ..DECLINES });
 }

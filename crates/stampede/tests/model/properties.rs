@@ -31,7 +31,7 @@ const ALWAYS: [(&str, Condition); 14] = [
     ("at rest: a paid order was given up only at its buyer's wish", given_up_by_wish),
 ];
 
-const SOMETIMES: [(&str, Condition); 12] = [
+const SOMETIMES: [(&str, Condition); 13] = [
     ("paid in time", |model, state| rests(model, state, OrderStatus::Paid, |row| !row.paid_late)),
     ("honoured late", |model, state| rests(model, state, OrderStatus::Paid, |row| row.paid_late)),
     ("refunded late", refunded_late),
@@ -39,6 +39,9 @@ const SOMETIMES: [(&str, Condition); 12] = [
     ("the buyer cancels before it is paid", |model, state| rests(model, state, OrderStatus::Cancelled, |_| true)),
     ("the buyer cancels what is paid", |model, state| {
         rests(model, state, OrderStatus::Refunded, |row| row.refund_wanted)
+    }),
+    ("the buyer cancels the payment", |model, state| {
+        state.left.regrets < model.budget.regrets && rests(model, state, OrderStatus::Refunded, |row| row.refund_wanted)
     }),
     ("nobody pays in time", |model, state| rests(model, state, OrderStatus::Expired, |_| true)),
     ("the unit goes to the second order", |model, state| {

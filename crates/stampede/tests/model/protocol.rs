@@ -6,11 +6,9 @@ use stateright::{Model, Property};
 
 use crate::flows::Fate;
 use crate::properties::properties;
-use crate::rules::{self, Memory};
-use crate::state::{
-    Attempt, Authorisation, Budget, Click, Event, HoldRow, OrderRow, PaymentRow, Refund, Request, Role, State, Tag,
-    Task,
-};
+use crate::rules::{self, Memory, is_open, is_time_of_use};
+use crate::servers::{may_decline, spend_decline};
+use crate::state::{Attempt, Authorisation, Budget, Click, Event, PaymentRow, Refund, Request, Role, State, Tag, Task};
 
 /// A small world: its buyers, what they do, and what may go wrong.
 #[derive(Debug, Clone)]
@@ -40,6 +38,8 @@ pub enum Mutation {
     HoldIsUnpinnedFirst,
     /// Two ask for the same attempt, and one of them was never sent.
     OneOfTwoIsBelieved,
+    /// News of its return means nothing to an order that has not heard of the money yet, and is paid with it afterwards.
+    MoneyGoesBackFirst,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +50,9 @@ pub enum Action {
     },
     Cancel {
         order: u8,
+    },
+    CancelPayment {
+        payment: u8,
     },
     /// A deadline of this order, its hold and its payments passes.
     Tick {
@@ -95,6 +98,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it happens only if somebody wants it.
+    fn is_wish(&self) -> bool {
+        matches!(self, Action::Place | Action::Click { .. } | Action::Cancel { .. } | Action::CancelPayment { .. })
+    }
+}
+
 impl Protocol {
     pub fn memory(&self) -> Memory {
         match self.mutation {
@@ -114,8 +124,7 @@ impl Protocol {
         }
         let mut actions = Vec::new();
         self.actions(state, &mut actions);
-        let is_wish = |action: &Action| matches!(action, Action::Place | Action::Click { .. } | Action::Cancel { .. });
-        actions.into_iter().filter(|action| !is_wish(action)).all(|action| self.next_state(state, action).is_none())
+        actions.into_iter().filter(|action| !action.is_wish()).all(|action| self.next_state(state, action).is_none())
     }
 
     fn payment_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -129,6 +138,9 @@ impl Protocol {
             let settling = |task: &&Task| task.attempt.payment == payment && !task.is_approving();
             if (row.owes_release || row.owes_order) && state.tasks.iter().filter(settling).count() < self.settlers {
                 actions.push(Action::SettleOwed { payment });
+            }
+            if state.left.regrets > 0 {
+                actions.push(Action::CancelPayment { payment });
             }
             let is_payable = self.is_payable(state, payment);
             let is_allowed = match (is_slow(state, payment, row), is_payable) {
@@ -229,31 +241,6 @@ fn is_slow(state: &State, payment: u8, row: &PaymentRow) -> bool {
         || copies.any(|copy| matches!(copy, Request::Approve { attempt, .. } if attempt.payment == payment))
 }
 
-fn may_decline(state: &State, request: Request) -> bool {
-    let Request::Approve { authorisation, .. } = request else { return false };
-    let book = &state.authorisations[usize::from(authorisation)];
-    state.left.declines > 0 && book.captures == 0 && !book.declined
-}
-
-fn spend_decline(state: &mut State, request: Request, declines: bool) {
-    if declines && may_decline(state, request) {
-        state.left.declines -= 1;
-    }
-}
-
-fn is_open(order: &OrderRow) -> bool {
-    use order::order::Status;
-    matches!(order.status.0, Status::Created | Status::PendingPayment)
-}
-
-/// Whether a deadline is still to come that anything waits for.
-fn is_time_of_use(order: &OrderRow, hold: &HoldRow, now: u8) -> bool {
-    is_open(order) && order.expires > now
-        || hold.state == Tag(inventory::hold::HoldState::Held) && hold.expires > now
-        || hold.pin.is_some() && hold.expires > now
-        || now == 0
-}
-
 impl Model for Protocol {
     type State = State;
     type Action = Action;
@@ -340,6 +327,10 @@ impl Model for Protocol {
                 }
             }
             Action::Cancel { order } => self.cancel(&mut state, order),
+            Action::CancelPayment { payment } => {
+                self.cancel_payment(&mut state, payment);
+                state.left.regrets -= u8::from(state != *last);
+            }
             Action::Tick { order } => state.now[usize::from(order)] += 1,
             Action::ExpireOrder { order } => {
                 let row = state.orders[usize::from(order)].as_mut().expect("an order that was offered");

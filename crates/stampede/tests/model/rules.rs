@@ -128,6 +128,18 @@ pub fn is_due(row: &OrderRow, now: u8) -> bool {
     order(row).status_at(at(now)) != row.status.0
 }
 
+pub fn is_open(order: &OrderRow) -> bool {
+    matches!(order.status.0, Status::Created | Status::PendingPayment)
+}
+
+/// Whether a deadline is still to come that anything waits for.
+pub fn is_time_of_use(order: &OrderRow, hold: &HoldRow, now: u8) -> bool {
+    is_open(order) && order.expires > now
+        || hold.state == Tag(HoldState::Held) && hold.expires > now
+        || hold.pin.is_some() && hold.expires > now
+        || now == 0
+}
+
 /// What `action` changes in `row`, each with the version that it makes.
 pub fn change_order(row: &mut OrderRow, action: &Action, now: u8, memory: Memory) -> Result<Vec<(Change, u8)>, Code> {
     let mut order = order(row);

@@ -172,6 +172,19 @@ impl Protocol {
     }
 }
 
+/// Whether the provider may say no now, who has not decided yet.
+pub fn may_decline(state: &State, request: Request) -> bool {
+    let Request::Approve { authorisation, .. } = request else { return false };
+    let book = &state.authorisations[usize::from(authorisation)];
+    state.left.declines > 0 && book.captures == 0 && !book.declined
+}
+
+pub fn spend_decline(state: &mut State, request: Request, declines: bool) {
+    if declines && may_decline(state, request) {
+        state.left.declines -= 1;
+    }
+}
+
 pub fn owe_refund(state: &mut State, payment: u8) {
     let row = &mut state.payments[usize::from(payment)];
     if row.refund == Refund::None {

@@ -219,7 +219,10 @@ pub struct Budget {
     pub zombies: u8,
     /// How often a client is told to come back while its attempt goes on.
     pub waits: u8,
+    /// Of orders, by their buyers.
     pub cancellations: u8,
+    /// Of payments, by their buyers.
+    pub regrets: u8,
     pub declines: u8,
     /// The provider gives no usable answer for so long that the resolver has the attempt undone.
     pub unclear: u8,

@@ -35,6 +35,23 @@ fn every_status_meets_a_request_to_approve() {
 }
 
 #[test]
+fn every_status_meets_a_request_for_the_money_back() {
+    for status in Status::ALL {
+        let outcome = |owes_order| cancel(status, owes_order).map_err(|refused| refused.code().reason);
+        let expected = match status {
+            Status::Pending | Status::Cancelled => Ok(Cancel::End),
+            Status::Approving | Status::Unknown | Status::NeedsReview => Err("PAYMENT_IN_PROGRESS".into()),
+            Status::Paid | Status::PartiallyRefunded | Status::Refunded => Ok(Cancel::GiveBack),
+            Status::Failed | Status::Expired => Err("PAYMENT_NOT_REFUNDABLE".into()),
+        };
+        assert_eq!(outcome(false), expected, "{status:?}");
+        if status.is_captured() {
+            assert_eq!(outcome(true), Err("PAYMENT_IN_PROGRESS".into()), "{status:?}: its order comes first");
+        }
+    }
+}
+
+#[test]
 fn what_was_captured_is_paid_wherever_the_payment_stood() {
     for status in Status::ALL {
         let expected = (!status.is_captured()).then_some(Status::Paid);
