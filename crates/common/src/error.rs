@@ -55,12 +55,6 @@ pub const SERVICE_UNAVAILABLE: Code = Code::new(
     tonic::Code::Unavailable,
     "일시적으로 처리할 수 없습니다. 잠시 후 다시 시도하세요.",
 );
-pub const UPSTREAM_TIMEOUT: Code = Code::new(
-    "UPSTREAM_TIMEOUT",
-    504,
-    tonic::Code::DeadlineExceeded,
-    "내부 응답이 지연되고 있습니다. 잠시 후 다시 시도하세요.",
-);
 
 /// Why a rule says no. One enum per service, next to its rules.
 pub trait Refusal: std::error::Error {
