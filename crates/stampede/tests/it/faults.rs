@@ -175,19 +175,36 @@ async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
     let (_turn, _, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(8).await);
     let (placed, _) = sell_during(&buyers, &product, async {
-        for _ in 0..3 {
+        for _ in 0..2 {
             orders_grow_by(&site, 8).await;
             flush_redis(&site).await;
         }
+        // Everybody is after the last units, and Redis keeps forgetting how many there are.
+        let stock = leave_few(&site, &product).await;
+        eventually("it is sold out", async || {
+            flush_redis(&site).await;
+            (site.units(&product).await.held >= stock).then_some(())
+        })
+        .await;
+        flush_redis(&site).await;
+        buyers[0].order(&fresh_key(), &product, 1).await.refused(409, "OUT_OF_STOCK");
     })
     .await;
-    assert_eq!(orders(&site).await, placed as i64);
-    sell_out(&site, &buyers[0], &product, placed).await;
-    // Sold out, forgotten, and still sold out.
-    flush_redis(&site).await;
-    buyers[1].order(&fresh_key(), &product, 1).await.refused(409, "OUT_OF_STOCK");
-    let sold = placed as i64 + 5;
+    let sold = placed as i64;
     assert_eq!(site.units(&product).await, Units { on_hand: sold, held: sold });
+    assert_eq!(orders(&site).await, sold);
+    site.assert_consistent().await;
+}
+
+/// Takes all but some forty of the units that are left of `PLENTY` while they are being sold. Returns the stock as it is then.
+async fn leave_few(site: &TestSite, product: &Product) -> i64 {
+    eventually("few units are left", async || {
+        let stock = site.units(product).await.held + 40;
+        // Refused when that many were sold meanwhile.
+        let adjusted = site.admin().adjust(&fresh_key(), product, stock - PLENTY).await;
+        (adjusted.status == 200).then_some(stock)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

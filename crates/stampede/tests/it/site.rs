@@ -22,8 +22,9 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::client::{Client, text};
 use crate::servers;
 
-/// Whatever takes longer than this on a busy machine will never happen.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Whatever takes longer than this on a busy machine will never happen. A refund that is interrupted by a crash waits for the
+/// process to start, for the old one's consumers to be missed, for its claim to end, and for consumers again.
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Who may do everything: `demo_accounts` makes this account at start.
 pub const ADMIN_EMAIL: &str = "admin@example.com";
