@@ -179,7 +179,8 @@ async fn ask(app: Arc<App>, payment: Payment, approval: Approval) -> Result<Paym
     let (id, code) = (payment.id, finding.code);
     match finding.found {
         // Somebody else may have found it out meanwhile, or be about to.
-        _ if payment.status().is_captured() || payment.status().is_open() => {
+        _ if payment.status().is_captured() => Ok(payment),
+        _ if payment.status().is_open() => {
             app.unclear.notify_one();
             Ok(payment)
         }

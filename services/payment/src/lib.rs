@@ -5,6 +5,7 @@
 //! providers for money.
 
 mod approve_payment; // flows
+mod in_flight; // loops
 mod naverpay; // providers
 mod on_order; // reactions
 pub mod payment; // rules; public for the model that walks through them
@@ -15,7 +16,7 @@ mod read_payments;
 mod reconcile;
 mod record_attempt;
 mod refund_payment;
-mod resolve_payments; // loops
+mod resolve_payments;
 mod rows;
 mod settle_owed;
 mod settle_refunds;
@@ -40,6 +41,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+use crate::in_flight::InFlight;
 use crate::naverpay::NaverPay;
 use crate::payment::{Method, Patience};
 use crate::points::Points;
@@ -80,7 +82,9 @@ pub struct App {
     retry_time: TimeDelta,
     /// Something is to be found out.
     unclear: Arc<Notify>,
+    resolving: InFlight,
     refunds_due: Arc<Notify>,
+    refunding: InFlight,
     webhook_senders: Senders,
     webhooks_kept_days: u16,
     reconciliation: reconcile::Settings,
@@ -114,6 +118,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("payment")?;
     let db = host.db("payment", MIGRATIONS).await?;
     let points = Points::new(&db, &settings.points);
+    let (unclear, refunds_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let app = Arc::new(App {
         order: OrderServiceClient::new(host.neighbour("order")?),
         inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
@@ -123,8 +128,10 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         approve_wait: Duration::from_millis(settings.approve_wait_ms),
         claim_time: settings.naverpay.longest() + RECORDING,
         retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
-        unclear: Arc::new(Notify::new()),
-        refunds_due: Arc::new(Notify::new()),
+        resolving: InFlight::new(resolve_payments::AT_ONCE, &unclear),
+        unclear,
+        refunding: InFlight::new(settle_refunds::AT_ONCE, &refunds_due),
+        refunds_due,
         webhook_senders: Senders::new(&settings.webhooks)?,
         webhooks_kept_days: settings.webhooks.kept_days,
         reconciliation: settings.reconciliation.clone(),
@@ -153,6 +160,11 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         resolve_payments::resolve_payments(each.clone())
     });
     let each = app.clone();
+    host.every("measure_unknown", every(MEASURE_PERIOD_MS, None), move || {
+        let app = each.clone();
+        async move { resolve_payments::measure_unknown(&app).await }
+    });
+    let each = app.clone();
     host.every("settle_owed", every(settings.owed_poll_ms, None), move || {
         let app = each.clone();
         async move { settle_owed::settle_all_owed(&app).await }
@@ -176,6 +188,8 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
 
 /// What writing down takes, after the provider's longest answers.
 const RECORDING: Duration = Duration::from_secs(5);
+/// Nobody looks at metrics more often.
+const MEASURE_PERIOD_MS: u64 = 5_000;
 /// Old webhooks take room, and nothing else.
 const FORGET_PERIOD_MS: u64 = 3_600_000;
 

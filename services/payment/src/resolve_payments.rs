@@ -15,7 +15,6 @@ use contract::ids::PaymentId;
 use diesel::sql_types::{BigInt, Double, Integer, Nullable, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
-use futures_util::StreamExt;
 
 use crate::App;
 use crate::approve_payment::{ask_provider, reserve};
@@ -28,44 +27,47 @@ use crate::rows::{self, Payment};
 use crate::settle_owed::settle_owed;
 use crate::webhooks::ask_soon;
 
-/// Payments that one run takes.
-const RUN_MAX: i64 = 200;
 /// Questions that one replica has on their way: providers bound what a merchant may ask.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 32;
 
 /// The loop: asks about every payment that is due.
 pub async fn resolve_payments(app: Arc<App>) -> Result<()> {
-    measure(&app).await?;
     loop {
-        let due = claim(&app).await?;
-        let taken = due.len() as i64;
-        if taken > 0 {
-            crash::point("payment.after_claim");
+        let room = app.resolving.room();
+        if room == 0 {
+            return Ok(());
         }
-        let asking = due.into_iter().map(|payment| {
-            let app = app.clone();
-            async move {
+        let due = claim(&app, room as i64).await?;
+        let is_all = due.len() < room;
+        for payment in due {
+            let resolving = app.clone();
+            let asking = async move {
                 let id = payment.id;
-                if let Err(error) = resolve_payment(&app, payment).await {
+                if let Err(error) = resolve_payment(&resolving, payment).await {
                     tracing::warn!(%error, payment.id = %id, "It could not be found out what became of a payment; later");
                 }
-            }
-        });
-        futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).collect::<()>().await;
-        if taken < RUN_MAX {
+            };
+            app.resolving.begin(asking).await?;
+        }
+        if is_all {
             return Ok(());
         }
     }
 }
 
 /// Takes what is due and moves it away for a while: whoever dies now has only postponed it.
-async fn claim(app: &App) -> Result<Vec<Payment>> {
-    app.db
+async fn claim(app: &App, max: i64) -> Result<Vec<Payment>> {
+    let claimed: Vec<Payment> = app
+        .db
         .tx("claim_payments", async |tx| {
-            let query = sql_query(include_str!("resolve_payments.sql")).bind::<BigInt, _>(RUN_MAX);
+            let query = sql_query(include_str!("resolve_payments.sql")).bind::<BigInt, _>(max);
             Ok(Prepared(query.bind::<Double, _>(app.claim_time.as_secs_f64())).load(tx).await?)
         })
-        .await
+        .await?;
+    if !claimed.is_empty() {
+        crash::point("payment.after_claim");
+    }
+    Ok(claimed)
 }
 
 async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
@@ -158,8 +160,8 @@ async fn ask_again(app: &App, approval: &Approval, pause_seconds: i32, absent: O
         .await
 }
 
-/// How many payments nobody knows about, and for how long: what an operator is woken for.
-async fn measure(app: &App) -> Result<()> {
+/// The loop that tells how many payments nobody knows about, and for how long: what an operator is woken for.
+pub async fn measure_unknown(app: &App) -> Result<()> {
     #[derive(QueryableByName)]
     struct Open {
         #[diesel(sql_type = BigInt)]
@@ -171,7 +173,7 @@ async fn measure(app: &App) -> Result<()> {
                         coalesce(extract(epoch from statement_timestamp() - min(approving_since)), 0)::float8 as oldest
                  from payments
                  where status in ('UNKNOWN', 'NEEDS_REVIEW')";
-    let open: Open = sql_query(query).get_result(&mut *app.db.read().await?).await?;
+    let open: Open = Prepared(sql_query(query)).get_result(&mut *app.db.read().await?).await?;
     metrics::gauge!("stampede_payments_unknown").set(open.count as f64);
     metrics::gauge!("stampede_payments_unknown_oldest_seconds").set(open.oldest);
     Ok(())

@@ -9,43 +9,48 @@ use contract::events::PaymentRefunded;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double, Integer, Text, Uuid};
 use diesel_async::RunQueryDsl;
-use futures_util::StreamExt;
 
 use crate::App;
 use crate::payment::{Refused, after_refund, pause_seconds};
 use crate::provider::{Giveback, GivenBack};
 use crate::rows::{self, Payment, Refund};
 
-/// Refunds that one run takes.
-const RUN_MAX: i64 = 100;
 /// Questions that one replica has on their way.
-const AT_ONCE: usize = 8;
+pub const AT_ONCE: usize = 16;
 
 /// The loop: every refund that is due is asked for again.
 pub async fn settle_refunds(app: Arc<App>) -> Result<()> {
     loop {
-        let due: Vec<Refund> = app
-            .db
-            .tx("claim_refunds", async |tx| {
-                let query = sql_query(include_str!("settle_refunds.sql")).bind::<BigInt, _>(RUN_MAX);
-                Ok(Prepared(query.bind::<Double, _>(app.claim_time.as_secs_f64())).load(tx).await?)
-            })
-            .await?;
-        let taken = due.len() as i64;
-        let asking = due.into_iter().map(|refund| {
-            let app = app.clone();
-            async move {
+        let room = app.refunding.room();
+        if room == 0 {
+            return Ok(());
+        }
+        let due = claim(&app, room as i64).await?;
+        let is_all = due.len() < room;
+        for refund in due {
+            let refunding = app.clone();
+            let asking = async move {
                 let id = refund.id;
-                if let Err(error) = carry_out(app, refund).await {
+                if let Err(error) = carry_out(refunding, refund).await {
                     tracing::warn!(%error, refund.id = %id, "A refund waits");
                 }
-            }
-        });
-        futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).collect::<()>().await;
-        if taken < RUN_MAX {
+            };
+            app.refunding.begin(asking).await?;
+        }
+        if is_all {
             return Ok(());
         }
     }
+}
+
+/// Takes what is due and moves it away for a while: whoever dies now has only postponed it.
+async fn claim(app: &App, max: i64) -> Result<Vec<Refund>> {
+    app.db
+        .tx("claim_refunds", async |tx| {
+            let query = sql_query(include_str!("settle_refunds.sql")).bind::<BigInt, _>(max);
+            Ok(Prepared(query.bind::<Double, _>(app.claim_time.as_secs_f64())).load(tx).await?)
+        })
+        .await
 }
 
 /// Asks the provider and records what it says. Repeatable: the provider knows the refund by its id.

@@ -1,0 +1,73 @@
+//! Questions to a provider that are on their way: a bounded number of them, and none that hangs holds up the next one.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use common::{Error, Result};
+use tokio::sync::{Notify, Semaphore};
+use tracing::Instrument;
+
+/// Room for a number of tasks.
+#[derive(Clone)]
+pub struct InFlight {
+    room: Arc<Semaphore>,
+    /// Signalled when there is room again after there was none.
+    freed: Arc<Notify>,
+}
+
+impl InFlight {
+    pub fn new(tasks_max: usize, freed: &Arc<Notify>) -> InFlight {
+        InFlight { room: Arc::new(Semaphore::new(tasks_max)), freed: freed.clone() }
+    }
+
+    /// How many more can begin now. Whoever claims no more than that begins all of them at once, so that a claim need last
+    /// no longer than the work.
+    pub fn room(&self) -> usize {
+        self.room.available_permits()
+    }
+
+    /// Begins `work` in a task of its own; waits while there is no room for it.
+    pub async fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let place = self.room.clone().acquire_owned().await.map_err(Error::fault)?;
+        let (room, freed) = (self.room.clone(), self.freed.clone());
+        tokio::spawn(
+            async move {
+                work.await;
+                let was_full = room.available_permits() == 0;
+                drop(place);
+                if was_full {
+                    freed.notify_one();
+                }
+            }
+            .in_current_span(),
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_hangs_holds_up_nobody_and_no_more_than_the_bound_are_on_their_way() {
+        let freed = Arc::new(Notify::new());
+        let flight = InFlight::new(2, &freed);
+        flight.begin(pending()).await.unwrap();
+        let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+        flight.begin(async { drop(finished.await) }).await.unwrap();
+        assert_eq!(flight.room(), 0);
+        let third = flight.begin(async {});
+        tokio::pin!(third);
+        assert!(futures_util::poll!(&mut third).is_pending(), "there is no room for it");
+        finish.send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), third)
+            .await
+            .expect("the one that hangs is not waited for")
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), freed.notified()).await.expect("the loop hears of the room");
+    }
+}
