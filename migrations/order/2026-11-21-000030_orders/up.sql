@@ -25,7 +25,9 @@ create table orders (
     approving_attempt_id uuid check ((approving_attempt_id is null) = (approving_payment_id is null)),
     -- The attempts that were ended. A request to begin one that arrives only now would reserve the order for nobody.
     ended_attempt_ids uuid[] not null default '{}' check (approving_attempt_id <> all (ended_attempt_ids)),
-    paid_payment_id uuid check ((paid_payment_id is not null) = (status in ('PAID', 'REFUND_PENDING', 'REFUNDED')))
+    paid_payment_id uuid check ((paid_payment_id is not null) = (status in ('PAID', 'REFUND_PENDING', 'REFUNDED'))),
+    -- Payments whose money went back before they had paid the order. They never will: whoever still asks for that, asks late.
+    returned_payment_ids uuid[] not null default '{}' check (paid_payment_id <> all (returned_payment_ids))
 );
 
 create index orders_of_user on orders (user_id, created_at desc, id desc);

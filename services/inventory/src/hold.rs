@@ -58,7 +58,7 @@ pub struct Hold {
     pub expires_at: DateTime<Utc>,
     /// Some if and only if the state is `PINNED`.
     pub pin: Option<Pin>,
-    /// The last attempt that ended without having paid: should its pin come only now, it comes too late.
+    /// All attempts that ended without having paid: should a pin of theirs come only now, it comes too late.
     pub unpinned_by: Vec<PaymentAttemptId>,
     /// Of the order whose sale it is; None before that.
     pub order_version: Option<i64>,
@@ -187,7 +187,7 @@ pub fn effect_of(step: &Step, id: HoldId, hold: Option<&Hold>, now: DateTime<Utc
     let Some(hold) = hold else { return effect_on_unknown(step, id) };
     match (step, hold.state) {
         (Step::Pin { attempt, retake }, _) => pin(hold, *attempt, *retake, now),
-        (Step::Unpin { attempt, .. }, _) => Ok(unpin(hold, *attempt)),
+        (Step::Unpin { attempt, .. }, _) => Ok(unpin(hold, *attempt, now)),
 
         // The end of the order is older than the payment that came late: that decides, and unpins or confirms.
         (Step::Release { .. }, State::Pinned) if hold.pin.is_some_and(|pin| pin.late) => Ok(Effect::Nothing),
@@ -246,11 +246,14 @@ fn pin(hold: &Hold, attempt: PaymentAttemptId, retake: bool, now: DateTime<Utc>)
     }
 }
 
-fn unpin(hold: &Hold, attempt: PaymentAttemptId) -> Effect {
+fn unpin(hold: &Hold, attempt: PaymentAttemptId, now: DateTime<Utc>) -> Effect {
     use HoldState as State;
     // Not while another attempt pins: attempts follow one another, so this one has ended before that.
     let may_be_pinned = matches!(hold.state, State::Held | State::Released | State::Expired) && !hold.lines.is_empty();
-    if hold.is_pinned_by(attempt) {
+    if hold.pin.is_some_and(|pin| pin.attempt == attempt && pin.late) && hold.expires_at <= now {
+        // Its time was up before the money came, which has not paid it: there is nobody to hold it for.
+        Effect::Release
+    } else if hold.is_pinned_by(attempt) {
         Effect::Unpin
     } else if may_be_pinned && !hold.unpinned_by.contains(&attempt) {
         Effect::Bar
@@ -272,7 +275,13 @@ pub fn apply(effect: Effect, step: &Step, hold: &mut Hold, now: DateTime<Utc>) {
     };
     hold.pin = None;
     match step {
-        Step::Pin { attempt, retake } => hold.pin = Some(Pin { attempt: *attempt, late: *retake }),
+        Step::Pin { attempt, retake } => {
+            hold.pin = Some(Pin { attempt: *attempt, late: *retake });
+            if effect == Effect::Retake {
+                // It had ended, however early.
+                hold.expires_at = hold.expires_at.min(now);
+            }
+        }
         Step::Unpin { attempt, lives_min } => {
             hold.unpinned_by.push(*attempt);
             if effect == Effect::Unpin {

@@ -10,7 +10,7 @@ use common::outbox::{Caused, publish_caused};
 use common::telemetry::Context;
 use common::{Error, Result, crash};
 use contract::events::{OrderCancelled, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded};
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
+use contract::ids::{AccountId, OrderId, PaymentId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
@@ -88,8 +88,8 @@ async fn lock_orders(tx: &mut Tx, ids: &[OrderId]) -> Result<Option<(DateTime<Ut
     // A statement of its own: one that waits for a lock may have read the clock before.
     let found: Vec<OrderRow> = orders::table.filter(orders::id.eq_any(ids)).select(rows::columns()).load(tx).await?;
     let Some(now) = found.iter().map(|row| row.now).max() else { return Ok(None) };
-    let locked = rows::complete(tx, found).await?;
-    Ok(Some((now, locked.into_iter().map(|order| (order.id, order)).collect())))
+    let locked = rows::complete_as_stored(tx, found).await?;
+    Ok(Some((now, locked.into_iter().map(|(order, _)| (order.id, order)).collect())))
 }
 
 /// Writes those of `locked` that have changed since their version was as in `before`.
@@ -117,7 +117,8 @@ async fn save_orders(
         .bind::<Array<Nullable<Text>>, _>(
             changed.iter().map(|order| order.cancel_reason.as_deref()).collect::<Vec<_>>(),
         )
-        .bind::<Timestamptz, _>(now);
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Text>, _>(changed.iter().map(|order| array(&order.returned_payment_ids)).collect::<Vec<_>>());
     let saved = Prepared(save).execute(tx).await?;
     if saved != changed.len() {
         return Err(Error::fault(anyhow::anyhow!("{} locked orders changed, {saved} were as before", changed.len())));
@@ -126,7 +127,7 @@ async fn save_orders(
 }
 
 /// As PostgreSQL writes an array: arrays of different lengths cannot be unnested side by side.
-fn array(ids: &[PaymentAttemptId]) -> String {
+fn array(ids: &[impl ToString]) -> String {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     format!("{{{}}}", ids.join(","))
 }
@@ -145,7 +146,7 @@ impl News {
     fn add(&mut self, change: Change, order: &Order, now: DateTime<Utc>, context: &Context) {
         let context = context.clone();
         match change {
-            Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar => {}
+            Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar | Change::BarPayment => {}
             Change::Pay => self.placed.push(Caused { event: placed(order, now), context }),
             Change::Cancel => self.cancelled.push(Caused { event: cancelled(order, now), context }),
             Change::RequestRefund => {

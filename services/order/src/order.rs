@@ -29,10 +29,12 @@ pub struct Order {
     pub created_at: DateTime<Utc>,
     pub cancel_reason: Option<String>,
     pub reservation: Option<Reservation>,
-    /// The attempt that was ended last. It cannot begin any more: a request that was overtaken by its end changes nothing.
+    /// All attempts that have ended. None can begin any more: a request that was overtaken by its end changes nothing.
     pub ended_attempt_ids: Vec<PaymentAttemptId>,
     /// The payment that paid it; there is never another.
     pub paid_payment_id: Option<PaymentId>,
+    /// Payments whose money went back before they had paid it. They cannot any more.
+    pub returned_payment_ids: Vec<PaymentId>,
     pub items: Vec<Item>,
     pub shipping: Option<Shipping>,
 }
@@ -136,6 +138,8 @@ pub enum Change {
     Free,
     /// Never to be reserved for an attempt that has ended before it began. Not announced.
     Bar,
+    /// Never to be paid by a payment whose money has gone back. Not announced.
+    BarPayment,
     /// Announced by `ORDER_PLACED`.
     Pay,
     /// Announced by `ORDER_CANCELLED`.
@@ -192,6 +196,9 @@ impl Order {
     ) -> Result<&'static [Change], Refused> {
         let asking = Reservation { payment: bill.payment, attempt };
         match (status, self.reservation) {
+            (Status::Created | Status::PendingPayment, _) if self.returned_payment_ids.contains(&bill.payment) => {
+                Err(Refused::NotPayableBy("its money has gone back"))
+            }
             (Status::Created | Status::PendingPayment, _) if self.ended_attempt_ids.contains(&attempt) => {
                 Err(Refused::AttemptEnded)
             }
@@ -225,6 +232,9 @@ impl Order {
                 Ok(&[])
             }
             Status::Expired if !late => Err(Refused::NotPayable(status)),
+            _ if self.returned_payment_ids.contains(&bill.payment) => {
+                Err(Refused::NotPayableBy("its money has gone back"))
+            }
             Status::Created | Status::PendingPayment | Status::Expired => {
                 match self.reservation {
                     Some(reserved) if reserved.payment != bill.payment => {
@@ -246,6 +256,7 @@ impl Order {
 
     fn note_refund(&self, payment: PaymentId, status: Status) -> &'static [Change] {
         match status {
+            _ if self.returned_payment_ids.contains(&payment) => &[],
             Status::Paid | Status::RefundPending if self.paid_payment_id == Some(payment) => &[Change::Refund],
             // Topics overtake each other: money that came back had been there, and the news of that is still to come.
             Status::Created | Status::PendingPayment
@@ -253,9 +264,9 @@ impl Order {
             {
                 &[Change::Pay, Change::Refund]
             }
-            // The money of a payment that never paid this order.
-            Status::Paid | Status::RefundPending | Status::Created | Status::PendingPayment => &[],
-            Status::Refunded | Status::Cancelled | Status::Expired => &[],
+            // The money of a payment that has not paid this order. Somebody may still be about to have it paid with that.
+            Status::Created | Status::PendingPayment | Status::Expired => &[Change::BarPayment],
+            Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled => &[],
         }
     }
 
@@ -282,6 +293,7 @@ impl Order {
             Change::AwaitPayment => self.status = Status::PendingPayment,
             Change::Reserve => self.reservation = action.reservation(),
             Change::Free | Change::Bar => self.end(change, action),
+            Change::BarPayment => self.returned_payment_ids.extend(action.payment()),
             Change::Pay => {
                 self.status = Status::Paid;
                 self.reservation = None;

@@ -352,6 +352,7 @@ fn stored(draft: &Draft, created_at: DateTime<Utc>) -> Order {
         cancel_reason: None,
         reservation: None,
         ended_attempt_ids: Vec::new(),
+        returned_payment_ids: Vec::new(),
         paid_payment_id: None,
         items: draft.items.clone(),
         shipping: draft.shipping.clone(),

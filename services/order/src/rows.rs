@@ -31,6 +31,7 @@ pub struct OrderRow {
     pub approving_attempt_id: Option<PaymentAttemptId>,
     pub ended_attempt_ids: Vec<PaymentAttemptId>,
     pub paid_payment_id: Option<PaymentId>,
+    pub returned_payment_ids: Vec<PaymentId>,
     pub now: DateTime<Utc>,
 }
 
@@ -55,6 +56,7 @@ pub fn columns() -> (
     orders::approving_attempt_id,
     orders::ended_attempt_ids,
     orders::paid_payment_id,
+    orders::returned_payment_ids,
     clock_timestamp,
 ) {
     (
@@ -73,6 +75,7 @@ pub fn columns() -> (
         orders::approving_attempt_id,
         orders::ended_attempt_ids,
         orders::paid_payment_id,
+        orders::returned_payment_ids,
         clock_timestamp(),
     )
 }
@@ -99,6 +102,15 @@ struct ShippingRow {
 
 /// Adds items and shipping to `rows`, in the order of `rows`. The statuses are as of the clock of each row.
 pub async fn complete(conn: &mut AsyncPgConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>> {
+    let stored = complete_as_stored(conn, rows).await?;
+    Ok(stored.into_iter().map(|(order, now)| Order { status: order.status_at(now), ..order }).collect())
+}
+
+/// The same with the statuses as they are stored, for whoever writes them again, and the clock of each row.
+pub async fn complete_as_stored(
+    conn: &mut AsyncPgConnection,
+    rows: Vec<OrderRow>,
+) -> Result<Vec<(Order, DateTime<Utc>)>> {
     let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
     let mut items: HashMap<OrderId, Vec<Item>> = HashMap::new();
     for item in order_items::table
@@ -150,8 +162,9 @@ pub async fn complete(conn: &mut AsyncPgConnection, rows: Vec<OrderRow>) -> Resu
                 reservation: approving.map(|(payment, attempt)| Reservation { payment, attempt }),
                 ended_attempt_ids: row.ended_attempt_ids,
                 paid_payment_id: row.paid_payment_id,
+                returned_payment_ids: row.returned_payment_ids,
             };
-            Ok(Order { status: order.status_at(now), ..order })
+            Ok((order, now))
         })
         .collect()
 }

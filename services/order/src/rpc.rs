@@ -99,6 +99,7 @@ fn message(order: Order) -> proto::Order {
         user_id: order.user_id.to_string(),
         status: order.status.as_str().to_owned(),
         version: order.version,
+        paid_payment_id: order.paid_payment_id.map(|payment| payment.to_string()).unwrap_or_default(),
         amount: order.amount,
         currency: order.currency,
         items: order

@@ -19,6 +19,7 @@ diesel::table! {
         approving_attempt_id -> Nullable<Uuid>,
         ended_attempt_ids -> Array<Uuid>,
         paid_payment_id -> Nullable<Uuid>,
+        returned_payment_ids -> Array<Uuid>,
     }
 }
 

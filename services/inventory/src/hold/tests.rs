@@ -95,8 +95,8 @@ fn an_attempt_pins_what_is_alive_and_takes_again_what_is_not_unless_it_has_ended
 #[test]
 fn only_its_own_attempt_unpins_and_none_pins_after_its_end() {
     let unpin = Step::Unpin { attempt: attempt(1), lives_min: Duration::seconds(60) };
-    let (n, b, u) = (NOTHING, "Bar", "Unpin");
-    check(&unpin, [UNKNOWN, n, b, b, u, u, n, b, b, n, n, n, n, b]);
+    let (n, b, u, late) = (NOTHING, "Bar", "Unpin", "Release");
+    check(&unpin, [UNKNOWN, n, b, b, u, late, n, b, b, n, n, n, n, b]);
 }
 
 #[test]

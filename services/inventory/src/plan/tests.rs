@@ -270,13 +270,13 @@ impl Naive {
             (Act::Pin { .. }, Some(Life::Sold | Life::Returned)) => return "HOLD_ALREADY_CONFIRMED",
             (Act::Pin { retake: false, .. }, Some(Life::Gone { .. })) => return "GONE",
             (Act::Pin { attempt, .. }, Some(Life::Gone { before })) if !tombstone && self.has(&lines) => {
-                Life::Pinned { by: *attempt, late: true, before }
+                Life::Pinned { by: *attempt, late: true, before: before.min(self.now) }
             }
             (Act::Pin { .. }, Some(Life::Gone { .. })) => return "OUT_OF_STOCK",
 
-            (Act::Unpin { attempt }, Some(Life::Pinned { by, before, .. })) if by == *attempt => {
+            (Act::Unpin { attempt }, Some(Life::Pinned { by, before, late })) if by == *attempt => {
                 self.ended.insert((hold, *attempt));
-                Life::Until(before.max(self.now + Duration::seconds(LIVES_MIN_SECONDS)))
+                self.unpinned(before, late)
             }
             (Act::Unpin { attempt }, Some(Life::Until(_) | Life::Gone { .. })) if !tombstone => {
                 self.ended.insert((hold, *attempt));
@@ -307,6 +307,14 @@ impl Naive {
         };
         self.holds.insert(hold, (lines, next));
         "ok"
+    }
+
+    /// What was taken again after its time is held for nobody.
+    fn unpinned(&self, before: DateTime<Utc>, late: bool) -> Life {
+        match late && before <= self.now {
+            true => Life::Gone { before },
+            false => Life::Until(before.max(self.now + Duration::seconds(LIVES_MIN_SECONDS))),
+        }
     }
 
     fn expected(&self, hold: u128) -> Option<&'static str> {

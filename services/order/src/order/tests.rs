@@ -1,9 +1,8 @@
-//! Every status meets every action; and long random lives against a model that knows the promises and nothing else.
+//! Every status meets every action.
 
-use std::collections::BTreeSet;
+mod lives;
 
 use chrono::Duration;
-use proptest::prelude::*;
 
 use super::*;
 
@@ -52,6 +51,7 @@ fn order(status: Status, reserved: Option<u8>, paid: Option<u8>) -> Order {
         cancel_reason: None,
         reservation: reserved.map(reservation),
         ended_attempt_ids: Vec::new(),
+        returned_payment_ids: Vec::new(),
         paid_payment_id: paid.map(payment),
         items: Vec::new(),
         shipping: None,
@@ -93,6 +93,7 @@ const AWAIT: Result<&[Change], &str> = Ok(&[Change::AwaitPayment]);
 const RESERVE: Result<&[Change], &str> = Ok(&[Change::Reserve]);
 const FREE: Result<&[Change], &str> = Ok(&[Change::Free]);
 const BAR: Result<&[Change], &str> = Ok(&[Change::Bar]);
+const BAR_PAYMENT: Result<&[Change], &str> = Ok(&[Change::BarPayment]);
 const PAY: Result<&[Change], &str> = Ok(&[Change::Pay]);
 const CANCEL: Result<&[Change], &str> = Ok(&[Change::Cancel]);
 const REQUEST: Result<&[Change], &str> = Ok(&[Change::RequestRefund]);
@@ -105,10 +106,10 @@ const IN_PROGRESS: Result<&[Change], &str> = Err("PAYMENT_IN_PROGRESS");
 
 #[test]
 fn an_open_order_can_be_paid_or_cancelled_until_the_instant_its_time_is_up() {
-    let due = [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, NOTHING, NOT_CANCELLABLE];
+    let due = [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, NOT_CANCELLABLE];
     for (status, begun) in [(Status::Created, AWAIT), (Status::PendingPayment, NOTHING)] {
         let open = order(status, None, None);
-        check(&open, 9, [begun, RESERVE, BAR, NOT_PAYABLE, PAY, NOTHING, CANCEL]);
+        check(&open, 9, [begun, RESERVE, BAR, NOT_PAYABLE, PAY, BAR_PAYMENT, CANCEL]);
         assert_eq!((open.status_at(at(9)), open.status_at(at(10))), (status, Status::Expired));
         check(&open, 10, due);
     }
@@ -122,7 +123,7 @@ fn a_reserved_order_belongs_to_one_attempt_whatever_the_time() {
             let own = order(status, Some(1), None);
             check(&own, second, [begun, NOTHING, FREE, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
             let other = order(status, Some(2), None);
-            check(&other, second, [begun, IN_PROGRESS, BAR, NOT_PAYABLE, NOT_PAYABLE, NOTHING, IN_PROGRESS]);
+            check(&other, second, [begun, IN_PROGRESS, BAR, NOT_PAYABLE, NOT_PAYABLE, BAR_PAYMENT, IN_PROGRESS]);
             let earlier = order(status, Some(11), None);
             check(&earlier, second, [begun, IN_PROGRESS, BAR, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
         }
@@ -136,8 +137,8 @@ fn an_attempt_that_has_ended_never_begins() {
         let mut overtaken = order(status, None, None);
         assert_eq!(act(&mut overtaken, &end(1, Some(at(70))), at(9)).unwrap(), [Change::Bar]);
         assert_eq!((overtaken.hold_expires_at, overtaken.reservation), (at(10), None), "its hold was never pinned");
-        check(&overtaken, 9, [begun, IN_PROGRESS, NOTHING, NOT_PAYABLE, PAY, NOTHING, CANCEL]);
-        check(&overtaken, 10, [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, NOTHING, NOT_CANCELLABLE]);
+        check(&overtaken, 9, [begun, IN_PROGRESS, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, CANCEL]);
+        check(&overtaken, 10, [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, NOT_CANCELLABLE]);
 
         let mut next = overtaken.clone();
         assert_eq!(act(&mut next, &begin(11), at(9)).unwrap(), [Change::Reserve], "the payment may try again");
@@ -149,6 +150,24 @@ fn an_attempt_that_has_ended_never_begins() {
         assert_eq!(act(&mut reserved, &end(1, Some(at(70))), at(1000)).unwrap(), [Change::Bar]);
         assert_eq!((reserved.hold_expires_at, reserved.reservation), (at(10), Some(reservation(2))));
         assert_eq!(act(&mut reserved, &end(1, Some(at(70))), at(1000)).unwrap(), []);
+    }
+}
+
+#[test]
+fn money_that_went_back_never_pays() {
+    for (status, second) in
+        [(Status::Created, 9), (Status::PendingPayment, 9), (Status::PendingPayment, 10), (Status::Expired, 9)]
+    {
+        let mut order = order(status, None, None);
+        let gone = Action::NoteRefund { payment: payment(1) };
+        assert_eq!(act(&mut order, &gone, at(second)).unwrap(), [Change::BarPayment]);
+        assert_eq!((order.status, act(&mut order, &gone, at(second)).unwrap()), (status, &[][..]));
+        for late in [false, true] {
+            let outcome = act(&mut order, &Action::MarkPaid { bill: bill(1), late }, at(second));
+            assert_eq!(outcome.unwrap_err(), "ORDER_NOT_PAYABLE", "{status:?} {late}");
+        }
+        let other = Action::MarkPaid { bill: bill(2), late: true };
+        assert_eq!(act(&mut order, &other, at(second)).unwrap(), [Change::Pay], "another payment's money may");
     }
 }
 
@@ -212,180 +231,4 @@ fn a_status_is_read_as_it_is_written() {
         assert_eq!(json!(status), json!(status.as_str()));
     }
     assert_eq!(Status::parse("COMPLETED"), None);
-}
-
-/// What has been promised of an order, told apart from how it is decided.
-#[derive(Debug, Default)]
-struct Model {
-    second: i64,
-    /// When nobody pays.
-    ends: i64,
-    /// A payment has been prepared.
-    awaited: bool,
-    /// An attempt.
-    reserved: Option<u8>,
-    /// The attempts that were ended.
-    barred: BTreeSet<u8>,
-    /// A payment.
-    payer: Option<u8>,
-    cancelled: bool,
-    swept: bool,
-    asked_back: bool,
-    given_back: bool,
-}
-
-impl Model {
-    fn over(&self) -> bool {
-        self.swept || (self.reserved.is_none() && self.ends <= self.second)
-    }
-
-    fn status(&self) -> Status {
-        match () {
-            () if self.given_back => Status::Refunded,
-            () if self.asked_back => Status::RefundPending,
-            () if self.payer.is_some() => Status::Paid,
-            () if self.cancelled => Status::Cancelled,
-            () if self.over() => Status::Expired,
-            () if self.awaited => Status::PendingPayment,
-            () => Status::Created,
-        }
-    }
-
-    /// Whether it succeeds; how many versions it makes; what is announced.
-    fn act(&mut self, step: Step) -> (bool, i64, Vec<Change>) {
-        let ended = self.payer.is_some() || self.cancelled;
-        let open = !ended && !self.over();
-        match step {
-            Step::BeginPayment if open => {
-                let first = !std::mem::replace(&mut self.awaited, true);
-                (true, i64::from(first), vec![])
-            }
-            Step::BeginApproval(by)
-                if open && !self.barred.contains(&by) && self.reserved.is_none_or(|other| other == by) =>
-            {
-                let first = self.reserved.replace(by).is_none();
-                (true, i64::from(first), vec![])
-            }
-            Step::EndApproval(by, ends) if open => {
-                if self.reserved == Some(by) {
-                    (self.reserved, self.ends) = (None, self.ends.max(ends));
-                }
-                let first = self.barred.insert(by);
-                (true, i64::from(first), vec![])
-            }
-            Step::EndApproval(..) => (true, 0, vec![]),
-            Step::MarkPaid(by, _) if self.payer == Some(by) => (true, 0, vec![]),
-            Step::MarkPaid(by, late) if !ended && self.reserved.map_or(late, |attempt| attempt % 10 == by) => {
-                (self.payer, self.reserved) = (Some(by), None);
-                (true, 1, vec![Change::Pay])
-            }
-            Step::NoteRefund(by) if self.payer == Some(by) && !self.given_back => {
-                self.given_back = true;
-                (true, 1, vec![Change::Refund])
-            }
-            Step::NoteRefund(by) if self.reserved.is_some_and(|attempt| attempt % 10 == by) => {
-                (self.payer, self.reserved, self.given_back) = (Some(by), None, true);
-                (true, 2, vec![Change::Pay, Change::Refund])
-            }
-            Step::NoteRefund(_) => (true, 0, vec![]),
-            Step::Cancel if self.cancelled || self.asked_back || self.given_back => (true, 0, vec![]),
-            Step::Cancel if self.payer.is_some() => {
-                self.asked_back = true;
-                (true, 1, vec![Change::RequestRefund])
-            }
-            Step::Cancel if open && self.reserved.is_none() => {
-                self.cancelled = true;
-                (true, 1, vec![Change::Cancel])
-            }
-            Step::BeginPayment | Step::BeginApproval(_) | Step::MarkPaid(..) | Step::Cancel => (false, 0, vec![]),
-            Step::Wait(_) | Step::Sweep => (true, 0, vec![]),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    BeginPayment,
-    BeginApproval(u8),
-    EndApproval(u8, i64),
-    MarkPaid(u8, bool),
-    NoteRefund(u8),
-    Cancel,
-    Wait(i64),
-    Sweep,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let by = 0_u8..3;
-    let attempt = (by.clone(), 0_u8..2).prop_map(|(by, nth)| nth * 10 + by);
-    prop_oneof![
-        Just(Step::BeginPayment),
-        attempt.clone().prop_map(Step::BeginApproval),
-        attempt.clone().prop_map(Step::BeginApproval),
-        (attempt, 0_i64..40).prop_map(|(by, ends)| Step::EndApproval(by, ends)),
-        (by.clone(), any::<bool>()).prop_map(|(by, late)| Step::MarkPaid(by, late)),
-        by.prop_map(Step::NoteRefund),
-        Just(Step::Cancel),
-        (0_i64..8).prop_map(Step::Wait),
-        Just(Step::Sweep),
-    ]
-}
-
-fn action(step: Step) -> Option<Action> {
-    Some(match step {
-        Step::BeginPayment => Action::BeginPayment(bill(0)),
-        Step::BeginApproval(by) => begin(by),
-        Step::EndApproval(by, ends) => end(by, Some(at(ends))),
-        Step::MarkPaid(by, late) => Action::MarkPaid { bill: bill(by), late },
-        Step::NoteRefund(by) => Action::NoteRefund { payment: payment(by) },
-        Step::Cancel => Action::Cancel { reason: "mind".to_owned() },
-        Step::Wait(_) | Step::Sweep => return None,
-    })
-}
-
-fn is_announced(change: &Change) -> bool {
-    match change {
-        Change::Pay | Change::Cancel | Change::RequestRefund | Change::Refund => true,
-        Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar => false,
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_life_keeps_every_promise(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut order = order(Status::Created, None, None);
-        let mut model = Model { ends: 10, ..Model::default() };
-        let mut announced = Vec::new();
-        for step in steps {
-            match step {
-                Step::Wait(seconds) => model.second += seconds,
-                // As expire_orders.sql does it.
-                Step::Sweep if order.status_at(at(model.second)) == Status::Expired => {
-                    order.version += i64::from(order.status != Status::Expired);
-                    order.status = Status::Expired;
-                    model.swept = true;
-                }
-                _ => {}
-            }
-            let (version, now) = (order.version, at(model.second));
-            let (succeeds, versions, told) = model.act(step);
-            if let Some(action) = action(step) {
-                let outcome = act(&mut order, &action, now);
-                prop_assert_eq!(outcome.is_ok(), succeeds, "{:?} {:?}", step, outcome);
-                let news: Vec<Change> = outcome.unwrap_or_default().iter().copied().filter(is_announced).collect();
-                prop_assert_eq!(&news, &told, "{:?}", step);
-                announced.extend(news);
-            }
-            prop_assert_eq!(order.version, version + versions, "{:?}", step);
-            prop_assert_eq!(order.status_at(now), model.status(), "{:?}", step);
-            prop_assert_eq!(order.reservation, model.reserved.map(reservation));
-            prop_assert_eq!(order.paid_payment_id, model.payer.map(payment));
-        }
-        let times = |change| announced.iter().filter(|told| **told == change).count();
-        prop_assert!(times(Change::Pay) <= 1 && times(Change::Refund) <= times(Change::Pay));
-        prop_assert!(times(Change::Pay) + times(Change::Cancel) <= 1);
-        prop_assert!(times(Change::RequestRefund) <= times(Change::Pay));
-    }
 }
