@@ -30,10 +30,14 @@ create table payments (
     ask_at timestamptz,
     asked integer not null default 0,
     absent_since timestamptz,
+    -- The provider was told to undo the attempt: a capture of it is given back from now on, whoever hears of it.
+    undo_at timestamptz,
     -- An attempt came to nothing: the order's reservation and the hold's pin are still to be given back.
     owes_release boolean not null default false,
     -- The money is there: the order is still to be told so, and to agree.
     owes_order boolean not null default false,
+    -- The loop that settles what is owed leaves it alone until then.
+    settle_at timestamptz not null default now(),
 
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
@@ -49,7 +53,7 @@ where status in ('APPROVING', 'UNKNOWN', 'NEEDS_REVIEW');
 
 create index payments_of_order on payments (order_id, created_at);
 create index payments_to_resolve on payments (ask_at) where ask_at is not null;
-create index payments_owing on payments (updated_at) where owes_release or owes_order;
+create index payments_owing on payments (settle_at) where owes_release or owes_order;
 
 -- Written before anybody is asked for anything: whatever happens then, somebody knows that it may have happened.
 create table payment_attempt (

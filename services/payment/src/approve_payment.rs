@@ -18,8 +18,8 @@ use contract::inventory::PinHoldRequest;
 use contract::money::Money;
 use contract::order::BeginApprovalRequest;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double, Text as SqlText, Uuid};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -48,8 +48,8 @@ pub struct ApprovePayment {
 /// Approve a payment: take the money.
 ///
 /// A payment that is paid already gives the same answer. 202 means that nobody knows yet: the order stays reserved, and
-/// this request or `GET /payments/{paymentId}` tells the outcome as soon as there is one. Nothing is charged with any
-/// error.
+/// this request or `GET /payments/{paymentId}` tells the outcome as soon as there is one. 500 and 503 mean that nobody
+/// knows yet either: ask again. With any other error but PAYMENT_IN_PROGRESS nothing is charged.
 #[utoipa::path(
     tag = "payments",
     params(("paymentId" = String, Path)),
@@ -128,6 +128,7 @@ async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> 
         Approve::Ask => {}
         Approve::AlreadyPaid | Approve::StillUnknown => return Err(Refused::InProgress.into()),
     }
+    check_attempts(app, tx, &payment).await?;
     let approval = payment.next_approval(pg_payment_id);
     let attempt = sql_query(
         "insert into payment_attempt (id, payment_id, pg_payment_id, idempotency_key, amount) values ($1, $2, $3, $4, $5)",
@@ -147,6 +148,7 @@ async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> 
              ask_at = clock_timestamp() + ($4 + 1000) * interval '1 millisecond',
              asked = 0,
              absent_since = null,
+             undo_at = null,
              updated_at = clock_timestamp()
          where id = $1
          returning *",
@@ -156,6 +158,23 @@ async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> 
     let payment = Prepared(moved).get_result(tx).await?;
     crash::point("payment.before_attempt");
     Ok((payment, approval))
+}
+
+/// Each attempt keeps the order's units from others for a while, so there is an end to them.
+async fn check_attempts(app: &App, tx: &mut Tx, payment: &Payment) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+    let query = sql_query(
+        "select count(*) as count
+         from payments
+             join payment_attempt on payment_attempt.payment_id = payments.id
+         where payments.order_id = $1",
+    );
+    let Count { count } = Prepared(query.bind::<Uuid, _>(payment.order_id)).get_result(tx).await?;
+    if count >= app.attempts_per_order_max { Err(Refused::TooManyAttempts(count).into()) } else { Ok(()) }
 }
 
 /// Whether another payment of the order may be getting the money.

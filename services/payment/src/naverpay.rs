@@ -161,7 +161,10 @@ impl Provider for NaverPay {
             // Done before, under another key: the history tells whether it was this.
             "AlreadyComplete" => match self.known(approval).await {
                 Known::Captured => Approved::Captured,
-                Known::Cancelled | Known::Absent | Known::Unclear(_) => Approved::Unknown { code, message },
+                Known::Foreign => Approved::Declined { code, message },
+                Known::Cancelled | Known::Absent | Known::WrongAmount { .. } | Known::Unclear(_) => {
+                    Approved::Unknown { code, message }
+                }
             },
             "TimeExpired" | "OwnerAuthFail" | "NotEnoughAccountBalance" | "InvalidPaymentId" | "UserCancel" => {
                 Approved::Declined { code, message }

@@ -196,8 +196,8 @@ pub enum Next {
     Retry,
     /// Ask again later. `absent`: the provider has never heard of it, from now on if not before.
     Wait { absent: bool },
-    /// The provider does not say: have it undo whatever there may be, and ask again.
-    Undo,
+    /// Have it undone, so much or all that there may be, and ask again.
+    Undo { amount: Option<i64> },
 }
 
 /// What is known besides the answer when the resolver decides.
@@ -209,6 +209,8 @@ pub struct Asked {
     pub age: i64,
     /// Seconds since the provider first said that it knew nothing of it; None when it has not, or has said otherwise since.
     pub absent_for: Option<i64>,
+    /// The provider was told to undo it: what it did all the same is not wanted any more.
+    pub undone: bool,
 }
 
 /// Bounds of the resolver, in seconds.
@@ -228,9 +230,13 @@ pub struct Patience {
 /// What follows from `known` of an attempt.
 pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
     match known {
+        Known::Captured if asked.undone => Next::Undo { amount: None },
         Known::Captured => Next::Record(Found::Captured),
-        // Nothing is left of the money, so nothing was taken.
-        Known::Cancelled => Next::Record(Found::NotCaptured),
+        // Nothing is left of the money, or was never taken for this payment.
+        Known::Cancelled | Known::Foreign => Next::Record(Found::NotCaptured),
+        Known::WrongAmount { .. } if asked.age >= patience.review_after_seconds => Next::Record(Found::Overdue),
+        // Whoever authorised another amount than was asked for gets that back at once, and may try again.
+        Known::WrongAmount { left } => Next::Undo { amount: Some(*left) },
         Known::Absent if asked.payable => Next::Retry,
         Known::Absent if asked.age < patience.provider_seconds => Next::Wait { absent: false },
         Known::Absent => match asked.absent_for {
@@ -239,7 +245,7 @@ pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
         },
         Known::Unclear(_) if asked.age >= patience.review_after_seconds => Next::Record(Found::Overdue),
         // Not while the money may still be asked for again: under the same key, a provider would repeat its first answer.
-        Known::Unclear(_) if asked.age >= patience.undo_after_seconds && !asked.payable => Next::Undo,
+        Known::Unclear(_) if asked.age >= patience.undo_after_seconds && !asked.payable => Next::Undo { amount: None },
         Known::Unclear(_) => Next::Wait { absent: false },
     }
 }
@@ -251,8 +257,8 @@ pub fn pause_seconds(asked: i32) -> i32 {
         2 => 2,
         3 => 5,
         4 => 15,
-        5 => 60,
-        _ => 300,
+        // No longer: an outage of the provider's is over for everybody a minute after it is over.
+        _ => 60,
     }
 }
 
@@ -297,6 +303,10 @@ pub enum Refused {
     ProviderFailed { payment: PaymentId, code: String },
     #[error("The order's time was up; nothing was charged.")]
     HoldExpired,
+    #[error("{0} attempts to pay this order came to nothing; there is no other.")]
+    TooManyAttempts(i64),
+    #[error("The payment provider refuses to give the money back: {code}.")]
+    RefundRefused { payment: PaymentId, code: String },
     #[error("A payment that is {} has nothing to give back.", .0.name())]
     NotRefundable(Status),
     #[error("{wanted} cannot be given back: {left} is left.")]
@@ -310,10 +320,10 @@ impl Refusal for Refused {
         match self {
             Refused::NotFound => codes::PAYMENT_NOT_FOUND,
             Refused::InProgress => codes::PAYMENT_IN_PROGRESS,
-            Refused::NotApprovable(_) => codes::PAYMENT_NOT_APPROVABLE,
+            Refused::NotApprovable(_) | Refused::TooManyAttempts(_) => codes::PAYMENT_NOT_APPROVABLE,
             Refused::AmountMismatch { .. } => codes::AMOUNT_MISMATCH,
             Refused::Declined { .. } => codes::PAYMENT_DECLINED,
-            Refused::ProviderFailed { .. } => codes::PG_ERROR,
+            Refused::ProviderFailed { .. } | Refused::RefundRefused { .. } => codes::PG_ERROR,
             Refused::InsufficientPoints => codes::INSUFFICIENT_POINTS,
             Refused::HoldExpired => codes::HOLD_EXPIRED,
             Refused::NotRefundable(_) => codes::PAYMENT_NOT_REFUNDABLE,
@@ -327,7 +337,9 @@ impl Refusal for Refused {
             Refused::AmountMismatch { expected } => {
                 vec![serde_json::json!({ "field": "amount", "expected": expected })]
             }
-            Refused::Declined { payment, code } | Refused::ProviderFailed { payment, code } => {
+            Refused::Declined { payment, code }
+            | Refused::ProviderFailed { payment, code }
+            | Refused::RefundRefused { payment, code } => {
                 vec![serde_json::json!({ "paymentId": payment, "pgCode": code })]
             }
             Refused::ExceedsCaptured { wanted, left } => {
@@ -336,6 +348,7 @@ impl Refusal for Refused {
             Refused::NotFound
             | Refused::InProgress
             | Refused::NotApprovable(_)
+            | Refused::TooManyAttempts(_)
             | Refused::InsufficientPoints
             | Refused::HoldExpired
             | Refused::NotRefundable(_)

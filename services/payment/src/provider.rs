@@ -53,6 +53,11 @@ pub enum Known {
     Cancelled,
     /// It has never heard of a capture. No proof, so soon after a request that got no answer.
     Absent,
+    /// What the buyer named was captured for another payment: nothing was taken for this one, and nothing of that is ours
+    /// to undo.
+    Foreign,
+    /// Captured for this payment, but not its amount. So much of it is left.
+    WrongAmount { left: i64 },
     /// No usable answer.
     Unclear(String),
 }

@@ -5,6 +5,7 @@ use common::db::{Prepared, Tx};
 use common::{Error, Result, crash, outbox};
 use contract::codes;
 use contract::events::{PaymentApproved, PaymentFailed, PaymentUnknown};
+use contract::ids::PaymentId;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Bool, Text, Uuid};
 use diesel_async::RunQueryDsl;
@@ -72,6 +73,11 @@ async fn record(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<P
         finding
     };
     let is_current = payment.attempt_id == Some(approval.attempt);
+    if is_current && finding.found == Found::Captured && payment.undo_at.is_some() && !payment.status().is_captured() {
+        // It was to be undone, and the provider may be at it: the resolver sees to that.
+        ask_now(tx, payment.id).await?;
+        return Ok(payment);
+    }
     if finding.found == Found::Captured && payment.status().is_captured() {
         if payment.pg_payment_id.as_deref() != Some(&approval.pg_payment_id) {
             // The money of another authorisation is there already, so this is taken twice.
@@ -89,6 +95,12 @@ async fn record(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<P
     announce(tx, &payment, approval, finding, now).await?;
     crash::point("payment.before_record");
     Ok(payment)
+}
+
+async fn ask_now(tx: &mut Tx, payment: PaymentId) -> Result<()> {
+    let query = sql_query("update payments set ask_at = clock_timestamp() where id = $1");
+    Prepared(query.bind::<Uuid, _>(payment)).execute(tx).await?;
+    Ok(())
 }
 
 /// Once the resolver asks too, the request of one asker that came to nothing says nothing about the other's.

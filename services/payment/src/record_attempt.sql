@@ -10,6 +10,7 @@ set status = $2,
     absent_since = null,
     owes_release = $7,
     owes_order = $8,
+    settle_at = clock_timestamp() + interval '2 seconds',
     updated_at = clock_timestamp()
 where id = $1
 returning *

@@ -100,7 +100,8 @@ pub async fn cancel_payment(
     let mut response = match &refund {
         Some(refund) if refund.is_pending() => HttpResponse::Accepted(),
         Some(refund) if refund.status == "FAILED" => {
-            return Err(Refused::ProviderFailed { payment: payment.id, code: "REFUND_REFUSED".to_owned() }.into());
+            let code = refund.pg_code.clone().unwrap_or_default();
+            return Err(Refused::RefundRefused { payment: payment.id, code }.into());
         }
         _ => HttpResponse::Ok(),
     };
@@ -249,14 +250,7 @@ fn own_promise(payment: PaymentId, cause: &str, reason: &str) -> Promise {
     }
 }
 
-/// Promises all that is left of a payment, if anything is.
-pub async fn owe_refund(app: &App, id: PaymentId, cause: &str, reason: &str) -> Result<()> {
-    app.db.tx("owe_refund", async |tx| owe_refund_in(tx, id, cause, reason).await).await?;
-    app.refunds_due.notify_one();
-    Ok(())
-}
-
-/// The same in the transaction of whoever has the reason for it.
+/// Promises all that is left of a payment, if anything is, in the transaction of whoever has the reason for it.
 pub async fn owe_refund_in(tx: &mut Tx, id: PaymentId, cause: &str, reason: &str) -> Result<()> {
     let Some((payment, _)) = rows::lock(tx, id).await? else {
         return Err(common::Error::fault(anyhow::anyhow!("there is no payment {id} to give back")));
@@ -279,18 +273,36 @@ pub async fn owe_stray(tx: &mut Tx, payment: &Payment, approval: &Approval) -> R
     Ok(())
 }
 
-/// Has the provider undo whatever there may be of an attempt that it tells nothing about: Korea's "network cancel". What
-/// it did shows in its history, which is asked again.
-pub async fn undo(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
+/// Has the provider undo an attempt that it tells nothing about, or that took another amount: Korea's "network cancel".
+/// What it did shows in its history, which is asked again.
+///
+/// Written down first, and only while nobody has found out more: from then on a capture of this attempt pays nothing.
+pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Option<i64>) -> Result<()> {
+    let is_wanted = app.db.tx("begin_undo", async |tx| begin_undo(tx, approval).await).await?;
+    if !is_wanted {
+        return Ok(());
+    }
+    let amount = amount.unwrap_or(approval.amount);
     let giveback = Giveback {
-        refund: RefundId::derive(&[approval.attempt.as_bytes(), b"undo"]),
+        refund: RefundId::derive(&[approval.attempt.as_bytes(), b"undo", &amount.to_be_bytes()]),
         payment: payment.id,
         user: payment.user_id,
         pg_payment_id: approval.pg_payment_id.clone(),
-        amount: approval.amount,
-        reason: "no answer to the approval".to_owned(),
+        amount,
+        reason: "the approval is undone".to_owned(),
     };
     let given_back = app.give_back(payment.method(), &giveback).await;
-    tracing::warn!(payment.id = %payment.id, ?given_back, "The provider was told to undo an approval that it tells nothing about");
+    tracing::warn!(payment.id = %payment.id, amount, ?given_back, "The provider was told to undo an approval");
     Ok(())
+}
+
+async fn begin_undo(tx: &mut Tx, approval: &Approval) -> Result<bool> {
+    let Some((payment, _)) = rows::lock(tx, approval.payment).await? else { return Ok(false) };
+    let is_current = payment.attempt_id == Some(approval.attempt) && !payment.status().is_captured();
+    if !is_current || !(payment.status().is_open() || payment.undo_at.is_some()) {
+        return Ok(false);
+    }
+    let query = sql_query("update payments set undo_at = coalesce(undo_at, clock_timestamp()) where id = $1");
+    Prepared(query.bind::<Uuid, _>(payment.id)).execute(tx).await?;
+    Ok(true)
 }

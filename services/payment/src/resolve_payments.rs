@@ -79,6 +79,7 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
         payable: payment.status().is_open() && payment.expires_at > now,
         age: (now - payment.approving_since.unwrap_or(payment.created_at)).num_seconds(),
         absent_for: payment.absent_since.map(|since| (now - since).num_seconds()),
+        undone: payment.undo_at.is_some(),
     };
     let mut next = resolve(&known, asked, app.patience);
     tracing::info!(payment.id = %payment.id, orderId = %payment.order_id, ?known, ?next, "The provider was asked about a payment");
@@ -102,8 +103,8 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
             let left = app.patience.absence_seconds - (now - since).num_seconds();
             ask_again(app, &approval, i32::try_from(left.max(1)).unwrap_or(pause), Some(since)).await
         }
-        Next::Undo => {
-            undo(app, &payment, &approval).await?;
+        Next::Undo { amount } => {
+            undo(app, &payment, &approval, amount).await?;
             ask_again(app, &approval, pause, None).await
         }
     }
@@ -132,6 +133,8 @@ async fn record(app: &App, approval: &Approval, known: &Known, found: Found) -> 
         Known::Captured => ("Success", String::new()),
         Known::Cancelled => ("Cancelled", "the provider has given everything back".to_owned()),
         Known::Absent => ("Absent", "the provider has never heard of it".to_owned()),
+        Known::Foreign => ("Foreign", "captured for another payment".to_owned()),
+        Known::WrongAmount { left } => ("WrongAmount", format!("{left} was captured")),
         Known::Unclear(why) => ("Unclear", why.clone()),
     };
     let finding = Finding { found, is_declined: false, is_proof: true, code: code.to_owned(), message };

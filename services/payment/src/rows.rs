@@ -73,6 +73,8 @@ pub struct Payment {
     pub asked: i32,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub absent_since: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub undo_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Bool)]
     pub owes_release: bool,
     #[diesel(sql_type = Bool)]
@@ -129,6 +131,9 @@ pub struct Refund {
     pub stray: bool,
     #[diesel(sql_type = Text)]
     pub status: String,
+    /// What the provider said last.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub pg_code: Option<String>,
     #[diesel(sql_type = Integer)]
     pub asked: i32,
 }

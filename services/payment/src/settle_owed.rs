@@ -3,7 +3,7 @@
 //! Owed from the commit that made it true until they have answered: at once by whoever made it true, and by a loop
 //! where that was cut off. Everything here may be done twice.
 
-use common::db::Prepared;
+use common::db::{Prepared, Tx};
 use common::{Error, Result, crash, rpc};
 use contract::codes;
 use contract::ids::PaymentAttemptId;
@@ -12,28 +12,51 @@ use contract::order::{EndApprovalRequest, MarkPaidRequest};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Bool, Nullable, Uuid};
 use diesel_async::RunQueryDsl;
+use futures_util::future::join_all;
 
 use crate::App;
+use crate::payment::Status;
 use crate::provider::Approval;
-use crate::refund_payment::owe_refund;
+use crate::refund_payment::owe_refund_in;
 use crate::rows::{self, Payment};
 
-/// Payments that one run looks at.
-const RUN_MAX: i64 = 100;
+/// Payments that are taken together, and settled at the same time.
+const TOGETHER: i64 = 16;
 
 /// The loop: whatever has been owed for a while.
 pub async fn settle_all_owed(app: &App) -> Result<()> {
-    let query = sql_query(
-        "select * from payments
-         where (owes_release or owes_order) and updated_at < statement_timestamp() - interval '2 seconds'
-         order by updated_at
-         limit $1",
-    );
-    let owing: Vec<Payment> = query.bind::<BigInt, _>(RUN_MAX).load(&mut *app.db.read().await?).await?;
-    for payment in owing {
-        settle_owed(app, payment).await;
+    loop {
+        let owing = claim(app).await?;
+        let taken = owing.len() as i64;
+        join_all(owing.into_iter().map(|payment| settle_owed(app, payment))).await;
+        if taken < TOGETHER {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// Whoever takes a payment moves it behind the others, so that one which cannot be settled holds up none of them.
+async fn claim(app: &App) -> Result<Vec<Payment>> {
+    app.db
+        .tx("claim_owing", async |tx| {
+            let query = sql_query(
+                "with owing as (
+                     select id
+                     from payments
+                     where (owes_release or owes_order) and settle_at <= statement_timestamp()
+                     order by settle_at
+                     limit $1
+                     for update skip locked
+                 )
+                 update payments
+                 set settle_at = clock_timestamp() + interval '2 seconds'
+                 from owing
+                 where payments.id = owing.id
+                 returning payments.*",
+            );
+            Ok(Prepared(query.bind::<BigInt, _>(TOGETHER)).load(tx).await?)
+        })
+        .await
 }
 
 /// Does what `payment` owes, as far as it can be done now, and returns the payment as it is then.
@@ -62,11 +85,15 @@ async fn release(app: &App, payment: &Payment, approval: &Approval) -> Result<()
 /// The order first: as long as it is reserved, late news of the money pays it, and then its units must still be pinned.
 async fn give_reservation_back(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<()> {
     let (order_id, attempt_id) = (payment.order_id.to_string(), attempt.to_string());
-    let retry_until = rows::database_time(&mut *app.db.read().await?).await? + app.retry_time;
+    // Whoever cannot try again is not waited for.
+    let retry_until = match payment.status() {
+        Status::Pending => Some(rows::database_time(&mut *app.db.read().await?).await? + app.retry_time),
+        _ => None,
+    };
     let end = EndApprovalRequest {
         order_id: order_id.clone(),
         attempt_id: attempt_id.clone(),
-        hold_expires_at: Some(retry_until.into()),
+        hold_expires_at: retry_until.map(Into::into),
     };
     let ended = rpc::retrying(|| {
         let (mut order, end) = (app.order.clone(), end.clone());
@@ -98,10 +125,22 @@ async fn tell_order(app: &App, payment: &Payment, approval: &Approval) -> Result
             "The order cannot be paid any more; its money goes back"
         );
         metrics::counter!("stampede_payments_late_total", "outcome" => "refunded").increment(1);
-        owe_refund(app, payment.id, "late", "the order could not be paid any more").await?;
+        return give_back_late(app, payment).await;
     }
     crash::point("payment.after_order_told");
     clear(app, payment, false).await
+}
+
+/// One commit: whoever comes later neither promises it again nor has the order paid with it after all.
+async fn give_back_late(app: &App, payment: &Payment) -> Result<()> {
+    app.db
+        .tx("give_back_late", async |tx| {
+            owe_refund_in(tx, payment.id, "late", "the order could not be paid any more").await?;
+            clear_in(tx, payment, false).await
+        })
+        .await?;
+    app.refunds_due.notify_one();
+    Ok(())
 }
 
 /// False: the order has ended, or another payment has paid it.
@@ -119,9 +158,15 @@ async fn mark_paid(app: &App, payment: &Payment, late: bool) -> Result<bool> {
     });
     match marked.await {
         Ok(_) => Ok(true),
-        Err(error) if error.reason() == Some(&codes::ORDER_NOT_PAYABLE.reason) => Ok(false),
+        Err(error) if is_lost(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether no repeat will make the order be paid with it.
+fn is_lost(error: &Error) -> bool {
+    let lost = [codes::ORDER_NOT_PAYABLE, codes::ORDER_NOT_FOUND];
+    lost.iter().any(|code| error.reason() == Some(&code.reason))
 }
 
 /// The money came after the order's time was up: it is honoured if its units can be had again.
@@ -149,16 +194,16 @@ async fn honour_late(app: &App, payment: &Payment, approval: &Approval) -> Resul
 
 /// Nothing is owed any more, unless a newer attempt owes it.
 async fn clear(app: &App, payment: &Payment, release: bool) -> Result<()> {
-    app.db
-        .tx("clear_owed", async |tx| {
-            let query = sql_query(
-                "update payments
-                 set owes_release = owes_release and not $3, owes_order = owes_order and $3
-                 where id = $1 and attempt_id = $2",
-            );
-            let query = query.bind::<Uuid, _>(payment.id).bind::<Nullable<Uuid>, _>(payment.attempt_id);
-            Prepared(query.bind::<Bool, _>(release)).execute(tx).await?;
-            Ok(())
-        })
-        .await
+    app.db.tx("clear_owed", async |tx| clear_in(tx, payment, release).await).await
+}
+
+async fn clear_in(tx: &mut Tx, payment: &Payment, release: bool) -> Result<()> {
+    let query = sql_query(
+        "update payments
+         set owes_release = owes_release and not $3, owes_order = owes_order and $3
+         where id = $1 and attempt_id = $2",
+    );
+    let query = query.bind::<Uuid, _>(payment.id).bind::<Nullable<Uuid>, _>(payment.attempt_id);
+    Prepared(query.bind::<Bool, _>(release)).execute(tx).await?;
+    Ok(())
 }

@@ -150,7 +150,7 @@ async fn store(tx: &mut Tx, provider: &str, id: &str, payment: Option<PaymentId>
 }
 
 /// Has the resolver ask the provider about a payment of which it is not known that it is paid, given up or not. False if
-/// there is nothing to ask: the payment is paid, unknown, or nobody ever tried to take its money.
+/// there is nothing to ask: there is no such payment, it is paid, or nobody ever tried to take its money.
 pub async fn ask_soon(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
     let query = sql_query(
         "update payments

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::client::fresh_key;
 use crate::ledger::Units;
-use crate::payer::{authorise, won};
-use crate::site::TestSite;
+use crate::payer::won;
+use crate::site::{TestSite, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_order_is_a_sale_and_its_buyer_gets_a_receipt() {
@@ -241,19 +241,29 @@ async fn an_unpaid_payment_is_cancelled_and_ends_with_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_authorised_for_another_payment_does_not_pay() {
+async fn what_was_authorised_for_another_payment_neither_pays_nor_is_undone() {
     let site = TestSite::start().await;
-    let (product, buyer) = (site.product_at(5, 7_000).await, site.buyer().await);
-    let (mine, other) = (buyer.agrees(&site, &product).await, buyer.agrees(&site, &product).await);
-    // The money is of another payment of the same amount: the provider's word does not match, so nothing is believed.
-    let crossed = json!({ "pgPaymentId": other.pg_payment, "amount": won(mine.amount) });
-    let answer = buyer.approve_with(&mine.payment, crossed).await;
-    assert_ne!(answer.status, 200, "{answer}");
-    let never = authorise(&site, "somebody-elses", 7_000).await;
-    let answer = buyer.approve_with(&other.payment, json!({ "pgPaymentId": never, "amount": won(other.amount) })).await;
-    assert_ne!(answer.status, 200, "{answer}");
-    for payment in [&mine.payment, &other.payment] {
-        assert_ne!(buyer.payment(payment).await["status"], "PAID");
+    let (product, honest, thief) = (site.product_at(5, 7_000).await, site.buyer().await, site.buyer().await);
+    // Paid with already, by somebody else.
+    let paid = honest.agrees(&site, &product).await;
+    honest.approve(&paid).await.expect(200);
+    let stolen = thief.agrees(&site, &product).await;
+    let crossed = json!({ "pgPaymentId": paid.pg_payment, "amount": won(stolen.amount) });
+    thief.approve_with(&stolen.payment, crossed).await.refused(402, "PAYMENT_DECLINED");
+    // Agreed to by somebody else, who has not come back yet: the provider takes it for the one it is of.
+    let agreed = honest.agrees(&site, &product).await;
+    let crossed = json!({ "pgPaymentId": agreed.pg_payment, "amount": won(stolen.amount) });
+    eventually("the first attempt is over", async || {
+        (thief.approve_with(&stolen.payment, crossed.clone()).await.status == 202).then_some(())
+    })
+    .await;
+    thief.sees_payment(&stolen.payment, "PENDING").await;
+    honest.approve(&agreed).await.expect(200);
+    site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&stolen.payment).await, 0);
+    for one in [paid, agreed] {
+        honest.sees_order(&one.order, "PAID").await;
+        assert_eq!(site.kept_by_provider(&one.payment).await, one.amount);
     }
 }
 

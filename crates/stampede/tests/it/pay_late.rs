@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::client::{Answer, Client, fresh_key};
+use crate::client::{Answer, Client, fresh_key, text};
 use crate::ledger::Units;
-use crate::payer::Agreed;
+use crate::payer::{Agreed, authorise};
 use crate::site::{TestSite, eventually};
 
 /// Amounts whose last digits make the sandbox's provider misbehave once, and what a buyer may be told at first.
@@ -53,7 +53,25 @@ async fn whatever_the_provider_does_the_buyer_pays_once_in_the_end() {
     }
 }
 
-/// Hold and order last for one second, and each approval begins within some milliseconds of their end.
+/// What was authorised is not what was asked for: the buyer gets it back at once and may try again; the units do not wait for
+/// somebody to look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_amount_than_the_orders_buys_nothing_and_goes_back() {
+    let site = TestSite::start().await;
+    let (product, buyer) = (site.product_at(1, 10_000).await, site.buyer().await);
+    let (order, amount) = buyer.orders(&product).await;
+    let payment = text(&buyer.prepare(&fresh_key(), &order, amount).await.expect(201).json()["paymentId"]);
+    let cheap = Agreed { pg_payment: authorise(&site, &payment, 1).await, order, payment, amount };
+    buyer.approve(&cheap).await.expect(202);
+    buyer.sees_payment(&cheap.payment, "PENDING").await;
+    assert_eq!(site.kept_by_provider(&cheap.payment).await, 0);
+    let right = Agreed { pg_payment: authorise(&site, &cheap.payment, amount).await, ..cheap };
+    eventually("the order is free again", async || (buyer.approve(&right).await.status == 200).then_some(())).await;
+    site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&right.payment).await, amount);
+}
+
+/// Hold and order last for two seconds, and each approval begins within some milliseconds of their end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
     const ROUNDS: usize = 1_000;

@@ -110,9 +110,14 @@ impl Row {
         self.admission_type_code == CAPTURE
             && self.is_successful()
             && self.payment_id == approval.pg_payment_id
-            && self.merchant_pay_key == approval.payment.to_string()
+            && self.is_for(approval)
             && self.total_pay_amount == approval.amount
             && approval.currency == KRW
+    }
+
+    /// Whether the provider took it for this payment of ours.
+    fn is_for(&self, approval: &Approval) -> bool {
+        self.merchant_pay_key == approval.payment.to_string()
     }
 
     /// None for what moved no money.
@@ -191,19 +196,20 @@ pub(super) fn judge(rows: &[Row], approval: &Approval) -> Known {
     let own = || rows.iter().filter(|row| row.is_successful() && row.payment_id == approval.pg_payment_id);
     let sum =
         |rows: &mut dyn Iterator<Item = &Row>| rows.fold(0_i64, |sum, row| sum.saturating_add(row.total_pay_amount));
-    let captured = sum(&mut own().filter(|row| row.admission_type_code == CAPTURE));
-    let cancelled = sum(&mut own().filter(|row| row.is_cancel()));
-    if captured == 0 {
+    let mut captures = own().filter(|row| row.admission_type_code == CAPTURE).peekable();
+    if captures.peek().is_none() {
         return Known::Absent;
     }
-    // Whatever was captured, nothing is left of it.
-    if cancelled >= captured {
-        return Known::Cancelled;
+    if !captures.all(|row| row.is_for(approval)) {
+        return Known::Foreign;
     }
-    if !own().any(|row| row.captures(approval)) {
-        return Known::Unclear("the provider has captured something else under this name".to_owned());
+    let captured = sum(&mut own().filter(|row| row.admission_type_code == CAPTURE));
+    let left = captured - sum(&mut own().filter(|row| row.is_cancel()));
+    match own().any(|row| row.captures(approval)) {
+        _ if left <= 0 => Known::Cancelled,
+        true => Known::Captured,
+        false => Known::WrongAmount { left },
     }
-    Known::Captured
 }
 
 fn korea() -> FixedOffset {

@@ -47,10 +47,15 @@ fn only_the_capture_that_was_asked_for_counts() {
     assert_eq!(judge(&[Row { admission_state: "FAIL".to_owned(), ..capture() }], &approval), Known::Absent);
     assert_eq!(judge(&[Row { payment_id: "P2".to_owned(), ..capture() }], &approval), Known::Absent);
     let for_another = || Row { merchant_pay_key: "x".to_owned(), ..capture() };
-    assert!(matches!(judge(&[for_another()], &approval), Known::Unclear(_)));
-    assert!(matches!(judge(&[row(&approval, CAPTURE, 999)], &approval), Known::Unclear(_)));
-    // What should not have been captured has been given back: it is over.
-    assert_eq!(judge(&[for_another(), row(&approval, FULL_CANCEL, 1_000)], &approval), Known::Cancelled);
+    // Somebody names what somebody else has paid with: that is not touched.
+    assert_eq!(judge(&[for_another()], &approval), Known::Foreign);
+    assert_eq!(judge(&[for_another(), row(&approval, FULL_CANCEL, 1_000)], &approval), Known::Foreign);
+    // The buyer has authorised another amount.
+    assert_eq!(judge(&[row(&approval, CAPTURE, 999)], &approval), Known::WrongAmount { left: 999 });
+    let part = [row(&approval, CAPTURE, 999), row(&approval, PARTIAL_CANCEL, 400)];
+    assert_eq!(judge(&part, &approval), Known::WrongAmount { left: 599 });
+    let back = [row(&approval, CAPTURE, 999), row(&approval, FULL_CANCEL, 999)];
+    assert_eq!(judge(&back, &approval), Known::Cancelled, "it is over");
 }
 
 #[test]

@@ -79,28 +79,45 @@ const PATIENCE: Patience =
 
 #[test]
 fn absence_is_believed_when_it_is_heard_twice_after_the_providers_own_limit() {
-    let next = |age, absent_for| resolve(&Known::Absent, Asked { payable: false, age, absent_for }, PATIENCE);
+    let next =
+        |age, absent_for| resolve(&Known::Absent, Asked { payable: false, age, absent_for, undone: false }, PATIENCE);
     assert_eq!(next(59, None), Next::Wait { absent: false });
     assert_eq!(next(60, None), Next::Wait { absent: true });
     assert_eq!(next(80, Some(20)), Next::Wait { absent: true });
     assert_eq!(next(90, Some(30)), Next::Record(Found::NotCaptured));
-    let waiting = Asked { payable: true, age: 90, absent_for: Some(30) };
+    let waiting = Asked { payable: true, age: 90, absent_for: Some(30), undone: false };
     assert_eq!(resolve(&Known::Absent, waiting, PATIENCE), Next::Retry, "the buyer still wants it");
 }
 
 #[test]
 fn what_stays_unclear_is_undone_and_then_somebodys_work() {
-    let next = |age| resolve(&Known::Unclear("?".into()), Asked { payable: false, age, absent_for: None }, PATIENCE);
+    let asked = |age| Asked { payable: false, age, absent_for: None, undone: false };
+    let next = |age| resolve(&Known::Unclear("?".into()), asked(age), PATIENCE);
     assert_eq!(next(599), Next::Wait { absent: false });
-    assert_eq!(next(600), Next::Undo);
-    assert_eq!(next(86_399), Next::Undo);
+    assert_eq!(next(600), Next::Undo { amount: None });
+    assert_eq!(next(86_399), Next::Undo { amount: None });
     assert_eq!(next(86_400), Next::Record(Found::Overdue));
+}
+
+#[test]
+fn money_that_is_not_what_was_asked_for_is_never_kept_and_that_of_others_never_touched() {
+    for payable in [false, true] {
+        let asked = |age, undone| Asked { payable, age, absent_for: None, undone };
+        let next = |known: Known, age, undone| resolve(&known, asked(age, undone), PATIENCE);
+        for undone in [false, true] {
+            assert_eq!(next(Known::Foreign, 0, undone), Next::Record(Found::NotCaptured));
+            assert_eq!(next(Known::WrongAmount { left: 1 }, 0, undone), Next::Undo { amount: Some(1) });
+            assert_eq!(next(Known::WrongAmount { left: 1 }, 86_400, undone), Next::Record(Found::Overdue));
+        }
+        assert_eq!(next(Known::Captured, 0, false), Next::Record(Found::Captured));
+        assert_eq!(next(Known::Captured, 0, true), Next::Undo { amount: None }, "it comes back although it was undone");
+    }
 }
 
 #[test]
 fn the_resolver_asks_ever_more_rarely() {
     let pauses: Vec<i32> = (0..9).map(pause_seconds).collect();
-    assert_eq!(pauses, [1, 1, 2, 5, 15, 60, 300, 300, 300]);
+    assert_eq!(pauses, [1, 1, 2, 5, 15, 60, 60, 60, 60]);
 }
 
 /// What can happen to a payment, and what is asked for.

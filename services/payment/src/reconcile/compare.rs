@@ -246,6 +246,8 @@ fn finding(
 pub struct OrderSeen {
     pub status: String,
     pub amount: i64,
+    /// The payment that paid it, in words; empty if none has.
+    pub paid_by: String,
 }
 
 /// Whether the order agrees with a payment that was captured. None: there is no such order.
@@ -257,8 +259,12 @@ pub fn check_order(ours: &Ours, order: Option<&OrderSeen>) -> Option<Finding> {
         None => Some("There is no such order.".to_owned()),
         Some(order) => {
             let is_paid = matches!(order.status.as_str(), "PAID" | "COMPLETED");
-            // What went back entirely may belong to an order that ended in any way, or that another payment has paid.
-            let agrees = ours.status == Status::Refunded || (is_paid && order.amount == ours.captured);
+            let is_ours = order.paid_by == ours.id.to_string();
+            let agrees = match ours.status {
+                // The order may have ended in any way, or another payment has paid it; but not with this money.
+                Status::Refunded => !is_ours || order.status == "REFUNDED",
+                _ => is_ours && is_paid && order.amount == ours.captured,
+            };
             let text =
                 || format!("The order is {} and costs {}; {} is paid.", order.status, order.amount, ours.captured);
             (!agrees).then(text)

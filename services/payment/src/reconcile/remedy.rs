@@ -17,11 +17,27 @@ use crate::webhooks::ask_soon;
 /// A run that finds more has not found mistakes in payments, but is one: a wrong database, a wrong shop at the provider.
 const FINDINGS_MAX: u32 = 10_000;
 
-/// What one run has done so far.
-#[derive(Debug, Default)]
+/// What one run has found so far, and what all runs of the last day have given back.
+#[derive(Debug)]
 pub struct Remedies {
     findings: u32,
     cancels: u32,
+}
+
+impl Remedies {
+    /// Runs follow each other by the clock: counted for each alone, the bound would only slow a mistake down.
+    pub async fn of_today(app: &App) -> Result<Remedies> {
+        #[derive(QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = BigInt)]
+            count: i64,
+        }
+        let query = "select count(*) as count
+                     from reconciliation_findings
+                     where action = 'CANCELLED' and found_at > statement_timestamp() - interval '1 day'";
+        let Count { count } = Prepared(sql_query(query)).get_result(&mut *app.db.read().await?).await?;
+        Ok(Remedies { findings: 0, cancels: u32::try_from(count).unwrap_or(u32::MAX) })
+    }
 }
 
 /// Records `finding`, once for each run, and does what can be done about it.

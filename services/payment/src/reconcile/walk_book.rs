@@ -49,7 +49,8 @@ struct Walk<'a> {
 
 /// Compares what `run` is about.
 pub async fn walk_book(app: &App, run: &Run) -> Result<()> {
-    let mut walk = Walk { app, run, totals: Totals::default(), renewed: Instant::now(), remedies: Remedies::default() };
+    let mut walk =
+        Walk { app, run, totals: Totals::default(), renewed: Instant::now(), remedies: Remedies::of_today(app).await? };
     let (mut from, end) = (whole_seconds(run.from_time), whole_seconds(run.to_time));
     let mut length = WINDOW_MAX;
     while from < end {
@@ -204,7 +205,11 @@ impl Walk<'_> {
             async move { order.get_order(GetOrderRequest { order_id: id.to_string() }).await }
         });
         match got.await {
-            Ok(answer) => Ok(answer.order.map(|order| OrderSeen { status: order.status, amount: order.amount })),
+            Ok(answer) => Ok(answer.order.map(|order| OrderSeen {
+                status: order.status,
+                amount: order.amount,
+                paid_by: order.paid_payment_id,
+            })),
             Err(error) if error.reason() == Some(&codes::ORDER_NOT_FOUND.reason) => Ok(None),
             Err(error) => Err(error),
         }

@@ -140,20 +140,29 @@ fn a_part_of_the_book_that_hides_something_makes_suspects() {
 
 #[test]
 fn an_order_must_agree_with_the_money() {
-    let order = |status: &str, amount| OrderSeen { status: status.to_owned(), amount };
+    let paid = ours(Status::Paid, 0);
+    let same = |status, refunded| Ours { id: paid.id, ..ours(status, refunded) };
+    let own = paid.id.to_string();
+    let order = |status: &str, amount| OrderSeen { status: status.to_owned(), amount, paid_by: own.clone() };
+    let of_another = |status: &str| OrderSeen { paid_by: String::new(), ..order(status, 1_000) };
     let agrees = |ours: &Ours, order: Option<&OrderSeen>| check_order(ours, order).is_none();
-    let (paid, refunded) = (ours(Status::Paid, 0), ours(Status::Refunded, 1_000));
+    let refunded = same(Status::Refunded, 1_000);
     for status in ["PAID", "COMPLETED"] {
         assert!(agrees(&paid, Some(&order(status, 1_000))));
         assert!(!agrees(&paid, Some(&order(status, 999))));
     }
     for status in ["CREATED", "PENDING_PAYMENT", "CANCELLED", "EXPIRED", "REFUND_PENDING", "REFUNDED"] {
         assert!(!agrees(&paid, Some(&order(status, 1_000))), "{status}");
-        assert!(agrees(&refunded, Some(&order(status, 1_000))), "{status}");
-        assert!(agrees(&ours(Status::Failed, 0), Some(&order(status, 1_000))), "{status}");
+        assert!(agrees(&refunded, Some(&of_another(status))), "{status}");
+        assert!(agrees(&same(Status::Failed, 0), Some(&order(status, 1_000))), "{status}");
     }
-    assert!(agrees(&ours(Status::PartiallyRefunded, 400), Some(&order("PAID", 1_000))));
+    assert!(agrees(&same(Status::PartiallyRefunded, 400), Some(&order("PAID", 1_000))));
     assert!(!agrees(&paid, None));
+    assert!(!agrees(&paid, Some(&of_another("PAID"))), "paid, but not by this");
+    assert!(agrees(&refunded, Some(&order("REFUNDED", 1_000))));
+    for status in ["PAID", "REFUND_PENDING"] {
+        assert!(!agrees(&refunded, Some(&order(status, 1_000))), "{status} with money that went back");
+    }
 }
 
 /// A payment that both sides tell alike.
