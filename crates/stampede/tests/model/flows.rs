@@ -45,7 +45,7 @@ impl Task {
             At::UnpinAgain => Some(Request::UnpinHold(attempt.late())),
             At::End { hold_expires } => Some(Request::EndApproval { attempt, hold_expires }),
             At::EndAgain { hold_expires } => Some(Request::EndApproval { attempt: attempt.late(), hold_expires }),
-            At::MarkPaid => Some(Request::MarkPaid { payment: attempt.payment, late: false }),
+            At::MarkPaid | At::MarkPaidAgain => Some(Request::MarkPaid { payment: attempt.payment, late: false }),
             At::MarkPaidLate => Some(Request::MarkPaid { payment: attempt.payment, late: true }),
             At::Retake => Some(Request::PinHold { attempt: attempt.late(), retake: true }),
             At::Record(_) | At::Withdraw(_) | At::NoteAbsence | At::ClearRelease | At::OweRefund | At::ClearOrder => {
@@ -75,6 +75,7 @@ impl Protocol {
         row.authorisation = authorisation;
         row.is_asked = false;
         row.absent = false;
+        row.undone = false;
         let at = if self.mutation == Some(Mutation::ApproveWithoutReservation) { At::Ask } else { At::Begin };
         state.add_task(Task { attempt, authorisation, is_retry: false, at });
         true
@@ -95,6 +96,12 @@ impl Protocol {
             return;
         }
         if row.attempt != Some(attempt.number) && found != Found::Captured {
+            return;
+        }
+        if row.attempt == Some(attempt.number) && found == Found::Captured && row.undone {
+            // The resolver is made to look, and has it undone.
+            let book = &mut state.authorisations[usize::from(authorisation)];
+            book.refunds = book.captures;
             return;
         }
         let is_payable = self.is_payable(state, attempt.payment);
@@ -169,13 +176,17 @@ impl Protocol {
             // Paid meanwhile: the pin is the sale's now.
             (At::End { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::ClearRelease),
             (At::End { .. }, Some(Reply::Done)) => Some(At::Unpin),
-            (At::MarkPaid | At::MarkPaidLate, Some(Reply::Done)) => Some(At::ClearOrder),
+            (At::MarkPaid | At::MarkPaidAgain | At::MarkPaidLate, Some(Reply::Done)) => Some(At::ClearOrder),
             (At::MarkPaid, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::Retake),
             (At::Retake, Some(Reply::Hold { .. })) => Some(At::MarkPaidLate),
-            (At::Retake, Some(Reply::Refused(_))) => Some(At::OweRefund),
-            (At::MarkPaidLate, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::UnpinAgain),
-            (At::UnpinAgain, Some(Reply::Hold { expires })) => Some(At::EndAgain { hold_expires: Some(expires) }),
-            (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::OweRefund),
+            (At::Retake, Some(Reply::Refused(_))) => Some(At::MarkPaidAgain),
+            (At::MarkPaidAgain, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::OweRefund),
+            (At::MarkPaidLate, Some(Reply::Refused(code))) if not_payable(&code) => {
+                Some(At::EndAgain { hold_expires: None })
+            }
+            (At::EndAgain { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::OweRefund),
+            (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::UnpinAgain),
+            (At::UnpinAgain, Some(Reply::Hold { .. })) => Some(At::OweRefund),
             (_, None) => None,
             (_, Some(_)) => {
                 state.stuck = true;
@@ -205,7 +216,8 @@ impl Protocol {
             At::NoteAbsence => self.give_up(state, task.attempt, task.authorisation),
             At::OweRefund => {
                 owe_refund(state, payment);
-                state.add_task(Task { at: At::ClearOrder, ..task });
+                let row = &mut state.payments[usize::from(payment)];
+                row.owes_order &= row.attempt != Some(task.attempt.number);
             }
             At::ClearRelease | At::ClearOrder => {
                 let row = &mut state.payments[usize::from(payment)];
@@ -268,7 +280,7 @@ impl Protocol {
     /// The provider has never heard of it, and it is not to be tried again: believed when it is heard twice.
     fn give_up(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
         let row = &state.payments[usize::from(attempt.payment)];
-        let asked = Asked { payable: false, age: 2, absent_for: row.absent.then_some(2) };
+        let asked = Asked { payable: false, age: 2, absent_for: row.absent.then_some(2), undone: row.undone };
         self.follow(state, attempt, authorisation, resolve(&Known::Absent, asked, PATIENCE));
     }
 
@@ -287,6 +299,7 @@ impl Protocol {
             payable: row.status.0.is_open() && self.is_payable(state, payment) && !forgets,
             age: 2,
             absent_for: row.absent.then_some(2),
+            undone: row.undone,
         };
         self.follow(state, attempt, authorisation, resolve(&known, asked, PATIENCE));
     }
@@ -303,7 +316,8 @@ impl Protocol {
                 let row = &mut state.payments[usize::from(attempt.payment)];
                 row.absent |= absent && row.attempt == Some(attempt.number) && row.status.0.is_open();
             }
-            Next::Undo => {
+            Next::Undo { .. } => {
+                state.payments[usize::from(attempt.payment)].undone = true;
                 let book = &mut state.authorisations[usize::from(authorisation)];
                 book.refunds = book.captures;
             }

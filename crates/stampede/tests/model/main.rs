@@ -29,6 +29,9 @@ const TWO_PAYMENTS: (&[u8], &[(u8, u8)]) = (&[0, 0], &[(0, 0), (1, 1)]);
 /// Two orders that want the same unit.
 const TWO_ORDERS: (&[u8], &[(u8, u8)]) = (&[0, 1], &[(0, 0), (1, 1)]);
 
+/// Two orders that want the same unit, of which one is paid.
+const ONE_PAYS: (&[u8], &[(u8, u8)]) = (&[0, 1], &[(0, 0)]);
+
 const DECLINES: Budget = Budget {
     lost_calls: [0; 3],
     late_copies: 0,
@@ -41,6 +44,11 @@ const DECLINES: Budget = Budget {
     declines: 1,
     unclear: 0,
 };
+
+/// Two may settle what one payment owes: who made it true and the loop, or the loops of two replicas.
+fn crowded(world: (&[u8], &[(u8, u8)]), budget: Budget, mutation: Option<Mutation>) -> Protocol {
+    Protocol { settlers: 2, ..protocol(world, budget, mutation) }
+}
 
 fn protocol(world: (&[u8], &[(u8, u8)]), budget: Budget, mutation: Option<Mutation>) -> Protocol {
     let (payments, clicks) = world;
@@ -57,8 +65,12 @@ fn describe(name: &str, path: Path<State, Action>) -> String {
 
 /// Walks through all of it; panics with the way there if a property is broken or one of `reached` is out of reach.
 fn holds(name: &str, world: (&[u8], &[(u8, u8)]), budget: Budget, reached: &[&str]) {
+    walk(name, protocol(world, budget, None), reached);
+}
+
+fn walk(name: &str, protocol: Protocol, reached: &[&str]) {
     let started = Instant::now();
-    let checker = protocol(world, budget, None).checker().threads(THREADS).finish_when(HasDiscoveries::AnyFailures);
+    let checker = protocol.checker().threads(THREADS).finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     let (unique, steps) = (checker.unique_state_count(), checker.state_count());
     println!("{name}: {unique} states, {steps} steps, {:.1} s", started.elapsed().as_secs_f64());
@@ -73,7 +85,11 @@ fn holds(name: &str, world: (&[u8], &[(u8, u8)]), budget: Budget, reached: &[&st
 }
 
 fn finds(mutation: Mutation, world: (&[u8], &[(u8, u8)]), budget: Budget) {
-    let checker = protocol(world, budget, Some(mutation)).checker().threads(THREADS);
+    seek(mutation, protocol(world, budget, Some(mutation)));
+}
+
+fn seek(mutation: Mutation, protocol: Protocol) {
+    let checker = protocol.checker().threads(THREADS);
     let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let mut found: Vec<&str> = checker.discoveries().into_keys().collect();
     found.retain(|name| checker.model().property(name).expectation == Expectation::Always);
@@ -152,6 +168,14 @@ fn with_an_approver_that_was_given_up() {
 }
 
 #[test]
+fn with_two_who_settle_what_one_payment_owes() {
+    let given_up = Budget { zombies: 2, declines: 0, ..DECLINES };
+    walk("two orders, settled twice", crowded(ONE_PAYS, given_up, None), &[PAID, EXPIRED, "refunded late"]);
+    let killed = Budget { crashes: 1, ..given_up };
+    walk("two orders, given up and killed", protocol(ONE_PAYS, killed, None), &[PAID, EXPIRED, "refunded late"]);
+}
+
+#[test]
 fn with_buyers_who_want_their_money_back() {
     let back = "the buyer cancels the payment";
     let regrets = Budget { regrets: 1, ..DECLINES };
@@ -178,5 +202,7 @@ fn every_mistake_is_found() {
     finds(Mutation::OnlyTheLastEndIsRemembered, TWO_AUTHORISATIONS, late);
     finds(Mutation::HoldIsUnpinnedFirst, TWO_AUTHORISATIONS, Budget { zombies: 2, ..DECLINES });
     finds(Mutation::OneOfTwoIsBelieved, DOUBLE_CLICK, Budget { overlaps: 1, ..lost });
+    let given_up = Budget { zombies: 2, cancellations: 1, declines: 0, ..DECLINES };
+    seek(Mutation::ReturnIsForgotten, crowded(ONE_PAYS, given_up, Some(Mutation::ReturnIsForgotten)));
     finds(Mutation::MoneyGoesBackFirst, TWO_PAYMENTS, Budget { zombies: 2, regrets: 1, ..DECLINES });
 }

@@ -40,6 +40,8 @@ pub enum Mutation {
     OneOfTwoIsBelieved,
     /// News of its return means nothing to an order that has not heard of the money yet, and is paid with it afterwards.
     MoneyGoesBackFirst,
+    /// The same, where two settle what one payment owes: one gives the money back, the other has it pay.
+    ReturnIsForgotten,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,6 +111,7 @@ impl Protocol {
     pub fn memory(&self) -> Memory {
         match self.mutation {
             Some(Mutation::OnlyTheLastEndIsRemembered) => Memory::Last,
+            Some(Mutation::MoneyGoesBackFirst | Mutation::ReturnIsForgotten) => Memory::NoReturns,
             _ => Memory::All,
         }
     }
@@ -254,6 +257,7 @@ impl Model for Protocol {
             authorisation: 0,
             is_asked: false,
             absent: false,
+            undone: false,
             owes_release: false,
             owes_order: false,
             refund: Refund::None,

@@ -74,6 +74,7 @@ pub fn placed_order() -> OrderRow {
         reserved: None,
         ended: Vec::new(),
         paid_by: None,
+        returned: Vec::new(),
         expires: 1,
         placed: 0,
         paid_late: false,
@@ -90,12 +91,14 @@ pub fn new_hold() -> HoldRow {
 pub enum Memory {
     Last,
     All,
+    /// All, but not whose money has gone back.
+    NoReturns,
 }
 
 fn remembered(ended: &[PaymentAttemptId], memory: Memory) -> Vec<Attempt> {
     let ended = match memory {
         Memory::Last => &ended[ended.len().saturating_sub(1)..],
-        Memory::All => ended,
+        Memory::All | Memory::NoReturns => ended,
     };
     ended.iter().copied().map(attempt).collect()
 }
@@ -118,6 +121,7 @@ fn order(row: &OrderRow) -> Order {
         reservation: row.reserved.map(reservation),
         ended_attempt_ids: row.ended.iter().copied().map(attempt_id).collect(),
         paid_payment_id: row.paid_by.map(payment_id),
+        returned_payment_ids: row.returned.iter().copied().map(payment_id).collect(),
         items: Vec::new(),
         shipping: None,
     }
@@ -155,6 +159,9 @@ pub fn change_order(row: &mut OrderRow, action: &Action, now: u8, memory: Memory
     row.reserved = order.reservation.map(|reservation| attempt(reservation.attempt));
     row.ended = remembered(&order.ended_attempt_ids, memory);
     row.paid_by = order.paid_payment_id.map(payment);
+    if memory != Memory::NoReturns {
+        row.returned = order.returned_payment_ids.into_iter().map(payment).collect();
+    }
     Ok(made)
 }
 

@@ -92,7 +92,7 @@ impl Protocol {
                     state.events.push(Event::OrderRefundRequested { payment });
                 }
                 Change::Refund => state.events.push(Event::OrderRefunded { order: id, version }),
-                Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar => {}
+                Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar | Change::BarPayment => {}
             }
         }
         state.events.sort();

@@ -39,6 +39,8 @@ pub struct OrderRow {
     /// Attempts that cannot reserve it any more: the last that ended, or all of them, see [`crate::rules::Memory`].
     pub ended: Vec<Attempt>,
     pub paid_by: Option<u8>,
+    /// Payments whose money went back before they had paid it.
+    pub returned: Vec<u8>,
     pub expires: u8,
     /// Not in the database: how often it was announced as placed.
     pub placed: u8,
@@ -75,6 +77,8 @@ pub struct PaymentRow {
     pub is_asked: bool,
     /// The provider has said once that it knows nothing.
     pub absent: bool,
+    /// The provider was told to undo the attempt.
+    pub undone: bool,
     pub owes_release: bool,
     pub owes_order: bool,
     pub refund: Refund,
@@ -176,6 +180,8 @@ pub enum At {
     // settle_owed.rs: the money is there
     MarkPaid,
     Retake,
+    /// Somebody else may have honoured it a moment ago.
+    MarkPaidAgain,
     MarkPaidLate,
     UnpinAgain,
     EndAgain {
