@@ -18,6 +18,26 @@ select format('refund %s of payment %s is PENDING since %s and nobody asks the p
 from {payment}.refunds
 where status = 'PENDING' and (ask_at is null or ask_at < now() - interval '1 minute')
 union all
+select format('order %s is REFUND_PENDING since %s and no refund of payment %s is under way', orders.id,
+              orders.updated_at, orders.paid_payment_id)
+from {order}.orders
+left join {payment}.refunds as refund
+       on refund.payment_id = orders.paid_payment_id and refund.status = 'PENDING' and not refund.stray
+where orders.status = 'REFUND_PENDING' and orders.updated_at < now() - interval '1 minute' and refund.id is null
+union all
+select format('refund %s of payment %s FAILED with %s, and %s of the captured %s are kept', refund.id, payment.id,
+              coalesce(refund.pg_code, 'no code'), payment.captured - payment.refunded, payment.captured)
+from {payment}.refunds as refund
+join {payment}.payments as payment on payment.id = refund.payment_id
+where refund.status = 'FAILED' and not refund.stray and payment.captured > payment.refunded
+  -- Unless as much was promised again since.
+  and refund.amount > (
+      select coalesce(sum(later.amount), 0)
+      from {payment}.refunds as later
+      where later.payment_id = refund.payment_id and later.created_at > refund.created_at
+        and later.status in ('PENDING', 'SUCCEEDED') and not later.stray
+  )
+union all
 -- The payment is APPROVING before it reserves anything, and owes until it has let go of everything.
 select format('order %s is reserved for attempt %s, which no payment is making', orders.id, orders.approving_attempt_id)
 from {order}.orders

@@ -33,3 +33,8 @@ union all
 select format('delivery %s is PROCESSING, its lease ended at %s', id, lease_until)
 from {notification_hub}.deliveries
 where status = 'PROCESSING' and lease_until < clock_timestamp()
+union all
+-- Given up: somebody was not told, and is not until an operator has it sent again.
+select format('delivery %s is FAILED after %s attempts: %s', id, attempt, coalesce(last_error, 'no error'))
+from {notification_hub}.deliveries
+where status = 'FAILED'

@@ -13,6 +13,8 @@ use uuid::Uuid;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What the book gives at once.
 const PAGE: usize = 10_000;
+/// Why there may be no book.
+pub const NOT_SHOWN: &str = "only the sandbox's provider shows it";
 
 /// What the provider has taken and given back. Amounts are won.
 #[derive(Debug, Clone)]
@@ -52,11 +54,15 @@ pub struct Ours {
     pub refunded: i64,
 }
 
-/// The address of a provider whose book can be read: the sandbox's speaks plain HTTP, real ones do not.
-pub fn address(settings: &Settings) -> anyhow::Result<String> {
+/// The address of the provider, if it shows its book: the sandbox's does and speaks plain HTTP, real ones do neither.
+pub fn shown_at(settings: &Settings) -> anyhow::Result<Option<String>> {
     let url: String = settings.section("payment.naverpay.url")?;
-    ensure!(url.starts_with("http://"), "only the sandbox's provider shows it");
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok(url.starts_with("http://").then(|| url.trim_end_matches('/').to_owned()))
+}
+
+/// The same for those who cannot do without the book.
+pub fn address(settings: &Settings) -> anyhow::Result<String> {
+    shown_at(settings)?.context(NOT_SHOWN)
 }
 
 /// Only the sums.

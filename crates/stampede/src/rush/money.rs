@@ -62,13 +62,23 @@ pub struct Verdict {
     /// Orders that were paid although their buyers left without paying.
     #[serde(skip)]
     pub surprised: u64,
+    /// Acknowledged orders that not exactly one buyer began to pay for: where nobody pays, nothing is tried.
+    #[serde(skip)]
+    pub payerless: u64,
+    /// PAID orders that nobody began to pay for.
+    #[serde(skip)]
+    pub unasked: u64,
     /// By code: how else paying ended.
     #[serde(skip)]
     pub unexpected: BTreeMap<String, u64>,
 }
 
-/// Judges. `payings` has everybody who began to pay.
-pub fn judge(payings: &[Paying], money: &Money) -> Verdict {
+/// Judges. `orders` are those that were acknowledged, and `payings` has everybody who began to pay.
+pub fn judge(orders: impl Iterator<Item = Uuid>, payings: &[Paying], money: &Money) -> Verdict {
+    let mut payers: HashMap<Uuid, u64> = HashMap::new();
+    for paying in payings {
+        *payers.entry(paying.order_id).or_default() += 1;
+    }
     let costs: i64 = money.paid.values().map(|paid| paid.amount).sum();
     let amounts = [money.captured - money.cancelled, money.kept, costs];
     let [least, most] = [amounts.iter().min(), amounts.iter().max()].map(|amount| amount.copied().unwrap_or(0));
@@ -80,6 +90,8 @@ pub fn judge(payings: &[Paying], money: &Money) -> Verdict {
         double_charges: money.double_charges,
         unknown: money.open,
         untold: money.paid.values().filter(|paid| paid.announced != 1 || paid.receipts != 1).count() as u64,
+        payerless: orders.filter(|order| payers.get(order) != Some(&1)).count() as u64,
+        unasked: money.paid.keys().filter(|order| !payers.contains_key(order)).count() as u64,
         ..Verdict::default()
     };
     for paying in payings {
@@ -113,6 +125,8 @@ impl Verdict {
             (self.double_charges, "orders were charged twice"),
             (self.untold, "PAID orders have not exactly one ORDER_PLACED and one receipt"),
             (self.surprised, "orders were paid although their buyers were declined"),
+            (self.payerless, "acknowledged orders have not exactly one buyer who began to pay"),
+            (self.unasked, "PAID orders were paid by nobody"),
         ]
         .into_iter()
     }
@@ -161,7 +175,7 @@ mod tests {
     fn judged(change: impl FnOnce(&mut Vec<Paying>, &mut Money)) -> Verdict {
         let (mut payings, mut money) = clean();
         change(&mut payings, &mut money);
-        judge(&payings, &money)
+        judge((1..=3).map(id), &payings, &money)
     }
 
     fn wrong(verdict: &Verdict) -> Vec<&'static str> {
@@ -204,6 +218,23 @@ mod tests {
             assert_eq!(verdict.untold, 1, "{announced} {receipts}");
             assert_eq!(wrong(&verdict).len(), 1);
         }
+    }
+
+    #[test]
+    fn every_order_has_one_payer_and_no_other_is_paid() {
+        let nobody = judged(|payings, money| {
+            payings.clear();
+            *money = Money::default();
+        });
+        assert_eq!(nobody.payerless, 3);
+        assert!(wrong(&nobody)[0].contains("exactly one buyer"));
+        assert_eq!(judged(|payings, _| payings.truncate(2)).payerless, 1);
+        assert_eq!(judged(|payings, _| payings.push(paying(3, Ending::Declined))).payerless, 1);
+        let unasked = judged(|_, money| {
+            money.paid.extend([paid(4)]);
+            (money.captured, money.kept) = (4 * PRICE, 3 * PRICE);
+        });
+        assert_eq!((unasked.unasked, wrong(&unasked)), (1, vec!["PAID orders were paid by nobody"]));
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Payers {
     pub fn start(&self, buyer: usize, order: &[u8]) {
         let (shop, bill) = (self.shop.clone(), Bill::of(order));
         let Ok(bill) = bill else {
+            // Then nobody pays for this order, which the verdict counts.
             tracing::error!("An order has no amount that could be paid");
             return;
         };

@@ -125,7 +125,7 @@ pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observe
         .filter(|order| !observed.notified.get(order).is_some_and(|found| found.notifications == 1 && found.sent == 1))
         .count() as u64;
     if let Some((payings, money)) = &observed.money {
-        let judged = money::judge(payings, money);
+        let judged = money::judge(owners.keys().copied(), payings, money);
         verdict.lost_acknowledged += judged.lost;
         verdict.unknown_left += judged.unknown;
         verdict.unexpected.extend(judged.unexpected.clone());

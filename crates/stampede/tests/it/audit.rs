@@ -13,7 +13,7 @@ use crate::site::{TestSite, eventually};
 
 /// What is broken, how, how it is mended, and which invariants must say so. `{first}` and `{second}` are orders of one
 /// buyer, who placed the first with `{key}` and has prepared a payment for the second; `{paid}` is paid.
-const BREAKAGES: [(&str, &str, &str, &[&str]); 28] = [
+const BREAKAGES: [(&str, &str, &str, &[&str]); 31] = [
     (
         "more is held than there is",
         "alter table {inventory}.stocks drop constraint held_is_covered; update {inventory}.stocks set held = on_hand + 1",
@@ -114,6 +114,12 @@ const BREAKAGES: [(&str, &str, &str, &[&str]); 28] = [
         &["I13"],
     ),
     (
+        "a delivery was given up",
+        "update {hub}.deliveries set status = 'FAILED', dead_lettered_at = now()",
+        "update {hub}.deliveries set status = 'SUCCESS', dead_lettered_at = null",
+        &["I13"],
+    ),
+    (
         "an order is sold and has forgotten who paid it",
         "create table {order}.kept as select * from {order}.orders where id = '{paid}';
          update {order}.orders set status = 'CANCELLED', paid_payment_id = null, updated_at = now() - interval '1 hour'
@@ -184,6 +190,20 @@ const BREAKAGES: [(&str, &str, &str, &[&str]); 28] = [
         "a debt is never paid",
         "update {payment}.payments set owes_release = true, updated_at = now() - interval '2 minutes' where order_id = '{second}'",
         "update {payment}.payments set owes_release = false where order_id = '{second}'",
+        &["I17"],
+    ),
+    (
+        "an order waits for a refund that nobody promised",
+        "update {order}.orders set status = 'REFUND_PENDING', updated_at = now() - interval '2 minutes' where id = '{paid}'",
+        "update {order}.orders set status = 'PAID' where id = '{paid}'",
+        &["I17"],
+    ),
+    (
+        "a refund was refused and the money is still there",
+        "insert into {payment}.refunds (id, payment_id, amount, reason, fingerprint, pg_payment_id, status, ask_at)
+         select '{first}', id, amount, 'a test', '', pg_payment_id, 'FAILED', null
+           from {payment}.payments where order_id = '{paid}'",
+        "delete from {payment}.refunds where id = '{first}'",
         &["I17"],
     ),
     (
@@ -272,6 +292,7 @@ async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() 
     let (code, report) = audit(&site).await;
     assert_eq!((code, violated(&report)), (0, vec![]), "mended: {report}");
     a_capture_that_only_the_provider_knows_is_named(&site, outside.url()).await;
+    only_a_book_that_is_never_shown_may_stay_unread(&site).await;
     site.stop().await;
 }
 
@@ -305,6 +326,16 @@ async fn a_capture_that_only_the_provider_knows_is_named(site: &TestSite, provid
     assert_eq!((code, violated(&report)), (0, vec![]), "{report}");
 }
 
+async fn only_a_book_that_is_never_shown_may_stay_unread(site: &TestSite) {
+    // Nobody listens there; by the first address it is the sandbox's provider, by the second a real one.
+    let (code, report) = audit_with(site, "http://127.0.0.1:1").await;
+    assert_eq!((code, violated(&report)), (4, vec!["I6"]), "{report}");
+    let (code, report) = audit_with(site, "https://127.0.0.1:1").await;
+    assert_eq!((code, violated(&report)), (0, vec![]), "{report}");
+    let note = |finding: &Value| finding["name"] == "I6" && finding["note"].is_string();
+    assert!(findings(&report).iter().any(note), "{report}");
+}
+
 #[tokio::test]
 async fn an_audit_of_nothing_is_not_a_pass() {
     let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
@@ -317,8 +348,13 @@ async fn an_audit_of_nothing_is_not_a_pass() {
 
 /// Runs the command on `site`; its exit code and what it printed.
 async fn audit(site: &TestSite) -> (i32, Value) {
-    let host: HostSettings = site.settings().section("host").expect("every system has a host");
     let provider: String = site.settings().section("payment.naverpay.url").expect("every system has a provider");
+    audit_with(site, &provider).await
+}
+
+/// The same with the provider at another address.
+async fn audit_with(site: &TestSite, provider: &str) -> (i32, Value) {
+    let host: HostSettings = site.settings().section("host").expect("every system has a host");
     let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
         .args(["audit", "--output", "json", "--settle-seconds", "0", "--url", &site.api])
         .env("STAMPEDE__HOST__NAMESPACE", host.namespace)

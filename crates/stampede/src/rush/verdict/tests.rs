@@ -188,23 +188,32 @@ fn what_is_left_undone_fails() {
     fails(&verdict, "neither");
 }
 
+/// All three orders have a payer: the first one's comes to this `ending`, the others are declined and leave.
+fn payings(ending: Ending) -> Vec<Paying> {
+    let endings = [ending, Ending::Declined, Ending::Declined];
+    let paying = |(order, ending)| Paying {
+        order_id: Uuid::from_u128(order),
+        payment_id: None,
+        ending,
+        at: Duration::ZERO,
+        until: Duration::ZERO,
+    };
+    (101..).zip(endings).map(paying).collect()
+}
+
 #[test]
 fn wrong_money_fails_and_its_losses_are_counted_with_the_others() {
-    let right = judged(false, |rush| rush.observed.money = Some((Vec::new(), Money::default())));
-    assert_eq!(right.violations, [""; 0]);
+    let judged = |payings, money| judged(false, |rush| rush.observed.money = Some((payings, money)));
+    assert_eq!(judged(payings(Ending::Declined), Money::default()).violations, [""; 0]);
+    fails(&judged(Vec::new(), Money::default()), "3 acknowledged orders have not exactly one buyer");
     let taken = Money { captured: 1, ..Money::default() };
-    fails(&judged(false, |rush| rush.observed.money = Some((Vec::new(), taken))), "won are between");
-    let paying = |ending| {
-        let order_id = Uuid::from_u128(101);
-        vec![Paying { order_id, payment_id: None, ending, at: Duration::ZERO, until: Duration::ZERO }]
-    };
-    let judged = |ending| judged(false, |rush| rush.observed.money = Some((paying(ending), Money::default())));
-    let lost = judged(Ending::Paid);
+    fails(&judged(payings(Ending::Declined), taken), "won are between");
+    let lost = judged(payings(Ending::Paid), Money::default());
     assert_eq!(lost.lost_acknowledged, 1);
     fails(&lost, "read back");
-    let unknown = judged(Ending::Unknown);
+    let unknown = judged(payings(Ending::Unknown), Money::default());
     assert_eq!(unknown.unknown_left, 1);
     fails(&unknown, "definite");
-    fails(&judged(Ending::Refused { status: 410, code: "HOLD_EXPIRED".to_owned() }), "neither");
-    assert_eq!(judged(Ending::Declined).violations, [""; 0]);
+    let refused = Ending::Refused { status: 410, code: "HOLD_EXPIRED".to_owned() };
+    fails(&judged(payings(refused), Money::default()), "neither");
 }
