@@ -1,4 +1,4 @@
-//! Slack's incoming webhooks: takes what Slack takes, refuses what Slack refuses, and keeps what came.
+//! Slack's incoming webhooks: takes what Slack takes, refuses the grossest of what Slack refuses, and keeps what came.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
