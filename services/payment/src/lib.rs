@@ -57,6 +57,7 @@ struct Settings {
     approve_wait_ms: u64,
     retry_seconds: u32,
     attempts_per_order_max: i64,
+    payments_per_order_max: i64,
     resolve_poll_ms: u64,
     owed_poll_ms: u64,
     refund_poll_ms: u64,
@@ -82,6 +83,7 @@ pub struct App {
     /// What an order's buyer has at least, after an attempt that came to nothing, to try another.
     retry_time: TimeDelta,
     attempts_per_order_max: i64,
+    payments_per_order_max: i64,
     /// Something is to be found out.
     unclear: Arc<Notify>,
     resolving: InFlight,
@@ -131,6 +133,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         claim_time: settings.naverpay.longest() + RECORDING,
         retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
         attempts_per_order_max: settings.attempts_per_order_max,
+        payments_per_order_max: settings.payments_per_order_max,
         resolving: InFlight::new(resolve_payments::AT_ONCE, &unclear),
         unclear,
         refunding: InFlight::new(settle_refunds::AT_ONCE, &refunds_due),

@@ -229,12 +229,14 @@ pub struct Patience {
 
 /// What follows from `known` of an attempt.
 pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
+    let is_overdue = asked.age >= patience.review_after_seconds;
     match known {
+        Known::Captured if asked.undone && is_overdue => Next::Record(Found::Overdue),
         Known::Captured if asked.undone => Next::Undo { amount: None },
         Known::Captured => Next::Record(Found::Captured),
         // Nothing is left of the money, or was never taken for this payment.
         Known::Cancelled | Known::Foreign => Next::Record(Found::NotCaptured),
-        Known::WrongAmount { .. } if asked.age >= patience.review_after_seconds => Next::Record(Found::Overdue),
+        Known::WrongAmount { .. } if is_overdue => Next::Record(Found::Overdue),
         // Whoever authorised another amount than was asked for gets that back at once, and may try again.
         Known::WrongAmount { left } => Next::Undo { amount: Some(*left) },
         Known::Absent if asked.payable => Next::Retry,
@@ -243,7 +245,7 @@ pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
             Some(seconds) if seconds >= patience.absence_seconds => Next::Record(Found::NotCaptured),
             _ => Next::Wait { absent: true },
         },
-        Known::Unclear(_) if asked.age >= patience.review_after_seconds => Next::Record(Found::Overdue),
+        Known::Unclear(_) if is_overdue => Next::Record(Found::Overdue),
         // Not while the money may still be asked for again: under the same key, a provider would repeat its first answer.
         Known::Unclear(_) if asked.age >= patience.undo_after_seconds && !asked.payable => Next::Undo { amount: None },
         Known::Unclear(_) => Next::Wait { absent: false },
@@ -305,6 +307,8 @@ pub enum Refused {
     HoldExpired,
     #[error("{0} attempts to pay this order came to nothing; there is no other.")]
     TooManyAttempts(i64),
+    #[error("{0} payments were prepared for this order; approve one of them.")]
+    TooManyPayments(i64),
     #[error("The payment provider refuses to give the money back: {code}.")]
     RefundRefused { payment: PaymentId, code: String },
     #[error("A payment that is {} has nothing to give back.", .0.name())]
@@ -321,6 +325,7 @@ impl Refusal for Refused {
             Refused::NotFound => codes::PAYMENT_NOT_FOUND,
             Refused::InProgress => codes::PAYMENT_IN_PROGRESS,
             Refused::NotApprovable(_) | Refused::TooManyAttempts(_) => codes::PAYMENT_NOT_APPROVABLE,
+            Refused::TooManyPayments(_) => codes::ORDER_NOT_PAYABLE,
             Refused::AmountMismatch { .. } => codes::AMOUNT_MISMATCH,
             Refused::Declined { .. } => codes::PAYMENT_DECLINED,
             Refused::ProviderFailed { .. } | Refused::RefundRefused { .. } => codes::PG_ERROR,
@@ -349,6 +354,7 @@ impl Refusal for Refused {
             | Refused::InProgress
             | Refused::NotApprovable(_)
             | Refused::TooManyAttempts(_)
+            | Refused::TooManyPayments(_)
             | Refused::InsufficientPoints
             | Refused::HoldExpired
             | Refused::NotRefundable(_)

@@ -14,14 +14,14 @@ use contract::ids::{AccountId, OrderId, PaymentId};
 use contract::money::{KRW, Money};
 use contract::order::BeginPaymentRequest;
 use diesel::sql_types::{BigInt, Binary, Text, Timestamptz, Uuid};
-use diesel::{OptionalExtension, sql_query};
+use diesel::{OptionalExtension, QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
 use crate::naverpay;
-use crate::payment::{Method, Status};
+use crate::payment::{Method, Refused, Status};
 use crate::read_payments::rfc3339;
 use crate::rows::{self, Payment};
 
@@ -124,6 +124,7 @@ async fn prepare(app: Arc<App>, user: AccountId, key: IdempotencyKey, body: Prep
         return Ok((known, true));
     }
     let expires_at = begin(&app, id, user, &body).await?;
+    check_payments(&app, &body).await?;
     let payment = insert(&app, id, user, &key, &fingerprint, &body, expires_at).await?;
     let Some(payment) = payment else {
         // A twin was faster.
@@ -133,6 +134,18 @@ async fn prepare(app: Arc<App>, user: AccountId, key: IdempotencyKey, body: Prep
         return Ok((known, true));
     };
     Ok((payment, false))
+}
+
+/// An order is paid once; more than a few payments of it are nobody's wish.
+async fn check_payments(app: &App, body: &PreparePayment) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+    let query = sql_query("select count(*) as count from payments where order_id = $1");
+    let Count { count } = Prepared(query.bind::<Uuid, _>(body.order_id)).get_result(&mut *app.db.read().await?).await?;
+    if count >= app.payments_per_order_max { Err(Refused::TooManyPayments(count).into()) } else { Ok(()) }
 }
 
 /// Has the order check the payer and the amount and move; returns when its time is up.

@@ -284,7 +284,13 @@ pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Opt
     }
     let amount = amount.unwrap_or(approval.amount);
     let giveback = Giveback {
-        refund: RefundId::derive(&[approval.attempt.as_bytes(), b"undo", &amount.to_be_bytes()]),
+        // Another key each time: a provider that had nothing to undo yet would repeat that. More than there is it never gives.
+        refund: RefundId::derive(&[
+            approval.attempt.as_bytes(),
+            b"undo",
+            &amount.to_be_bytes(),
+            &payment.asked.to_be_bytes(),
+        ]),
         payment: payment.id,
         user: payment.user_id,
         pg_payment_id: approval.pg_payment_id.clone(),

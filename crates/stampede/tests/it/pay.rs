@@ -267,6 +267,26 @@ async fn what_was_authorised_for_another_payment_neither_pays_nor_is_undone() {
     }
 }
 
+/// Whoever never pays does not keep the units from others for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_and_payments_of_an_order_have_an_end() {
+    let few = [("payment.attempts_per_order_max", "3"), ("payment.payments_per_order_max", "2")];
+    let site = TestSite::start_with(&few).await;
+    let (product, buyer) = (site.product_at(1, 10_002).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    let other = buyer.agrees_to(&site, &agreed.order, agreed.amount).await;
+    for one in [&agreed, &other, &agreed] {
+        buyer.approve(one).await.refused(402, "PAYMENT_DECLINED");
+    }
+    for one in [&agreed, &other] {
+        buyer.approve(one).await.refused(409, "PAYMENT_NOT_APPROVABLE");
+    }
+    buyer.prepare(&fresh_key(), &agreed.order, agreed.amount).await.refused(409, "ORDER_NOT_PAYABLE");
+    site.assert_consistent().await;
+    assert_eq!(site.number("select count(*) from {payment}.payment_attempt").await, 3);
+    assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 1 });
+}
+
 async fn charge(buyer: &crate::client::Client, amount: i64) {
     let request = buyer.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", fresh_key());
     buyer.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);

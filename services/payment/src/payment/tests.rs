@@ -111,6 +111,7 @@ fn money_that_is_not_what_was_asked_for_is_never_kept_and_that_of_others_never_t
         }
         assert_eq!(next(Known::Captured, 0, false), Next::Record(Found::Captured));
         assert_eq!(next(Known::Captured, 0, true), Next::Undo { amount: None }, "it comes back although it was undone");
+        assert_eq!(next(Known::Captured, 86_400, true), Next::Record(Found::Overdue));
     }
 }
 
