@@ -44,18 +44,30 @@ async fn servers() -> &'static Sandbox {
         .await
 }
 
-/// Orders that are PAID unless told.
+/// Orders that are PAID by their payment unless told.
 #[derive(Default, Clone)]
-pub struct Orders(Arc<Mutex<HashMap<String, &'static str>>>);
+pub struct Orders(Arc<Mutex<HashMap<String, Order>>>);
+
+#[derive(Default, Clone)]
+struct Order {
+    status: &'static str,
+    paid_by: String,
+}
 
 impl Orders {
     pub fn set(&self, order: Uuid, status: &'static str) {
-        self.0.lock().unwrap().insert(order.to_string(), status);
+        self.0.lock().unwrap().entry(order.to_string()).or_default().status = status;
+    }
+
+    fn paid_by(&self, order: Uuid, payment: Uuid) {
+        let paid = Order { status: "PAID", paid_by: payment.to_string() };
+        self.0.lock().unwrap().insert(order.to_string(), paid);
     }
 
     fn get(&self, order_id: String) -> proto::Order {
-        let status = self.0.lock().unwrap().get(&order_id).copied().unwrap_or("PAID").to_owned();
-        proto::Order { order_id, status, amount: AMOUNT, currency: "KRW".to_owned(), ..Default::default() }
+        let Order { status, paid_by } = self.0.lock().unwrap().get(&order_id).cloned().unwrap_or_default();
+        let (status, currency) = (status.to_owned(), "KRW".to_owned());
+        proto::Order { order_id, status, amount: AMOUNT, currency, paid_payment_id: paid_by, ..Default::default() }
     }
 }
 
@@ -237,6 +249,7 @@ impl Site {
              values ('{attempt}', '{id}', '{pg}', '{attempt}', {AMOUNT})"
         ))
         .await;
+        self.orders.paid_by(order, id);
         order
     }
 
