@@ -1,7 +1,7 @@
 //! One live owner for each data folder: the lock, the leftovers of a dead owner, and the watchdog that leaves none.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -115,7 +115,16 @@ fn kill_leftovers(run_dir: &Path) -> Result<()> {
             tracing::warn!(process.pid = leftover.pid, "Killing a server that an earlier sandbox left behind");
             wait_gone(&leftover.kill_family())?;
         }
-        fs::remove_file(&pid_file)?;
+        // Whoever watched over the earlier sandbox may be tidying up at this moment.
+        unless_gone(fs::remove_file(&pid_file))?;
     }
     Ok(())
+}
+
+/// Success as well if what it was about has vanished.
+fn unless_gone(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
