@@ -1,10 +1,10 @@
 //! Who the servers run as: PostgreSQL refuses root, so a caller who is root lends its servers to an ordinary account.
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid};
@@ -56,12 +56,8 @@ impl Account {
         Ok(())
     }
 
-    /// What vanishes meanwhile, as files of a server that was just killed may, needs no owner.
     fn own(&self, path: &Path) -> Result<()> {
-        let metadata = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            metadata => metadata?,
-        };
+        let metadata = fs::symlink_metadata(path)?;
         if metadata.uid() != self.uid && !metadata.is_symlink() {
             chown(path, Some(self.uid), Some(self.gid)).with_context(|| format!("cannot chown {}", path.display()))?;
         }

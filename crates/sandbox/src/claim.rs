@@ -1,7 +1,7 @@
 //! One live owner for each data folder: the lock, the leftovers of a dead owner, and the watchdog that leaves none.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::process::{Identity, wait_gone};
 
 /// Waits until the pipe from its parent closes, which it does however the parent ends, and kills whatever the pid
-/// files still name. PostgreSQL's backends are children of the postmaster and go with it.
+/// files still name. PostgreSQL's backends are children of the postmaster and go with it. The files stay: whoever starts
+/// next has to wait for what they name.
 ///
 /// Arguments: the folder of the pid files, then what to remove afterwards.
 const WATCHDOG: &str = r#"
@@ -25,7 +26,6 @@ for file in "$1"/*.pid; do
     kill -s STOP "$pid"
     # shellcheck disable=SC2046
     kill -s KILL "$pid" $(cat "/proc/$pid/task/"*/children)
-    rm -f "$file"
 done
 data_dir=${1%/run}
 shift
@@ -115,16 +115,7 @@ fn kill_leftovers(run_dir: &Path) -> Result<()> {
             tracing::warn!(process.pid = leftover.pid, "Killing a server that an earlier sandbox left behind");
             wait_gone(&leftover.kill_family())?;
         }
-        // Whoever watched over the earlier sandbox may be tidying up at this moment.
-        unless_gone(fs::remove_file(&pid_file))?;
+        fs::remove_file(&pid_file)?;
     }
     Ok(())
-}
-
-/// Success as well if what it was about has vanished.
-fn unless_gone(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

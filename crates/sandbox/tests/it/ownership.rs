@@ -62,6 +62,20 @@ async fn the_servers_of_a_killed_owner_die_with_it() {
 }
 
 #[tokio::test]
+async fn a_start_in_the_instant_of_a_kill_waits_for_what_the_watchdog_is_killing() {
+    let folder = folder("instant");
+    for _ in 0..20 {
+        let (mut owner, pid) = spawn_owner(&folder).await;
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        let options = Options { data_dir: folder.clone(), ..redis_only("instant-unused") };
+        let sandbox = Sandbox::start(options).await.unwrap();
+        assert!(!is_alive(pid));
+        sandbox.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_a_killed_owner_and_its_watchdog_leave_is_killed_by_the_next_start() {
     let folder = folder("leftover");
     let (mut owner, pid) = spawn_owner(&folder).await;
