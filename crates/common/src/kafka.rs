@@ -1,6 +1,6 @@
 //! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ struct Seen {
     cluster: Result<Arc<str>>,
 }
 
-/// The topics that are known to exist in `cluster`.
+/// The topics that exist in `cluster`, or never will.
 #[derive(Default)]
 struct Topics {
     cluster: Option<Arc<str>>,
@@ -93,7 +93,8 @@ impl Kafka {
         &self.0.settings
     }
 
-    /// Creates those of `topics` (named without the namespace) that the broker does not have.
+    /// Creates those of `topics` (named without the namespace) that the broker does not have. Fails, as transient,
+    /// while it cannot.
     ///
     /// Costs nothing when they are known to exist; a new broker is noticed and gets them again.
     pub async fn ensure_topics(&self, topics: &[&str]) -> Result<()> {
@@ -114,22 +115,25 @@ impl Kafka {
             .collect();
         let limit = self.request_timeout();
         let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
+        let mut failed = BTreeMap::new();
         match self.0.admin.create_topics(&new_topics, &options).await {
-            Ok(outcomes) => {
-                for (topic, code) in outcomes.into_iter().filter_map(std::result::Result::err) {
-                    if code != RDKafkaErrorCode::TopicAlreadyExists {
-                        // Events for this topic will be refused one by one; those for the others must not wait.
-                        tracing::error!(topic, error = %code, "Cannot create topic {topic}");
-                    }
-                }
-            }
+            Ok(outcomes) => failed.extend(outcomes.into_iter().filter_map(std::result::Result::err)),
             // A broker that cannot be asked creates topics when it first hears of them.
             Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
             Err(error) => return Err(Error::transient(error)),
         }
+        failed.retain(|_, code| *code != RDKafkaErrorCode::TopicAlreadyExists);
         let mut known = self.topics();
         if known.cluster.as_ref() == Some(&cluster) {
-            known.names.extend(missing);
+            known.names.extend(missing.into_iter().filter(|name| !failed.get(name).is_some_and(will_pass)));
+        }
+        drop(known);
+        for (topic, code) in &failed {
+            if will_pass(code) {
+                return Err(Error::transient(anyhow::anyhow!("Kafka cannot create topic {topic} for now: {code}")));
+            }
+            // Events for this topic will be refused one by one; those for the others must not wait.
+            tracing::error!(topic, error = %code, "Cannot create topic {topic}");
         }
         Ok(())
     }
@@ -236,6 +240,24 @@ impl Kafka {
         consumer.subscribe(&names).map_err(Error::transient)?;
         Ok(consumer)
     }
+}
+
+/// Whether it is the cluster's state and not the request that keeps a topic from being created: a controller that is
+/// being elected, brokers that are fenced after a stall. Then the cluster has too few brokers for the topic's replicas,
+/// and says so as if the number were wrong.
+fn will_pass(code: &RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    !matches!(
+        code,
+        Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidConfig
+            | Code::InvalidRequest
+            | Code::PolicyViolation
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::UnsupportedVersion
+    )
 }
 
 fn client_config(settings: &KafkaSettings) -> ClientConfig {

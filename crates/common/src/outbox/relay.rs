@@ -3,7 +3,7 @@
 //! Per key, what is new to a reader of the log comes in order, however often a relay dies: each relay begins with the
 //! oldest row that is not marked, so of two that overlap, both send in the same order from the same row on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -229,13 +229,17 @@ impl<'a> Relay<'a> {
         let now = Instant::now();
         self.doubted_at = Some(now);
         let is_same = self.kafka.cluster_id_since(now).await.is_ok_and(|found| found == *cluster);
+        // Of a key, only the first: those behind it are tried when it has gone.
+        let mut keys = HashSet::new();
         let refused = rows.iter().zip(reports).filter_map(|(row, report)| match report {
-            Report::Refused(error) => Some((row, error.as_str())),
-            Report::Acknowledged | Report::HeldBack | Report::Unknown => None,
+            Report::Refused(error) if keys.insert((&row.topic, &row.key)) => Some((row, error.as_str())),
+            _ => None,
         });
         let refused: Vec<(&Row, &str)> = refused.collect();
         if !refused.is_empty() {
             self.kafka.forget_topics();
+            // It would go on refusing a topic that it once missed for minutes after the topic is there.
+            self.producer = None;
         }
         if is_same {
             self.session.charge(&refused).await?;

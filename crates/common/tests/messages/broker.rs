@@ -1,10 +1,11 @@
-//! A broker that dies, and one that comes back with nothing.
+//! A broker that dies, one that comes back with nothing, and topics that are not there.
 
 use std::time::Duration;
 
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use sandbox::Server;
 
-use crate::shop::{BROKER, Shop, outbox_settings, sandbox};
+use crate::shop::{BROKER, Moved, Shop, outbox_settings, sandbox};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
@@ -68,4 +69,46 @@ async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_
     shop.assert_effects_are_exact().await;
     relay.stop().await;
     consumer.stop().await;
+}
+
+/// What a cluster answers while too few of its brokers take part: for a moment after a stall, or for a whole night.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_be_created_for_now_is_waited_for_and_nothing_is_charged() {
+    let _broker = BROKER.read().await;
+    let shop = Shop::open_with_replicas("scarce", 2).await;
+    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
+    shop.move_much(&shop.db, 2, 10, 3).await;
+    // Longer than a producer waits for a topic.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(shop.count("select count(*) from outbox_events where status = 'NEW' and attempts = 0").await, 20);
+
+    let name = shop.kafka.topic(<Moved as common::outbox::Event>::TOPIC);
+    let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
+    let created = shop.admin().await.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    created[0].as_ref().unwrap();
+    shop.settled().await;
+    shop.assert_effects_are_exact().await;
+    relay.stop().await;
+    consumer.stop().await;
+}
+
+/// Its events are gone with it, and so are its consumers' places; but the relay goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_under_way_is_created_again() {
+    let _broker = BROKER.read().await;
+    let shop = Shop::open("deleted").await;
+    let relay = shop.relay(&shop.db, outbox_settings());
+    shop.move_much(&shop.db, 2, 10, 3).await;
+    shop.until("select count(*) from outbox_events where status = 'NEW'", 0).await;
+    let name = shop.kafka.topic(<Moved as common::outbox::Event>::TOPIC);
+    let deleted = shop.admin().await.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
+    deleted[0].as_ref().unwrap();
+    for account in ["after", "after", "it"] {
+        shop.move_money(&shop.db, account, 1).await;
+    }
+    shop.until("select count(*) from outbox_events where status = 'NEW'", 0).await;
+    assert_eq!(shop.count("select count(*) from outbox_events where status = 'DEAD'").await, 0);
+    let log = shop.log().await;
+    assert_eq!((&log["after"], &log["it"]), (&vec![1, 2], &vec![1]));
+    relay.stop().await;
 }

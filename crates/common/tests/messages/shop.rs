@@ -13,6 +13,8 @@ use common::{Error, Result};
 use diesel::{QueryableByName, sql_types};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -166,6 +168,11 @@ pub fn inbox_settings() -> InboxSettings {
 
 impl Shop {
     pub async fn open(namespace: &str) -> Shop {
+        Shop::open_with_replicas(namespace, 1).await
+    }
+
+    /// Of each topic that is created; the sandbox has one broker.
+    pub async fn open_with_replicas(namespace: &str, replication_factor: i32) -> Shop {
         let namespace = format!("{namespace}_");
         let db = database(&namespace).await;
         db.migrate([MIGRATIONS]).await.unwrap();
@@ -184,7 +191,7 @@ impl Shop {
         let settings = KafkaSettings {
             brokers: sandbox().await.kafka_brokers(),
             partitions: 3,
-            replication_factor: 1,
+            replication_factor,
             retention_hours: 168,
             request_timeout_ms: 3000,
             cluster_check_ms: 500,
@@ -295,6 +302,11 @@ impl Shop {
         for (account, versions) in effects {
             assert!(versions.iter().copied().eq(1..=versions.len() as i64), "{account}: {versions:?}");
         }
+    }
+
+    /// What an operator does with the broker's own tools.
+    pub async fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", sandbox().await.kafka_brokers()).create().unwrap()
     }
 
     /// All versions in the broker's log for each account, in the order of the log, repeats included.
