@@ -1,7 +1,7 @@
 //! A private PostgreSQL as durable as production: fsync, synchronous commits, full page writes and checksums are on.
 
 use std::fs::{self, File};
-use std::io::{Seek, Write};
+use std::io::{ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -71,7 +71,8 @@ impl Recipe for Postgres {
             account::give(self.account.as_ref(), &self.dir)?;
             // Backends that outlive a postmaster which somebody else killed keep the next one from starting.
             let orphans = working_in(&data, "postgres");
-            return wait_gone(&orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>());
+            wait_gone(&orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>())?;
+            return forget_owner(&data);
         }
         let cluster = NewCluster {
             dir: self.dir.with_extension("new"),
@@ -110,6 +111,18 @@ impl Recipe for Postgres {
 
     fn data_dir(&self) -> PathBuf {
         self.dir.clone()
+    }
+}
+
+/// Nobody serves `data`, which the caller has made sure of; the note of who did must not say otherwise. PostgreSQL
+/// believes it for as long as the process is in the table, if only as a zombie that its parent has not reaped yet.
+fn forget_owner(data: &Path) -> Result<()> {
+    let note = data.join("postmaster.pid");
+    match fs::remove_file(&note) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", note.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -39,6 +39,14 @@ pub fn redis_only(name: &str) -> Options {
     options
 }
 
+/// Only PostgreSQL.
+pub fn postgres_only(name: &str) -> Options {
+    let mut options = options(name);
+    options.external.redis_url = Some(UNUSED.to_owned());
+    options.external.kafka_brokers = Some(UNUSED.to_owned());
+    options
+}
+
 /// Runs SQL and returns what it prints, rows without any decoration.
 pub fn sql(url: &str, statement: &str) -> String {
     let output = Command::new("psql").args([url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement]).output().unwrap();

@@ -1,6 +1,7 @@
 //! One live owner for each folder, and nothing left of a dead one.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -73,6 +74,28 @@ async fn a_start_in_the_instant_of_a_kill_waits_for_what_the_watchdog_is_killing
         assert!(!is_alive(pid));
         sandbox.stop().await.unwrap();
     }
+}
+
+/// Whoever inherits a killed server may take its time to reap it, and until then its pid is in the process table.
+#[tokio::test]
+async fn a_dead_postgres_that_nobody_has_reaped_does_not_keep_the_next_from_starting() {
+    let options = Options { ephemeral: false, ..postgres_only("zombie") };
+    let note = options.data_dir.join("postgres/data/postmaster.pid");
+    let sandbox = Sandbox::start(options.clone()).await.unwrap();
+    let left = std::fs::read_to_string(&note).unwrap();
+    sandbox.stop().await.unwrap();
+    // PostgreSQL minds only processes of its own user.
+    let account = std::fs::metadata(note.parent().unwrap()).unwrap().uid();
+    let mut zombie = Command::new("sleep").arg("60").uid(account).spawn().unwrap();
+    zombie.kill().unwrap();
+    let (_, rest) = left.split_once('\n').unwrap();
+    std::fs::write(&note, format!("{}\n{rest}", zombie.id())).unwrap();
+
+    let options = Options { ephemeral: true, ..options };
+    let sandbox = Sandbox::start(options).await.unwrap();
+    assert_eq!(sql(&sandbox.postgres_url(), "select 1"), "1");
+    sandbox.stop().await.unwrap();
+    zombie.wait().unwrap();
 }
 
 #[tokio::test]

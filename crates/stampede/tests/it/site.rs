@@ -261,7 +261,7 @@ impl TestSite {
 
     /// Drains and ends.
     pub async fn stop(self) {
-        match self.services.into_inner() {
+        match std::mem::replace(&mut *self.services.lock().await, Services::Down) {
             Services::Here(running) => running.stop().await,
             Services::Child(mut child) => child.kill().await.expect("it is ours"),
             Services::Down => {}
@@ -273,6 +273,23 @@ impl TestSite {
         log_file(self.namespace.trim_end_matches('_'))
     }
 }
+
+/// A test that fails shows what its processes complained of: elsewhere nobody can look at the file.
+impl Drop for TestSite {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let complaints =
+            |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"") || !line.starts_with('{');
+        let lines: Vec<&str> = log.lines().filter(complaints).collect();
+        let last = &lines[lines.len().saturating_sub(COMPLAINTS_SHOWN)..];
+        println!("{}, its last complaints:\n{}", self.log().display(), last.join("\n"));
+    }
+}
+
+const COMPLAINTS_SHOWN: usize = 30;
 
 /// Logs stay when the tests have ended.
 fn log_file(name: &str) -> PathBuf {
