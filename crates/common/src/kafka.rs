@@ -36,9 +36,46 @@ pub struct Kafka(Arc<Inner>);
 struct Inner {
     settings: KafkaSettings,
     namespace: String,
-    admin: AdminClient<Quiet>,
+    admin: Mutex<Arc<Admin>>,
     seen: tokio::sync::Mutex<Option<Seen>>,
     topics: Mutex<Topics>,
+}
+
+/// A client for administrative questions.
+///
+/// Each client may go deaf: brokers that are all fenced, for a moment after a stall, answer that the cluster has topics
+/// and no brokers, and librdkafka then forgets every broker for good, those that it was configured with too
+/// (confluentinc/librdkafka#5301). So whoever has not answered is replaced: this, producers and consumers.
+struct Admin(Option<AdminClient<Quiet>>);
+
+impl Admin {
+    fn new(settings: &KafkaSettings) -> Result<Admin, KafkaError> {
+        client_config(settings).create_with_context(Quiet).map(|client| Admin(Some(client)))
+    }
+
+    fn client(&self) -> Result<&AdminClient<Quiet>> {
+        self.0.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a client is used after its end")))
+    }
+
+    /// Blocks.
+    fn cluster_id(&self, limit: Duration) -> Result<Arc<str>> {
+        let client = self.client()?.inner();
+        // Every metadata answer renews the cluster id that librdkafka remembers, and reading it back is all the
+        // second call does then. Alone, it would return the id of a broker that is long gone.
+        let metadata = client.fetch_metadata(None, limit).map_err(Error::transient)?;
+        if metadata.brokers().is_empty() {
+            return Err(Error::transient(anyhow::anyhow!("no broker takes part in the cluster for now")));
+        }
+        Ok(client.fetch_cluster_id(limit).unwrap_or_default().into())
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // Its threads are joined, which blocks.
+        let client = self.0.take();
+        std::thread::spawn(move || drop(client));
+    }
 }
 
 /// The last answer to "which cluster are you?".
@@ -70,7 +107,7 @@ impl Kafka {
     /// group, so that several sites can share a broker.
     pub fn open(settings: &KafkaSettings, namespace: &str) -> anyhow::Result<Kafka> {
         let inner = Inner {
-            admin: client_config(settings).create_with_context(Quiet)?,
+            admin: Mutex::new(Arc::new(Admin::new(settings)?)),
             settings: settings.clone(),
             namespace: namespace.to_owned(),
             seen: tokio::sync::Mutex::new(None),
@@ -116,7 +153,7 @@ impl Kafka {
         let limit = self.request_timeout();
         let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
         let mut failed = BTreeMap::new();
-        match self.0.admin.create_topics(&new_topics, &options).await {
+        match self.admin().client()?.create_topics(&new_topics, &options).await {
             Ok(outcomes) => failed.extend(outcomes.into_iter().filter_map(std::result::Result::err)),
             // A broker that cannot be asked creates topics when it first hears of them.
             Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
@@ -182,24 +219,31 @@ impl Kafka {
             return seen.cluster.clone();
         }
         let asked = Instant::now();
-        let (kafka, limit) = (self.clone(), self.request_timeout());
-        let cluster = spawn_blocking(move || {
-            let client = kafka.0.admin.inner();
-            // Every metadata answer renews the cluster id that librdkafka remembers, and reading it back is all the
-            // second call does then. Alone, it would return the id of a broker that is long gone.
-            client.fetch_metadata(None, limit)?;
-            Ok::<_, KafkaError>(client.fetch_cluster_id(limit).unwrap_or_default())
-        })
-        .await?
-        .map(Arc::<str>::from)
-        .map_err(Error::transient);
+        let (admin, limit) = (self.admin(), self.request_timeout());
+        let cluster = spawn_blocking(move || admin.cluster_id(limit)).await?;
+        if cluster.is_err() {
+            self.replace_admin();
+        }
         // A broker that did not answer was away until now; one that answered may have been replaced since it was asked.
         let at = if cluster.is_ok() { asked } else { Instant::now() };
         *seen = Some(Seen { at, cluster: cluster.clone() });
         cluster
     }
 
-    fn request_timeout(&self) -> Duration {
+    fn admin(&self) -> Arc<Admin> {
+        // Whoever panicked left a client in it.
+        self.0.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who has not answered is not asked again.
+    fn replace_admin(&self) {
+        match Admin::new(&self.0.settings) {
+            Ok(admin) => *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(admin),
+            Err(error) => log_debug("admin", &error.to_string()),
+        }
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.0.settings.request_timeout_ms)
     }
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::Server;
 use crate::jars;
+use crate::ports::Ports;
 use crate::process::run;
 use crate::programs;
 use crate::supervisor::Recipe;
@@ -41,6 +42,7 @@ pub(crate) struct Apache {
     dir: PathBuf,
     port: u16,
     controller_port: u16,
+    more_properties: String,
     java: PathBuf,
     class_path: Option<String>,
 }
@@ -55,9 +57,12 @@ impl Apache {
         Ok(())
     }
 
-    pub(crate) fn new(site_dir: &Path, dir: PathBuf, port: u16, controller_port: u16) -> Result<Apache> {
-        let java = programs::java()?;
-        Ok(Apache { site_dir: site_dir.to_owned(), dir, port, controller_port, java, class_path: None })
+    pub(crate) fn new(site_dir: &Path, dir: PathBuf, ports: Ports, more: &[(String, String)]) -> Result<Apache> {
+        let Ports { kafka: port, kafka_controller: controller_port, .. } = ports;
+        // Of a property that is given twice, the last counts.
+        let more_properties = more.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let (site_dir, java) = (site_dir.to_owned(), programs::java()?);
+        Ok(Apache { site_dir, dir, port, controller_port, more_properties, java, class_path: None })
     }
 
     fn properties_file(&self) -> PathBuf {
@@ -72,7 +77,7 @@ impl Apache {
     }
 
     fn properties(&self) -> String {
-        let Apache { port, controller_port, .. } = self;
+        let Apache { port, controller_port, more_properties, .. } = self;
         let data = self.dir.join("data");
         format!(
             "process.roles=broker,controller\n\
@@ -94,9 +99,10 @@ impl Apache {
              share.coordinator.state.topic.num.partitions=4\n\
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\n\
-             # After a kill -9 a broker waits for its old session to end: 12 s with the defaults, 3 s with these.\n\
-             broker.session.timeout.ms=1500\n\
-             broker.heartbeat.interval.ms=300\n",
+             # After a kill -9 a broker waits for its old session to end: 12 s with the defaults, 5 s with these.\n\
+             broker.session.timeout.ms=3000\n\
+             broker.heartbeat.interval.ms=300\n\
+             {more_properties}",
             data.display()
         )
     }

@@ -20,6 +20,8 @@ pub struct Options {
     /// Remove everything again at the end, even if that end is a crash.
     pub ephemeral: bool,
     pub kafka: KafkaChoice,
+    /// For Apache Kafka's `server.properties`; these come above what is written there otherwise.
+    pub kafka_properties: Vec<(String, String)>,
     pub external: External,
 }
 

@@ -82,6 +82,7 @@ struct Site {
     data_dir: PathBuf,
     external: External,
     kafka: KafkaChoice,
+    kafka_properties: Vec<(String, String)>,
     account: Option<Account>,
     ephemeral: bool,
     /// Given up only after the data has been removed.
@@ -90,7 +91,7 @@ struct Site {
 
 impl Site {
     fn open(options: Options) -> Result<(Site, Ports)> {
-        let Options { data_dir, fresh, ephemeral, kafka, external } = options;
+        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, external } = options;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
         let account = Account::for_servers()?;
@@ -108,7 +109,7 @@ impl Site {
         // The log of each life of a sandbox is its own.
         remove(&data_dir.join("log"))?;
         fs::create_dir_all(data_dir.join("log"))?;
-        Ok((Site { data_dir, external, kafka, account, ephemeral, claim }, ports))
+        Ok((Site { data_dir, external, kafka, kafka_properties, account, ephemeral, claim }, ports))
     }
 
     async fn start(&self, ports: Ports, outside_url: &str) -> Result<(Servers, Supervisors)> {
@@ -174,7 +175,7 @@ impl Site {
         .await??;
         let dir = self.data_dir.join("kafka");
         if apache {
-            let recipe = Apache::new(&self.data_dir, dir, ports.kafka, ports.kafka_controller)?;
+            let recipe = Apache::new(&self.data_dir, dir, ports, &self.kafka_properties)?;
             Ok((KafkaKind::Apache, Some(self.start_server(recipe).await?), None))
         } else {
             Ok((KafkaKind::Embedded, None, Some(self.start_server(Embedded::new(dir)).await?)))

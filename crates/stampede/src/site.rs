@@ -67,6 +67,7 @@ impl Site {
             fresh: options.fresh,
             ephemeral: options.ephemeral,
             kafka: options.kafka,
+            kafka_properties: Vec::new(),
             external: external(&from_settings)?,
         })
         .await?;

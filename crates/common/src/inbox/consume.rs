@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,9 @@ use crate::kafka::{Kafka, Quiet, log_debug};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
+
+/// After this long without a message, a consumer makes sure that it still hears the broker.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long leaving the group may hold up a stop. Who does not manage is missed after the session timeout instead.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -67,7 +71,8 @@ impl Consumer {
         // A group that subscribes to a topic before it exists learns of it minutes later.
         kafka.ensure_topics(&topics).await?;
         let client = kafka.consumer(self.group, &cluster, &topics)?;
-        Ok(Member { consumer: self, kafka, settings, client, cluster, ahead: VecDeque::new() })
+        let (client, ahead, heard_at) = (Arc::new(client), VecDeque::new(), Instant::now());
+        Ok(Member { consumer: self, kafka, settings, client, cluster, ahead, heard_at })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -99,10 +104,12 @@ struct Member<'a> {
     consumer: &'a Consumer,
     kafka: &'a Kafka,
     settings: &'a InboxSettings,
-    client: StreamConsumer<Quiet>,
+    client: Arc<StreamConsumer<Quiet>>,
     cluster: Arc<str>,
     /// Taken from the client while a batch was waiting for its next attempt.
     ahead: VecDeque<Message>,
+    /// When the client last got something from the broker.
+    heard_at: Instant,
 }
 
 impl Member<'_> {
@@ -116,7 +123,7 @@ impl Member<'_> {
                 biased;
                 () = stopping.cancelled() => return,
                 _ = look.tick() => {
-                    if !self.is_current().await {
+                    if !self.is_current().await || self.is_deaf().await {
                         return;
                     }
                     self.look_after_parked().await;
@@ -126,6 +133,7 @@ impl Member<'_> {
             };
             if !batch.is_empty() {
                 attempt = 0;
+                self.heard_at = Instant::now();
                 if self.is_outdated() || !self.settle(&batch, stopping).await {
                     return;
                 }
@@ -169,6 +177,30 @@ impl Member<'_> {
             );
         }
         is_outdated
+    }
+
+    /// Whether the client has lost all brokers while others hear them, as described at [`Kafka`]'s own client: it would
+    /// wait for ever. Asked after a silence only, since to be asked costs a request.
+    async fn is_deaf(&mut self) -> bool {
+        if self.heard_at.elapsed() < SILENCE {
+            return false;
+        }
+        let asked = std::time::Instant::now();
+        let (client, limit) = (self.client.clone(), self.kafka.request_timeout());
+        let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
+        let metadata = spawn_blocking(move || client.fetch_metadata(topic.as_deref(), limit)).await;
+        if metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty())) {
+            self.heard_at = Instant::now();
+            return false;
+        }
+        let is_deaf = self.kafka.cluster_id_since(asked).await.is_ok();
+        if is_deaf {
+            tracing::warn!(
+                inbox.consumer = self.consumer.group,
+                "Kafka's consumer has lost its brokers; a new one goes on"
+            );
+        }
+        is_deaf
     }
 
     async fn look_after_parked(&self) {
@@ -281,7 +313,7 @@ impl Member<'_> {
 }
 
 /// Commits what is stored and leaves the group, which blocks.
-async fn leave(client: StreamConsumer<Quiet>) {
+async fn leave(client: Arc<StreamConsumer<Quiet>>) {
     let (left, on_left) = oneshot::channel::<()>();
     // A thread that nobody has to wait for, since a broker that is away may keep it for long.
     std::thread::spawn(move || {

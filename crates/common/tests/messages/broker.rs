@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
-use sandbox::Server;
+use sandbox::{External, KafkaChoice, Options, Sandbox, Server};
 
 use crate::shop::{BROKER, Moved, Shop, outbox_settings, sandbox};
 
@@ -71,11 +71,43 @@ async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_
     consumer.stop().await;
 }
 
+/// A client that asks at a moment when no broker takes part is told that there are none, and goes deaf for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
+    let data_dir = std::env::temp_dir().join(format!("stampede-fenced-{}", std::process::id()));
+    let nobody = || Some("127.0.0.1:1".to_owned());
+    let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
+    let sound = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() };
+    // Its word that it lives comes a second later than it is waited for.
+    let late = [("broker.session.timeout.ms", "1000"), ("broker.heartbeat.interval.ms", "2000")];
+    let kafka_properties = late.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let fenced = Options { ephemeral: false, kafka_properties, ..sound.clone() };
+
+    let broker = Sandbox::start(fenced).await.unwrap();
+    let brokers = broker.kafka_brokers();
+    let shop = Shop::open_on(brokers.clone(), "fenced", 1).await;
+    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
+    for _ in 0..100 {
+        shop.move_money(&shop.db, "restless", 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    broker.stop().await.unwrap();
+
+    let broker = Sandbox::start(sound).await.unwrap();
+    assert_eq!(broker.kafka_brokers(), brokers, "it has taken its old place");
+    shop.settled().await;
+    shop.assert_effects_are_exact().await;
+    assert_eq!(shop.count("select count(*) from outbox_events where attempts > 0").await, 0, "a fence was charged");
+    relay.stop().await;
+    consumer.stop().await;
+    broker.stop().await.unwrap();
+}
+
 /// What a cluster answers while too few of its brokers take part: for a moment after a stall, or for a whole night.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_cannot_be_created_for_now_is_waited_for_and_nothing_is_charged() {
     let _broker = BROKER.read().await;
-    let shop = Shop::open_with_replicas("scarce", 2).await;
+    let shop = Shop::open_on(sandbox().await.kafka_brokers(), "scarce", 2).await;
     let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
     shop.move_much(&shop.db, 2, 10, 3).await;
     // Longer than a producer waits for a topic.

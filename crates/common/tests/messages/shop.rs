@@ -168,11 +168,11 @@ pub fn inbox_settings() -> InboxSettings {
 
 impl Shop {
     pub async fn open(namespace: &str) -> Shop {
-        Shop::open_with_replicas(namespace, 1).await
+        Shop::open_on(sandbox().await.kafka_brokers(), namespace, 1).await
     }
 
-    /// Of each topic that is created; the sandbox has one broker.
-    pub async fn open_with_replicas(namespace: &str, replication_factor: i32) -> Shop {
+    /// With `replication_factor` replicas of each topic that is created. A sandbox has one broker.
+    pub async fn open_on(brokers: String, namespace: &str, replication_factor: i32) -> Shop {
         let namespace = format!("{namespace}_");
         let db = database(&namespace).await;
         db.migrate([MIGRATIONS]).await.unwrap();
@@ -189,7 +189,7 @@ impl Shop {
             .await
             .unwrap();
         let settings = KafkaSettings {
-            brokers: sandbox().await.kafka_brokers(),
+            brokers,
             partitions: 3,
             replication_factor,
             retention_hours: 168,
