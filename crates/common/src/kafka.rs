@@ -308,6 +308,8 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.brokers)
+        // A connection on which nothing comes any more ends after this instead of a minute.
+        .set("socket.timeout.ms", "10000")
         // Small messages must not wait for the acknowledgement of those before them.
         .set("socket.nagle.disable", "true")
         // A broker that comes back should be found at once.

@@ -6,6 +6,7 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use sandbox::{External, KafkaChoice, Options, Sandbox, Server};
 
 use crate::shop::{BROKER, Moved, Shop, outbox_settings, sandbox};
+use crate::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
@@ -74,10 +75,7 @@ async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_
 /// A client that asks at a moment when no broker takes part is told that there are none, and goes deaf for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
-    let data_dir = std::env::temp_dir().join(format!("stampede-fenced-{}", std::process::id()));
-    let nobody = || Some("127.0.0.1:1".to_owned());
-    let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
-    let sound = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() };
+    let sound = broker_alone("fenced");
     // Its word that it lives comes a second later than it is waited for.
     let late = [("broker.session.timeout.ms", "1000"), ("broker.heartbeat.interval.ms", "2000")];
     let kafka_properties = late.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -98,6 +96,28 @@ async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
     shop.settled().await;
     shop.assert_effects_are_exact().await;
     assert_eq!(shop.count("select count(*) from outbox_events where attempts > 0").await, 0, "a fence was charged");
+    relay.stop().await;
+    consumer.stop().await;
+    broker.stop().await.unwrap();
+}
+
+/// A cable, a firewall, a machine that lost its power: no connection ends, and nothing comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_silently_are_given_up() {
+    let mut wire = Wire::lay().await;
+    let mut options = broker_alone("silent");
+    let listeners = format!("PLAINTEXT://{}", wire.address());
+    options.kafka_properties = vec![("advertised.listeners".to_owned(), listeners)];
+    let broker = Sandbox::start(options).await.unwrap();
+    wire.connect_to(broker.kafka_brokers());
+    let shop = Shop::open_on(wire.address(), "silent", 1).await;
+    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
+    shop.move_much(&shop.db, 2, 10, 3).await;
+    shop.settled().await;
+    wire.cut();
+    shop.move_much(&shop.db, 2, 10, 3).await;
+    shop.settled().await;
+    shop.assert_effects_are_exact().await;
     relay.stop().await;
     consumer.stop().await;
     broker.stop().await.unwrap();
@@ -143,4 +163,12 @@ async fn a_topic_that_is_deleted_under_way_is_created_again() {
     let log = shop.log().await;
     assert_eq!((&log["after"], &log["it"]), (&vec![1, 2], &vec![1]));
     relay.stop().await;
+}
+
+/// A broker of a test's own.
+fn broker_alone(name: &str) -> Options {
+    let data_dir = std::env::temp_dir().join(format!("stampede-{name}-{}", std::process::id()));
+    let nobody = || Some("127.0.0.1:1".to_owned());
+    let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
+    Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() }
 }

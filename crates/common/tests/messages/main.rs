@@ -5,3 +5,4 @@ mod broker;
 mod inbox;
 mod outbox;
 mod shop;
+mod wire;
