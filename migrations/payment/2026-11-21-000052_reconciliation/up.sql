@@ -57,3 +57,24 @@ create index reconciliation_findings_of_run on reconciliation_findings (run_id, 
 
 -- What a run reads of ours: payments with money, as they were prepared.
 create index payments_captured on payments (created_at, id) where captured > 0;
+
+-- Our payments as a run compares them. What is open, or has moved only just now, may rightly differ from the book.
+create view payments_compared as
+select
+    payments.id,
+    payments.order_id,
+    payments.method,
+    payments.status,
+    payments.pg_payment_id,
+    payments.amount,
+    payments.captured,
+    payments.refunded,
+    payments.created_at,
+    payments.owes_order or coalesce(given_back.is_open, false) as is_open,
+    greatest(payments.updated_at, given_back.ended_at) as moved_at
+from payments
+left join lateral (
+    select bool_or(refunds.status = 'PENDING') as is_open, max(refunds.ended_at) as ended_at
+    from refunds
+    where refunds.payment_id = payments.id
+) as given_back on true;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use actix_web::get;
 use chrono::{DateTime, Utc};
 use common::auth::Admin;
-use common::db::Prepared;
+use common::db::{Prepared, Tx};
 use common::http::{Data, Json, Problem, Query};
 use common::{Error, Refused, Result};
 use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
@@ -169,29 +169,32 @@ struct KnownRow {
     name: Option<String>,
 }
 
-/// Reads the holds that exist among `ids`. In a transaction, what it says is sure only after the locks are taken: the
-/// snapshot of a statement is taken when it starts, so only then does it see a twin that has just committed.
+/// Reads the holds that exist among `ids`. What it says may be outrun at once.
 pub async fn known_holds(conn: &mut AsyncPgConnection, ids: &[HoldId]) -> Result<Known> {
-    // The clock is on the left, so that there is a row even when nothing is known.
-    let rows: Vec<KnownRow> = Prepared(
-        sql_query(
-            "select clock.now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, holds.pinned_by,
+    known(conn, "select * from holds where hold_id = any($1)", ids).await
+}
+
+/// The same with the rows of `holds` locked: each as it is after whatever was waited for, and the clock after that.
+///
+/// Whoever has a header waits for no stock, so the wait ends.
+pub async fn lock_holds(tx: &mut Tx, ids: &[HoldId]) -> Result<Known> {
+    known(tx, "select * from holds where hold_id = any($1) order by hold_id for update", ids).await
+}
+
+async fn known(conn: &mut AsyncPgConnection, holds: &'static str, ids: &[HoldId]) -> Result<Known> {
+    // The join begins with one row that is always there, so that the clock is told even when nothing is known.
+    let query = format!(
+        "select clock_timestamp() as now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, holds.pinned_by,
                 holds.pinned_late, holds.unpinned_by, holds.order_version, hold_lines.product_id,
                 hold_lines.quantity, hold_lines.unit_price, hold_lines.currency, hold_lines.sku, hold_lines.name
-           from (select clock_timestamp() as now) as clock
-           left join holds on holds.hold_id = any($1)
+           from (values (0)) as always
+           left join ({holds}) as holds on true
            left join hold_lines on hold_lines.hold_id = holds.hold_id
-          order by hold_lines.product_id",
-        )
-        .bind::<Array<Uuid>, _>(ids),
-    )
-    .load(conn)
-    .await?;
-    let now = rows
-        .as_slice()
-        .first()
-        .map(|row| row.now)
-        .ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
+          order by hold_lines.product_id"
+    );
+    let rows: Vec<KnownRow> = Prepared(sql_query(query).bind::<Array<Uuid>, _>(ids)).load(conn).await?;
+    let now =
+        rows.iter().map(|row| row.now).max().ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
     let mut holds = HashMap::new();
     for row in rows {
         let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };

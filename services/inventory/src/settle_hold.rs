@@ -18,7 +18,7 @@ use crate::gate::{Gate, Settlement};
 use crate::hold::{Effect, Hold, Step};
 use crate::ledger::{Moved, lock_stocks, move_stocks};
 use crate::plan::{Audit, Plan, Settle, moved_products};
-use crate::read_holds::{Known, known_holds};
+use crate::read_holds::{Known, known_holds, lock_holds};
 use crate::refused::Refused;
 use crate::stock::{Move, Moves, Stock};
 
@@ -91,8 +91,7 @@ pub async fn settle(tx: &mut Tx, asked: &[Settle]) -> Result<Option<Settled>> {
     let Known { now, holds } = known_holds(tx, &ids).await?;
     let products = moved_products(asked, &holds, now);
     let mut stocks = if products.is_empty() { BTreeMap::new() } else { lock_stocks(tx, &products).await? };
-    lock_headers(tx, &ids).await?;
-    let Known { now, holds } = known_holds(tx, &ids).await?;
+    let Known { now, holds } = lock_holds(tx, &ids).await?;
 
     let Some(mut plan) = Plan::new(asked, holds.clone(), &stocks, Moves::new(), now) else { return Ok(None) };
     // Before anything else is written, so that what it says goes for everything.
@@ -126,16 +125,6 @@ async fn write(tx: &mut Tx, plan: &Plan, stocks: &BTreeMap<ProductId, Stock>, no
     if pins(&plan.effects) {
         crash::point("pin.before_commit");
     }
-    Ok(())
-}
-
-/// Whoever has a header waits for no stock, so this ends.
-async fn lock_headers(tx: &mut Tx, ids: &[HoldId]) -> Result<()> {
-    Prepared(
-        sql_query("select from holds where hold_id = any($1) order by hold_id for update").bind::<Array<Uuid>, _>(ids),
-    )
-    .execute(tx)
-    .await?;
     Ok(())
 }
 

@@ -79,17 +79,16 @@ pub async fn change_all(tx: &mut Tx, asked: &[Ask]) -> Result<Vec<Result<Order, 
     Ok(outcomes)
 }
 
-/// The orders among `ids` that exist, and the database's clock under their locks; `None` if there are none.
+/// The orders among `ids` that exist, locked, and the database's clock; `None` if there are none.
+///
+/// The clock may be from before a wait for a lock, but not from before a change that was waited for: then the row, with
+/// its clock, is computed again. So what is decided is right for the moment that the clock tells.
 async fn lock_orders(tx: &mut Tx, ids: &[OrderId]) -> Result<Option<(DateTime<Utc>, HashMap<OrderId, Order>)>> {
-    let lock = orders::table.filter(orders::id.eq_any(ids)).order(orders::id).select(orders::id).for_update();
-    if lock.execute(tx).await? == 0 {
-        return Ok(None);
-    }
-    // A statement of its own: one that waits for a lock may have read the clock before.
-    let found: Vec<OrderRow> = orders::table.filter(orders::id.eq_any(ids)).select(rows::columns()).load(tx).await?;
+    let lock = orders::table.filter(orders::id.eq_any(ids)).order(orders::id).select(rows::columns()).for_update();
+    let found: Vec<OrderRow> = lock.load(tx).await?;
     let Some(now) = found.iter().map(|row| row.now).max() else { return Ok(None) };
-    let locked = rows::complete_as_stored(tx, found).await?;
-    Ok(Some((now, locked.into_iter().map(|(order, _)| (order.id, order)).collect())))
+    let locked = found.into_iter().map(|row| Ok((row.id, row.into_stored()?)));
+    Ok(Some((now, locked.collect::<Result<_>>()?)))
 }
 
 /// Writes those of `locked` that have changed since their version was as in `before`.

@@ -43,7 +43,7 @@ pub fn check_items(items: &[WantedItem], limits: &Limits) -> Result<(), BadReque
 }
 
 /// A line with the price it was held at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Item {
     pub product_id: ProductId,
     pub sku: String,
@@ -57,7 +57,7 @@ pub fn total(items: &[Item]) -> Option<i64> {
     items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.unit_price.checked_mul(item.quantity.into())?))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shipping {
     pub recipient: String,
     pub phone: String,

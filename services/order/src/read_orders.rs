@@ -132,7 +132,7 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     found.truncate(limit as usize);
     let next_cursor =
         found.last().filter(|_| more).map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
-    let items = rows::complete(&mut conn, found).await?.into_iter().map(view).collect();
+    let items = found.into_iter().map(|row| row.into_current().map(view)).collect::<Result<_>>()?;
     Ok(HttpResponse::Ok().json(OrderPage { items, next_cursor }))
 }
 
@@ -151,9 +151,10 @@ pub async fn read_order(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Re
         // Somebody else's order is not there: the owner is part of the question.
         .filter(orders::user_id.eq(AccountId::from(caller.account)))
         .select(rows::columns())
-        .load::<OrderRow>(&mut conn)
-        .await?;
-    let order = rows::complete(&mut conn, found).await?.pop().ok_or(order::Refused::NotFound)?;
+        .first::<OrderRow>(&mut conn)
+        .await
+        .optional()?;
+    let order = found.ok_or(order::Refused::NotFound)?.into_current()?;
     Ok(HttpResponse::Ok().json(view(order)))
 }
 

@@ -1,4 +1,4 @@
-//! Tables of schema `order`.
+//! The table of schema `order` that is asked about in many ways, and the clock.
 
 diesel::table! {
     orders (id) {
@@ -22,31 +22,6 @@ diesel::table! {
         returned_payment_ids -> Array<Uuid>,
     }
 }
-
-diesel::table! {
-    order_items (order_id, line) {
-        order_id -> Uuid,
-        line -> SmallInt,
-        product_id -> Uuid,
-        sku -> Text,
-        name -> Text,
-        quantity -> Integer,
-        unit_price -> BigInt,
-    }
-}
-
-diesel::table! {
-    shipping_info (order_id) {
-        order_id -> Uuid,
-        recipient -> Text,
-        phone -> Text,
-        postal_code -> Text,
-        address -> Text,
-        memo -> Nullable<Text>,
-    }
-}
-
-diesel::allow_tables_to_appear_in_same_query!(orders, order_items, shipping_info);
 
 diesel::define_sql_function! {
     /// The time of the row it is computed for, not of the transaction.

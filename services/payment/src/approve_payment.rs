@@ -130,32 +130,16 @@ async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> 
     }
     check_attempts(app, tx, &payment).await?;
     let approval = payment.next_approval(pg_payment_id);
-    let attempt = sql_query(
-        "insert into payment_attempt (id, payment_id, pg_payment_id, idempotency_key, amount) values ($1, $2, $3, $4, $5)",
-    );
-    let attempt = attempt.bind::<Uuid, _>(approval.attempt).bind::<Uuid, _>(id);
-    let attempt = attempt.bind::<SqlText, _>(&approval.pg_payment_id).bind::<SqlText, _>(&approval.key);
-    Prepared(attempt.bind::<BigInt, _>(approval.amount)).execute(tx).await?;
     // The resolver looks after the client has been told to come back: earlier, it would only ask what is being asked.
     let resolve_after = app.approve_wait.as_millis() as f64;
-    let moved = sql_query(
-        "update payments
-         set status = 'APPROVING',
-             version = payments.version + 1,
-             attempt_id = $2,
-             pg_payment_id = $3,
-             approving_since = clock_timestamp(),
-             ask_at = clock_timestamp() + ($4 + 1000) * interval '1 millisecond',
-             asked = 0,
-             absent_since = null,
-             undo_at = null,
-             updated_at = clock_timestamp()
-         where id = $1
-         returning *",
-    );
-    let moved = moved.bind::<Uuid, _>(id).bind::<Uuid, _>(approval.attempt);
-    let moved = moved.bind::<SqlText, _>(&approval.pg_payment_id).bind::<Double, _>(resolve_after);
-    let payment = Prepared(moved).get_result(tx).await?;
+    let begun = sql_query(include_str!("begin_attempt.sql"))
+        .bind::<Uuid, _>(id)
+        .bind::<Uuid, _>(approval.attempt)
+        .bind::<SqlText, _>(&approval.pg_payment_id)
+        .bind::<SqlText, _>(&approval.key)
+        .bind::<BigInt, _>(approval.amount)
+        .bind::<Double, _>(resolve_after);
+    let payment = Prepared(begun).get_result(tx).await?;
     crash::point("payment.before_attempt");
     Ok((payment, approval))
 }

@@ -156,11 +156,18 @@ pub async fn by_id(conn: &mut AsyncPgConnection, id: PaymentId) -> Result<Option
     Ok(Prepared(query).get_result(conn).await.optional()?)
 }
 
-/// The payment and the database's time, under the payment's lock.
+/// The payment, locked, and the database's time: not from before any change that was waited for.
 pub async fn lock(tx: &mut Tx, id: PaymentId) -> Result<Option<(Payment, DateTime<Utc>)>> {
-    let query = sql_query("select * from payments where id = $1 for update").bind::<Uuid, _>(id);
-    let Some(payment) = Prepared(query).get_result(tx).await.optional()? else { return Ok(None) };
-    Ok(Some((payment, database_time(tx).await?)))
+    #[derive(QueryableByName)]
+    struct Locked {
+        #[diesel(embed)]
+        payment: Payment,
+        #[diesel(sql_type = Timestamptz)]
+        now: DateTime<Utc>,
+    }
+    let query = sql_query("select *, clock_timestamp() as now from payments where id = $1 for update");
+    let found = Prepared(query.bind::<Uuid, _>(id)).get_result(tx).await.optional()?;
+    Ok(found.map(|Locked { payment, now }| (payment, now)))
 }
 
 /// The clock that all times here are told by.

@@ -8,12 +8,6 @@ select
     captured,
     refunded,
     created_at,
-    owes_order
-        or updated_at > statement_timestamp() - $2 * interval '1 second'
-        or exists (
-            select from refunds
-            where refunds.payment_id = payments.id
-                and (refunds.status = 'PENDING' or refunds.ended_at > statement_timestamp() - $2 * interval '1 second')
-        ) as is_moving
-from payments
+    is_open or moved_at > statement_timestamp() - $2 * interval '1 second' as is_moving
+from payments_compared
 where id = any ($1) and method = $3

@@ -8,14 +8,8 @@ select
     captured,
     refunded,
     created_at,
-    owes_order
-        or updated_at > statement_timestamp() - $4 * interval '1 second'
-        or exists (
-            select from refunds
-            where refunds.payment_id = payments.id
-                and (refunds.status = 'PENDING' or refunds.ended_at > statement_timestamp() - $4 * interval '1 second')
-        ) as is_moving
-from payments
+    is_open or moved_at > statement_timestamp() - $4 * interval '1 second' as is_moving
+from payments_compared
 where captured > 0 and method = $5 and (created_at, id) > ($1, $2) and created_at < $3
 order by created_at, id
 limit $6
