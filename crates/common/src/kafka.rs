@@ -1,6 +1,7 @@
 //! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,16 +46,22 @@ struct Inner {
 ///
 /// Each client may go deaf: brokers that are all fenced, for a moment after a stall, answer that the cluster has topics
 /// and no brokers, and librdkafka then forgets every broker for good, those that it was configured with too
-/// (confluentinc/librdkafka#5301). So whoever has not answered is replaced: this, producers and consumers.
-struct Admin(Option<AdminClient<Quiet>>);
+/// (confluentinc/librdkafka#5301). So whoever does not answer any more is replaced: this, producers and consumers. One
+/// that has never answered knows no broker that it could forget, and is still connecting.
+struct Admin {
+    /// Taken out only when dropped.
+    client: Option<AdminClient<Quiet>>,
+    has_answered: AtomicBool,
+}
 
 impl Admin {
     fn new(settings: &KafkaSettings) -> Result<Admin, KafkaError> {
-        client_config(settings).create_with_context(Quiet).map(|client| Admin(Some(client)))
+        let client = client_config(settings).create_with_context(Quiet)?;
+        Ok(Admin { client: Some(client), has_answered: AtomicBool::new(false) })
     }
 
     fn client(&self) -> Result<&AdminClient<Quiet>> {
-        self.0.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a client is used after its end")))
+        self.client.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a client is used after its end")))
     }
 
     /// Blocks.
@@ -66,6 +73,7 @@ impl Admin {
         if metadata.brokers().is_empty() {
             return Err(Error::transient(anyhow::anyhow!("no broker takes part in the cluster for now")));
         }
+        self.has_answered.store(true, Ordering::Relaxed);
         Ok(client.fetch_cluster_id(limit).unwrap_or_default().into())
     }
 }
@@ -73,7 +81,7 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         // Its threads are joined, which blocks.
-        let client = self.0.take();
+        let client = self.client.take();
         std::thread::spawn(move || drop(client));
     }
 }
@@ -130,15 +138,15 @@ impl Kafka {
         &self.0.settings
     }
 
-    /// Creates those of `topics` (named without the namespace) that the broker does not have. Fails, as transient,
-    /// while it cannot.
+    /// Creates those of `topics` (named without the namespace) that the broker does not have. Returns those that it cannot
+    /// create for now, with the reason: whoever wants them asks again.
     ///
     /// Costs nothing when they are known to exist; a new broker is noticed and gets them again.
-    pub async fn ensure_topics(&self, topics: &[&str]) -> Result<()> {
+    pub async fn ensure_topics(&self, topics: &[&str]) -> Result<BTreeMap<String, String>> {
         let cluster = self.cluster_id().await?;
         let (missing, opens_at) = self.missing(&cluster, topics);
         if missing.is_empty() {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
         if let Some(opens_at) = opens_at {
             tokio::time::sleep_until(opens_at.into()).await;
@@ -160,19 +168,16 @@ impl Kafka {
             Err(error) => return Err(Error::transient(error)),
         }
         failed.retain(|_, code| *code != RDKafkaErrorCode::TopicAlreadyExists);
-        let mut known = self.topics();
-        if known.cluster.as_ref() == Some(&cluster) {
-            known.names.extend(missing.into_iter().filter(|name| !failed.get(name).is_some_and(will_pass)));
-        }
-        drop(known);
         for (topic, code) in &failed {
-            if will_pass(code) {
-                return Err(Error::transient(anyhow::anyhow!("Kafka cannot create topic {topic} for now: {code}")));
-            }
-            // Events for this topic will be refused one by one; those for the others must not wait.
+            // Those that will never be are refused one by one when they are sent.
             tracing::error!(topic, error = %code, "Cannot create topic {topic}");
         }
-        Ok(())
+        failed.retain(|_, code| will_pass(*code));
+        let mut known = self.topics();
+        if known.cluster.as_ref() == Some(&cluster) {
+            known.names.extend(missing.into_iter().filter(|name| !failed.contains_key(name)));
+        }
+        Ok(failed.into_iter().map(|(name, code)| (self.bare_topic(&name).to_owned(), code.to_string())).collect())
     }
 
     /// The broker said that it does not have a topic: believe nothing about topics any more.
@@ -220,8 +225,9 @@ impl Kafka {
         }
         let asked = Instant::now();
         let (admin, limit) = (self.admin(), self.request_timeout());
-        let cluster = spawn_blocking(move || admin.cluster_id(limit)).await?;
-        if cluster.is_err() {
+        let asking = admin.clone();
+        let cluster = spawn_blocking(move || asking.cluster_id(limit)).await?;
+        if cluster.is_err() && admin.has_answered.load(Ordering::Relaxed) {
             self.replace_admin();
         }
         // A broker that did not answer was away until now; one that answered may have been replaced since it was asked.
@@ -235,7 +241,6 @@ impl Kafka {
         self.0.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who has not answered is not asked again.
     fn replace_admin(&self) {
         match Admin::new(&self.0.settings) {
             Ok(admin) => *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(admin),
@@ -289,7 +294,7 @@ impl Kafka {
 /// Whether it is the cluster's state and not the request that keeps a topic from being created: a controller that is
 /// being elected, brokers that are fenced after a stall. Then the cluster has too few brokers for the topic's replicas,
 /// and says so as if the number were wrong.
-fn will_pass(code: &RDKafkaErrorCode) -> bool {
+fn will_pass(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     !matches!(
         code,

@@ -89,16 +89,15 @@ pub(crate) fn wait_gone(processes: &[Identity]) -> Result<()> {
     Ok(())
 }
 
-/// The pids of all processes whose working folder is `folder` and whose command line starts with `program`.
+/// The processes of `program` whose working folder is `folder`, whatever titles they have given themselves.
 ///
 /// Sees only processes that the caller may inspect.
 pub(crate) fn working_in(folder: &Path, program: &str) -> Vec<Identity> {
+    let file = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     all_processes()
         .map(|stat| stat.identity)
         .filter(|process| fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd == folder))
-        .filter(|process| {
-            fs::read(format!("/proc/{}/cmdline", process.pid)).is_ok_and(|line| line.starts_with(program.as_bytes()))
-        })
+        .filter(|process| file(process.pid).is_some_and(|file| file.file_name().is_some_and(|name| name == program)))
         .collect()
 }
 

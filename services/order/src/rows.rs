@@ -39,8 +39,7 @@ pub struct OrderRow {
 }
 
 /// The lines of an order, in their order.
-const ITEMS: &str =
-    "(select jsonb_agg(to_jsonb(item) order by item.line) from order_items as item where item.order_id = orders.id)";
+const ITEMS: &str = "(select coalesce(jsonb_agg(to_jsonb(item) order by item.line), '[]') from order_items as item where item.order_id = orders.id)";
 /// Where it goes, if that was said.
 const SHIPPING: &str = "(select to_jsonb(info) from shipping_info as info where info.order_id = orders.id)";
 

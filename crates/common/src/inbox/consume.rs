@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::every::{self, Every};
 use crate::kafka::{Kafka, Quiet, log_debug};
 
@@ -69,10 +69,14 @@ impl Consumer {
         let topics = self.topics();
         let cluster = kafka.cluster_id_since(std::time::Instant::now()).await?;
         // A group that subscribes to a topic before it exists learns of it minutes later.
-        kafka.ensure_topics(&topics).await?;
-        let client = kafka.consumer(self.group, &cluster, &topics)?;
-        let (client, ahead, heard_at) = (Arc::new(client), VecDeque::new(), Instant::now());
-        Ok(Member { consumer: self, kafka, settings, client, cluster, ahead, heard_at })
+        let missing = kafka.ensure_topics(&topics).await?;
+        let (missing, there): (Vec<&str>, Vec<&str>) = topics.iter().partition(|topic| missing.contains_key(**topic));
+        if there.is_empty() {
+            return Err(Error::transient(anyhow::anyhow!("Kafka cannot have its topics for now: {missing:?}")));
+        }
+        let client = Arc::new(kafka.consumer(self.group, &cluster, &there)?);
+        let (ahead, heard_at) = (VecDeque::new(), Instant::now());
+        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -106,6 +110,8 @@ struct Member<'a> {
     settings: &'a InboxSettings,
     client: Arc<StreamConsumer<Quiet>>,
     cluster: Arc<str>,
+    /// Topics that did not exist when it joined.
+    missing: Vec<&'static str>,
     /// Taken from the client while a batch was waiting for its next attempt.
     ahead: VecDeque<Message>,
     /// When the client last got something from the broker.
@@ -123,7 +129,14 @@ impl Member<'_> {
                 biased;
                 () = stopping.cancelled() => return,
                 _ = look.tick() => {
-                    if !self.is_current().await || self.is_deaf().await {
+                    if !self.is_current().await || self.can_have_more().await {
+                        return;
+                    }
+                    let is_deaf = tokio::select! {
+                        () = stopping.cancelled() => return,
+                        is_deaf = self.is_deaf() => is_deaf,
+                    };
+                    if is_deaf {
                         return;
                     }
                     self.look_after_parked().await;
@@ -186,14 +199,8 @@ impl Member<'_> {
             return false;
         }
         let asked = std::time::Instant::now();
-        let (client, limit) = (self.client.clone(), self.kafka.request_timeout());
-        let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
-        let metadata = spawn_blocking(move || client.fetch_metadata(topic.as_deref(), limit)).await;
-        if metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty())) {
-            self.heard_at = Instant::now();
-            return false;
-        }
-        let is_deaf = self.kafka.cluster_id_since(asked).await.is_ok();
+        // Asked again after the other, so that a broker that comes back in between is heard.
+        let is_deaf = !self.hears().await && self.kafka.cluster_id_since(asked).await.is_ok() && !self.hears().await;
         if is_deaf {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
@@ -201,6 +208,24 @@ impl Member<'_> {
             );
         }
         is_deaf
+    }
+
+    /// Whether a broker answers this client.
+    async fn hears(&mut self) -> bool {
+        let (client, limit) = (self.client.clone(), self.kafka.request_timeout());
+        let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
+        let metadata = spawn_blocking(move || client.fetch_metadata(topic.as_deref(), limit)).await;
+        let hears = metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty()));
+        if hears {
+            self.heard_at = Instant::now();
+        }
+        hears
+    }
+
+    /// Whether a topic that was missing is there now.
+    async fn can_have_more(&self) -> bool {
+        let wanted = self.missing.len();
+        wanted > 0 && self.kafka.ensure_topics(&self.missing).await.is_ok_and(|missing| missing.len() < wanted)
     }
 
     async fn look_after_parked(&self) {

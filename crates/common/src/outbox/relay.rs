@@ -3,7 +3,7 @@
 //! Per key, what is new to a reader of the log comes in order, however often a relay dies: each relay begins with the
 //! oldest row that is not marked, so of two that overlap, both send in the same order from the same row on.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,7 @@ impl<'a> Relay<'a> {
         let Selected { rows, may_be_more } = self.session.select().await?;
         // An idle relay looks after the broker too: one that was replaced must get its events back.
         let before = self.cluster.clone();
-        let Ok(()) = self.prepare(&rows).await else { return Ok(Pass::Away) };
+        let Ok(missing) = self.prepare(&rows).await else { return Ok(Pass::Away) };
         self.away_attempt = 0;
         if self.cluster != before {
             // Rows that were published to another broker may have become new again, and they come first.
@@ -137,14 +137,23 @@ impl<'a> Relay<'a> {
             return Ok(Pass::NothingToSend);
         }
         crash::point("relay.after_select");
+        let (waiting, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| missing.contains_key(&row.topic));
+        if !waiting.is_empty() {
+            let reasons = waiting.iter().filter_map(|row| Some((row, missing.get(&row.topic)?.as_str())));
+            self.session.postpone(&firsts(reasons)).await?;
+        }
+        if rows.is_empty() {
+            return Ok(Pass::Sent);
+        }
         match self.send(&rows).await? {
-            Pass::SentAll if may_be_more => Ok(Pass::Sent),
+            Pass::SentAll if may_be_more || !waiting.is_empty() => Ok(Pass::Sent),
             pass => Ok(pass),
         }
     }
 
-    /// Makes sure that the broker is known, has the topics of `rows`, and that there is a producer for it.
-    async fn prepare(&mut self, rows: &[Row]) -> Result<()> {
+    /// Makes sure that the broker is known, has the topics of `rows`, and that there is a producer for it. Returns the
+    /// topics that it cannot have for now, and why.
+    async fn prepare(&mut self, rows: &[Row]) -> Result<BTreeMap<String, String>> {
         let prepared = self.try_prepare(rows).await;
         if let Err(error) = &prepared {
             if self.away_attempt == 0 {
@@ -155,7 +164,7 @@ impl<'a> Relay<'a> {
         prepared
     }
 
-    async fn try_prepare(&mut self, rows: &[Row]) -> Result<()> {
+    async fn try_prepare(&mut self, rows: &[Row]) -> Result<BTreeMap<String, String>> {
         self.let_go_of_an_outdated_producer();
         let mut cluster = match self.doubted_at {
             Some(moment) => self.kafka.cluster_id_since(moment).await?,
@@ -169,12 +178,12 @@ impl<'a> Relay<'a> {
             self.cluster = Some(cluster.clone());
         }
         let topics: BTreeSet<&str> = rows.iter().map(|row| row.topic.as_str()).collect();
-        self.kafka.ensure_topics(&Vec::from_iter(topics)).await?;
+        let missing = self.kafka.ensure_topics(&Vec::from_iter(topics)).await?;
         let usable = |producer: &Producer| *producer.cluster() == cluster && producer.fatal_error().is_none();
         if !rows.is_empty() && !self.producer.as_ref().is_some_and(usable) {
             self.producer = Some(Producer::new(self.kafka, cluster, self.db.schema())?);
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Returns whether there was one.
@@ -229,13 +238,10 @@ impl<'a> Relay<'a> {
         let now = Instant::now();
         self.doubted_at = Some(now);
         let is_same = self.kafka.cluster_id_since(now).await.is_ok_and(|found| found == *cluster);
-        // Of a key, only the first: those behind it are tried when it has gone.
-        let mut keys = HashSet::new();
-        let refused = rows.iter().zip(reports).filter_map(|(row, report)| match report {
-            Report::Refused(error) if keys.insert((&row.topic, &row.key)) => Some((row, error.as_str())),
-            _ => None,
-        });
-        let refused: Vec<(&Row, &str)> = refused.collect();
+        let refused = firsts(rows.iter().zip(reports).filter_map(|(row, report)| match report {
+            Report::Refused(error) => Some((row, error.as_str())),
+            Report::Acknowledged | Report::HeldBack | Report::Unknown => None,
+        }));
         if !refused.is_empty() {
             self.kafka.forget_topics();
             // It would go on refusing a topic that it once missed for minutes after the topic is there.
@@ -253,6 +259,12 @@ impl<'a> Relay<'a> {
         }
         Ok(Pass::Sent)
     }
+}
+
+/// Of each key, only the first: those behind it are tried when it has gone.
+fn firsts<'r>(refused: impl Iterator<Item = (&'r Row, &'r str)>) -> Vec<(&'r Row, &'r str)> {
+    let mut keys = HashSet::new();
+    refused.filter(|(row, _)| keys.insert((&row.topic, &row.key))).collect()
 }
 
 /// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has

@@ -162,6 +162,26 @@ impl<'a> Session<'a> {
 
     /// Counts a refusal. The rows are due again later, or dead.
     pub(super) async fn charge(&mut self, refused: &[(&Row, &str)]) -> Result<()> {
+        let attempts_max = self.settings.attempts_max;
+        self.count(refused, attempts_max).await?;
+        for (row, error) in refused {
+            let Row { event_id, topic, key, attempts, .. } = row;
+            if attempts + 1 < attempts_max {
+                tracing::warn!(event.id = %event_id, topic, key, error, "Kafka refused an event; its key waits");
+                continue;
+            }
+            metrics::counter!("stampede_outbox_dead_total", "schema" => self.db.schema().to_owned()).increment(1);
+            tracing::error!(event.id = %event_id, topic, key, error, "Kafka refused an event for good; its key is blocked until a redrive");
+        }
+        Ok(())
+    }
+
+    /// The rows are due again later, however often: what keeps them from being sent is not their fault.
+    pub(super) async fn postpone(&mut self, waiting: &[(&Row, &str)]) -> Result<()> {
+        self.count(waiting, i32::MAX).await
+    }
+
+    async fn count(&mut self, refused: &[(&Row, &str)], attempts_max: i32) -> Result<()> {
         let backoff = Backoff {
             first: Duration::from_millis(self.settings.retry_first_ms),
             max: Duration::from_millis(self.settings.retry_max_ms),
@@ -179,18 +199,9 @@ impl<'a> Session<'a> {
         .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| row.id)))
         .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| delay_ms(row))))
         .bind::<sql_types::Array<sql_types::Text>, _>(Vec::from_iter(refused.iter().map(|(_, error)| *error)))
-        .bind::<sql_types::Integer, _>(self.settings.attempts_max)
+        .bind::<sql_types::Integer, _>(attempts_max)
         .execute(&mut self.conn);
         within(self.silence_max, charged).await?;
-        for (row, error) in refused {
-            let Row { event_id, topic, key, attempts, .. } = row;
-            if attempts + 1 < self.settings.attempts_max {
-                tracing::warn!(event.id = %event_id, topic, key, error, "Kafka refused an event; its key waits");
-                continue;
-            }
-            metrics::counter!("stampede_outbox_dead_total", "schema" => self.db.schema().to_owned()).increment(1);
-            tracing::error!(event.id = %event_id, topic, key, error, "Kafka refused an event for good; its key is blocked until a redrive");
-        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use common::{Error, Result};
 use diesel::{QueryableByName, sql_types};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use rdkafka::admin::AdminClient;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -117,6 +117,7 @@ pub struct Shop {
     pub kafka: Kafka,
     pub ledger: Arc<Ledger>,
     namespace: String,
+    brokers: String,
 }
 
 /// A relay or a consumer under way.
@@ -189,7 +190,7 @@ impl Shop {
             .await
             .unwrap();
         let settings = KafkaSettings {
-            brokers,
+            brokers: brokers.clone(),
             partitions: 3,
             replication_factor,
             retention_hours: 168,
@@ -201,7 +202,7 @@ impl Shop {
         };
         let kafka = Kafka::open(&settings, &namespace).unwrap();
         let ledger = Ledger { knows_negative: AtomicBool::new(false), failures: AtomicU32::new(0) };
-        Shop { db, kafka, ledger: Arc::new(ledger), namespace }
+        Shop { db, kafka, ledger: Arc::new(ledger), namespace, brokers }
     }
 
     /// A pool of its own, as another process would have.
@@ -304,9 +305,38 @@ impl Shop {
         }
     }
 
-    /// What an operator does with the broker's own tools.
-    pub async fn admin(&self) -> AdminClient<DefaultClientContext> {
-        ClientConfig::new().set("bootstrap.servers", sandbox().await.kafka_brokers()).create().unwrap()
+    /// By an operator, with the broker's own tools.
+    pub async fn create_topic(&self, topic: &str) {
+        let topic = self.kafka.topic(topic);
+        let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1));
+        let created = self.operator().create_topics([&new], &AdminOptions::new()).await.unwrap();
+        created[0].as_ref().unwrap();
+    }
+
+    /// The same. Returns when it is gone.
+    pub async fn delete_topic(&self, topic: &str) {
+        let topic = self.kafka.topic(topic);
+        let deleted = self.operator().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
+        deleted[0].as_ref().unwrap();
+        let is_there = || {
+            let metadata = self.operator().inner().fetch_metadata(None, Duration::from_secs(5)).unwrap();
+            metadata.topics().iter().any(|found| found.name() == topic)
+        };
+        while is_there() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether a broker takes part in the cluster, as it tells a newcomer.
+    pub async fn has_brokers(&self) -> bool {
+        let operator = self.operator();
+        let asked = move || operator.inner().fetch_metadata(None, Duration::from_secs(5));
+        let metadata = tokio::task::spawn_blocking(asked).await.unwrap();
+        metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
+    }
+
+    fn operator(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
     /// All versions in the broker's log for each account, in the order of the log, repeats included.
