@@ -78,6 +78,7 @@ impl Group {
 /// How a notification is doing as a whole. Never stored: always computed from its deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = NotificationStatus)]
 pub enum Status {
     /// Something is still to be sent.
     InProgress,

@@ -41,6 +41,7 @@ pub struct Order {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = OrderStatus)]
 pub enum Status {
     /// Stored; its units are held until `holdExpiresAt`.
     Created,

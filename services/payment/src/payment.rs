@@ -14,6 +14,7 @@ use crate::provider::Known;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = PaymentStatus)]
 pub enum Status {
     /// Prepared; nothing has been taken.
     Pending,

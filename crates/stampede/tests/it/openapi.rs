@@ -1,6 +1,6 @@
 //! The API's description: what is served is what is committed, and it says of every route what it can answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method;
 use serde_json::Value;
@@ -99,4 +99,31 @@ async fn operators_find_health_metrics_and_documents_under_their_names() {
         let page = anyone.send(anyone.request_root(Method::GET, path)).await.expect(200);
         assert!(page.body.to_lowercase().contains("<html"), "{page}");
     }
+}
+
+/// Of two types with one name, the description would keep one, and tell lies about the other.
+#[test]
+fn every_type_of_the_description_has_a_name_of_its_own() {
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in &tidy::sources() {
+        for rest in source.text.split("ToSchema").skip(1) {
+            // From the derive up to the type: other attributes, which may name it.
+            let Some((attributes, declared)) = ["struct ", "enum "]
+                .iter()
+                .filter_map(|keyword| rest.split_once(keyword))
+                .min_by_key(|(attributes, _)| attributes.len())
+            else {
+                continue;
+            };
+            if !attributes.contains(")]") || attributes.contains(';') {
+                continue;
+            }
+            let name = attributes.split_once("schema(as = ").map_or(declared, |(_, name)| name);
+            let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            named.entry(name.to_owned()).or_default().push(source.path.clone());
+        }
+    }
+    assert!(named.len() > 50, "most were not found: {named:?}");
+    let shared: Vec<_> = named.iter().filter(|(_, paths)| paths.len() > 1).collect();
+    assert!(shared.is_empty(), "say `#[schema(as = …)]`: {shared:?}");
 }

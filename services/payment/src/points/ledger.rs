@@ -43,6 +43,7 @@ impl Account {
 /// Why points moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
+#[schema(as = PointsKind)]
 pub enum Kind {
     Charge,
     /// For a payment.

@@ -36,6 +36,7 @@ impl Ours {
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = FindingKind)]
 pub enum Kind {
     /// The provider has money that no payment of ours has or may be getting.
     StrayCapture,
