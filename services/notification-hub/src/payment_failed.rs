@@ -34,25 +34,27 @@ fn mail(payment: &PaymentFailed) -> Message {
     let is_declined = codes::PAYMENT_DECLINED.reason == payment.code.as_str();
     let (reason_korean, reason_english) = match is_declined {
         true => (
-            "결제사에서 결제를 거절했습니다. 잔액이나 한도를 확인하거나 다른 결제 수단을 이용해 주세요.",
-            "The payment was declined. Please check your balance or limit, or pay in another way.",
+            "결제사에서 결제를 거절했습니다. 잔액이나 한도를 확인하거나 다른 결제 수단을 이용해 주세요.\n\
+             청구된 금액은 없습니다.",
+            "The payment was declined. Please check your balance or limit, or pay in another way.\n\
+             You have not been charged.",
         ),
         false => (
-            "결제사에 일시적인 문제가 있어 결제되지 않았습니다. 잠시 후 다시 시도해 주세요.",
-            "The payment provider had a problem and the payment was not made. Please try again in a while.",
+            "결제사에 일시적인 문제가 있어 결제되지 않았습니다. 잠시 후 다시 시도해 주세요.\n\
+             청구된 금액은 없습니다. 승인 내역이 있다면 이미 취소된 것입니다.",
+            "The payment provider had a problem and the payment was not made. Please try again in a while.\n\
+             You have not been charged: if your statement shows the amount, it has been given back.",
         ),
     };
     Message {
         subject: format!("[Stampede] 결제되지 않았습니다 / Your payment did not go through ({order_id})"),
         body: format!(
-            "{reason_korean}\n\
-             청구된 금액은 없습니다.\n\n\
+            "{reason_korean}\n\n\
              주문 번호: {order_id}\n\
              금액: {amount}\n\
              결제 기한이 남아 있는 주문은 다시 결제할 수 있습니다.\n\n\
              --\n\n\
-             {reason_english}\n\
-             You have not been charged.\n\n\
+             {reason_english}\n\n\
              Order: {order_id}\n\
              Amount: {amount}\n\
              As long as the order waits for its payment, you can try again.\n"

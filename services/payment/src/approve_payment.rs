@@ -25,9 +25,9 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, Approve, Found, Method, Refused, Status};
+use crate::payment::{self, Approve, Found, Method, Refused};
 use crate::provider::Approval;
-use crate::read_payments::{PaymentView, view};
+use crate::read_payments::{PaymentView, approved_view, view};
 use crate::record_attempt::{Finding, record_attempt, withdraw_attempt};
 use crate::rows::{self, Payment};
 use crate::settle_owed::settle_owed;
@@ -75,11 +75,15 @@ pub async fn approve_payment(
     Json(body): Json<ApprovePayment>,
 ) -> Result<HttpResponse> {
     let user = AccountId::from(caller.account);
-    let payment = detach(approve(app.into_inner(), *id, user, body)).await?;
-    Ok(match payment.status() {
-        Status::Paid | Status::PartiallyRefunded => HttpResponse::Ok().json(view(&payment)),
-        _ => HttpResponse::Accepted().insert_header(("Retry-After", COME_BACK_SECONDS)).json(view(&payment)),
-    })
+    let payment = detach(approve(app.clone().into_inner(), *id, user, body)).await?;
+    if payment.status().is_captured() {
+        let is_given_back = rows::is_given_back(&mut *app.db.read().await?, payment.id).await?;
+        return Ok(HttpResponse::Ok().json(approved_view(&payment, is_given_back)));
+    }
+    let mut unknown = HttpResponse::Accepted();
+    unknown.insert_header(("Retry-After", COME_BACK_SECONDS));
+    unknown.insert_header(("Location", format!("/api/v1/payments/{}", payment.id)));
+    Ok(unknown.json(view(&payment)))
 }
 
 async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePayment) -> Result<Payment> {

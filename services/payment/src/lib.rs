@@ -166,9 +166,12 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         resolve_payments::resolve_payments(each.clone())
     });
     let each = app.clone();
-    host.every("measure_unknown", every(MEASURE_PERIOD_MS, None), move || {
+    host.every("measure_open", every(MEASURE_PERIOD_MS, None), move || {
         let app = each.clone();
-        async move { resolve_payments::measure_unknown(&app).await }
+        async move {
+            resolve_payments::measure_unknown(&app).await?;
+            settle_refunds::measure_pending(&app).await
+        }
     });
     let each = app.clone();
     host.every("settle_owed", every(settings.owed_poll_ms, None), move || {

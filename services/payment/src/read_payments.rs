@@ -27,7 +27,7 @@ pub struct PaymentView {
     order_id: OrderId,
     method: Method,
     status: Status,
-    /// Of the order, as far as the payment decides it: `PAID` once the payment is.
+    /// `PAID` in the answer to an approval with which the order is paid; absent elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     order_status: Option<&'static str>,
     amount: Money,
@@ -159,10 +159,7 @@ pub fn view(payment: &Payment) -> PaymentView {
         order_id: payment.order_id,
         method: payment.method(),
         status,
-        order_status: match status {
-            Status::Paid if !payment.owes_order => Some("PAID"),
-            _ => None,
-        },
+        order_status: None,
         amount: Money::krw(payment.amount),
         captured: Money::krw(payment.captured),
         refunded: Money::krw(payment.refunded),
@@ -171,6 +168,12 @@ pub fn view(payment: &Payment) -> PaymentView {
         created_at: rfc3339(payment.created_at),
         updated_at: rfc3339(payment.updated_at),
     }
+}
+
+/// The same for whoever has approved it, with what has become of its order by that. Money on its way back pays no order.
+pub fn approved_view(payment: &Payment, is_given_back: bool) -> PaymentView {
+    let pays = payment.status() == Status::Paid && !payment.owes_order && !is_given_back;
+    PaymentView { order_status: pays.then_some("PAID"), ..view(payment) }
 }
 
 pub fn rfc3339(at: DateTime<Utc>) -> String {

@@ -156,6 +156,18 @@ pub async fn by_id(conn: &mut AsyncPgConnection, id: PaymentId) -> Result<Option
     Ok(Prepared(query).get_result(conn).await.optional()?)
 }
 
+/// Whether some of its money went back, or is to go back.
+pub async fn is_given_back(conn: &mut AsyncPgConnection, id: PaymentId) -> Result<bool> {
+    #[derive(QueryableByName)]
+    struct Exists {
+        #[diesel(sql_type = Bool)]
+        exists: bool,
+    }
+    let query = sql_query("select exists (select from refunds where payment_id = $1 and not stray) as exists");
+    let Exists { exists } = Prepared(query.bind::<Uuid, _>(id)).get_result(conn).await?;
+    Ok(exists)
+}
+
 /// The payment, locked, and the database's time: not from before any change that was waited for.
 pub async fn lock(tx: &mut Tx, id: PaymentId) -> Result<Option<(Payment, DateTime<Utc>)>> {
     #[derive(QueryableByName)]

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
 use common::{Error, Result, crash, outbox};
 use contract::events::PaymentRefunded;
-use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double, Integer, Text, Uuid};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
@@ -41,6 +41,21 @@ pub async fn settle_refunds(app: Arc<App>) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// For how long the oldest promise has been without an answer. The provider is asked for ever; a person may do more.
+pub async fn measure_pending(app: &App) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Pending {
+        #[diesel(sql_type = Double)]
+        oldest: f64,
+    }
+    let query = "select coalesce(extract(epoch from statement_timestamp() - min(created_at)), 0)::float8 as oldest
+                 from refunds
+                 where status = 'PENDING'";
+    let Pending { oldest } = Prepared(sql_query(query)).get_result(&mut *app.db.read().await?).await?;
+    metrics::gauge!("stampede_refunds_pending_oldest_seconds").set(oldest);
+    Ok(())
 }
 
 /// Takes what is due and moves it away for a while: whoever dies now has only postponed it.

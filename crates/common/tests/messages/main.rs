@@ -3,6 +3,7 @@
 
 mod broker;
 mod inbox;
+mod operator;
 mod outbox;
 mod shop;
 mod wire;

@@ -13,8 +13,6 @@ use common::{Error, Result};
 use diesel::{QueryableByName, sql_types};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -116,8 +114,8 @@ pub struct Shop {
     pub db: Db,
     pub kafka: Kafka,
     pub ledger: Arc<Ledger>,
+    pub brokers: String,
     namespace: String,
-    brokers: String,
 }
 
 /// A relay or a consumer under way.
@@ -303,40 +301,6 @@ impl Shop {
         for (account, versions) in effects {
             assert!(versions.iter().copied().eq(1..=versions.len() as i64), "{account}: {versions:?}");
         }
-    }
-
-    /// By an operator, with the broker's own tools.
-    pub async fn create_topic(&self, topic: &str) {
-        let topic = self.kafka.topic(topic);
-        let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1));
-        let created = self.operator().create_topics([&new], &AdminOptions::new()).await.unwrap();
-        created[0].as_ref().unwrap();
-    }
-
-    /// The same. Returns when it is gone.
-    pub async fn delete_topic(&self, topic: &str) {
-        let topic = self.kafka.topic(topic);
-        let deleted = self.operator().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
-        deleted[0].as_ref().unwrap();
-        let is_there = || {
-            let metadata = self.operator().inner().fetch_metadata(None, Duration::from_secs(5)).unwrap();
-            metadata.topics().iter().any(|found| found.name() == topic)
-        };
-        while is_there() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Whether a broker takes part in the cluster, as it tells a newcomer.
-    pub async fn has_brokers(&self) -> bool {
-        let operator = self.operator();
-        let asked = move || operator.inner().fetch_metadata(None, Duration::from_secs(5));
-        let metadata = tokio::task::spawn_blocking(asked).await.unwrap();
-        metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
-    }
-
-    fn operator(&self) -> AdminClient<DefaultClientContext> {
-        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
     /// All versions in the broker's log for each account, in the order of the log, repeats included.

@@ -22,6 +22,7 @@ struct Trial {
     admin: Client,
     product: Product,
     order: String,
+    payment: String,
     notification: String,
     delivery: String,
     before: BTreeMap<String, String>,
@@ -34,6 +35,10 @@ impl Trial {
         let [buyer, stranger]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
         let (admin, product) = (site.admin(), site.product(100).await);
         let order = text(&buyer.order(&fresh_key(), &product, 1).await.expect(201).json()["orderId"]);
+        let won = buyer.get(&format!("/orders/{order}")).await.expect(200).json()["totals"]["amount"].clone();
+        let prepare = json!({ "orderId": order, "method": "NAVERPAY", "amount": won });
+        let request = buyer.request(Method::POST, "/payments/prepare").header("Idempotency-Key", fresh_key());
+        let payment = text(&buyer.send(request.json(&prepare)).await.expect(201).json()["paymentId"]);
         site.settled().await;
         let notification = buyer.get("/notifications").await.expect(200).json()["items"][0].clone();
         let before = site.everything().await;
@@ -46,6 +51,7 @@ impl Trial {
             admin,
             product,
             order,
+            payment,
             before,
             flaws: Vec::new(),
         }
@@ -95,7 +101,7 @@ impl Trial {
         let price = json!({ "amount": 1000, "currency": "KRW" });
         let item = json!({ "productId": self.product.id, "quantity": 1 });
         let refresh = json!({ "refreshToken": "A".repeat(43) });
-        vec![
+        let mut doors = vec![
             self.door(
                 Method::POST,
                 "/auth/register",
@@ -147,6 +153,37 @@ impl Trial {
                 json!({ "reason": "changed my mind" }),
                 &["reason"],
             ),
+        ];
+        doors.extend(self.doors_of_money());
+        doors
+    }
+
+    fn doors_of_money(&self) -> Vec<Door> {
+        let price = json!({ "amount": 1000, "currency": "KRW" });
+        vec![
+            self.door(
+                Method::POST,
+                "/payments/prepare",
+                Some(&self.buyer),
+                json!({ "orderId": self.order, "method": "NAVERPAY", "amount": price }),
+                &[],
+            ),
+            self.door(
+                Method::POST,
+                &format!("/payments/{}/approve", self.payment),
+                Some(&self.buyer),
+                json!({ "pgPaymentId": "agreed", "amount": price }),
+                // Another amount than the payment's is refused first.
+                &["pgPaymentId"],
+            ),
+            self.door(
+                Method::POST,
+                &format!("/payments/{}/cancel", self.payment),
+                Some(&self.buyer),
+                json!({ "reason": "changed my mind" }),
+                &[],
+            ),
+            self.door(Method::POST, "/points/charge", Some(&self.buyer), json!({ "amount": price }), &[]),
         ]
     }
 

@@ -122,11 +122,6 @@ async fn assert_told_the_truth(site: &TestSite, agreed: &Agreed, told: &Answer) 
             told.refused(410, "HOLD_EXPIRED");
             assert_eq!(kept, 0, "{told}");
         }
-        409 => {
-            let code = told.problem()["code"].clone();
-            assert!(code == "ORDER_NOT_PAYABLE" || code == "PAYMENT_NOT_APPROVABLE", "{told}");
-            assert_eq!(kept, 0, "{told}");
-        }
         _ => panic!("{told}"),
     }
 }

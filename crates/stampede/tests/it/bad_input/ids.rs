@@ -20,6 +20,11 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
         route(Method::GET, "/admin/products/{}/stock-audits", &trial.admin),
         route(Method::GET, "/orders/{}", &trial.buyer),
         route(Method::POST, "/orders/{}/cancel", &trial.buyer),
+        route(Method::GET, "/payments/{}", &trial.buyer),
+        route(Method::GET, "/payments/{}/attempts", &trial.buyer),
+        route(Method::POST, "/payments/{}/approve", &trial.buyer),
+        route(Method::POST, "/payments/{}/cancel", &trial.buyer),
+        route(Method::POST, "/admin/payments/{}/sync", &trial.admin),
         route(Method::GET, "/notifications/{}", &trial.buyer),
         route(Method::POST, &of_notification, &trial.admin),
         route(Method::POST, &of_delivery, &trial.admin),
@@ -29,6 +34,9 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
 fn body(path: &str) -> serde_json::Value {
     match path {
         path if path.ends_with("/stock-adjust") => json!({ "delta": 1, "reason": "counted" }),
+        path if path.ends_with("/approve") => {
+            json!({ "pgPaymentId": "agreed", "amount": { "amount": 1, "currency": "KRW" } })
+        }
         path if path.ends_with("/cancel") => json!({ "reason": "changed my mind" }),
         _ => json!({ "name": "Other" }),
     }
@@ -109,6 +117,16 @@ async fn other_peoples_things_are_not_there() {
         let request = stranger.request(method, &path).json(&json!({}));
         trial.refuse_with(&path, &stranger, request, 404, "ORDER_NOT_FOUND").await;
     }
+    for (method, path) in [
+        (Method::GET, format!("/payments/{}", trial.payment)),
+        (Method::GET, format!("/payments/{}/attempts", trial.payment)),
+        (Method::POST, format!("/payments/{}/approve", trial.payment)),
+        (Method::POST, format!("/payments/{}/cancel", trial.payment)),
+    ] {
+        let request = stranger.request(method.clone(), &path).header("Idempotency-Key", fresh_key());
+        let request = if method == Method::POST { request.json(&body(&path)) } else { request };
+        trial.refuse_with(&path, &stranger, request, 404, "PAYMENT_NOT_FOUND").await;
+    }
     let path = format!("/notifications/{}", trial.notification);
     let request = stranger.request(Method::GET, &path);
     trial.refuse_with(&path, &stranger, request, 404, "NOTIFICATION_NOT_FOUND").await;
@@ -130,7 +148,11 @@ async fn a_key_must_be_there_once_and_be_short_visible_ascii() {
     let mut trial = Trial::start().await;
     let adjust = format!("/admin/products/{}/stock-adjust", trial.product.id);
     let placing = json!({ "items": [line(&trial.product, 1)] });
+    let won = json!({ "amount": 1000, "currency": "KRW" });
+    let prepare = json!({ "orderId": trial.order, "method": "NAVERPAY", "amount": won });
     let doors = [
+        (trial.buyer.clone(), "/payments/prepare".to_owned(), prepare),
+        (trial.buyer.clone(), "/points/charge".to_owned(), json!({ "amount": won })),
         (trial.buyer.clone(), "/orders".to_owned(), placing.clone()),
         (trial.admin.clone(), adjust, json!({ "delta": 1, "reason": "counted" })),
     ];
