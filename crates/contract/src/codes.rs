@@ -4,7 +4,7 @@ use common::Code;
 use tonic::Code as Grpc;
 
 pub const AMOUNT_MISMATCH: Code =
-    Code::new("AMOUNT_MISMATCH", 422, Grpc::InvalidArgument, "결제 금액이 주문 금액과 다릅니다.");
+    Code::new("AMOUNT_MISMATCH", 422, Grpc::FailedPrecondition, "결제 금액이 주문 금액과 다릅니다.");
 pub const CONCURRENT_MODIFICATION: Code =
     Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
 pub const DELIVERY_NOT_FOUND: Code =

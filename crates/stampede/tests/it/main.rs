@@ -18,6 +18,7 @@ mod notifications;
 mod openapi;
 mod pay;
 mod pay_late;
+mod pay_unknown;
 mod place_order;
 mod replicas;
 mod settings;

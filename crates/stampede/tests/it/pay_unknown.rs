@@ -1,0 +1,79 @@
+//! A provider that takes the money and then says nothing to anybody: it is undone, or a person has to look.
+
+use sandbox::Outside;
+use serde_json::{Value, json};
+
+use crate::ledger::Units;
+use crate::site::{TestSite, eventually};
+
+/// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
+async fn start(more: &[(&str, &str)]) -> (TestSite, Outside) {
+    let outside = Outside::start().await.expect("the provider starts");
+    let (checkout, slack) = (format!("{}/checkout", outside.url()), format!("{}/slack/services/T/B/X", outside.url()));
+    let own = [
+        ("payment.naverpay.url", outside.url()),
+        ("payment.naverpay.checkout_url", &checkout),
+        ("notification_hub.slack.url", &slack),
+        ("payment.approve_wait_ms", "1000"),
+    ];
+    (TestSite::start_with(&[&own, more].concat()).await, outside)
+}
+
+/// What the provider does from now on.
+async fn misbehave(outside: &Outside, faults: &Value) {
+    let put = reqwest::Client::new().put(format!("{}/faults", outside.url())).json(faults).send();
+    assert!(put.await.expect("the provider answers").status().is_success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the_provider_talks_again() {
+    let (site, outside) = start(&[("payment.patience.review_after_seconds", "3")]).await;
+    let (product, buyer) = (site.product(1).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    misbehave(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+    let told = buyer.approve(&agreed).await.expect(202);
+    let location = format!("/api/v1/payments/{}", agreed.payment);
+    assert_eq!(told.header("location"), Some(location.as_str()), "{told}");
+    buyer.sees_payment(&agreed.payment, "NEEDS_REVIEW").await;
+    eventually("operators are alerted", async || {
+        let messages = site.outside("/slack/messages").await;
+        messages.to_string().contains(&agreed.payment).then_some(())
+    })
+    .await;
+    // Its order waits with it, and its unit is nobody else's.
+    assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 1 });
+
+    misbehave(&outside, &json!({})).await;
+    site.admin().post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
+    buyer.sees_payment(&agreed.payment, "PAID").await;
+    buyer.sees_order(&agreed.order, "PAID").await;
+    site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount);
+    site.stop().await;
+    outside.stop().await.expect("the provider ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {
+    let brief = [("inventory.hold_ttl_seconds", "4"), ("payment.patience.undo_after_seconds", "6")];
+    let (site, outside) = start(&brief).await;
+    let (product, buyer) = (site.product(1).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    misbehave(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+    buyer.approve(&agreed).await.expect(202);
+    assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount, "the money was taken");
+    // Told to undo it, the provider does, though its answer is lost as well.
+    eventually("the money has gone back", async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(()))
+        .await;
+    misbehave(&outside, &json!({})).await;
+    buyer.sees_payment(&agreed.payment, "FAILED").await;
+    buyer.sees_order(&agreed.order, "EXPIRED").await;
+    eventually("its unit is on sale", async || {
+        (site.units(&product).await == Units { on_hand: 1, held: 0 }).then_some(())
+    })
+    .await;
+    site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
+    site.stop().await;
+    outside.stop().await.expect("the provider ends");
+}
