@@ -129,14 +129,11 @@ impl Member<'_> {
                 biased;
                 () = stopping.cancelled() => return,
                 _ = look.tick() => {
-                    if !self.is_current().await || self.can_have_more().await {
-                        return;
-                    }
-                    let is_deaf = tokio::select! {
+                    let is_over = tokio::select! {
                         () = stopping.cancelled() => return,
-                        is_deaf = self.is_deaf() => is_deaf,
+                        is_over = self.is_over() => is_over,
                     };
-                    if is_deaf {
+                    if is_over {
                         return;
                     }
                     self.look_after_parked().await;
@@ -168,6 +165,11 @@ impl Member<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a new membership is needed: for another log, for more topics, or to hear anything at all.
+    async fn is_over(&mut self) -> bool {
+        !self.is_current().await || self.can_have_more().await || self.is_deaf().await
     }
 
     /// Whether the log is still that of the cluster that was joined. A cluster that does not answer has not changed.

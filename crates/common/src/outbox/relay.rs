@@ -137,16 +137,18 @@ impl<'a> Relay<'a> {
             return Ok(Pass::NothingToSend);
         }
         crash::point("relay.after_select");
-        let (waiting, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| missing.contains_key(&row.topic));
-        if !waiting.is_empty() {
-            let reasons = waiting.iter().filter_map(|row| Some((row, missing.get(&row.topic)?.as_str())));
-            self.session.postpone(&firsts(reasons)).await?;
+        let found = rows.len();
+        let rows: Vec<Row> = rows.into_iter().filter(|row| !missing.contains_key(&row.topic)).collect();
+        // What was left out may have kept others from being found.
+        let may_be_more = may_be_more || rows.len() < found;
+        if !missing.is_empty() {
+            self.session.leave_alone(missing.into_keys().collect());
         }
         if rows.is_empty() {
             return Ok(Pass::Sent);
         }
         match self.send(&rows).await? {
-            Pass::SentAll if may_be_more || !waiting.is_empty() => Ok(Pass::Sent),
+            Pass::SentAll if may_be_more => Ok(Pass::Sent),
             pass => Ok(pass),
         }
     }

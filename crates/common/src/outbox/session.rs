@@ -32,6 +32,8 @@ pub(super) struct Session<'a> {
     silence_max: Duration,
     held: BTreeSet<i16>,
     told_at: Option<Instant>,
+    /// Topics that cannot be had for now, and until when their rows are left alone.
+    missing: Option<(Vec<String>, Instant)>,
     /// Commits happened here that may concern shards of other replicas.
     has_news: bool,
 }
@@ -75,6 +77,7 @@ impl<'a> Session<'a> {
             silence_max,
             held: BTreeSet::new(),
             told_at: None,
+            missing: None,
             has_news: true,
         })
     }
@@ -128,13 +131,22 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The rows of these topics are not selected again before the next look that nothing has woken: they wait uncharged, and
+    /// as many as there may be of them, keep no others from being sent.
+    pub(super) fn leave_alone(&mut self, topics: Vec<String>) {
+        self.missing = Some((topics, Instant::now() + Duration::from_millis(self.settings.poll_ms)));
+    }
+
     /// The rows of the held shards that may be sent, in order.
     pub(super) async fn select(&mut self) -> Result<Selected> {
+        self.missing.take_if(|(_, until)| *until <= Instant::now());
+        let missing = self.missing.as_ref().map_or(&[][..], |(topics, _)| topics);
         let per_shard = (self.settings.batch_max / self.held.len() as i64).max(1);
         let rows = Prepared(
             diesel::sql_query(include_str!("select.sql"))
                 .bind::<sql_types::Array<sql_types::SmallInt>, _>(Vec::from_iter(self.held.iter().copied()))
-                .bind::<sql_types::BigInt, _>(per_shard),
+                .bind::<sql_types::BigInt, _>(per_shard)
+                .bind::<sql_types::Array<sql_types::Text>, _>(missing),
         )
         .load(&mut self.conn);
         let rows: Vec<Row> = within(self.silence_max, rows).await?;
@@ -162,26 +174,6 @@ impl<'a> Session<'a> {
 
     /// Counts a refusal. The rows are due again later, or dead.
     pub(super) async fn charge(&mut self, refused: &[(&Row, &str)]) -> Result<()> {
-        let attempts_max = self.settings.attempts_max;
-        self.count(refused, attempts_max).await?;
-        for (row, error) in refused {
-            let Row { event_id, topic, key, attempts, .. } = row;
-            if attempts + 1 < attempts_max {
-                tracing::warn!(event.id = %event_id, topic, key, error, "Kafka refused an event; its key waits");
-                continue;
-            }
-            metrics::counter!("stampede_outbox_dead_total", "schema" => self.db.schema().to_owned()).increment(1);
-            tracing::error!(event.id = %event_id, topic, key, error, "Kafka refused an event for good; its key is blocked until a redrive");
-        }
-        Ok(())
-    }
-
-    /// The rows are due again later, however often: what keeps them from being sent is not their fault.
-    pub(super) async fn postpone(&mut self, waiting: &[(&Row, &str)]) -> Result<()> {
-        self.count(waiting, i32::MAX).await
-    }
-
-    async fn count(&mut self, refused: &[(&Row, &str)], attempts_max: i32) -> Result<()> {
         let backoff = Backoff {
             first: Duration::from_millis(self.settings.retry_first_ms),
             max: Duration::from_millis(self.settings.retry_max_ms),
@@ -199,9 +191,18 @@ impl<'a> Session<'a> {
         .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| row.id)))
         .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| delay_ms(row))))
         .bind::<sql_types::Array<sql_types::Text>, _>(Vec::from_iter(refused.iter().map(|(_, error)| *error)))
-        .bind::<sql_types::Integer, _>(attempts_max)
+        .bind::<sql_types::Integer, _>(self.settings.attempts_max)
         .execute(&mut self.conn);
         within(self.silence_max, charged).await?;
+        for (row, error) in refused {
+            let Row { event_id, topic, key, attempts, .. } = row;
+            if attempts + 1 < self.settings.attempts_max {
+                tracing::warn!(event.id = %event_id, topic, key, error, "Kafka refused an event; its key waits");
+                continue;
+            }
+            metrics::counter!("stampede_outbox_dead_total", "schema" => self.db.schema().to_owned()).increment(1);
+            tracing::error!(event.id = %event_id, topic, key, error, "Kafka refused an event for good; its key is blocked until a redrive");
+        }
         Ok(())
     }
 
