@@ -77,13 +77,18 @@ pub async fn approve_payment(
     let user = AccountId::from(caller.account);
     let payment = detach(approve(app.clone().into_inner(), *id, user, body)).await?;
     if payment.status().is_captured() {
-        let is_given_back = rows::is_given_back(&mut *app.db.read().await?, payment.id).await?;
+        // Paid is paid: who cannot be told about the order now is told about the money.
+        let is_given_back = is_given_back(&app, payment.id).await.unwrap_or(true);
         return Ok(HttpResponse::Ok().json(approved_view(&payment, is_given_back)));
     }
     let mut unknown = HttpResponse::Accepted();
     unknown.insert_header(("Retry-After", COME_BACK_SECONDS));
     unknown.insert_header(("Location", format!("/api/v1/payments/{}", payment.id)));
     Ok(unknown.json(view(&payment)))
+}
+
+async fn is_given_back(app: &App, id: PaymentId) -> Result<bool> {
+    rows::is_given_back(&mut *app.db.read().await?, id).await
 }
 
 async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePayment) -> Result<Payment> {

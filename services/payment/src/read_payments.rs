@@ -153,12 +153,11 @@ pub async fn list_payments(app: Data<App>, caller: Caller, id: Path<OrderId>) ->
 
 /// A payment in the words of the HTTP interface.
 pub fn view(payment: &Payment) -> PaymentView {
-    let status = payment.status();
     PaymentView {
         payment_id: payment.id,
         order_id: payment.order_id,
         method: payment.method(),
-        status,
+        status: payment.status(),
         order_status: None,
         amount: Money::krw(payment.amount),
         captured: Money::krw(payment.captured),
