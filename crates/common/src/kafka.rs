@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -262,9 +262,14 @@ impl Kafka {
     /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log
     /// of a broker that replaced a lost one, the beginning of that log would be skipped. So a new log has a new group,
     /// without offsets, which starts at the beginning; the inbox drops what it has seen.
-    pub(crate) fn consumer(&self, group: &str, cluster: &str, topics: &[&str]) -> Result<StreamConsumer<Quiet>> {
+    pub(crate) fn consumer(
+        &self,
+        group: &str,
+        cluster: &Arc<str>,
+        topics: &[&str],
+    ) -> Result<StreamConsumer<Faithful>> {
         let Inner { settings, namespace, .. } = &*self.0;
-        let consumer: StreamConsumer<Quiet> = self
+        let consumer: StreamConsumer<Faithful> = self
             .client_config()
             .set("group.id", format!("{namespace}{group}@{cluster}"))
             .set("client.id", group)
@@ -282,7 +287,7 @@ impl Kafka {
             // The broker answers a fetch as soon as it has one byte, so this costs no latency.
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
-            .create_with_context(Quiet)
+            .create_with_context(Faithful::new(cluster.clone()))
             .map_err(Error::transient)?;
         let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -325,7 +330,7 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
 }
 
 /// Keeps librdkafka's own lines out of the log: whoever meets the failure logs it once, in our words.
-pub(crate) struct Quiet;
+struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -337,7 +342,54 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+/// What a client for the log of one cluster has heard of the clusters that it was connected to.
+pub(crate) struct Faithful {
+    cluster: Arc<str>,
+    /// Whether the first cluster that it met was the right one. Not set before it met one.
+    began_well: OnceLock<bool>,
+    has_met_another: AtomicBool,
+}
+
+impl Faithful {
+    pub(crate) fn new(cluster: Arc<str>) -> Faithful {
+        Faithful { cluster, began_well: OnceLock::new(), has_met_another: AtomicBool::new(false) }
+    }
+
+    /// Whether `client`, of which this is a part, has met another cluster than its own.
+    ///
+    /// librdkafka says so itself when it meets a second one, in a line of its log, which comes through the same queue as
+    /// the messages and reports from there and thus before them. Only the first it is asked for, and that only until
+    /// it knows: the binding never frees the answer.
+    pub(crate) fn has_strayed<C: ClientContext>(&self, client: &Client<C>) -> bool {
+        if self.has_met_another.load(Ordering::Acquire) {
+            return true;
+        }
+        let began_well = self.began_well.get().copied().or_else(|| {
+            let first = client.fetch_cluster_id(Duration::ZERO)?;
+            Some(*self.began_well.get_or_init(|| *first == *self.cluster))
+        });
+        began_well == Some(false)
+    }
+
+    pub(crate) fn hear(&self, facility: &str, message: &str) {
+        if facility == "CLUSTERID" {
+            self.has_met_another.store(true, Ordering::Release);
+        }
+        log_debug(facility, message);
+    }
+}
+
+impl ClientContext for Faithful {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.hear(facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_debug(&error.to_string(), reason);
+    }
+}
+
+impl ConsumerContext for Faithful {}
 
 pub(crate) fn log_debug(what: &str, message: &str) {
     tracing::debug!(kafka.facility = what, "Kafka's client says: {message}");

@@ -20,7 +20,7 @@ use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::every::{self, Every};
-use crate::kafka::{Kafka, Quiet, log_debug};
+use crate::kafka::{Faithful, Kafka, log_debug};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -108,7 +108,7 @@ struct Member<'a> {
     consumer: &'a Consumer,
     kafka: &'a Kafka,
     settings: &'a InboxSettings,
-    client: Arc<StreamConsumer<Quiet>>,
+    client: Arc<StreamConsumer<Faithful>>,
     cluster: Arc<str>,
     /// Topics that did not exist when it joined.
     missing: Vec<&'static str>,
@@ -183,8 +183,7 @@ impl Member<'_> {
     /// It cannot have messages of the new log without knowing: it asks for topics by their ids, which it learns
     /// together with the id of the cluster.
     fn is_outdated(&self) -> bool {
-        let seen = self.client.client().fetch_cluster_id(Duration::ZERO);
-        let is_outdated = seen.is_some_and(|seen| *seen != *self.cluster);
+        let is_outdated = self.client.context().has_strayed(self.client.client());
         if is_outdated {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
@@ -313,7 +312,7 @@ impl Member<'_> {
         }
     }
 
-    fn change_flow(&self, change: impl Fn(&StreamConsumer<Quiet>, &TopicPartitionList) -> KafkaResult<()>) {
+    fn change_flow(&self, change: impl Fn(&StreamConsumer<Faithful>, &TopicPartitionList) -> KafkaResult<()>) {
         let changed = self.client.assignment().and_then(|assignment| change(&self.client, &assignment));
         if let Err(error) = changed {
             log_debug("consumer", &error.to_string());
@@ -340,7 +339,7 @@ impl Member<'_> {
 }
 
 /// Commits what is stored and leaves the group, which blocks.
-async fn leave(client: Arc<StreamConsumer<Quiet>>) {
+async fn leave(client: Arc<StreamConsumer<Faithful>>) {
     let (left, on_left) = oneshot::channel::<()>();
     // A thread that nobody has to wait for, since a broker that is away may keep it for long.
     std::thread::spawn(move || {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::kafka::{Kafka, LOOK_PERIOD, log_debug};
+use crate::kafka::{Faithful, Kafka, LOOK_PERIOD, log_debug};
 
 /// A row of the outbox on its way.
 #[derive(Debug, QueryableByName)]
@@ -85,7 +85,7 @@ impl Producer {
             .set("message.max.bytes", MESSAGE_BYTES_MAX)
             // The partition that Java clients would choose for the same key.
             .set("partitioner", "murmur2_random")
-            .create_with_context(Reports::default())
+            .create_with_context(Reports::new(cluster.clone()))
             .map_err(Error::transient)?;
         let delivery_timeout = Duration::from_millis(settings.delivery_timeout_ms);
         let source = format!("stampede/{schema}");
@@ -133,8 +133,9 @@ impl Producer {
     /// message that was on its way when the broker was lost can still come before its predecessors in the new log, if
     /// another process has created the topics there already. Consumers that mind compare versions.
     pub(super) fn is_outdated(&self) -> bool {
-        let seen = self.inner.as_ref().and_then(|producer| producer.client().fetch_cluster_id(Duration::ZERO));
-        seen.is_some_and(|seen| *seen != *self.cluster) || self.kafka.has_moved_on_from(&self.cluster)
+        let has_strayed =
+            |producer: &ThreadedProducer<Reports>| producer.context().clusters.has_strayed(producer.client());
+        self.inner.as_ref().is_some_and(has_strayed) || self.kafka.has_moved_on_from(&self.cluster)
     }
 
     /// Why this producer will never send anything again, if so.
@@ -152,14 +153,19 @@ impl Drop for Producer {
 }
 
 /// The reports of the batch under way.
-#[derive(Default)]
 struct Reports {
+    clusters: Faithful,
     batch: Mutex<Vec<Report>>,
     missing: AtomicUsize,
     all_in: Notify,
 }
 
 impl Reports {
+    fn new(cluster: Arc<str>) -> Reports {
+        let clusters = Faithful::new(cluster);
+        Reports { clusters, batch: Mutex::default(), missing: AtomicUsize::new(0), all_in: Notify::new() }
+    }
+
     fn begin(&self, count: usize) {
         *self.batch() = vec![Report::Unknown; count];
         self.missing.store(count, Ordering::Release);
@@ -186,7 +192,7 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_debug(facility, message);
+        self.clusters.hear(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -72,7 +72,7 @@ async fn dying_while_an_email_is_sent_leaves_one_notification_that_is_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dying_while_sweeping_gives_every_unit_back_once() {
     // Orders are not swept before the crash: the news that they have expired would give the units back as well.
-    all(&SWEEPING, &[("inventory.hold_ttl_seconds", "3"), ("order.expire_sweep_ms", "600000")]).await;
+    all(&SWEEPING, &[("inventory.hold_ttl_seconds", "5"), ("order.expire_sweep_ms", "600000")]).await;
 }
 
 #[test]

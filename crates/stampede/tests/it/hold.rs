@@ -138,7 +138,7 @@ async fn a_release_that_overtakes_its_hold_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
     let site =
-        TestSite::start_with(&[("inventory.hold_ttl_seconds", "1"), ("inventory.sweep_period_ms", "60000")]).await;
+        TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).await;
     let (caller, product, first) = (Caller::of(&site).await, site.product(2).await, id());
     caller.hold(&first, &product, 2).await.expect("there is enough");
     eventually("it expires", async || (caller.state(&first).await == HoldState::Expired).then_some(())).await;

@@ -55,7 +55,7 @@ async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {
-    let brief = [("inventory.hold_ttl_seconds", "4"), ("payment.patience.undo_after_seconds", "6")];
+    let brief = [("inventory.hold_ttl_seconds", "6"), ("payment.patience.undo_after_seconds", "8")];
     let (site, outside) = start(&brief).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;

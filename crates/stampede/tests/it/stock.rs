@@ -86,7 +86,7 @@ async fn cancelling_gives_the_units_back_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_nobody_pays_expires_and_its_units_are_on_sale_again() {
-    let site = TestSite::start_with(&[("inventory.hold_ttl_seconds", "1"), ("order.expire_sweep_ms", "200")]).await;
+    let site = TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("order.expire_sweep_ms", "200")]).await;
     let product = site.product(5).await;
     let [buyer, other]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let (key, wanted) = (fresh_key(), 5);
@@ -115,7 +115,7 @@ async fn an_order_that_nobody_pays_expires_and_its_units_are_on_sale_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expiring_holds_are_taken_over_without_overselling() {
     let site =
-        TestSite::start_with(&[("inventory.hold_ttl_seconds", "1"), ("inventory.sweep_period_ms", "60000")]).await;
+        TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).await;
     let (product, buyers) = (site.product(3).await, site.buyers(12).await);
     let most = "select coalesce(max(held), 0) from {inventory}.stocks";
     let mut sold = 0;
