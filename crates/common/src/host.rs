@@ -43,6 +43,7 @@ pub struct HostSettings {
     pub http_listen: String,
     pub grpc_listen: String,
     pub http_workers: usize,
+    pub http_keep_alive_seconds: u64,
     pub namespace: String,
     pub migrate: bool,
     pub drain_seconds: u64,
@@ -236,6 +237,7 @@ impl Host {
             app
         })
         .workers(self.own.http_workers)
+        .keep_alive(Duration::from_secs(self.own.http_keep_alive_seconds))
         .shutdown_timeout(self.own.shutdown_seconds)
         .disable_signals()
         .listen(self.http_listener)?

@@ -1,9 +1,12 @@
 //! Several processes of one system: they share the work, and one that dies or is stopped leaves nothing undone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Answer, Client, Product, fresh_key, line, text};
 use crate::ledger::Units;
@@ -92,6 +95,23 @@ async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
         assert_eq!(answer.is_replay(), told.contains_key(key));
     }
     site.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_stays_open_until_the_process_is_told_to_stop() {
+    let site = TestSite::spawn(&[]).await;
+    let address = site.api.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.expect("the site accepts");
+    let request = format!("GET /actuator/health/liveness HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    for pause in [0, 7] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        stream.write_all(request.as_bytes()).await.expect("the connection is open");
+        let mut answer = [0; 4_096];
+        let read = stream.read(&mut answer).await.expect("the site answers");
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "after {pause} s: {:?}", &answer[..read]);
+    }
+    assert!(site.terminate().await.success());
+    assert_eq!(stream.read(&mut [0; 1]).await.expect("it is closed in order"), 0);
 }
 
 /// Places every order at once. Returns the bodies of those that were acknowledged, by key.
