@@ -1,14 +1,14 @@
 //! Telling: complete, in order, at once, by one relay per shard.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::DateTime;
 use common::outbox::{self, OutboxSettings};
 
 use crate::shop::{BROKER, Shop, outbox_settings};
 
-/// Only the wake-up can explain an event that arrives much sooner.
-const LAZY: u64 = 20_000;
+/// Longer than any of these tests waits: only the wake-up can explain an event that arrives.
+const LAZY: u64 = 600_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_concurrent_writers_all_arrive_once_and_in_the_order_of_their_versions() {
@@ -56,10 +56,8 @@ async fn a_commit_wakes_the_relay_wherever_it_runs() {
     let neighbour = shop.relay(&other, lazy);
     tokio::time::sleep(Duration::from_millis(500)).await;
     for db in [&shop.db, &other] {
-        let started = Instant::now();
         shop.move_money(db, "a", 1).await;
         shop.settled().await;
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
     for running in [holder, neighbour, consumer] {
         running.stop().await;
@@ -77,11 +75,9 @@ async fn a_replica_that_stops_hands_its_shards_over_at_once() {
     shop.until("select count(*) from outbox_events where status = 'PUBLISHED'", 1).await;
     let second = shop.relay(&other, lazy);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let started = Instant::now();
     first.stop().await;
     shop.move_money(&other, "a", 1).await;
     shop.until("select count(*) from outbox_events where status = 'PUBLISHED'", 2).await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     second.stop().await;
 }
 

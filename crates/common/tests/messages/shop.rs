@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
 /// Everything here settles in a few seconds, on a busy machine too; beyond this it never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const GROUP: &str = "listener";
 

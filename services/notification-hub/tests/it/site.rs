@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 /// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const USER: &str = "018f0000-0000-7000-8000-0000000000aa";
 pub const STRANGER: &str = "018f0000-0000-7000-8000-0000000000bb";

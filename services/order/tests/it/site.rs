@@ -35,7 +35,7 @@ mod inventory;
 mod keys;
 
 /// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What every order here costs.
 pub const AMOUNT: i64 = 2000;
 pub const KRW: &str = "KRW";

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::cases::{Case, OLD_SECRET, SECRET};
 
 /// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const AMOUNT: i64 = 1_000;
 
