@@ -29,6 +29,7 @@
 //! | …0344 | once the answer, after the work, is about another payment | the same |
 //! | …0345 | once 500, nothing done | the same |
 //! | …0346 | once 500 after the work | the same |
+//! | …0347 | late as above, then declined: `NotEnoughAccountBalance` | late, then `CancelNotComplete` |
 //! | …9995 | once no answer for 90 s or until the client goes, nothing done | the same |
 //!
 //! While a request for a payment is worked on, silent ones included, another one for it, or with its idempotency key,

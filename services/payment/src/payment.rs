@@ -169,7 +169,7 @@ pub enum Found {
     Overdue,
 }
 
-/// The status after `found`; None when nothing changes. `payable`: the order's time is not up.
+/// The status after `found`; None when nothing changes. `payable`: the order may be paid by another try.
 ///
 /// Only open payments move, so whoever comes second with the same or another finding changes nothing. A payment that
 /// was given up and turns out to be captured all the same is money without an order: it moves to `PAID` too, and is

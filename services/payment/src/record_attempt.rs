@@ -48,12 +48,12 @@ const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Records `finding` about `approval` and returns the payment as it is then. Idempotent: only an open payment moves.
 pub async fn record_attempt(app: &App, approval: &Approval, finding: &Finding) -> Result<Payment> {
-    let recorded = app.db.tx("record_attempt", async |tx| record(tx, approval, finding).await).await?;
+    let recorded = app.db.tx("record_attempt", async |tx| record(app, tx, approval, finding).await).await?;
     crash::point("payment.after_record");
     Ok(recorded)
 }
 
-async fn record(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<Payment> {
+async fn record(app: &App, tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<Payment> {
     let (payment, now) = locked(tx, approval).await?;
     let unsure;
     let finding = if is_unsure(&payment, finding) {
@@ -89,9 +89,10 @@ async fn record(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<P
         // A later attempt is under way; this one has nothing more to say.
         return Ok(payment);
     }
-    let payable = payment.expires_at > now;
+    // Who is told at once that this card was declined may try another, even if the provider took its time to say so.
+    let payable = payment.expires_at > now || finding.is_declined;
     let Some(next) = settle(payment.status(), finding.found, payable) else { return Ok(payment) };
-    let payment = move_on(tx, approval, next).await?;
+    let payment = move_on(app, tx, approval, next).await?;
     announce(tx, &payment, approval, finding, now).await?;
     crash::point("payment.before_record");
     Ok(payment)
@@ -112,10 +113,10 @@ fn is_unsure(payment: &Payment, finding: &Finding) -> bool {
 /// nothing has failed but what the buyer is told at once.
 pub async fn withdraw_attempt(app: &App, approval: &Approval, refused: &Error) -> Result<Payment> {
     let reason = refused.reason().unwrap_or("UNAVAILABLE");
-    app.db.tx("withdraw_attempt", async |tx| withdraw(tx, approval, reason).await).await
+    app.db.tx("withdraw_attempt", async |tx| withdraw(app, tx, approval, reason).await).await
 }
 
-async fn withdraw(tx: &mut Tx, approval: &Approval, reason: &str) -> Result<Payment> {
+async fn withdraw(app: &App, tx: &mut Tx, approval: &Approval, reason: &str) -> Result<Payment> {
     let (payment, now) = locked(tx, approval).await?;
     // Where the resolver asks too, it may be about to have what was refused here.
     let is_mine = payment.attempt_id == Some(approval.attempt) && payment.asked == 0;
@@ -135,7 +136,7 @@ async fn withdraw(tx: &mut Tx, approval: &Approval, reason: &str) -> Result<Paym
         _ if reason == codes::ORDER_NOT_PAYABLE.reason || payment.expires_at <= now => Status::Failed,
         _ => Status::Pending,
     };
-    move_on(tx, approval, next).await
+    move_on(app, tx, approval, next).await
 }
 
 async fn locked(tx: &mut Tx, approval: &Approval) -> Result<(Payment, DateTime<Utc>)> {
@@ -168,7 +169,7 @@ async fn end_attempt(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Res
 }
 
 /// The row as `next` wants it.
-async fn move_on(tx: &mut Tx, approval: &Approval, next: Status) -> Result<Payment> {
+async fn move_on(app: &App, tx: &mut Tx, approval: &Approval, next: Status) -> Result<Payment> {
     let captured = if next == Status::Paid { approval.amount } else { 0 };
     let came_to_nothing = !next.is_open() && next != Status::Paid;
     let payment = Prepared(
@@ -180,7 +181,8 @@ async fn move_on(tx: &mut Tx, approval: &Approval, next: Status) -> Result<Payme
             .bind::<BigInt, _>(captured)
             .bind::<Bool, _>(next.is_open())
             .bind::<Bool, _>(came_to_nothing)
-            .bind::<Bool, _>(next == Status::Paid),
+            .bind::<Bool, _>(next == Status::Paid)
+            .bind::<BigInt, _>(app.retry_time.num_seconds()),
     )
     .get_result(tx)
     .await?;

@@ -38,6 +38,8 @@ pub(super) enum Fault {
     ErrorBefore,
     ErrorAfter,
     Declined(Code),
+    /// Silence, then declined.
+    DeclinedLate,
     Maintenance,
 }
 
@@ -139,7 +141,7 @@ impl Faults {
             if let Some(amount) = amount
                 && let Some(fault) = by_amount(amount)
             {
-                if matches!(fault, Fault::Declined(_)) {
+                if matches!(fault, Fault::Declined(_) | Fault::DeclinedLate) {
                     return Some(fault);
                 }
                 if state.struck.len() >= STRUCK_MAX {
@@ -196,6 +198,7 @@ fn by_amount(amount: i64) -> Option<Fault> {
         344 => Fault::WrongPayment,
         345 => Fault::ErrorBefore,
         346 => Fault::ErrorAfter,
+        347 => Fault::DeclinedLate,
         9995 => Fault::Hang,
         _ => return None,
     })

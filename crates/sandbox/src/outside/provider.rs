@@ -116,6 +116,7 @@ async fn apply_payment(provider: Data<Provider>, request: HttpRequest, body: For
     let decide = move |book: &mut Book, payment_id: &str, key: &str, fault: Option<Fault>| {
         let declined = match fault {
             Some(Fault::Declined(code)) => Some(code),
+            Some(Fault::DeclinedLate) => Some(Code::NotEnoughAccountBalance),
             _ => None,
         };
         book.capture(Capture { payment_id, key, declined }, Utc::now())
@@ -154,7 +155,7 @@ async fn cancel(provider: Data<Provider>, request: HttpRequest, body: FormOrJson
     }
     let (transaction_key, reason) = (body.merchant_pay_transaction_key, body.cancel_reason);
     let decide = move |book: &mut Book, payment_id: &str, key: &str, fault: Option<Fault>| {
-        let refused = matches!(fault, Some(Fault::Declined(_)));
+        let refused = matches!(fault, Some(Fault::Declined(_) | Fault::DeclinedLate));
         book.cancel(Cancel { payment_id, key, amount, transaction_key, reason, refused }, Utc::now())
     };
     perform(provider.into_inner(), &request, Operation::Cancel, body.payment_id, key, Some(amount), decide).await
@@ -191,7 +192,7 @@ async fn perform(
         _ => {}
     }
     let worked = tokio::spawn(async move {
-        if fault == Some(Fault::Late) {
+        if matches!(fault, Some(Fault::Late | Fault::DeclinedLate)) {
             sleep(Duration::from_millis(provider.faults.late_ms())).await;
         }
         let decision = decide(&mut provider.book(), &payment_id, &key, fault);

@@ -60,7 +60,7 @@ async fn an_answer_can_be_about_another_payment() {
 #[tokio::test]
 async fn who_is_silent_is_busy_with_that_payment_alone() {
     let merchant = Merchant::new().await;
-    assert_eq!(merchant.put("faults", json!({ "hangMs": 2_000, "lateMs": 500 })).await, StatusCode::OK);
+    assert_eq!(merchant.put("faults", json!({ "hangMs": 5_000, "lateMs": 500 })).await, StatusCode::OK);
     let (silent, other) = (merchant.checkout("order-1", 19_995).await, merchant.checkout("order-2", 12_000).await);
     let hanging = tokio::spawn(outcome(merchant.asked_to_capture(&silent, "key-1")));
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -71,16 +71,18 @@ async fn who_is_silent_is_busy_with_that_payment_alone() {
     assert_eq!(merchant.rows(&silent).await, []);
     assert_eq!(merchant.capture(&silent, "key-1").await["code"], "Success");
 
-    let late = merchant.checkout("order-3", 10_343).await;
-    let started = Instant::now();
-    assert_eq!(merchant.capture(&late, "key-4").await["code"], "Success");
-    assert!(started.elapsed() >= Duration::from_millis(500));
+    for (amount, told) in [(10_343, "Success"), (10_347, "NotEnoughAccountBalance")] {
+        let late = merchant.checkout(&format!("order-{amount}"), amount).await;
+        let started = Instant::now();
+        assert_eq!(merchant.capture(&late, &late).await["code"], told);
+        assert!(started.elapsed() >= Duration::from_millis(500));
+    }
 }
 
 #[tokio::test]
 async fn what_hangs_ends_with_its_client_and_late_work_does_not() {
     let merchant = Merchant::new().await;
-    merchant.put("faults", json!({ "lateMs": 1_000 })).await;
+    merchant.put("faults", json!({ "lateMs": 4_000 })).await;
     let (silent, late) = (merchant.checkout("order-1", 19_995).await, merchant.checkout("order-2", 10_343).await);
     let impatient =
         |payment: &str| merchant.asked_to_capture(payment, payment).timeout(Duration::from_millis(200)).send();
@@ -103,7 +105,8 @@ async fn who_ends_it_waits_for_nobody() {
     let started = Instant::now();
     merchant.outside.unwrap().stop().await.unwrap();
     assert_eq!(hanging.await.unwrap(), "lost");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // It would hang for 90 s.
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

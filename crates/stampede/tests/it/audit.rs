@@ -255,10 +255,7 @@ async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() 
         let path = format!("/orders/{}/cancel", text(&order["orderId"]));
         buyer.send(buyer.request(reqwest::Method::POST, &path)).await.expect(status);
     }
-    let charge = json!({ "amount": { "amount": 1_000, "currency": "KRW" } });
-    let charge =
-        buyer.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", fresh_key()).json(&charge);
-    buyer.send(charge).await.expect(201);
+    buyer.charges(1_000).await;
     let [first, second, paid, refunded] = [first, second, paid, refunded].map(|order| text(&order["orderId"]));
     eventually("the money is back", async || {
         let order = buyer.get(&format!("/orders/{refunded}")).await.expect(200).json();

@@ -131,7 +131,7 @@ async fn a_declined_payment_charges_nothing_and_the_next_card_pays() {
     site.assert_consistent().await;
     assert_eq!(site.units(&product).await, Units { on_hand: 2, held: 1 }, "there is time for another try");
     // Points are the other card.
-    charge(&buyer, agreed.amount).await;
+    buyer.charges(agreed.amount).await;
     let by_points = buyer.prepare_by("POINTS", &fresh_key(), &agreed.order, agreed.amount).await.expect(201).json();
     let body = json!({ "amount": won(agreed.amount) });
     let paid = buyer.approve_with(by_points["paymentId"].as_str().expect("an id"), body).await.expect(200).json();
@@ -149,13 +149,13 @@ async fn a_declined_payment_charges_nothing_and_the_next_card_pays() {
 async fn points_that_do_not_suffice_pay_nothing() {
     let site = TestSite::start().await;
     let (product, buyer) = (site.product_at(1, 5_000).await, site.buyer().await);
-    charge(&buyer, 4_999).await;
+    buyer.charges(4_999).await;
     let (order, amount) = buyer.orders(&product).await;
     let prepared = buyer.prepare_by("POINTS", &fresh_key(), &order, amount).await.expect(201).json();
     let payment = prepared["paymentId"].as_str().expect("an id");
     buyer.approve_with(payment, json!({ "amount": won(amount) })).await.refused(422, "INSUFFICIENT_POINTS");
     assert_eq!(buyer.get("/points/me").await.expect(200).json()["balance"]["amount"], 4_999);
-    charge(&buyer, 1).await;
+    buyer.charges(1).await;
     buyer.approve_with(payment, json!({ "amount": won(amount) })).await.expect(200);
     // Cancelled, the points come back, and so does the unit.
     let cancelled = buyer.post(&format!("/orders/{order}/cancel"), &json!({})).await.expect(202).json();
@@ -285,9 +285,4 @@ async fn attempts_and_payments_of_an_order_have_an_end() {
     site.assert_consistent().await;
     assert_eq!(site.number("select count(*) from {payment}.payment_attempt").await, 3);
     assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 1 });
-}
-
-async fn charge(buyer: &crate::client::Client, amount: i64) {
-    let request = buyer.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", fresh_key());
-    buyer.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);
 }

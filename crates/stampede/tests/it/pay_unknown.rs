@@ -1,9 +1,12 @@
-//! A provider that takes the money and then says nothing to anybody: it is undone, or a person has to look.
+//! A provider that takes its time, or takes the money and then says nothing to anybody: the buyer may try again, it is undone, or
+//! a person has to look.
 
 use sandbox::Outside;
 use serde_json::{Value, json};
 
+use crate::client::fresh_key;
 use crate::ledger::Units;
+use crate::payer::won;
 use crate::site::{TestSite, eventually};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
@@ -73,6 +76,30 @@ async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_
     })
     .await;
     site.assert_consistent().await;
+    assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
+    site.stop().await;
+    outside.stop().await.expect("the provider ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
+    let (site, outside) = start(&[("inventory.hold_ttl_seconds", "5"), ("payment.approve_wait_ms", "60000")]).await;
+    misbehave(&outside, &json!({ "lateMs": 8000 })).await;
+    let (product, buyer) = (site.product_at(1, 10_347).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    let before = buyer.payment(&agreed.payment).await["expiresAt"].clone();
+    buyer.approve(&agreed).await.refused(402, "PAYMENT_DECLINED");
+    let payment = buyer.payment(&agreed.payment).await;
+    assert_eq!(payment["status"], "PENDING", "{payment}");
+    // Times are written in one form, so that they compare as texts.
+    assert!(payment["expiresAt"].as_str() > before.as_str(), "{payment}");
+    buyer.charges(agreed.amount).await;
+    let by_points = buyer.prepare_by("POINTS", &fresh_key(), &agreed.order, agreed.amount).await.expect(201).json();
+    let body = json!({ "amount": won(agreed.amount) });
+    buyer.approve_with(by_points["paymentId"].as_str().expect("an id"), body).await.expect(200);
+    buyer.sees_order(&agreed.order, "PAID").await;
+    site.assert_consistent().await;
+    assert_eq!(site.units(&product).await, Units { on_hand: 0, held: 0 });
     assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
     site.stop().await;
     outside.stop().await.expect("the provider ends");

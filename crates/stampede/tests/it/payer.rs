@@ -81,6 +81,12 @@ impl Client {
         self.post(&format!("/payments/{payment}/approve"), &body).await
     }
 
+    /// Buys points for `amount` won.
+    pub async fn charges(&self, amount: i64) {
+        let request = self.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", fresh_key());
+        self.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);
+    }
+
     pub async fn payment(&self, id: &str) -> Value {
         self.get(&format!("/payments/{id}")).await.expect(200).json()
     }

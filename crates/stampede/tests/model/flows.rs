@@ -90,6 +90,10 @@ impl Protocol {
 
     /// T2: what became known is recorded, and the event with it.
     pub fn record(&self, state: &mut State, attempt: Attempt, authorisation: u8, found: Found) {
+        self.record_answer(state, attempt, authorisation, found, false);
+    }
+
+    fn record_answer(&self, state: &mut State, attempt: Attempt, authorisation: u8, found: Found, is_declined: bool) {
         let row = &state.payments[usize::from(attempt.payment)];
         if found == Found::Captured && row.status.0.is_captured() {
             state.authorisations[usize::from(authorisation)].is_stray |= row.authorisation != authorisation;
@@ -104,7 +108,7 @@ impl Protocol {
             book.refunds = book.captures;
             return;
         }
-        let is_payable = self.is_payable(state, attempt.payment);
+        let is_payable = is_declined || self.is_payable(state, attempt.payment);
         let Some(next) = settle(row.status.0, found, is_payable) else { return };
         self.move_on(state, attempt, authorisation, next);
     }
@@ -206,7 +210,8 @@ impl Protocol {
                     Heard::NotSent if !self.may_be_asked_twice(state, task) => Found::NotCaptured,
                     Heard::NotSent | Heard::Nothing => Found::Unknown,
                 };
-                self.record(state, task.attempt, task.authorisation, found);
+                let is_declined = heard == Heard::NotCaptured;
+                self.record_answer(state, task.attempt, task.authorisation, found, is_declined);
                 self.settle_owed(state, payment);
             }
             At::Withdraw(why) => {
@@ -236,6 +241,10 @@ impl Protocol {
         let Some(number) = row.attempt else { return };
         let at = match (row.owes_release, row.owes_order) {
             (true, _) if self.frees_order_last() => At::Unpin,
+            // Who may try again gets the time for it.
+            (true, _) if row.status.0 == Status::Pending => {
+                At::End { hold_expires: Some(state.now[self.order_of(payment)] + 1) }
+            }
             (true, _) => At::End { hold_expires: None },
             (_, true) => At::MarkPaid,
             (false, false) => return,

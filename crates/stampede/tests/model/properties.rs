@@ -31,11 +31,15 @@ const ALWAYS: [(&str, Condition); 14] = [
     ("at rest: a paid order was given up only at its buyer's wish", given_up_by_wish),
 ];
 
-const SOMETIMES: [(&str, Condition); 13] = [
+const SOMETIMES: [(&str, Condition); 14] = [
     ("paid in time", |model, state| rests(model, state, OrderStatus::Paid, |row| !row.paid_late)),
     ("honoured late", |model, state| rests(model, state, OrderStatus::Paid, |row| row.paid_late)),
     ("refunded late", refunded_late),
     ("declined, then paid", declined_then_paid),
+    ("declined when the time was up, then paid", |model, state| {
+        // Only such a decline moves an order's end.
+        declined_then_paid(model, state) && state.orders[0].as_ref().is_some_and(|row| row.expires > 1)
+    }),
     ("the buyer cancels before it is paid", |model, state| rests(model, state, OrderStatus::Cancelled, |_| true)),
     ("the buyer cancels what is paid", |model, state| {
         rests(model, state, OrderStatus::Refunded, |row| row.refund_wanted)
