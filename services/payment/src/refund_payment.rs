@@ -282,6 +282,7 @@ pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Opt
     if !is_wanted {
         return Ok(());
     }
+    crash::point("payment.before_undo");
     let amount = amount.unwrap_or(approval.amount);
     let giveback = Giveback {
         // Another key each time: a provider that had nothing to undo yet would repeat that. More than there is it never gives.
@@ -298,6 +299,7 @@ pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Opt
         reason: "the approval is undone".to_owned(),
     };
     let given_back = app.give_back(payment.method(), &giveback).await;
+    crash::point("payment.after_undo");
     tracing::warn!(payment.id = %payment.id, amount, ?given_back, "The provider was told to undo an approval");
     Ok(())
 }

@@ -139,6 +139,7 @@ async fn give_back_late(app: &App, payment: &Payment) -> Result<()> {
             clear_in(tx, payment, false).await
         })
         .await?;
+    crash::point("payment.after_late_promise");
     app.refunds_due.notify_one();
     Ok(())
 }
@@ -184,6 +185,7 @@ async fn honour_late(app: &App, payment: &Payment, approval: &Approval) -> Resul
         Err(Error::Refused(_)) => return mark_paid(app, payment, false).await,
         Err(error) => return Err(error),
     }
+    crash::point("payment.after_retake");
     if mark_paid(app, payment, true).await? {
         metrics::counter!("stampede_payments_late_total", "outcome" => "honoured").increment(1);
         return Ok(true);

@@ -1,16 +1,13 @@
 //! The process dies at its worst moments while somebody pays, or gets money back. It comes back, the buyers ask again, and
 //! every won is where the orders say.
 
-use std::panic::AssertUnwindSafe;
-
-use futures_util::FutureExt;
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use sandbox::Outside;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::client::{Answer, Client, Product, fresh_key, text};
+use crate::crash_points::each;
 use crate::payer::{authorise, won};
 use crate::site::{TestSite, eventually};
 
@@ -59,21 +56,14 @@ const BRIEF: [(&str, &str); 14] = [
     ("payment.reconciliation.grace_seconds", "1"),
 ];
 
-const BUYERS: usize = 9;
+const BUYERS: usize = 11;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dying_while_somebody_pays_takes_their_money_once_or_not_at_all() {
-    static SITES: Semaphore = Semaphore::const_new(4);
-    let attempts = PAYING.iter().map(async |point| {
-        let _place = SITES.acquire().await.expect("it is never closed");
-        let attempt = AssertUnwindSafe(die_and_pay_again(point));
-        attempt.catch_unwind().await.err().map(|_| *point)
-    });
-    let failed: Vec<&str> = join_all(attempts).await.into_iter().flatten().collect();
-    assert!(failed.is_empty(), "{failed:?} failed; what each said is above");
+    each(&PAYING, die_and_pay_again).await;
 }
 
-async fn die_and_pay_again(point: &str) {
+async fn die_and_pay_again(point: &'static str) {
     // Orders do not end while they are paid for: a crash takes its time.
     let mut settings = BRIEF.to_vec();
     settings.push(("host.crash_point", point));
@@ -83,10 +73,12 @@ async fn die_and_pay_again(point: &str) {
     let declined = site.product_at(20, 10_002).await;
     let lost = site.product_at(20, 10_342).await;
     let buyers = site.buyers(BUYERS).await;
-    let courses = buyers.iter().enumerate().map(async |(number, buyer)| match number % 3 {
-        0 => pay(&site, buyer, &plain, [Regrets::Nothing, Regrets::Payment, Regrets::Order][number / 3]).await,
-        1 => pay(&site, buyer, &declined, Regrets::Order).await,
-        _ => pay(&site, buyer, &lost, Regrets::Nothing).await,
+    let courses = buyers.iter().enumerate().map(async |(number, buyer)| match number {
+        0 | 3 | 6 => pay(&site, buyer, &plain, [Regrets::Nothing, Regrets::Payment, Regrets::Order][number / 3]).await,
+        1 | 4 | 7 => pay(&site, buyer, &declined, Regrets::Order).await,
+        2 | 5 | 8 => pay(&site, buyer, &lost, Regrets::Nothing).await,
+        9 => pay_by_points(&site, buyer, &plain, Regrets::Nothing).await,
+        _ => pay_by_points(&site, buyer, &plain, Regrets::Payment).await,
     });
     let dying = async {
         eventually(&format!("{point} is passed"), async || site.is_dead().await.then_some(())).await;
@@ -111,17 +103,39 @@ enum Regrets {
 /// Orders, pays, and has it all undone if there are `regrets`, each step as often as it takes. Returns the payment and what of its
 /// money the shop must have in the end.
 async fn pay(site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+    pay_by("NAVERPAY", site, buyer, product, regrets).await
+}
+
+/// The same with points. Of the provider's money the shop has nothing then.
+async fn pay_by_points(site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+    const PRICE: i64 = 10_000;
+    let (key, charge) = (fresh_key(), json!({ "amount": won(PRICE) }));
+    let request = || buyer.request(Method::POST, "/points/charge").header("Idempotency-Key", &key).json(&charge);
+    patiently(buyer, request).await.expect(201);
+    let (payment, taken) = pay_by("POINTS", site, buyer, product, regrets).await;
+    eventually("the points are where they belong", async || {
+        let points = patiently(buyer, || buyer.request(Method::GET, "/points/me")).await.expect(200).json();
+        (points["balance"]["amount"] == PRICE - taken).then_some(())
+    })
+    .await;
+    (payment, 0)
+}
+
+async fn pay_by(method: &str, site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
     let (order_key, payment_key) = (fresh_key(), fresh_key());
     let order = json!({ "items": [crate::client::line(product, 1)] });
     let order = patiently(buyer, || buyer.placing(&order_key, &order)).await.expect(201).json();
     let (order_id, amount) =
         (text(&order["orderId"]), order["totals"]["amount"]["amount"].as_i64().expect("an amount"));
-    let prepare = json!({ "orderId": order_id, "method": "NAVERPAY", "amount": won(amount) });
+    let prepare = json!({ "orderId": order_id, "method": method, "amount": won(amount) });
     let prepared = patiently(buyer, || {
         buyer.request(Method::POST, "/payments/prepare").header("Idempotency-Key", &payment_key).json(&prepare)
     });
     let payment = text(&prepared.await.expect(201).json()["paymentId"]);
-    let approval = json!({ "pgPaymentId": authorise(site, &payment, amount).await, "amount": won(amount) });
+    let mut approval = json!({ "amount": won(amount) });
+    if method == "NAVERPAY" {
+        approval["pgPaymentId"] = authorise(site, &payment, amount).await.into();
+    }
     let approve = format!("/payments/{payment}/approve");
     let outcome = eventually(&format!("payment {payment} is decided"), async || {
         let answer = patiently(buyer, || buyer.request(Method::POST, &approve).json(&approval)).await;

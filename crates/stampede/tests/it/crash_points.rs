@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::client::{Client, Product, fresh_key, text};
+use crate::crash_late::{LATE, UNDOING};
 use crate::crash_paying::{PAYING, RECONCILING};
 use crate::ledger::Units;
 use crate::site::{TestSite, eventually};
@@ -77,7 +78,7 @@ async fn dying_while_sweeping_gives_every_unit_back_once() {
 
 #[test]
 fn every_crash_point_of_the_code_is_tried() {
-    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &PAYING, &RECONCILING].concat();
+    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
     let tried: BTreeSet<&str> = tried.iter().filter_map(|point| point.split(':').next()).collect();
     let mut named = BTreeSet::new();
     let sources = tidy::sources();
@@ -90,14 +91,20 @@ fn every_crash_point_of_the_code_is_tried() {
     assert_eq!(tried, named, "add new points to the tables above, and remove those that are gone");
 }
 
+async fn all(points: &[&'static str], overrides: &[(&str, &str)]) {
+    each(points, async |point| {
+        let own = [("host.crash_point", point), ("postgres.connections_max", "3")];
+        die_and_be_asked_again(point, &[overrides, &own].concat()).await;
+    })
+    .await;
+}
+
 /// Several sites at once, because most of what they do is wait.
-async fn all(points: &[&str], overrides: &[(&str, &str)]) {
+pub async fn each(points: &[&'static str], attempt: impl AsyncFn(&'static str)) {
     static SITES: Semaphore = Semaphore::const_new(4);
     let attempts = points.iter().map(async |point| {
         let _place = SITES.acquire().await.expect("it is never closed");
-        let overrides = [overrides, &[("host.crash_point", *point), ("postgres.connections_max", "3")]].concat();
-        let attempt = AssertUnwindSafe(die_and_be_asked_again(point, &overrides));
-        attempt.catch_unwind().await.err().map(|_| *point)
+        AssertUnwindSafe(attempt(point)).catch_unwind().await.err().map(|_| *point)
     });
     let failed: Vec<&str> = join_all(attempts).await.into_iter().flatten().collect();
     assert!(failed.is_empty(), "{failed:?} failed; what each said is above");

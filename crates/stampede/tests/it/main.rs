@@ -10,6 +10,7 @@ mod site;
 mod account;
 mod audit;
 mod bad_input;
+mod crash_late;
 mod crash_paying;
 mod crash_points;
 mod faults;

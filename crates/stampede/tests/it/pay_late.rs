@@ -254,36 +254,26 @@ async fn webhooks_are_hints_and_only_the_providers_own_are_heard() {
     site.assert_consistent().await;
 }
 
+/// Orders end soon, and so does the patience with a provider.
+pub const SHORT_LIVED: [(&str, &str); 8] = [
+    ("inventory.hold_ttl_seconds", "2"),
+    ("inventory.unpin_seconds_min", "1"),
+    ("payment.retry_seconds", "1"),
+    ("order.expire_sweep_ms", "200"),
+    ("payment.approve_wait_ms", "1000"),
+    ("payment.naverpay.read_timeout_ms", "3000"),
+    ("payment.patience.provider_seconds", "2"),
+    ("payment.patience.absence_seconds", "1"),
+];
+
 /// The provider captures behind our back what had been given up: the order gets it if it can, else it goes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_comes_too_late_is_honoured_or_given_back() {
-    let brief = [
-        ("inventory.hold_ttl_seconds", "2"),
-        ("inventory.unpin_seconds_min", "1"),
-        ("payment.retry_seconds", "1"),
-        ("order.expire_sweep_ms", "200"),
-        ("payment.approve_wait_ms", "1000"),
-        ("payment.naverpay.read_timeout_ms", "3000"),
-        ("payment.patience.provider_seconds", "2"),
-        ("payment.patience.absence_seconds", "1"),
-    ];
-    let site = TestSite::start_with(&brief).await;
+    let site = TestSite::start_with(&SHORT_LIVED).await;
     let (scarce, plenty) = (site.product_at(1, 19_995).await, site.product_at(9, 29_995).await);
     let (first, admin) = (site.buyer().await, site.admin());
-    let given_up = async |buyer: &Client, product| {
-        // The provider hangs and does nothing; the hold's time runs out; absence is believed.
-        let agreed = eventually("the approval begins in time", async || {
-            let agreed = agrees_in_time(&site, buyer, product).await?;
-            let told = buyer.approve(&agreed).await;
-            (!is_too_late(&told)).then(|| told.expect(202)).map(|_| agreed)
-        })
-        .await;
-        buyer.sees_payment(&agreed.payment, "FAILED").await;
-        buyer.sees_order(&agreed.order, "EXPIRED").await;
-        agreed
-    };
-    let lost = given_up(&first, &scarce).await;
-    let lucky = given_up(&first, &plenty).await;
+    let lost = gives_up(&site, &first, &scarce).await;
+    let lucky = gives_up(&site, &first, &plenty).await;
     // The scarce unit has gone elsewhere meanwhile.
     admin.adjust(&fresh_key(), &scarce, -1).await.expect(200);
     for agreed in [&lost, &lucky] {
@@ -298,6 +288,19 @@ async fn money_that_comes_too_late_is_honoured_or_given_back() {
     assert_eq!(site.kept_by_provider(&lost.payment).await, 0);
     assert_eq!(site.kept_by_provider(&lucky.payment).await, lucky.amount);
     assert_eq!(site.units(&plenty).await, Units { on_hand: 8, held: 0 });
+}
+
+/// Orders, and asks a provider that hangs and does nothing: the order's time runs out, and absence is believed.
+pub async fn gives_up(site: &TestSite, buyer: &Client, product: &Product) -> Agreed {
+    let agreed = eventually("the approval begins in time", async || {
+        let agreed = agrees_in_time(site, buyer, product).await?;
+        let told = buyer.approve(&agreed).await;
+        (!is_too_late(&told)).then(|| told.expect(202)).map(|_| agreed)
+    })
+    .await;
+    buyer.sees_payment(&agreed.payment, "FAILED").await;
+    buyer.sees_order(&agreed.order, "EXPIRED").await;
+    agreed
 }
 
 /// Somebody who has the merchant's keys captures directly at the provider.

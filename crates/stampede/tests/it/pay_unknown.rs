@@ -2,11 +2,11 @@
 //! a person has to look.
 
 use sandbox::Outside;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client::fresh_key;
 use crate::ledger::Units;
-use crate::payer::won;
+use crate::payer::{misbehaves, won};
 use crate::site::{TestSite, eventually};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
@@ -22,18 +22,12 @@ async fn start(more: &[(&str, &str)]) -> (TestSite, Outside) {
     (TestSite::start_with(&[&own, more].concat()).await, outside)
 }
 
-/// What the provider does from now on.
-async fn misbehave(outside: &Outside, faults: &Value) {
-    let put = reqwest::Client::new().put(format!("{}/faults", outside.url())).json(faults).send();
-    assert!(put.await.expect("the provider answers").status().is_success());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the_provider_talks_again() {
     let (site, outside) = start(&[("payment.patience.review_after_seconds", "3")]).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
-    misbehave(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+    misbehaves(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
     let told = buyer.approve(&agreed).await.expect(202);
     let location = format!("/api/v1/payments/{}", agreed.payment);
     assert_eq!(told.header("location"), Some(location.as_str()), "{told}");
@@ -46,7 +40,7 @@ async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the
     // Its order waits with it, and its unit is nobody else's.
     assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 1 });
 
-    misbehave(&outside, &json!({})).await;
+    misbehaves(&outside, &json!({})).await;
     site.admin().post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
     buyer.sees_payment(&agreed.payment, "PAID").await;
     buyer.sees_order(&agreed.order, "PAID").await;
@@ -62,13 +56,13 @@ async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_
     let (site, outside) = start(&brief).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
-    misbehave(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+    misbehaves(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
     buyer.approve(&agreed).await.expect(202);
     assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount, "the money was taken");
     // Told to undo it, the provider does, though its answer is lost as well.
     eventually("the money has gone back", async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(()))
         .await;
-    misbehave(&outside, &json!({})).await;
+    misbehaves(&outside, &json!({})).await;
     buyer.sees_payment(&agreed.payment, "FAILED").await;
     buyer.sees_order(&agreed.order, "EXPIRED").await;
     eventually("its unit is on sale", async || {
@@ -84,7 +78,7 @@ async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
     let (site, outside) = start(&[("inventory.hold_ttl_seconds", "5"), ("payment.approve_wait_ms", "60000")]).await;
-    misbehave(&outside, &json!({ "lateMs": 8000 })).await;
+    misbehaves(&outside, &json!({ "lateMs": 8000 })).await;
     let (product, buyer) = (site.product_at(1, 10_347).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let before = buyer.payment(&agreed.payment).await["expiresAt"].clone();

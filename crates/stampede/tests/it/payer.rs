@@ -1,5 +1,6 @@
 //! How a buyer pays: prepare, agree in the provider's window, approve.
 
+use sandbox::Outside;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Product, fresh_key, text};
@@ -124,4 +125,10 @@ pub async fn authorise(site: &TestSite, payment: &str, amount: i64) -> String {
 
 pub fn won(amount: i64) -> Value {
     json!({ "amount": amount, "currency": "KRW" })
+}
+
+/// What the provider does from now on.
+pub async fn misbehaves(outside: &Outside, faults: &Value) {
+    let put = reqwest::Client::new().put(format!("{}/faults", outside.url())).json(faults).send();
+    assert!(put.await.expect("the provider answers").status().is_success());
 }
