@@ -1,8 +1,6 @@
 //! The HTTP edge: request context, the error body, limits of form, and running a use case to its end.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -14,9 +12,9 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, Res
 use chrono::{SecondsFormat, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -24,6 +22,7 @@ pub use actix_web::web::{Data, Path, Query};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
+use crate::object::Object;
 use crate::telemetry::Context;
 
 /// Larger bodies are refused unread.
@@ -227,7 +226,7 @@ pub fn configure_extractors(config: &mut web::ServiceConfig) {
         );
 }
 
-/// A JSON body or answer. As a body it must be an object: serde would also take the members' values as a list.
+/// A JSON body or answer. As a body it must be an object, see [`object`](crate::object).
 pub struct Json<T>(pub T);
 
 impl<T> Json<T> {
@@ -241,8 +240,21 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let body = web::Json::<Object<T>>::from_request(request, payload);
-        async move { Ok(Self(body.await?.into_inner().0)) }.boxed_local()
+        let body = web::Json::<Box<RawValue>>::from_request(request, payload);
+        async move { Ok(Self(read(&body.await?)?)) }.boxed_local()
+    }
+}
+
+/// What is wrong is told with its place.
+fn read<T: DeserializeOwned>(body: &RawValue) -> Result<T> {
+    let mut body = serde_json::Deserializer::from_str(body.get());
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut body) {
+        Ok(Object(value)) => Ok(value),
+        Err(error) => {
+            let path = error.path().to_string();
+            let field = if path == "." { "" } else { &path };
+            Err(Refused::invalid(field, error.inner().to_string()).into())
+        }
     }
 }
 
@@ -251,28 +263,6 @@ impl<T: Serialize> Responder for Json<T> {
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
         HttpResponse::Ok().json(self.0)
-    }
-}
-
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Members(PhantomData))
     }
 }
 

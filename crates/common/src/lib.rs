@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod inbox;
 pub mod kafka;
 mod log_json;
+pub mod object;
 pub mod openapi;
 pub mod outbox;
 pub mod rate;

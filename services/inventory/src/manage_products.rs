@@ -27,6 +27,7 @@ pub struct NewProduct {
     sku: Sku,
     #[schema(value_type = String)]
     name: Name,
+    #[serde(deserialize_with = "common::object::one")]
     price: Money,
     initial_stock: i64,
     /// Units that one buyer may hold and own together; absent: no limit.
@@ -39,6 +40,7 @@ pub struct NewProduct {
 pub struct ProductChange {
     #[schema(value_type = Option<String>)]
     name: Option<Name>,
+    #[serde(default, deserialize_with = "common::object::optional")]
     price: Option<Money>,
     /// Null takes the limit away.
     #[serde(default, deserialize_with = "present")]

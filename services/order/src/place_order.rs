@@ -38,8 +38,9 @@ const HOLD_DEADLINE: Duration = Duration::from_secs(2);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlaceOrder {
     /// 1 to 50 lines, one for each product.
+    #[serde(deserialize_with = "common::object::list")]
     pub items: Vec<WantedItem>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "common::object::optional")]
     pub shipping_info: Option<ShippingInfo>,
 }
 

@@ -42,6 +42,7 @@ pub struct ApprovePayment {
     #[schema(value_type = Option<String>)]
     pg_payment_id: Option<Text<1, 64>>,
     /// Must be the payment's.
+    #[serde(deserialize_with = "common::object::one")]
     amount: Money,
 }
 

@@ -35,6 +35,7 @@ pub struct PreparePayment {
     order_id: OrderId,
     method: Method,
     /// Must be the order's total.
+    #[serde(deserialize_with = "common::object::one")]
     amount: Money,
 }
 

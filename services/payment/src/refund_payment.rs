@@ -37,7 +37,7 @@ const FINGERPRINT_VERSION: u8 = 1;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelPayment {
     /// All that is left, unless told. A part can be given back by administrators only.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "common::object::optional")]
     amount: Option<Money>,
     #[schema(value_type = String)]
     reason: Text<1, 200>,

@@ -23,6 +23,7 @@ const FINGERPRINT_VERSION: u8 = 1;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChargePoints {
     /// One point is one won. From 1 to the setting `payment.points.charge_max`.
+    #[serde(deserialize_with = "common::object::one")]
     pub amount: Money,
 }
 

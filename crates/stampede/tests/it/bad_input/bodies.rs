@@ -106,6 +106,12 @@ async fn members_that_are_missing_mistyped_or_unknown_are_refused_everywhere() {
             for other in [json!([]), json!({}), json!(true), json!([value]), json!({ "0": value })] {
                 cases.push((format!("{name} is {other}"), set(valid, name, other)));
             }
+            for list in
+                [positional(value), value.as_array().map(|values| values.iter().filter_map(positional).collect())]
+            {
+                // An object whose values come as a list would be read in the order of our source.
+                cases.extend(list.map(|list| (format!("{name} is {list}"), set(valid, name, list))));
+            }
             let swapped = if value.is_string() { json!(12) } else { json!("12") };
             cases.push((format!("{name} is {swapped}"), set(valid, name, swapped)));
             if value.is_number() {
@@ -216,6 +222,18 @@ async fn lines_outside_the_bounds_are_refused() {
         let request = buyer.placing(&crate::client::fresh_key(), &order);
         trial.refuse_with(&what, &buyer, request, 400, "VALIDATION_ERROR").await;
     }
+    let id = trial.product.id.clone();
+    for (order, field) in [
+        (json!({ "items": [one, { "productId": id, "quantity": "1" }] }), "items[1].quantity"),
+        (json!({ "items": [{ "productId": id }] }), "items[0]"),
+        (json!({ "items": [one], "shippingInfo": { "recipient": 7 } }), "shippingInfo.recipient"),
+        (json!({ "items": [one], "coupon": "x" }), "coupon"),
+        (json!({}), ""),
+    ] {
+        let request = buyer.placing(&crate::client::fresh_key(), &order);
+        let told = trial.refuse(field, &buyer, request).await.json();
+        assert_eq!(told["details"][0]["field"], field, "{told}");
+    }
     // A well-formed id that names no product, or something that is not one.
     for id in [
         uuid::Uuid::nil().to_string(),
@@ -286,4 +304,9 @@ fn set(valid: &Map<String, Value>, name: &str, value: Value) -> Value {
     let mut changed = valid.clone();
     changed.insert(name.to_owned(), value);
     changed.into()
+}
+
+/// The values of an object, without their names.
+fn positional(object: &Value) -> Option<Value> {
+    object.as_object().map(|members| members.values().cloned().collect())
 }
