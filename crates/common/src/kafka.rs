@@ -355,8 +355,8 @@ mod tests {
     use super::*;
 
     /// Nobody listens there.
-    fn nowhere() -> Kafka {
-        let settings = KafkaSettings {
+    pub fn settings() -> KafkaSettings {
+        KafkaSettings {
             brokers: "127.0.0.1:1".to_owned(),
             partitions: 1,
             replication_factor: 1,
@@ -366,13 +366,12 @@ mod tests {
             linger_ms: 0,
             delivery_timeout_ms: 1_000,
             session_timeout_ms: 6_000,
-        };
-        Kafka::open(&settings, "").unwrap()
+        }
     }
 
     #[tokio::test]
     async fn a_broker_that_did_not_answer_is_asked_again_about_the_same_moment() {
-        let (kafka, moment) = (nowhere(), Instant::now());
+        let (kafka, moment) = (Kafka::open(&settings(), "").unwrap(), Instant::now());
         let mut answered = Vec::new();
         for _ in 0..2 {
             kafka.cluster_id_since(moment).await.unwrap_err();

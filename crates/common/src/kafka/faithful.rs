@@ -59,3 +59,70 @@ impl ClientContext for Faithful {
 }
 
 impl ConsumerContext for Faithful {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+    use sandbox::{External, KafkaChoice, Options, Sandbox};
+
+    use super::*;
+    use crate::kafka::{Kafka, KafkaSettings, client_config};
+
+    impl ProducerContext for Faithful {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < PATIENCE);
+        }
+    }
+
+    /// It is a line of librdkafka's log that tells, and nothing promises that it will always be there.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_hear_that_their_broker_was_replaced() {
+        let data_dir = std::env::temp_dir().join(format!("stampede-faithful-{}", std::process::id()));
+        let nobody = || Some("127.0.0.1:1".to_owned());
+        let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
+        let options = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() };
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let settings = KafkaSettings { brokers: sandbox.kafka_brokers(), ..crate::kafka::tests::settings() };
+        let cluster = Kafka::open(&settings, "").unwrap().cluster_id().await.unwrap();
+
+        let made_for = |cluster: &Arc<str>| Faithful::new(cluster.clone());
+        let consumer: BaseConsumer<Faithful> =
+            client_config(&settings).set("group.id", "g").create_with_context(made_for(&cluster)).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        let producer: BaseProducer<Faithful> =
+            client_config(&settings).create_with_context(made_for(&cluster)).unwrap();
+        let stranger: BaseProducer<Faithful> =
+            client_config(&settings).create_with_context(made_for(&"another".into())).unwrap();
+        let (of_consumer, of_producer) = (consumer.context(), producer.context());
+        until(|| {
+            consumer.poll(Duration::from_millis(10));
+            !of_consumer.has_strayed(consumer.client()) && of_consumer.began_well.get().is_some()
+        });
+        until(|| !of_producer.has_strayed(producer.client()) && of_producer.began_well.get().is_some());
+        until(|| stranger.context().has_strayed(stranger.client()));
+
+        sandbox.wipe_kafka().await.unwrap();
+        until(|| {
+            consumer.poll(Duration::from_millis(10));
+            of_consumer.has_strayed(consumer.client())
+        });
+        until(|| {
+            producer.poll(Duration::from_millis(10));
+            of_producer.has_strayed(producer.client())
+        });
+        drop((consumer, producer, stranger));
+        sandbox.stop().await.unwrap();
+    }
+}

@@ -167,6 +167,25 @@ async fn text_that_cannot_be_stored_or_shown_is_refused_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_told_with_its_place() {
+    let mut trial = Trial::start().await;
+    let (buyer, one) = (trial.buyer.clone(), line(&trial.product, 1));
+    let id = trial.product.id.clone();
+    for (order, field) in [
+        (json!({ "items": [one, { "productId": id, "quantity": "1" }] }), "items[1].quantity"),
+        (json!({ "items": [{ "productId": id }] }), "items[0]"),
+        (json!({ "items": [one], "shippingInfo": { "recipient": 7 } }), "shippingInfo.recipient"),
+        (json!({ "items": [one], "coupon": "x" }), "coupon"),
+        (json!({}), ""),
+    ] {
+        let request = buyer.placing(&crate::client::fresh_key(), &order);
+        let told = trial.refuse(field, &buyer, request).await.json();
+        assert_eq!(told["details"][0]["field"], field, "{told}");
+    }
+    trial.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_outside_the_bounds_are_refused() {
     let mut trial = Trial::start().await;
     let (buyer, one) = (trial.buyer.clone(), line(&trial.product, 1));
@@ -221,18 +240,6 @@ async fn lines_outside_the_bounds_are_refused() {
     for (what, order) in cases {
         let request = buyer.placing(&crate::client::fresh_key(), &order);
         trial.refuse_with(&what, &buyer, request, 400, "VALIDATION_ERROR").await;
-    }
-    let id = trial.product.id.clone();
-    for (order, field) in [
-        (json!({ "items": [one, { "productId": id, "quantity": "1" }] }), "items[1].quantity"),
-        (json!({ "items": [{ "productId": id }] }), "items[0]"),
-        (json!({ "items": [one], "shippingInfo": { "recipient": 7 } }), "shippingInfo.recipient"),
-        (json!({ "items": [one], "coupon": "x" }), "coupon"),
-        (json!({}), ""),
-    ] {
-        let request = buyer.placing(&crate::client::fresh_key(), &order);
-        let told = trial.refuse(field, &buyer, request).await.json();
-        assert_eq!(told["details"][0]["field"], field, "{told}");
     }
     // A well-formed id that names no product, or something that is not one.
     for id in [
