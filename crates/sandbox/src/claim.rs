@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -83,6 +85,9 @@ impl Drop for Claim {
     }
 }
 
+/// An owner that was killed a moment ago holds its lock until the kernel has taken it apart.
+const DYING_MAX: Duration = Duration::from_secs(3);
+
 fn lock(data_dir: &Path) -> Result<File> {
     let path = data_dir.join("lock");
     let mut file = OpenOptions::new()
@@ -92,15 +97,19 @@ fn lock(data_dir: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            file.read_to_string(&mut owner)?;
-            bail!("{} is in use by another sandbox (process {})", data_dir.display(), owner.trim());
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if started.elapsed() < DYING_MAX => sleep(DYING_MAX / 100),
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                file.read_to_string(&mut owner)?;
+                bail!("{} is in use by another sandbox (process {})", data_dir.display(), owner.trim());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
     file.set_len(0)?;
@@ -118,4 +127,26 @@ fn kill_leftovers(run_dir: &Path) -> Result<()> {
         fs::remove_file(&pid_file)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_waited_for_while_its_owner_is_dying_and_refused_while_it_lives() {
+        let data_dir = std::env::temp_dir().join(format!("stampede-claim-{}", std::process::id()));
+        fs::create_dir_all(&data_dir).unwrap();
+        let dying = lock(&data_dir).unwrap();
+        let death = std::thread::spawn(move || {
+            sleep(Duration::from_millis(200));
+            drop(dying);
+        });
+        let alive = lock(&data_dir).unwrap();
+        death.join().unwrap();
+        let refused = lock(&data_dir).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(alive);
+        fs::remove_dir_all(&data_dir).unwrap();
+    }
 }
