@@ -83,6 +83,7 @@ mod tests {
         let started = Instant::now();
         while !is_so() {
             assert!(started.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -270,37 +270,74 @@ pub const SHORT_LIVED: [(&str, &str); 8] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_comes_too_late_is_honoured_or_given_back() {
     let site = TestSite::start_with(&SHORT_LIVED).await;
-    let (scarce, plenty) = (site.product_at(1, 19_995).await, site.product_at(9, 29_995).await);
-    let (first, admin) = (site.buyer().await, site.admin());
-    let lost = gives_up(&site, &first, &scarce).await;
-    let lucky = gives_up(&site, &first, &plenty).await;
-    // The scarce unit has gone elsewhere meanwhile.
-    admin.adjust(&fresh_key(), &scarce, -1).await.expect(200);
-    for agreed in [&lost, &lucky] {
-        capture(&site, &agreed.pg_payment).await;
-        admin.post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
+    let late = LateMoney::comes(&site).await;
+    late.ask(&site).await;
+    late.is_settled(&site).await;
+}
+
+/// Two payments that were given up, and are captured all the same.
+pub struct LateMoney {
+    buyer: Client,
+    /// Its unit has gone elsewhere meanwhile.
+    lost: Agreed,
+    lucky: Agreed,
+    plenty: Product,
+}
+
+impl LateMoney {
+    pub async fn comes(site: &TestSite) -> LateMoney {
+        let (scarce, plenty) = (site.product_at(1, 19_995).await, site.product_at(9, 29_995).await);
+        let buyer = site.buyer().await;
+        let lost = gives_up(site, &buyer, &scarce).await;
+        let lucky = gives_up(site, &buyer, &plenty).await;
+        site.admin().adjust(&fresh_key(), &scarce, -1).await.expect(200);
+        for agreed in [&lost, &lucky] {
+            capture(site, &agreed.pg_payment).await;
+        }
+        LateMoney { buyer, lost, lucky, plenty }
     }
-    first.sees_payment(&lucky.payment, "PAID").await;
-    first.sees_order(&lucky.order, "PAID").await;
-    first.sees_payment(&lost.payment, "REFUNDED").await;
-    first.sees_order(&lost.order, "EXPIRED").await;
-    site.assert_consistent().await;
-    assert_eq!(site.kept_by_provider(&lost.payment).await, 0);
-    assert_eq!(site.kept_by_provider(&lucky.payment).await, lucky.amount);
-    assert_eq!(site.units(&plenty).await, Units { on_hand: 8, held: 0 });
+
+    /// An operator has the provider asked. The site may die over it.
+    pub async fn ask(&self, site: &TestSite) {
+        let admin = site.admin();
+        for agreed in [&self.lost, &self.lucky] {
+            let path = format!("/admin/payments/{}/sync", agreed.payment);
+            if let Ok(told) = admin.try_send(admin.request(reqwest::Method::POST, &path).json(&json!({}))).await {
+                told.expect(202);
+            }
+        }
+    }
+
+    pub async fn is_settled(&self, site: &TestSite) {
+        let LateMoney { buyer, lost, lucky, plenty } = self;
+        buyer.sees_payment(&lucky.payment, "PAID").await;
+        buyer.sees_order(&lucky.order, "PAID").await;
+        buyer.sees_payment(&lost.payment, "REFUNDED").await;
+        buyer.sees_order(&lost.order, "EXPIRED").await;
+        site.assert_consistent().await;
+        assert_eq!(site.kept_by_provider(&lost.payment).await, 0);
+        assert_eq!(site.kept_by_provider(&lucky.payment).await, lucky.amount);
+        assert_eq!(site.units(plenty).await, Units { on_hand: 8, held: 0 });
+    }
 }
 
 /// Orders, and asks a provider that hangs and does nothing: the order's time runs out, and absence is believed.
-pub async fn gives_up(site: &TestSite, buyer: &Client, product: &Product) -> Agreed {
-    let agreed = eventually("the approval begins in time", async || {
-        let agreed = agrees_in_time(site, buyer, product).await?;
-        let told = buyer.approve(&agreed).await;
-        (!is_too_late(&told)).then(|| told.expect(202)).map(|_| agreed)
-    })
-    .await;
+async fn gives_up(site: &TestSite, buyer: &Client, product: &Product) -> Agreed {
+    let (agreed, told) = approves_in_time(site, buyer, product).await;
+    told.expect(202);
     buyer.sees_payment(&agreed.payment, "FAILED").await;
     buyer.sees_order(&agreed.order, "EXPIRED").await;
     agreed
+}
+
+/// Orders, agrees and approves, as often as it takes for the approval to begin before the order's time is up.
+pub async fn approves_in_time(site: &TestSite, buyer: &Client, product: &Product) -> (Agreed, Answer) {
+    eventually("the approval begins in time", async || {
+        let agreed = agrees_in_time(site, buyer, product).await?;
+        let told = buyer.approve(&agreed).await;
+        (!is_too_late(&told)).then_some((agreed, told))
+    })
+    .await
 }
 
 /// Somebody who has the merchant's keys captures directly at the provider.

@@ -1,12 +1,14 @@
 //! A provider that takes its time, or takes the money and then says nothing to anybody: the buyer may try again, it is undone, or
 //! a person has to look.
 
+use chrono::{DateTime, Utc};
 use sandbox::Outside;
 use serde_json::json;
 
-use crate::client::fresh_key;
+use crate::client::{Client, Product, fresh_key};
 use crate::ledger::Units;
-use crate::payer::{misbehaves, won};
+use crate::pay_late::approves_in_time;
+use crate::payer::{Agreed, misbehaves, won};
 use crate::site::{TestSite, eventually};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
@@ -50,29 +52,52 @@ async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the
     outside.stop().await.expect("the provider ends");
 }
 
+pub const SOON_UNDONE: [(&str, &str); 2] =
+    [("inventory.hold_ttl_seconds", "6"), ("payment.patience.undo_after_seconds", "8")];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {
-    let brief = [("inventory.hold_ttl_seconds", "6"), ("payment.patience.undo_after_seconds", "8")];
-    let (site, outside) = start(&brief).await;
-    let (product, buyer) = (site.product(1).await, site.buyer().await);
-    let agreed = buyer.agrees(&site, &product).await;
-    misbehaves(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
-    buyer.approve(&agreed).await.expect(202);
-    assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount, "the money was taken");
-    // Told to undo it, the provider does, though its answer is lost as well.
-    eventually("the money has gone back", async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(()))
-        .await;
-    misbehaves(&outside, &json!({})).await;
-    buyer.sees_payment(&agreed.payment, "FAILED").await;
-    buyer.sees_order(&agreed.order, "EXPIRED").await;
-    eventually("its unit is on sale", async || {
-        (site.units(&product).await == Units { on_hand: 1, held: 0 }).then_some(())
-    })
-    .await;
-    site.assert_consistent().await;
-    assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
+    let (site, outside) = start(&SOON_UNDONE).await;
+    let unclear = Unclear::begins(&site, &outside).await;
+    assert_eq!(site.kept_by_provider(&unclear.agreed.payment).await, unclear.agreed.amount, "the money was taken");
+    unclear.is_undone(&site, &outside).await;
     site.stop().await;
     outside.stop().await.expect("the provider ends");
+}
+
+/// A payment whose money was taken, of which the provider says nothing.
+pub struct Unclear {
+    buyer: Client,
+    product: Product,
+    agreed: Agreed,
+}
+
+impl Unclear {
+    pub async fn begins(site: &TestSite, outside: &Outside) -> Unclear {
+        let (product, buyer) = (site.product(1).await, site.buyer().await);
+        misbehaves(outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+        let (agreed, told) = approves_in_time(site, &buyer, &product).await;
+        told.expect(202);
+        Unclear { buyer, product, agreed }
+    }
+
+    /// Neither money nor unit is left behind, and the provider talks again in the end.
+    pub async fn is_undone(&self, site: &TestSite, outside: &Outside) {
+        let Unclear { buyer, product, agreed } = self;
+        // Told to undo it, the provider does, though its answer is lost as well.
+        let is_back = async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(());
+        eventually("the money has gone back", is_back).await;
+        misbehaves(outside, &json!({})).await;
+        site.admin().post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
+        buyer.sees_payment(&agreed.payment, "FAILED").await;
+        buyer.sees_order(&agreed.order, "EXPIRED").await;
+        eventually("its unit is on sale", async || {
+            (site.units(product).await == Units { on_hand: 1, held: 0 }).then_some(())
+        })
+        .await;
+        site.assert_consistent().await;
+        assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,13 +105,12 @@ async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
     let (site, outside) = start(&[("inventory.hold_ttl_seconds", "5"), ("payment.approve_wait_ms", "60000")]).await;
     misbehaves(&outside, &json!({ "lateMs": 8000 })).await;
     let (product, buyer) = (site.product_at(1, 10_347).await, site.buyer().await);
-    let agreed = buyer.agrees(&site, &product).await;
-    let before = buyer.payment(&agreed.payment).await["expiresAt"].clone();
-    buyer.approve(&agreed).await.refused(402, "PAYMENT_DECLINED");
+    let (agreed, told) = approves_in_time(&site, &buyer, &product).await;
+    told.refused(402, "PAYMENT_DECLINED");
     let payment = buyer.payment(&agreed.payment).await;
     assert_eq!(payment["status"], "PENDING", "{payment}");
-    // Times are written in one form, so that they compare as texts.
-    assert!(payment["expiresAt"].as_str() > before.as_str(), "{payment}");
+    let expires: DateTime<Utc> = payment["expiresAt"].as_str().expect("a time").parse().expect("a time");
+    assert!(expires > Utc::now(), "{payment}");
     buyer.charges(agreed.amount).await;
     let by_points = buyer.prepare_by("POINTS", &fresh_key(), &agreed.order, agreed.amount).await.expect(201).json();
     let body = json!({ "amount": won(agreed.amount) });

@@ -157,7 +157,7 @@ async fn a_hold_ends_to_the_instant_and_its_units_go_to_the_next() {
     let shown = site.get(&format!("/products/{single}")).await.json();
     assert_eq!(shown["stock"], serde_json::json!({ "available": 1, "held": 0, "status": "LOW" }));
 
-    // The gate's clock is another.
+    // The gate hears of a hold after it has begun, and counts its time from then on.
     until("the next one gets it", async || code(&site.hold_one(&single).await) == "OK").await;
     assert_eq!(site.stock(&single).await, (1, 1));
     assert_eq!(site.stock(&other).await, (1, 0), "the other line came back with it");

@@ -162,6 +162,10 @@ async fn replicas_keep_slacks_pace_together() {
     }
     let heard = slack.heard();
     assert_eq!(heard.len(), 8);
+    for pair in heard.windows(2) {
+        let pause = pair[1].at - pair[0].at;
+        assert!(pause >= Duration::from_millis(200), "only {pause:?}");
+    }
     // Seven seconds, or three if each kept a pace of its own.
     let all_took = heard[7].at - heard[0].at;
     assert!(all_took >= Duration::from_secs(5), "only {all_took:?}");
