@@ -24,8 +24,9 @@ create table payments (
     -- Nobody approves after this: the order's units are reserved until then.
     expires_at timestamptz not null,
 
-    -- When the attempt under way began; a provider answers within a minute or never.
+    -- When the attempt under way began, and when the money was last asked for: a provider begins within a minute or never.
     approving_since timestamptz,
+    requested_at timestamptz,
     -- The resolver: when it asks next, how often it has asked, and since when the provider says that it knows nothing.
     ask_at timestamptz,
     asked integer not null default 0,

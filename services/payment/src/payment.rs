@@ -208,6 +208,8 @@ pub struct Asked {
     pub payable: bool,
     /// Seconds since the attempt began.
     pub age: i64,
+    /// Seconds since the money was last asked for: what a provider has heard so late it may still begin.
+    pub requested_ago: i64,
     /// Seconds since the provider first said that it knew nothing of it; None when it has not, or has said otherwise since.
     pub absent_for: Option<i64>,
     /// The provider was told to undo it: what it did all the same is not wanted any more.
@@ -218,7 +220,7 @@ pub struct Asked {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patience {
-    /// After this, what a provider has not begun it never will.
+    /// So long after it was asked for money, what a provider has not begun it never will.
     pub provider_seconds: i64,
     /// Between the two negative answers that prove absence.
     pub absence_seconds: i64,
@@ -241,7 +243,7 @@ pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
         // Whoever authorised another amount than was asked for gets that back at once, and may try again.
         Known::WrongAmount { left } => Next::Undo { amount: Some(*left) },
         Known::Absent if asked.payable => Next::Retry,
-        Known::Absent if asked.age < patience.provider_seconds => Next::Wait { absent: false },
+        Known::Absent if asked.requested_ago < patience.provider_seconds => Next::Wait { absent: false },
         Known::Absent => match asked.absent_for {
             Some(seconds) if seconds >= patience.absence_seconds => Next::Record(Found::NotCaptured),
             _ => Next::Wait { absent: true },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::{HttpResponse, post};
 use chrono::{DateTime, Utc};
 use common::auth::Admin;
-use common::db::Prepared;
+use common::db::{Prepared, Tx};
 use common::http::{Data, Path, Problem, detach};
 use common::{Error, Result, crash};
 use contract::ids::PaymentId;
@@ -78,6 +78,7 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
         // Only who is still waiting is charged; what was given up is left alone.
         payable: payment.status().is_open() && payment.expires_at > now,
         age: (now - payment.approving_since.unwrap_or(payment.created_at)).num_seconds(),
+        requested_ago: (now - payment.requested_at.unwrap_or(payment.created_at)).num_seconds(),
         absent_for: payment.absent_since.map(|since| (now - since).num_seconds()),
         undone: payment.undo_at.is_some(),
     };
@@ -121,11 +122,28 @@ async fn retry(app: &App, payment: &Payment, approval: &Approval) -> Result<bool
         }
         Err(error) => return Err(error),
     }
+    if !app.db.tx("request_again", async |tx| request_again(tx, approval).await).await? {
+        // Somebody knows meanwhile.
+        return Ok(true);
+    }
+    crash::point("payment.before_retry");
     let finding = ask_provider(app, payment.method(), approval).await;
     crash::point("payment.after_retry");
     let payment = record_attempt(app, approval, &finding).await?;
     settle_owed(app, payment).await;
     Ok(true)
+}
+
+/// Written down first: the provider may take its full time from now on, even if nobody lives to hear of it. False: there
+/// is nothing to ask for any more.
+async fn request_again(tx: &mut Tx, approval: &Approval) -> Result<bool> {
+    let query = sql_query(
+        "update payments
+         set requested_at = clock_timestamp()
+         where id = $1 and attempt_id = $2 and status in ('APPROVING', 'UNKNOWN', 'NEEDS_REVIEW')",
+    );
+    let query = query.bind::<Uuid, _>(approval.payment).bind::<Uuid, _>(approval.attempt);
+    Ok(Prepared(query).execute(tx).await? > 0)
 }
 
 async fn record(app: &App, approval: &Approval, known: &Known, found: Found) -> Result<()> {

@@ -69,6 +69,8 @@ pub struct Payment {
     pub expires_at: DateTime<Utc>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub approving_since: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub requested_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Integer)]
     pub asked: i32,
     #[diesel(sql_type = Nullable<Timestamptz>)]

@@ -12,7 +12,6 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -215,7 +214,8 @@ impl Member<'_> {
     async fn hears(&mut self) -> bool {
         let (client, limit) = (self.client.clone(), self.kafka.request_timeout());
         let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
-        let metadata = spawn_blocking(move || client.fetch_metadata(topic.as_deref(), limit)).await;
+        // Who stops meanwhile leaves this with the last hold on the client, and letting go of it is leaving the group.
+        let metadata = aside(move || client.fetch_metadata(topic.as_deref(), limit)).await;
         let hears = metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty()));
         if hears {
             self.heard_at = Instant::now();
@@ -340,12 +340,17 @@ impl Member<'_> {
 
 /// Commits what is stored and leaves the group, which blocks.
 async fn leave(client: Arc<StreamConsumer<Faithful>>) {
-    let (left, on_left) = oneshot::channel::<()>();
-    // A thread that nobody has to wait for, since a broker that is away may keep it for long.
+    // Whether it has left in time is all the same.
+    drop(tokio::time::timeout(LEAVE_MAX, aside(move || drop(client))).await);
+}
+
+/// Runs `work` in a thread that nobody has to wait for, unlike those of the runtime: without a broker, a member of a group
+/// cannot commit and so does not get away, for as long as that lasts.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (done, on_done) = oneshot::channel();
     std::thread::spawn(move || {
-        drop(client);
-        drop(left);
+        // An error means that nobody waits any more.
+        drop(done.send(work()));
     });
-    // Ends with an error either way: nothing is ever sent.
-    drop(tokio::time::timeout(LEAVE_MAX, on_left).await);
+    on_done
 }

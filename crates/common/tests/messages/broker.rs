@@ -1,10 +1,14 @@
 //! A broker that dies, one that comes back with nothing, and topics that are not there.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
+use common::kafka::KafkaSettings;
+use futures_util::future::join_all;
 use sandbox::{External, KafkaChoice, Options, Sandbox, Server};
+use tokio::runtime::Runtime;
 
-use crate::shop::{BROKER, Moved, Shop, outbox_settings, sandbox};
+use crate::shop::{BROKER, Moved, PATIENCE, Shop, kafka_settings, outbox_settings, sandbox};
 use crate::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,6 +105,46 @@ async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
     relay.stop().await;
     consumer.stop().await;
     broker.stop().await.unwrap();
+}
+
+/// Without a broker, a member can neither commit nor leave its group: for the session's time, and in bad cases for ever.
+#[test]
+fn a_process_that_stops_while_its_broker_is_gone_ends() {
+    let runtime = Runtime::new().unwrap();
+    let broker = runtime.block_on(async {
+        let broker = Sandbox::start(broker_alone("gone")).await.unwrap();
+        // Longer than anybody is waited for here.
+        let settings = KafkaSettings { session_timeout_ms: 300_000, ..kafka_settings(broker.kafka_brokers(), 1) };
+        let shops = join_all((0..6).map(async |n| Shop::open_with(&settings, &format!("gone{n}")).await)).await;
+        let running = shops.iter().map(|shop| (shop.relay(&shop.db, outbox_settings()), shop.consumer()));
+        let running: Vec<_> = running.collect();
+        for shop in &shops {
+            shop.move_much(&shop.db, 2, 10, 3).await;
+            shop.settled().await;
+        }
+        let kill = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            broker.kill(Server::Kafka).await.unwrap();
+        };
+        let moves = shops.iter().map(|shop| shop.move_much(&shop.db, 1, 100, 3));
+        tokio::join!(join_all(moves), kill);
+        // A consumer asks for its broker after five seconds of silence, and again and again: some are cut off while they do.
+        let stops = running.into_iter().zip(0..).map(async |((relay, consumer), n)| {
+            tokio::time::sleep(Duration::from_millis(5_000 + 500 * n)).await;
+            consumer.stop().await;
+            relay.stop().await;
+        });
+        join_all(stops).await;
+        broker
+    });
+    let (ended, on_ended) = mpsc::channel();
+    // As at the end of a process: whatever runs in the runtime's own threads is waited for.
+    std::thread::spawn(move || {
+        drop(runtime);
+        ended.send(())
+    });
+    on_ended.recv_timeout(PATIENCE).expect("it does not end");
+    drop(broker);
 }
 
 /// A cable, a firewall, a machine that lost its power: no connection ends, and nothing comes.

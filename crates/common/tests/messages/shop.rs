@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
 /// Everything here settles in a few seconds, on a busy machine too; beyond this it never will.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const GROUP: &str = "listener";
 
@@ -165,6 +165,20 @@ pub fn inbox_settings() -> InboxSettings {
     }
 }
 
+pub fn kafka_settings(brokers: String, replication_factor: i32) -> KafkaSettings {
+    KafkaSettings {
+        brokers,
+        partitions: 3,
+        replication_factor,
+        retention_hours: 168,
+        request_timeout_ms: 3000,
+        cluster_check_ms: 500,
+        linger_ms: 1,
+        delivery_timeout_ms: 5000,
+        session_timeout_ms: 6000,
+    }
+}
+
 impl Shop {
     pub async fn open(namespace: &str) -> Shop {
         Shop::open_on(sandbox().await.kafka_brokers(), namespace, 1).await
@@ -172,6 +186,10 @@ impl Shop {
 
     /// With `replication_factor` replicas of each topic that is created. A sandbox has one broker.
     pub async fn open_on(brokers: String, namespace: &str, replication_factor: i32) -> Shop {
+        Shop::open_with(&kafka_settings(brokers, replication_factor), namespace).await
+    }
+
+    pub async fn open_with(settings: &KafkaSettings, namespace: &str) -> Shop {
         let namespace = format!("{namespace}_");
         let db = database(&namespace).await;
         db.migrate([MIGRATIONS]).await.unwrap();
@@ -187,20 +205,9 @@ impl Shop {
             )
             .await
             .unwrap();
-        let settings = KafkaSettings {
-            brokers: brokers.clone(),
-            partitions: 3,
-            replication_factor,
-            retention_hours: 168,
-            request_timeout_ms: 3000,
-            cluster_check_ms: 500,
-            linger_ms: 1,
-            delivery_timeout_ms: 5000,
-            session_timeout_ms: 6000,
-        };
-        let kafka = Kafka::open(&settings, &namespace).unwrap();
+        let kafka = Kafka::open(settings, &namespace).unwrap();
         let ledger = Ledger { knows_negative: AtomicBool::new(false), failures: AtomicU32::new(0) };
-        Shop { db, kafka, ledger: Arc::new(ledger), namespace, brokers }
+        Shop { db, kafka, ledger: Arc::new(ledger), namespace, brokers: settings.brokers.clone() }
     }
 
     /// A pool of its own, as another process would have.

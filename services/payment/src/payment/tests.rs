@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod lives;
+
 #[test]
 fn names_are_read_as_they_are_written() {
     for status in Status::ALL {
@@ -79,19 +81,25 @@ const PATIENCE: Patience =
 
 #[test]
 fn absence_is_believed_when_it_is_heard_twice_after_the_providers_own_limit() {
-    let next =
-        |age, absent_for| resolve(&Known::Absent, Asked { payable: false, age, absent_for, undone: false }, PATIENCE);
+    let asked = |requested_ago, absent_for| Asked {
+        payable: false,
+        age: requested_ago + 1_000,
+        requested_ago,
+        absent_for,
+        undone: false,
+    };
+    let next = |requested_ago, absent_for| resolve(&Known::Absent, asked(requested_ago, absent_for), PATIENCE);
     assert_eq!(next(59, None), Next::Wait { absent: false });
     assert_eq!(next(60, None), Next::Wait { absent: true });
     assert_eq!(next(80, Some(20)), Next::Wait { absent: true });
     assert_eq!(next(90, Some(30)), Next::Record(Found::NotCaptured));
-    let waiting = Asked { payable: true, age: 90, absent_for: Some(30), undone: false };
+    let waiting = Asked { payable: true, ..asked(90, Some(30)) };
     assert_eq!(resolve(&Known::Absent, waiting, PATIENCE), Next::Retry, "the buyer still wants it");
 }
 
 #[test]
 fn what_stays_unclear_is_undone_and_then_somebodys_work() {
-    let asked = |age| Asked { payable: false, age, absent_for: None, undone: false };
+    let asked = |age| Asked { payable: false, age, requested_ago: age, absent_for: None, undone: false };
     let next = |age| resolve(&Known::Unclear("?".into()), asked(age), PATIENCE);
     assert_eq!(next(599), Next::Wait { absent: false });
     assert_eq!(next(600), Next::Undo { amount: None });
@@ -102,7 +110,7 @@ fn what_stays_unclear_is_undone_and_then_somebodys_work() {
 #[test]
 fn money_that_is_not_what_was_asked_for_is_never_kept_and_that_of_others_never_touched() {
     for payable in [false, true] {
-        let asked = |age, undone| Asked { payable, age, absent_for: None, undone };
+        let asked = |age, undone| Asked { payable, age, requested_ago: age, absent_for: None, undone };
         let next = |known: Known, age, undone| resolve(&known, asked(age, undone), PATIENCE);
         for undone in [false, true] {
             assert_eq!(next(Known::Foreign, 0, undone), Next::Record(Found::NotCaptured));

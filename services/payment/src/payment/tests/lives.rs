@@ -1,0 +1,294 @@
+//! Long random lives of a payment beside a provider that works late, answers or not, and keeps a book: what the rules conclude
+//! from its answers is never contradicted by the book.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const AMOUNT: i64 = 100;
+const WRONG: i64 = 30;
+/// After a decline there are so many seconds to try again.
+const RETRY_SECONDS: i64 = 60;
+/// What the provider has done shows in its history so much later: one "never heard of it" proves nothing.
+const HISTORY_LAG: i64 = 20;
+
+/// What the buyer authorised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Authorised {
+    Right,
+    AnotherAmount,
+    ForSomebodyElse,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Approve(Authorised),
+    /// The provider gets to what it was asked for.
+    Work,
+    /// The approver hears what was done.
+    Answer,
+    Decline,
+    /// The client has waited long enough.
+    Silence,
+    Resolve {
+        is_clear: bool,
+        is_reservable: bool,
+        undo_arrives: bool,
+    },
+    /// The order hears that it is paid.
+    TellOrder,
+    Cancel,
+    GiveBack,
+    Wait(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let authorised = prop_oneof![6 => Just(Authorised::Right), 1 => Just(Authorised::AnotherAmount), 1 => Just(Authorised::ForSomebodyElse)];
+    let chances = (any::<bool>(), any::<bool>(), any::<bool>());
+    prop_oneof![
+        4 => authorised.prop_map(Step::Approve),
+        2 => Just(Step::Work),
+        2 => Just(Step::Answer),
+        1 => Just(Step::Decline),
+        2 => Just(Step::Silence),
+        6 => chances.prop_map(|(is_clear, is_reservable, undo_arrives)| Step::Resolve { is_clear, is_reservable, undo_arrives }),
+        2 => Just(Step::TellOrder),
+        2 => Just(Step::Cancel),
+        2 => Just(Step::GiveBack),
+        4 => (1..40i64).prop_map(Step::Wait),
+        1 => (40..700i64).prop_map(Step::Wait),
+        1 => (80_000..90_000i64).prop_map(Step::Wait),
+    ]
+}
+
+/// The provider's side of the authorisation under way.
+#[derive(Debug)]
+struct Book {
+    authorised: Authorised,
+    /// Until when it may begin what it was asked for.
+    asked_until: Option<i64>,
+    captured: i64,
+    shown_from: i64,
+    back: i64,
+}
+
+impl Book {
+    fn new(authorised: Authorised) -> Book {
+        Book { authorised, asked_until: None, captured: 0, shown_from: 0, back: 0 }
+    }
+
+    fn work(&mut self, now: i64) {
+        if self.asked_until.take().is_some_and(|until| now < until) && self.captured == 0 {
+            self.captured = match self.authorised {
+                Authorised::Right => AMOUNT,
+                Authorised::AnotherAmount => WRONG,
+                Authorised::ForSomebodyElse => 0,
+            };
+            self.shown_from = now + HISTORY_LAG;
+        }
+    }
+
+    fn kept(&self) -> i64 {
+        self.captured - self.back
+    }
+
+    /// Whether it will never have more of the buyer's money than it has now.
+    fn is_final(&self, now: i64) -> bool {
+        self.authorised == Authorised::ForSomebodyElse
+            || self.captured > 0
+            || self.asked_until.is_none_or(|until| until <= now)
+    }
+
+    fn has_captured(&self) -> bool {
+        self.authorised == Authorised::Right && self.captured > 0
+    }
+
+    fn known(&self, now: i64) -> Known {
+        match self.authorised {
+            Authorised::ForSomebodyElse => Known::Foreign,
+            _ if self.captured == 0 || now < self.shown_from => Known::Absent,
+            _ if self.kept() == 0 => Known::Cancelled,
+            Authorised::Right => Known::Captured,
+            Authorised::AnotherAmount => Known::WrongAmount { left: self.kept() },
+        }
+    }
+}
+
+/// The payment's row, as the service keeps it.
+#[derive(Debug)]
+struct Life {
+    now: i64,
+    status: Status,
+    expires: i64,
+    since: i64,
+    requested: i64,
+    absent_since: Option<i64>,
+    undone: bool,
+    owes_order: bool,
+    promised: i64,
+    refunded: i64,
+    book: Book,
+}
+
+impl Life {
+    fn new(expires: i64) -> Life {
+        let book = Book::new(Authorised::Right);
+        let (now, since, requested, promised, refunded) = (0, 0, 0, 0, 0);
+        let (absent_since, undone, owes_order) = (None, false, false);
+        let status = Status::Pending;
+        Life { now, status, expires, since, requested, absent_since, undone, owes_order, promised, refunded, book }
+    }
+
+    fn captured(&self) -> i64 {
+        if self.status.is_captured() { AMOUNT } else { 0 }
+    }
+
+    fn request(&mut self) {
+        self.requested = self.now;
+        self.book.asked_until = Some(self.now + PATIENCE.provider_seconds);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Approve(authorised) => {
+                if approve(self.status) == Ok(Approve::Ask) {
+                    assert!(self.book.is_final(self.now) && self.book.kept() == 0, "asked again for what may be there");
+                    self.book = Book::new(authorised);
+                    (self.status, self.since, self.absent_since, self.undone) =
+                        (Status::Approving, self.now, None, false);
+                    self.request();
+                }
+            }
+            Step::Work => self.book.work(self.now),
+            Step::Answer if self.book.has_captured() => self.record(Found::Captured, false),
+            Step::Answer => self.record(Found::Unknown, false),
+            Step::Decline if self.book.captured == 0 && self.book.asked_until.take().is_some() => {
+                self.record(Found::NotCaptured, true);
+            }
+            Step::Decline => {}
+            Step::Silence => self.record(Found::Unknown, false),
+            Step::Resolve { is_clear, is_reservable, undo_arrives } if self.status.is_open() => {
+                self.resolve(is_clear, is_reservable, undo_arrives);
+            }
+            Step::Resolve { .. } => {}
+            Step::TellOrder => self.owes_order = false,
+            Step::Cancel => self.cancel(),
+            Step::GiveBack => {
+                if self.promised > self.refunded {
+                    self.book.back += self.promised - self.refunded;
+                    self.refunded = self.promised;
+                    self.status = after_refund(AMOUNT, self.refunded);
+                }
+            }
+            Step::Wait(seconds) => self.now += seconds,
+        }
+    }
+
+    /// As `record_attempt.rs` does it.
+    fn record(&mut self, found: Found, is_declined: bool) {
+        if found == Found::Captured && self.undone {
+            return;
+        }
+        let payable = is_declined || self.expires > self.now;
+        let Some(next) = settle(self.status, found, payable) else { return };
+        match next {
+            Status::Paid => {
+                assert_eq!((self.book.captured, self.book.back), (AMOUNT, 0), "paid with what is not there");
+                assert!(!self.undone, "paid with what is being undone");
+                self.owes_order = true;
+            }
+            Status::Pending | Status::Failed => {
+                assert!(self.book.is_final(self.now) && self.book.kept() == 0, "ended with money on its way: {self:?}");
+            }
+            _ => assert!(next.is_open()),
+        }
+        if next == Status::Pending {
+            self.expires = self.expires.max(self.now + RETRY_SECONDS);
+        }
+        (self.status, self.absent_since) = (next, None);
+    }
+
+    fn resolve(&mut self, is_clear: bool, is_reservable: bool, undo_arrives: bool) {
+        let known = if is_clear { self.book.known(self.now) } else { Known::Unclear("silence".to_owned()) };
+        let asked = Asked {
+            payable: self.expires > self.now,
+            age: self.now - self.since,
+            requested_ago: self.now - self.requested,
+            absent_for: self.absent_since.map(|since| self.now - since),
+            undone: self.undone,
+        };
+        let mut next = resolve(&known, asked, PATIENCE);
+        if next == Next::Retry && !is_reservable {
+            next = resolve(&known, Asked { payable: false, ..asked }, PATIENCE);
+        }
+        match next {
+            Next::Record(found) => self.record(found, false),
+            Next::Retry => {
+                assert!(asked.payable, "charged after the time was up");
+                self.absent_since = None;
+                self.request();
+            }
+            Next::Wait { absent } => self.absent_since = absent.then(|| self.absent_since.unwrap_or(self.now)),
+            Next::Undo { amount } => {
+                assert!(known != Known::Foreign, "not ours to undo");
+                assert!(!asked.payable || amount == Some(self.book.kept()), "it may be asked for under the same key");
+                self.undone = true;
+                self.absent_since = None;
+                if undo_arrives {
+                    self.book.back = self.book.captured;
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self) {
+        let Ok(outcome) = cancel(self.status, self.owes_order) else { return };
+        match outcome {
+            Cancel::End => {
+                assert!(self.book.is_final(self.now) && self.book.kept() == 0, "ended with money on its way");
+                self.status = Status::Cancelled;
+            }
+            Cancel::GiveBack => {
+                assert!(!self.owes_order, "back before its order has heard of it");
+                self.promised += refund(self.status, AMOUNT, self.promised, None).unwrap_or(0);
+            }
+        }
+    }
+
+    /// Everybody answers from now on, and whoever has to look does.
+    fn rest(&mut self) {
+        for _ in 0..8 {
+            self.step(Step::Work);
+            self.step(Step::Resolve { is_clear: true, is_reservable: false, undo_arrives: true });
+            self.step(Step::Wait(PATIENCE.provider_seconds.max(PATIENCE.absence_seconds)));
+            if self.status == Status::NeedsReview {
+                self.book.back = self.book.captured;
+            }
+        }
+        self.step(Step::TellOrder);
+        self.step(Step::GiveBack);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_providers_book_never_contradicts_what_was_concluded(
+        expires in 60..2_000i64,
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut life = Life::new(expires);
+        for step in steps {
+            life.step(step);
+            prop_assert!(life.refunded <= life.promised && life.promised <= life.captured());
+            prop_assert!(life.book.back <= life.book.captured);
+            if life.status.is_captured() {
+                prop_assert_eq!(life.book.kept(), AMOUNT - life.refunded);
+            }
+        }
+        life.rest();
+        prop_assert!(!life.status.is_open(), "nobody knows: {:?}", life);
+        prop_assert_eq!(life.book.kept(), life.captured() - life.refunded, "{:?}", life);
+    }
+}
