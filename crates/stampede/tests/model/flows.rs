@@ -4,12 +4,9 @@ use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
 use payment::payment::{Approve, Asked, Cancel, Found, Next, Patience, Status, approve, cancel, resolve, settle};
 use payment::provider::Known;
 
-use crate::protocol::{Mutation, Protocol};
+use crate::protocol::{Answer, Mutation, Protocol};
 use crate::servers::{Reply, owe_refund};
 use crate::state::{At, Attempt, Event, Heard, PaymentRow, Refund, Request, State, Tag, Task, Why};
-
-/// Until when a payment can be approved: the first end of its order, which does not move.
-const PAYMENT_EXPIRES: u8 = 1;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,10 +45,16 @@ impl Task {
             At::MarkPaid | At::MarkPaidAgain => Some(Request::MarkPaid { payment: attempt.payment, late: false }),
             At::MarkPaidLate => Some(Request::MarkPaid { payment: attempt.payment, late: true }),
             At::Retake => Some(Request::PinHold { attempt: attempt.late(), retake: true }),
+            At::Undo => Some(Request::Undo { authorisation }),
             At::Record(_) | At::Withdraw(_) | At::NoteAbsence | At::ClearRelease | At::OweRefund | At::ClearOrder => {
                 None
             }
         }
+    }
+
+    /// Whether it is paying what is owed to order and stock.
+    pub fn is_settling(self) -> bool {
+        !self.is_approving() && self.at != At::Undo
     }
 
     /// Whether it is still about to ask the provider or to record what it said.
@@ -104,8 +107,7 @@ impl Protocol {
         }
         if row.attempt == Some(attempt.number) && found == Found::Captured && row.undone {
             // The resolver is made to look, and has it undone.
-            let book = &mut state.authorisations[usize::from(authorisation)];
-            book.refunds = book.captures;
+            self.begin_undo(state, attempt, authorisation);
             return;
         }
         let is_payable = is_declined || self.is_payable(state, attempt.payment);
@@ -114,11 +116,15 @@ impl Protocol {
     }
 
     fn move_on(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Status) {
+        let now = state.now[self.order_of(attempt.payment)];
         let row = &mut state.payments[usize::from(attempt.payment)];
         row.status = Tag(next);
         row.attempt = Some(attempt.number);
         row.authorisation = authorisation;
         row.absent = false;
+        if next == Status::Pending {
+            row.expires = row.expires.max(now + 1);
+        }
         row.owes_release = !next.is_open() && next != Status::Paid;
         row.owes_order = next == Status::Paid;
         if next == Status::Paid {
@@ -191,6 +197,8 @@ impl Protocol {
             (At::EndAgain { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::OweRefund),
             (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::UnpinAgain),
             (At::UnpinAgain, Some(Reply::Hold { .. })) => Some(At::OweRefund),
+            // Whether it was done shows in the provider's history.
+            (At::Undo, _) => None,
             (_, None) => None,
             (_, Some(_)) => {
                 state.stuck = true;
@@ -263,7 +271,7 @@ impl Protocol {
 
     /// An attempt was refused before the provider was asked.
     fn withdraw(&self, state: &mut State, task: Task, why: Why) {
-        let order = self.order_of(task.attempt.payment);
+        let is_payable = self.is_payable(state, task.attempt.payment);
         let row = &state.payments[usize::from(task.attempt.payment)];
         if row.attempt != Some(task.attempt.number) || row.status.0 != Status::Approving {
             return;
@@ -274,7 +282,7 @@ impl Protocol {
         let next = match why {
             Why::HoldExpired => Status::Expired,
             Why::NotPayable => Status::Failed,
-            Why::Other if state.now[order] >= PAYMENT_EXPIRES => Status::Failed,
+            Why::Other if !is_payable => Status::Failed,
             Why::Other => Status::Pending,
         };
         self.move_on(state, task.attempt, task.authorisation, next);
@@ -289,24 +297,29 @@ impl Protocol {
     /// The provider has never heard of it, and it is not to be tried again: believed when it is heard twice.
     fn give_up(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
         let row = &state.payments[usize::from(attempt.payment)];
-        let asked = Asked { payable: false, age: 2, absent_for: row.absent.then_some(2), undone: row.undone };
+        let asked =
+            Asked { payable: false, age: 2, requested_ago: 2, absent_for: row.absent.then_some(2), undone: row.undone };
         self.follow(state, attempt, authorisation, resolve(&Known::Absent, asked, PATIENCE));
     }
 
-    /// The resolver asks the provider about the attempt under way. `unclear`: it gets no usable answer any more.
-    pub fn resolve(&self, state: &mut State, payment: u8, unclear: bool) {
+    /// The resolver asks the provider about the attempt under way.
+    pub fn resolve(&self, state: &mut State, payment: u8, answer: Answer) {
         let row = &state.payments[usize::from(payment)];
         let Some(number) = row.attempt else { return };
         let (attempt, authorisation) = (Attempt { payment, number }, row.authorisation);
         let row = &mut state.payments[usize::from(payment)];
         row.is_asked = true;
         let row = &state.payments[usize::from(payment)];
-        let known = if unclear { Known::Unclear(String::new()) } else { self.known(state, row) };
+        let known = match answer {
+            Answer::Clear => self.known(state, row),
+            Answer::Unclear | Answer::NeverClear => Known::Unclear(String::new()),
+        };
         // Nothing is undone before the order's time is up: the same authorisation may be used again.
         let forgets = matches!(known, Known::Unclear(_)) && self.mutation == Some(Mutation::UndoWhileItCanBePaid);
         let asked = Asked {
             payable: row.status.0.is_open() && self.is_payable(state, payment) && !forgets,
-            age: 2,
+            age: if answer == Answer::NeverClear { PATIENCE.review_after_seconds } else { 2 },
+            requested_ago: 2,
             absent_for: row.absent.then_some(2),
             undone: row.undone,
         };
@@ -314,7 +327,7 @@ impl Protocol {
     }
 
     pub fn is_payable(&self, state: &State, payment: u8) -> bool {
-        state.now[self.order_of(payment)] < PAYMENT_EXPIRES
+        state.now[self.order_of(payment)] < state.payments[usize::from(payment)].expires
     }
 
     fn follow(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Next) {
@@ -325,11 +338,18 @@ impl Protocol {
                 let row = &mut state.payments[usize::from(attempt.payment)];
                 row.absent |= absent && row.attempt == Some(attempt.number) && row.status.0.is_open();
             }
-            Next::Undo { .. } => {
-                state.payments[usize::from(attempt.payment)].undone = true;
-                let book = &mut state.authorisations[usize::from(authorisation)];
-                book.refunds = book.captures;
-            }
+            Next::Undo { .. } => self.begin_undo(state, attempt, authorisation),
+        }
+    }
+
+    /// Written down before the provider is told, and only while nobody has found out more.
+    fn begin_undo(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
+        let is_forgotten = self.mutation == Some(Mutation::UndoIsNotWrittenDown);
+        let row = &mut state.payments[usize::from(attempt.payment)];
+        let is_wanted = row.attempt == Some(attempt.number) && !row.status.0.is_captured();
+        if is_wanted && (row.status.0.is_open() || row.undone) {
+            row.undone |= !is_forgotten;
+            state.add_task(Task { attempt, authorisation, is_retry: false, at: At::Undo });
         }
     }
 

@@ -43,6 +43,7 @@ const DECLINES: Budget = Budget {
     regrets: 0,
     declines: 1,
     unclear: 0,
+    reviews: 0,
 };
 
 /// Two may settle what one payment owes: who made it true and the loop, or the loops of two replicas.
@@ -153,7 +154,14 @@ fn with_messages_late_and_doubled() {
 #[test]
 fn with_a_provider_that_is_slow_or_does_not_say() {
     let unclear = Budget { unclear: 1, lost_calls: [0, 0, 1], ..DECLINES };
-    holds("two payments, unclear", TWO_PAYMENTS, unclear, &[PAID, EXPIRED]);
+    holds("two payments, unclear", TWO_PAYMENTS, unclear, &[PAID, EXPIRED, "undone"]);
+    let given_up = Budget { unclear: 1, zombies: 2, crashes: 1, ..DECLINES };
+    holds("double click, undone behind a slow approver", DOUBLE_CLICK, given_up, &[PAID, EXPIRED, "undone"]);
+    let undo_is_late = Budget { unclear: 1, late_copies: 1, zombies: 1, ..DECLINES };
+    holds("two authorisations, undone late", TWO_AUTHORISATIONS, undo_is_late, &[PAID, EXPIRED]);
+    let reviewed = Budget { reviews: 1, unclear: 1, lost_calls: [0, 0, 1], ..DECLINES };
+    let looked = "paid after somebody had to look";
+    holds("two payments, reviewed", TWO_PAYMENTS, reviewed, &[PAID, EXPIRED, looked]);
     let overlap = Budget { overlaps: 1, waits: 1, lost_calls: [0, 0, 1], ..DECLINES };
     holds("double click, asked twice at once", DOUBLE_CLICK, overlap, &[PAID, EXPIRED]);
     holds("two authorisations, asked twice at once", TWO_AUTHORISATIONS, overlap, &[PAID, EXPIRED]);
@@ -200,6 +208,8 @@ fn every_mistake_is_found() {
     finds(Mutation::ExpiryIgnoresThePin, DOUBLE_CLICK, DECLINES);
     finds(Mutation::ConfirmWithoutStateCheck, DOUBLE_CLICK, cancels);
     finds(Mutation::UndoWhileItCanBePaid, DOUBLE_CLICK, Budget { unclear: 1, ..lost });
+    let undone = Budget { unclear: 1, zombies: 2, ..DECLINES };
+    finds(Mutation::UndoIsNotWrittenDown, DOUBLE_CLICK, undone);
     finds(Mutation::OnlyTheLastEndIsRemembered, TWO_AUTHORISATIONS, late);
     finds(Mutation::HoldIsUnpinnedFirst, TWO_AUTHORISATIONS, Budget { zombies: 2, ..DECLINES });
     finds(Mutation::OneOfTwoIsBelieved, DOUBLE_CLICK, Budget { overlaps: 1, ..lost });

@@ -31,7 +31,7 @@ const ALWAYS: [(&str, Condition); 14] = [
     ("at rest: a paid order was given up only at its buyer's wish", given_up_by_wish),
 ];
 
-const SOMETIMES: [(&str, Condition); 14] = [
+const SOMETIMES: [(&str, Condition); 16] = [
     ("paid in time", |model, state| rests(model, state, OrderStatus::Paid, |row| !row.paid_late)),
     ("honoured late", |model, state| rests(model, state, OrderStatus::Paid, |row| row.paid_late)),
     ("refunded late", refunded_late),
@@ -50,6 +50,14 @@ const SOMETIMES: [(&str, Condition); 14] = [
     ("nobody pays in time", |model, state| rests(model, state, OrderStatus::Expired, |_| true)),
     ("the unit goes to the second order", |model, state| {
         state.orders[1].as_ref().is_some_and(|row| row.status.0 == OrderStatus::Paid) && model.is_at_rest(state)
+    }),
+    ("undone", |model, state| {
+        let is_undone = state.payments.iter().any(|row| row.undone && row.status.0 == PaymentStatus::Failed);
+        let is_back = state.authorisations.iter().any(|book| book.captures > 0 && book.refunds == book.captures);
+        is_undone && is_back && rests(model, state, OrderStatus::Expired, |_| true)
+    }),
+    ("paid after somebody had to look", |model, state| {
+        state.left.reviews < model.budget.reviews && rests(model, state, OrderStatus::Paid, |_| true)
     }),
     ("paid although payment was killed", |model, state| {
         state.left.crashes < model.budget.crashes && rests(model, state, OrderStatus::Paid, |_| true)

@@ -8,7 +8,9 @@ use crate::flows::Fate;
 use crate::properties::properties;
 use crate::rules::{self, Memory, is_open, is_time_of_use};
 use crate::servers::{may_decline, spend_decline};
-use crate::state::{Attempt, Authorisation, Budget, Click, Event, PaymentRow, Refund, Request, Role, State, Tag, Task};
+use crate::state::{
+    At, Attempt, Authorisation, Budget, Click, Event, PaymentRow, Refund, Request, Role, State, Tag, Task,
+};
 
 /// A small world: its buyers, what they do, and what may go wrong.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub enum Mutation {
     UndoWhileItCanBePaid,
     /// A request that arrives after its end, and after the end of another attempt, reserves for nobody.
     OnlyTheLastEndIsRemembered,
+    /// The approver, who was only slow, records what is being undone.
+    UndoIsNotWrittenDown,
     /// The unit goes back on sale while its order can still be paid.
     HoldIsUnpinnedFirst,
     /// Two ask for the same attempt, and one of them was never sent.
@@ -78,7 +82,7 @@ pub enum Action {
     },
     Resolve {
         payment: u8,
-        unclear: bool,
+        answer: Answer,
     },
     Refund {
         payment: u8,
@@ -98,6 +102,17 @@ pub enum Action {
         request: Request,
         declines: bool,
     },
+}
+
+/// What the provider answers to the resolver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// What is in its book.
+    Clear,
+    /// Nothing of use, for so long that the attempt is undone if it may be.
+    Unclear,
+    /// Nothing of use for so long that a person has to look.
+    NeverClear,
 }
 
 impl Action {
@@ -138,7 +153,7 @@ impl Protocol {
                     actions.push(Action::Refund { payment, is_answered: false });
                 }
             }
-            let settling = |task: &&Task| task.attempt.payment == payment && !task.is_approving();
+            let settling = |task: &&Task| task.attempt.payment == payment && task.is_settling();
             if (row.owes_release || row.owes_order) && state.tasks.iter().filter(settling).count() < self.settlers {
                 actions.push(Action::SettleOwed { payment });
             }
@@ -151,10 +166,14 @@ impl Protocol {
                 (true, true) => state.left.overlaps > 0,
                 (true, false) => state.left.zombies > 0,
             };
-            if row.status.0.is_open() && is_allowed {
-                actions.push(Action::Resolve { payment, unclear: false });
+            let is_undoing = state.tasks.iter().any(|task| task.attempt.payment == payment && task.at == At::Undo);
+            if row.status.0.is_open() && is_allowed && !is_undoing {
+                actions.push(Action::Resolve { payment, answer: Answer::Clear });
                 if state.left.unclear > 0 {
-                    actions.push(Action::Resolve { payment, unclear: true });
+                    actions.push(Action::Resolve { payment, answer: Answer::Unclear });
+                }
+                if state.left.reviews > 0 && !is_payable {
+                    actions.push(Action::Resolve { payment, answer: Answer::NeverClear });
                 }
             }
         }
@@ -258,6 +277,7 @@ impl Model for Protocol {
             is_asked: false,
             absent: false,
             undone: false,
+            expires: 1,
             owes_release: false,
             owes_order: false,
             refund: Refund::None,
@@ -355,16 +375,17 @@ impl Model for Protocol {
                 state.left.crashes -= 1;
             }
             Action::SettleOwed { payment } => self.settle_owed(&mut state, payment),
-            Action::Resolve { payment, unclear } => {
+            Action::Resolve { payment, answer } => {
                 let is_slow = is_slow(&state, payment, &state.payments[usize::from(payment)]);
-                self.resolve(&mut state, payment, unclear);
-                if state == *last && !unclear {
+                self.resolve(&mut state, payment, answer);
+                if state == *last && answer == Answer::Clear {
                     return None;
                 }
                 let is_payable = self.is_payable(&state, payment);
                 state.left.overlaps -= u8::from(is_slow && is_payable);
                 state.left.zombies -= u8::from(is_slow && !is_payable);
-                state.left.unclear -= u8::from(unclear);
+                state.left.unclear -= u8::from(answer == Answer::Unclear);
+                state.left.reviews -= u8::from(answer == Answer::NeverClear);
             }
             Action::Refund { payment, is_answered } => {
                 self.refund(&mut state, payment, is_answered);

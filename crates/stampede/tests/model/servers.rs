@@ -26,7 +26,7 @@ impl Request {
         match self {
             Request::BeginApproval(_) | Request::EndApproval { .. } | Request::MarkPaid { .. } => Role::Order,
             Request::PinHold { .. } | Request::UnpinHold(_) | Request::ReleaseHold { .. } => Role::Inventory,
-            Request::Approve { .. } => Role::Provider,
+            Request::Approve { .. } | Request::Undo { .. } => Role::Provider,
         }
     }
 }
@@ -66,6 +66,11 @@ impl Protocol {
                 self.ask_inventory(state, usize::from(order), &step)
             }
             Request::Approve { attempt, authorisation } => self.capture(state, attempt, authorisation, declines),
+            Request::Undo { authorisation } => {
+                let book = &mut state.authorisations[usize::from(authorisation)];
+                book.refunds = book.captures;
+                Reply::Done
+            }
         }
     }
 

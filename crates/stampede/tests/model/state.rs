@@ -77,8 +77,10 @@ pub struct PaymentRow {
     pub is_asked: bool,
     /// The provider has said once that it knows nothing.
     pub absent: bool,
-    /// The provider was told to undo the attempt.
+    /// The provider is told to undo the attempt.
     pub undone: bool,
+    /// Until when it can be approved.
+    pub expires: u8,
     pub owes_release: bool,
     pub owes_order: bool,
     pub refund: Refund,
@@ -128,6 +130,10 @@ pub enum Request {
         attempt: Attempt,
         authorisation: u8,
     },
+    /// All that there is of an authorisation's money goes back.
+    Undo {
+        authorisation: u8,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,8 +175,11 @@ pub enum At {
     Ask,
     Record(Heard),
     Withdraw(Why),
-    /// resolve_payments.rs: order or stock could not be reserved for a retry.
+    // resolve_payments.rs
+    /// Order or stock could not be reserved for a retry.
     NoteAbsence,
+    /// It is written down that the attempt is undone.
+    Undo,
     // settle_owed.rs: an attempt came to nothing
     Unpin,
     End {
@@ -232,6 +241,8 @@ pub struct Budget {
     pub declines: u8,
     /// The provider gives no usable answer for so long that the resolver has the attempt undone.
     pub unclear: u8,
+    /// Nobody could find out for so long that a person has to look.
+    pub reviews: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
