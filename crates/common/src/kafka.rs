@@ -1,6 +1,7 @@
 //! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
 
 mod faithful;
+mod membership;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 pub(crate) use faithful::Faithful;
+pub(crate) use membership::{Membership, Standing};
 
 use crate::error::{Error, Result};
 
@@ -252,6 +254,10 @@ impl Kafka {
         }
     }
 
+    pub(crate) fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.0.settings.session_timeout_ms)
+    }
+
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.0.settings.request_timeout_ms)
     }
@@ -271,9 +277,9 @@ impl Kafka {
         group: &str,
         cluster: &Arc<str>,
         topics: &[&str],
-    ) -> Result<StreamConsumer<Faithful>> {
+    ) -> Result<StreamConsumer<Membership>> {
         let Inner { settings, namespace, .. } = &*self.0;
-        let consumer: StreamConsumer<Faithful> = self
+        let consumer: StreamConsumer<Membership> = self
             .client_config()
             .set("group.id", format!("{namespace}{group}@{cluster}"))
             .set("client.id", group)
@@ -291,7 +297,8 @@ impl Kafka {
             // The broker answers a fetch as soon as it has one byte, so this costs no latency.
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
-            .create_with_context(Faithful::new(cluster.clone()))
+            .set("statistics.interval.ms", "3000")
+            .create_with_context(Membership::new(cluster.clone()))
             .map_err(Error::transient)?;
         let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -19,13 +19,17 @@ use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::every::{self, Every};
-use crate::kafka::{Faithful, Kafka, log_debug};
+use crate::kafka::{Kafka, Membership, Standing, log_debug};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 /// After this long without a message, a consumer makes sure that it still hears the broker.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long the members of a group may take to agree, with a margin: who does not come back for its part within five
+/// minutes is left out by the coordinator.
+const JOIN_MAX: Duration = Duration::from_secs(6 * 60);
 
 /// How long leaving the group may hold up a stop. Who does not manage is missed after the session timeout instead.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -74,8 +78,8 @@ impl Consumer {
             return Err(Error::transient(anyhow::anyhow!("Kafka cannot have its topics for now: {missing:?}")));
         }
         let client = Arc::new(kafka.consumer(self.group, &cluster, &there)?);
-        let (ahead, heard_at) = (VecDeque::new(), Instant::now());
-        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at })
+        let (ahead, heard_at, unsettled) = (VecDeque::new(), Instant::now(), None);
+        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at, unsettled })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -107,7 +111,7 @@ struct Member<'a> {
     consumer: &'a Consumer,
     kafka: &'a Kafka,
     settings: &'a InboxSettings,
-    client: Arc<StreamConsumer<Faithful>>,
+    client: Arc<StreamConsumer<Membership>>,
     cluster: Arc<str>,
     /// Topics that did not exist when it joined.
     missing: Vec<&'static str>,
@@ -115,6 +119,8 @@ struct Member<'a> {
     ahead: VecDeque<Message>,
     /// When the client last got something from the broker.
     heard_at: Instant,
+    /// Where else than in its place it stands, and since when, while the cluster answers.
+    unsettled: Option<(Standing, Instant)>,
 }
 
 impl Member<'_> {
@@ -168,7 +174,7 @@ impl Member<'_> {
 
     /// Whether a new membership is needed: for another log, for more topics, or to hear anything at all.
     async fn is_over(&mut self) -> bool {
-        !self.is_current().await || self.can_have_more().await || self.is_deaf().await
+        !self.is_current().await || self.can_have_more().await || self.is_deaf().await || self.is_lost().await
     }
 
     /// Whether the log is still that of the cluster that was joined. A cluster that does not answer has not changed.
@@ -182,7 +188,7 @@ impl Member<'_> {
     /// It cannot have messages of the new log without knowing: it asks for topics by their ids, which it learns
     /// together with the id of the cluster.
     fn is_outdated(&self) -> bool {
-        let is_outdated = self.client.context().has_strayed(self.client.client());
+        let is_outdated = self.client.context().clusters().has_strayed(self.client.client());
         if is_outdated {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
@@ -208,6 +214,36 @@ impl Member<'_> {
             );
         }
         is_deaf
+    }
+
+    /// Whether it has lost its place in the group for good. Of a client whose brokers were fenced at the wrong moment,
+    /// questions about the group are never answered, and it waits for the answers. Others come back within the session's
+    /// time; they get as long again.
+    async fn is_lost(&mut self) -> bool {
+        let standing = self.client.context().standing().filter(|standing| *standing != Standing::Settled);
+        let answers = standing.is_some() && self.kafka.cluster_id_since(std::time::Instant::now()).await.is_ok();
+        let Some(standing) = standing.filter(|_| answers) else {
+            self.unsettled = None;
+            return false;
+        };
+        let (before, since) = *self.unsettled.get_or_insert_with(|| (standing, Instant::now()));
+        if before != standing {
+            self.unsettled = None;
+            return false;
+        }
+        let limit = match standing {
+            Standing::Joining => JOIN_MAX,
+            Standing::Adrift | Standing::Settled => 2 * self.kafka.session_timeout(),
+        };
+        let is_lost = since.elapsed() > limit;
+        if is_lost {
+            tracing::warn!(
+                inbox.consumer = self.consumer.group,
+                ?standing,
+                "Kafka's consumer has lost its place in the group; a new one goes on"
+            );
+        }
+        is_lost
     }
 
     /// Whether a broker answers this client.
@@ -312,7 +348,7 @@ impl Member<'_> {
         }
     }
 
-    fn change_flow(&self, change: impl Fn(&StreamConsumer<Faithful>, &TopicPartitionList) -> KafkaResult<()>) {
+    fn change_flow(&self, change: impl Fn(&StreamConsumer<Membership>, &TopicPartitionList) -> KafkaResult<()>) {
         let changed = self.client.assignment().and_then(|assignment| change(&self.client, &assignment));
         if let Err(error) = changed {
             log_debug("consumer", &error.to_string());
@@ -339,7 +375,7 @@ impl Member<'_> {
 }
 
 /// Commits what is stored and leaves the group, which blocks.
-async fn leave(client: Arc<StreamConsumer<Faithful>>) {
+async fn leave(client: Arc<StreamConsumer<Membership>>) {
     // Whether it has left in time is all the same.
     drop(tokio::time::timeout(LEAVE_MAX, aside(move || drop(client))).await);
 }

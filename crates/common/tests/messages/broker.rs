@@ -76,8 +76,12 @@ async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_
 }
 
 /// A client that asks at a moment when no broker takes part is told that there are none, and goes deaf for good.
+///
+/// A member of a group that has commits on their way at such a moment may lose its place for good, though not often: so there
+/// are several.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
+    const SHOPS: usize = 6;
     let sound = broker_alone("fenced");
     // Its word that it lives comes a second later than it is waited for.
     let late = [("broker.session.timeout.ms", "1000"), ("broker.heartbeat.interval.ms", "2000")];
@@ -86,12 +90,13 @@ async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
 
     let broker = Sandbox::start(fenced).await.unwrap();
     let brokers = broker.kafka_brokers();
-    let shop = Shop::open_on(brokers.clone(), "fenced", 1).await;
-    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
+    let shops = (0..SHOPS).map(async |n| Shop::open_on(brokers.clone(), &format!("fenced{n}"), 1).await);
+    let shops = join_all(shops).await;
+    let running: Vec<_> = shops.iter().map(|shop| [shop.relay(&shop.db, outbox_settings()), shop.consumer()]).collect();
     let mut fences = 0;
     for _ in 0..100 {
-        shop.move_money(&shop.db, "restless", 1).await;
-        fences += usize::from(!shop.has_brokers().await);
+        join_all(shops.iter().map(|shop| shop.move_money(&shop.db, "restless", 1))).await;
+        fences += usize::from(!shops[0].has_brokers().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(fences > 0, "it was never fenced");
@@ -99,11 +104,14 @@ async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
 
     let broker = Sandbox::start(sound).await.unwrap();
     assert_eq!(broker.kafka_brokers(), brokers, "it has taken its old place");
-    shop.settled().await;
-    shop.assert_effects_are_exact().await;
-    assert_eq!(shop.count("select count(*) from outbox_events where attempts > 0").await, 0, "a fence was charged");
-    relay.stop().await;
-    consumer.stop().await;
+    for (shop, running) in shops.iter().zip(running) {
+        shop.settled().await;
+        shop.assert_effects_are_exact().await;
+        assert_eq!(shop.count("select count(*) from outbox_events where attempts > 0").await, 0, "a fence was charged");
+        for running in running {
+            running.stop().await;
+        }
+    }
     broker.stop().await.unwrap();
 }
 
