@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 pub(crate) use faithful::Faithful;
-pub(crate) use membership::{Membership, Standing};
+pub(crate) use membership::Membership;
 
 use crate::error::{Error, Result};
 
@@ -293,6 +293,7 @@ impl Kafka {
             .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", settings.session_timeout_ms.to_string())
+            .set("max.poll.interval.ms", membership::JOIN_MAX.as_millis().to_string())
             .set("heartbeat.interval.ms", (settings.session_timeout_ms / 3).to_string())
             // The broker answers a fetch as soon as it has one byte, so this costs no latency.
             .set("fetch.wait.max.ms", "500")

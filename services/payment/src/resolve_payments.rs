@@ -74,11 +74,12 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
     let Some(approval) = payment.approval() else { return Ok(()) };
     let known = app.known(payment.method(), &approval).await;
     let now = rows::database_time(&mut *app.db.read().await?).await?;
+    let began = payment.approving_since.unwrap_or(payment.created_at);
     let asked = Asked {
         // Only who is still waiting is charged; what was given up is left alone.
         payable: payment.status().is_open() && payment.expires_at > now,
-        age: (now - payment.approving_since.unwrap_or(payment.created_at)).num_seconds(),
-        requested_ago: (now - payment.requested_at.unwrap_or(payment.created_at)).num_seconds(),
+        age: (now - began).num_seconds(),
+        requested_ago: (now - payment.requested_at.unwrap_or(began)).num_seconds(),
         absent_for: payment.absent_since.map(|since| (now - since).num_seconds()),
         undone: payment.undo_at.is_some(),
     };
@@ -134,13 +135,16 @@ async fn retry(app: &App, payment: &Payment, approval: &Approval) -> Result<bool
     Ok(true)
 }
 
-/// Written down first: the provider may take its full time from now on, even if nobody lives to hear of it. False: there
-/// is nothing to ask for any more.
+/// Written down first: the provider may take its full time from now on, even if nobody lives to hear of it, and what it
+/// said before counts no more. False: there is nothing to ask for any more.
 async fn request_again(tx: &mut Tx, approval: &Approval) -> Result<bool> {
     let query = sql_query(
         "update payments
-         set requested_at = clock_timestamp()
-         where id = $1 and attempt_id = $2 and status in ('APPROVING', 'UNKNOWN', 'NEEDS_REVIEW')",
+         set requested_at = clock_timestamp(), absent_since = null
+         where id = $1
+             and attempt_id = $2
+             and status in ('APPROVING', 'UNKNOWN', 'NEEDS_REVIEW')
+             and undo_at is null",
     );
     let query = query.bind::<Uuid, _>(approval.payment).bind::<Uuid, _>(approval.attempt);
     Ok(Prepared(query).execute(tx).await? > 0)

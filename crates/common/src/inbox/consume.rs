@@ -19,17 +19,13 @@ use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::every::{self, Every};
-use crate::kafka::{Kafka, Membership, Standing, log_debug};
+use crate::kafka::{Kafka, Membership, log_debug};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 /// After this long without a message, a consumer makes sure that it still hears the broker.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// How long the members of a group may take to agree, with a margin: who does not come back for its part within five
-/// minutes is left out by the coordinator.
-const JOIN_MAX: Duration = Duration::from_secs(6 * 60);
 
 /// How long leaving the group may hold up a stop. Who does not manage is missed after the session timeout instead.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -78,8 +74,8 @@ impl Consumer {
             return Err(Error::transient(anyhow::anyhow!("Kafka cannot have its topics for now: {missing:?}")));
         }
         let client = Arc::new(kafka.consumer(self.group, &cluster, &there)?);
-        let (ahead, heard_at, unsettled) = (VecDeque::new(), Instant::now(), None);
-        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at, unsettled })
+        let (ahead, heard_at) = (VecDeque::new(), Instant::now());
+        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -119,8 +115,6 @@ struct Member<'a> {
     ahead: VecDeque<Message>,
     /// When the client last got something from the broker.
     heard_at: Instant,
-    /// Where else than in its place it stands, and since when, while the cluster answers.
-    unsettled: Option<(Standing, Instant)>,
 }
 
 impl Member<'_> {
@@ -172,7 +166,7 @@ impl Member<'_> {
         }
     }
 
-    /// Whether a new membership is needed: for another log, for more topics, or to hear anything at all.
+    /// Whether a new membership is needed: for another log, for more topics, or to hear anything at all again.
     async fn is_over(&mut self) -> bool {
         !self.is_current().await || self.can_have_more().await || self.is_deaf().await || self.is_lost().await
     }
@@ -216,30 +210,21 @@ impl Member<'_> {
         is_deaf
     }
 
-    /// Whether it has lost its place in the group for good. Of a client whose brokers were fenced at the wrong moment,
-    /// questions about the group are never answered, and it waits for the answers. Others come back within the session's
-    /// time; they get as long again.
-    async fn is_lost(&mut self) -> bool {
-        let standing = self.client.context().standing().filter(|standing| *standing != Standing::Settled);
-        let answers = standing.is_some() && self.kafka.cluster_id_since(std::time::Instant::now()).await.is_ok();
-        let Some(standing) = standing.filter(|_| answers) else {
-            self.unsettled = None;
-            return false;
-        };
-        let (before, since) = *self.unsettled.get_or_insert_with(|| (standing, Instant::now()));
-        if before != standing {
-            self.unsettled = None;
+    /// Whether it has lost its place in the group for good. A client whose brokers were fenced at the wrong moment never
+    /// gets answers to its questions about the group, and waits for them for ever.
+    async fn is_lost(&self) -> bool {
+        let membership = self.client.context();
+        if membership.is_settled() {
             return false;
         }
-        let limit = match standing {
-            Standing::Joining => JOIN_MAX,
-            Standing::Adrift | Standing::Settled => 2 * self.kafka.session_timeout(),
-        };
-        let is_lost = since.elapsed() > limit;
+        if self.kafka.cluster_id_since(std::time::Instant::now()).await.is_err() {
+            membership.excuse();
+            return false;
+        }
+        let is_lost = membership.is_lost(self.kafka.session_timeout());
         if is_lost {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
-                ?standing,
                 "Kafka's consumer has lost its place in the group; a new one goes on"
             );
         }
@@ -380,8 +365,8 @@ async fn leave(client: Arc<StreamConsumer<Membership>>) {
     drop(tokio::time::timeout(LEAVE_MAX, aside(move || drop(client))).await);
 }
 
-/// Runs `work` in a thread that nobody has to wait for, unlike those of the runtime: without a broker, a member of a group
-/// cannot commit and so does not get away, for as long as that lasts.
+/// Runs `work` on a client in a thread that nobody has to wait for, unlike those of the runtime. Whoever lets go of the
+/// client last leaves the group, and that may never end: without a broker, a member cannot commit.
 fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (done, on_done) = oneshot::channel();
     std::thread::spawn(move || {

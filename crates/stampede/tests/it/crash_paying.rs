@@ -12,7 +12,7 @@ use crate::payer::{authorise, won};
 use crate::site::{TestSite, eventually};
 
 /// The number says at which pass.
-pub const PAYING: [&str; 21] = [
+pub const PAYING: [&str; 22] = [
     "payment.before_attempt:2",
     "payment.after_attempt:1",
     "payment.after_attempt:3",
@@ -30,6 +30,7 @@ pub const PAYING: [&str; 21] = [
     "payment.after_order_freed:1",
     "payment.after_release:1",
     "payment.after_claim:1",
+    "payment.before_retry:1",
     "payment.after_retry:1",
     "payment.after_promise:1",
     "payment.before_refund:1",

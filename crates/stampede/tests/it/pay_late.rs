@@ -79,7 +79,6 @@ async fn another_amount_than_the_orders_buys_nothing_and_goes_back() {
 /// their time does not run out while they wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
-    const ROUNDS: i64 = 1_000;
     let brief = [
         ("inventory.hold_ttl_seconds", "4"),
         ("order.expire_sweep_ms", "200"),
@@ -87,12 +86,12 @@ async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
     ];
     let site = TestSite::start_with(&brief).await;
     let product = site.product(2 * ROUNDS).await;
-    let buyers = site.buyers(40).await;
+    let buyers = site.buyers(BUYERS).await;
     let (agreeing, seen) = (Semaphore::new(3), Seen::default());
     let trying = buyers.iter().enumerate().map(async |(index, buyer)| {
         // How long before the end; each buyer moves in steps of its own.
         let (mut lead, step) = (Duration::from_millis(100), 1.2 + index as f64 / 50.0);
-        while seen.is_to_go_on(ROUNDS) {
+        while seen.is_to_go_on() {
             let agreed = {
                 let _turn = agreeing.acquire().await.expect("never closed");
                 eventually("it is agreed", async || agrees_in_time(&site, buyer, &product).await).await
@@ -122,6 +121,10 @@ async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
     assert_eq!(site.units(&product).await, Units { on_hand: 2 * ROUNDS - paid, held: 0 });
 }
 
+/// Approvals at the last instant, and who makes them.
+const ROUNDS: i64 = 1_000;
+const BUYERS: usize = 40;
+
 #[derive(Default)]
 struct Seen {
     paid: AtomicI64,
@@ -130,9 +133,10 @@ struct Seen {
 
 impl Seen {
     /// Until all rounds are over; as many again if only one of the two ends was seen by then.
-    fn is_to_go_on(&self, rounds: i64) -> bool {
+    fn is_to_go_on(&self) -> bool {
         let (paid, late) = (self.paid.load(Relaxed), self.late.load(Relaxed));
-        paid + late < if paid > 0 && late > 0 { rounds } else { 2 * rounds - 40 }
+        // What is under way comes on top, and there are units for all.
+        paid + late < if paid > 0 && late > 0 { ROUNDS } else { 2 * ROUNDS - BUYERS as i64 }
     }
 }
 

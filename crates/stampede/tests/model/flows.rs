@@ -1,12 +1,11 @@
 //! The flows of the payment service, each step between two points at which it can be cut off.
 
 use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
-use payment::payment::{Approve, Asked, Cancel, Found, Next, Patience, Status, approve, cancel, resolve, settle};
-use payment::provider::Known;
+use payment::payment::{Approve, Cancel, Found, Status, approve, cancel, settle};
 
-use crate::protocol::{Answer, Mutation, Protocol};
+use crate::protocol::{Mutation, Protocol};
 use crate::servers::{Reply, owe_refund};
-use crate::state::{At, Attempt, Event, Heard, PaymentRow, Refund, Request, State, Tag, Task, Why};
+use crate::state::{At, Attempt, Event, Heard, Refund, Request, State, Tag, Task, Why};
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,10 +24,6 @@ pub enum Fate {
 impl Fate {
     pub const ALL: [Fate; 5] = [Fate::Answered, Fate::Lost, Fate::Unanswered, Fate::Delayed, Fate::Doubled];
 }
-
-/// Only the order of these matters: time passes between them whenever it likes.
-const PATIENCE: Patience =
-    Patience { provider_seconds: 1, absence_seconds: 1, undo_after_seconds: 1, review_after_seconds: 3 };
 
 impl Task {
     /// The call that is its next step; None for a transaction in its own database.
@@ -294,72 +289,8 @@ impl Protocol {
             && state.payments[usize::from(task.attempt.payment)].is_asked
     }
 
-    /// The provider has never heard of it, and it is not to be tried again: believed when it is heard twice.
-    fn give_up(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
-        let row = &state.payments[usize::from(attempt.payment)];
-        let asked =
-            Asked { payable: false, age: 2, requested_ago: 2, absent_for: row.absent.then_some(2), undone: row.undone };
-        self.follow(state, attempt, authorisation, resolve(&Known::Absent, asked, PATIENCE));
-    }
-
-    /// The resolver asks the provider about the attempt under way.
-    pub fn resolve(&self, state: &mut State, payment: u8, answer: Answer) {
-        let row = &state.payments[usize::from(payment)];
-        let Some(number) = row.attempt else { return };
-        let (attempt, authorisation) = (Attempt { payment, number }, row.authorisation);
-        let row = &mut state.payments[usize::from(payment)];
-        row.is_asked = true;
-        let row = &state.payments[usize::from(payment)];
-        let known = match answer {
-            Answer::Clear => self.known(state, row),
-            Answer::Unclear | Answer::NeverClear => Known::Unclear(String::new()),
-        };
-        // Nothing is undone before the order's time is up: the same authorisation may be used again.
-        let forgets = matches!(known, Known::Unclear(_)) && self.mutation == Some(Mutation::UndoWhileItCanBePaid);
-        let asked = Asked {
-            payable: row.status.0.is_open() && self.is_payable(state, payment) && !forgets,
-            age: if answer == Answer::NeverClear { PATIENCE.review_after_seconds } else { 2 },
-            requested_ago: 2,
-            absent_for: row.absent.then_some(2),
-            undone: row.undone,
-        };
-        self.follow(state, attempt, authorisation, resolve(&known, asked, PATIENCE));
-    }
-
     pub fn is_payable(&self, state: &State, payment: u8) -> bool {
         state.now[self.order_of(payment)] < state.payments[usize::from(payment)].expires
-    }
-
-    fn follow(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Next) {
-        match next {
-            Next::Record(found) => self.record(state, attempt, authorisation, found),
-            Next::Retry => state.add_task(Task { attempt, authorisation, is_retry: true, at: At::Begin }),
-            Next::Wait { absent } => {
-                let row = &mut state.payments[usize::from(attempt.payment)];
-                row.absent |= absent && row.attempt == Some(attempt.number) && row.status.0.is_open();
-            }
-            Next::Undo { .. } => self.begin_undo(state, attempt, authorisation),
-        }
-    }
-
-    /// Written down before the provider is told, and only while nobody has found out more.
-    fn begin_undo(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
-        let is_forgotten = self.mutation == Some(Mutation::UndoIsNotWrittenDown);
-        let row = &mut state.payments[usize::from(attempt.payment)];
-        let is_wanted = row.attempt == Some(attempt.number) && !row.status.0.is_captured();
-        if is_wanted && (row.status.0.is_open() || row.undone) {
-            row.undone |= !is_forgotten;
-            state.add_task(Task { attempt, authorisation, is_retry: false, at: At::Undo });
-        }
-    }
-
-    fn known(&self, state: &State, row: &PaymentRow) -> Known {
-        let book = &state.authorisations[usize::from(row.authorisation)];
-        match (book.captures, book.refunds) {
-            (0, _) => Known::Absent,
-            (captures, refunds) if refunds >= captures => Known::Cancelled,
-            _ => Known::Captured,
-        }
     }
 
     /// The loop of refunds: the provider gives the money back, then it is recorded unless the answer is lost.

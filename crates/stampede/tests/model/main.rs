@@ -4,9 +4,11 @@
 //! Nothing is sampled: a world that passes has no counterexample within its bounds. Every mistake that the protocol is
 //! built against is made once, to show that the model would see it.
 
+mod actions;
 mod flows;
 mod properties;
 mod protocol;
+mod resolver;
 mod rules;
 mod servers;
 mod state;
@@ -15,7 +17,8 @@ use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 
-use crate::protocol::{Action, Mutation, Protocol};
+use crate::actions::Action;
+use crate::protocol::{Mutation, Protocol};
 use crate::state::{Budget, Click, State};
 
 const THREADS: usize = 2;

@@ -4,13 +4,12 @@ use order::order::Action as OrderAction;
 use payment::payment::Found;
 use stateright::{Model, Property};
 
+use crate::actions::{Action, Answer};
 use crate::flows::Fate;
 use crate::properties::properties;
 use crate::rules::{self, Memory, is_open, is_time_of_use};
 use crate::servers::{may_decline, spend_decline};
-use crate::state::{
-    At, Attempt, Authorisation, Budget, Click, Event, PaymentRow, Refund, Request, Role, State, Tag, Task,
-};
+use crate::state::{At, Authorisation, Budget, Click, Event, PaymentRow, Refund, Request, Role, State, Tag, Task};
 
 /// A small world: its buyers, what they do, and what may go wrong.
 #[derive(Debug, Clone)]
@@ -46,80 +45,6 @@ pub enum Mutation {
     MoneyGoesBackFirst,
     /// The same, where two settle what one payment owes: one gives the money back, the other has it pay.
     ReturnIsForgotten,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    Place,
-    Click {
-        click: u8,
-    },
-    Cancel {
-        order: u8,
-    },
-    CancelPayment {
-        payment: u8,
-    },
-    /// A deadline of this order, its hold and its payments passes.
-    Tick {
-        order: u8,
-    },
-    ExpireOrder {
-        order: u8,
-    },
-    ExpireHold {
-        order: u8,
-    },
-    Advance {
-        task: Task,
-        fate: Fate,
-        declines: bool,
-    },
-    /// Payment is killed: whatever it was doing is forgotten.
-    Crash,
-    SettleOwed {
-        payment: u8,
-    },
-    Resolve {
-        payment: u8,
-        answer: Answer,
-    },
-    Refund {
-        payment: u8,
-        is_answered: bool,
-    },
-    GiveBackStray {
-        authorisation: u8,
-    },
-    Reconcile {
-        authorisation: u8,
-    },
-    /// The client has waited long enough; its attempt goes on.
-    TellToWait(Attempt),
-    Deliver(Event),
-    /// A request that its caller has given up, or sent twice.
-    Arrive {
-        request: Request,
-        declines: bool,
-    },
-}
-
-/// What the provider answers to the resolver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// What is in its book.
-    Clear,
-    /// Nothing of use, for so long that the attempt is undone if it may be.
-    Unclear,
-    /// Nothing of use for so long that a person has to look.
-    NeverClear,
-}
-
-impl Action {
-    /// Whether it happens only if somebody wants it.
-    fn is_wish(&self) -> bool {
-        matches!(self, Action::Place | Action::Click { .. } | Action::Cancel { .. } | Action::CancelPayment { .. })
-    }
 }
 
 impl Protocol {
