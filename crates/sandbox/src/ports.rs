@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
@@ -62,7 +63,11 @@ impl Ports {
 /// It lies below the range that the kernel hands to outgoing connections: while a server is down, a client that
 /// keeps calling an address inside that range can be given the very port it calls, connect to itself, and so
 /// keep the server from coming back.
+///
+/// No port is chosen twice in one process: a server takes seconds to listen on its own, and another sandbox that starts
+/// meanwhile would find it free.
 pub(crate) fn free_port() -> Result<u16> {
+    static CHOSEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let end = match first_outgoing_port() {
         first if first > PORT_MIN + PORTS_MIN => first,
         // This machine uses nearly all ports for outgoing connections, so there is no better half.
@@ -70,7 +75,7 @@ pub(crate) fn free_port() -> Result<u16> {
     };
     for _ in 0..TRIES_MAX {
         let port = rand::rng().random_range(PORT_MIN..end);
-        if is_free(port) {
+        if is_free(port) && CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Ok(port);
         }
     }
