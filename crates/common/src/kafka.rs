@@ -254,10 +254,6 @@ impl Kafka {
         }
     }
 
-    pub(crate) fn session_timeout(&self) -> Duration {
-        Duration::from_millis(self.0.settings.session_timeout_ms)
-    }
-
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.0.settings.request_timeout_ms)
     }
@@ -299,7 +295,7 @@ impl Kafka {
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
             .set("statistics.interval.ms", "3000")
-            .create_with_context(Membership::new(cluster.clone()))
+            .create_with_context(Membership::new(cluster.clone(), Duration::from_millis(settings.session_timeout_ms)))
             .map_err(Error::transient)?;
         let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -360,7 +356,21 @@ pub(crate) fn log_debug(what: &str, message: &str) {
 
 #[cfg(test)]
 mod tests {
+    use sandbox::{External, Options, Sandbox};
+
     use super::*;
+
+    /// A broker alone, and the settings that lead to it.
+    pub async fn broker(name: &str) -> (Sandbox, KafkaSettings) {
+        let data_dir = std::env::temp_dir().join(format!("stampede-{name}-{}", std::process::id()));
+        let nobody = || Some(settings().brokers);
+        let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
+        let kafka = sandbox::KafkaChoice::Apache;
+        let sandbox = Sandbox::start(Options { data_dir, ephemeral: true, kafka, external, ..Options::default() });
+        let sandbox = sandbox.await.unwrap();
+        let brokers = sandbox.kafka_brokers();
+        (sandbox, KafkaSettings { brokers, request_timeout_ms: 30_000, ..settings() })
+    }
 
     /// Nobody listens there.
     pub fn settings() -> KafkaSettings {

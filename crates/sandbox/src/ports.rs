@@ -94,3 +94,15 @@ fn first_outgoing_port() -> u16 {
         .and_then(|range| range.split_whitespace().next()?.parse().ok())
         .unwrap_or(FIRST_OUTGOING_PORT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_port_is_chosen_twice() {
+        const MANY: usize = 1_000;
+        let chosen: BTreeSet<u16> = (0..MANY).map(|_| free_port().unwrap()).collect();
+        assert_eq!(chosen.len(), MANY);
+    }
+}

@@ -221,7 +221,7 @@ impl Member<'_> {
             membership.excuse();
             return false;
         }
-        let is_lost = membership.is_lost(self.kafka.session_timeout());
+        let is_lost = membership.is_lost();
         if is_lost {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,

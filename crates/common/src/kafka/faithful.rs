@@ -5,9 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
 
 use super::log_debug;
 
@@ -48,28 +45,25 @@ impl Faithful {
     }
 }
 
-impl ClientContext for Faithful {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.hear(facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_debug(&error.to_string(), reason);
-    }
-}
-
-impl ConsumerContext for Faithful {}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::config::RDKafkaLogLevel;
+    use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
     use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
-    use sandbox::{External, KafkaChoice, Options, Sandbox};
 
     use super::*;
-    use crate::kafka::{Kafka, KafkaSettings, client_config};
+    use crate::kafka::tests::broker;
+    use crate::kafka::{Kafka, client_config};
+
+    impl ClientContext for Faithful {
+        fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+            self.hear(facility, message);
+        }
+    }
+
+    impl ConsumerContext for Faithful {}
 
     impl ProducerContext for Faithful {
         type DeliveryOpaque = ();
@@ -90,12 +84,7 @@ mod tests {
     /// It is a line of librdkafka's log that tells, and nothing promises that it will always be there.
     #[tokio::test(flavor = "multi_thread")]
     async fn clients_hear_that_their_broker_was_replaced() {
-        let data_dir = std::env::temp_dir().join(format!("stampede-faithful-{}", std::process::id()));
-        let nobody = || Some("127.0.0.1:1".to_owned());
-        let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
-        let options = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let settings = KafkaSettings { brokers: sandbox.kafka_brokers(), ..crate::kafka::tests::settings() };
+        let (sandbox, settings) = broker("faithful").await;
         let cluster = Kafka::open(&settings, "").unwrap().cluster_id().await.unwrap();
 
         let made_for = |cluster: &Arc<str>| Faithful::new(cluster.clone());

@@ -18,6 +18,8 @@ pub(super) const JOIN_MAX: Duration = Duration::from_secs(300);
 /// The context of a consumer's client.
 pub(crate) struct Membership {
     clusters: Faithful,
+    /// The session's timeout.
+    session: Duration,
     /// As it was told last; nothing before the first time.
     told: Mutex<Option<Told>>,
 }
@@ -87,8 +89,8 @@ impl Group<'_> {
 }
 
 impl Membership {
-    pub(crate) fn new(cluster: Arc<str>) -> Membership {
-        Membership { clusters: Faithful::new(cluster), told: Mutex::new(None) }
+    pub(crate) fn new(cluster: Arc<str>, session: Duration) -> Membership {
+        Membership { clusters: Faithful::new(cluster), session, told: Mutex::new(None) }
     }
 
     pub(crate) fn clusters(&self) -> &Faithful {
@@ -100,9 +102,9 @@ impl Membership {
         self.told().is_none_or(|told| told.standing == Standing::Settled)
     }
 
-    /// Whether it has been without a place for so long that it will have none again. `session`: the session's timeout.
-    pub(crate) fn is_lost(&self, session: Duration) -> bool {
-        self.told().is_some_and(|told| told.is_lost(session))
+    /// Whether it has been without a place for so long that it will have none again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.told().is_some_and(|told| told.is_lost(self.session))
     }
 
     /// The cluster does not answer anybody, so nothing that it was told counts.
@@ -147,10 +149,11 @@ impl ConsumerContext for Membership {}
 #[cfg(test)]
 mod tests {
     use rdkafka::consumer::{Consumer, StreamConsumer};
-    use sandbox::{External, KafkaChoice, Options, Sandbox, Server};
+    use sandbox::Server;
 
     use super::*;
-    use crate::kafka::{Kafka, KafkaSettings};
+    use crate::kafka::Kafka;
+    use crate::kafka::tests::broker;
 
     const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -200,16 +203,7 @@ mod tests {
     /// The words are librdkafka's, and nothing promises that they stay.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_member_hears_where_it_stands() {
-        let data_dir = std::env::temp_dir().join(format!("stampede-membership-{}", std::process::id()));
-        let nobody = || Some("127.0.0.1:1".to_owned());
-        let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
-        let options = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, external, ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let settings = KafkaSettings {
-            brokers: sandbox.kafka_brokers(),
-            request_timeout_ms: 30_000,
-            ..crate::kafka::tests::settings()
-        };
+        let (sandbox, settings) = broker("membership").await;
         let kafka = Kafka::open(&settings, "").unwrap();
         let cluster = kafka.cluster_id().await.unwrap();
         kafka.ensure_topics(&["t"]).await.unwrap();

@@ -77,8 +77,7 @@ async fn a_broker_that_is_replaced_by_an_empty_one_gets_everything_again_and_no_
 
 /// A client that asks at a moment when no broker takes part is told that there are none, and goes deaf for good.
 ///
-/// A member of a group that has commits on their way at such a moment may lose its place for good, though not often: so there
-/// are several.
+/// A member that asks about its group at such a moment may lose its place for good, though not often: so there are several.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_fenced_for_moments_deafens_nobody() {
     const SHOPS: usize = 6;
