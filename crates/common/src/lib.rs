@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod rate;
 pub mod redis;
 pub mod rpc;
+pub mod service;
 pub mod settings;
 pub mod telemetry;
 pub mod text;

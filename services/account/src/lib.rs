@@ -31,6 +31,7 @@ use common::db::Db;
 use common::every::Every;
 use common::http::ServiceConfig;
 use common::rate::RateLimiter;
+use common::service::ServiceSpec;
 use contract::account::account_service_server::AccountServiceServer;
 use contract::codes::TOO_MANY_ATTEMPTS;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -71,6 +72,25 @@ pub struct App {
     log_ins_by_account: RateLimiter,
     log_ins_by_address: RateLimiter,
     trust_forwarded_for: bool,
+}
+
+/// What the rest of the workspace knows about this service.
+pub fn spec() -> ServiceSpec {
+    ServiceSpec {
+        name: "account",
+        summary: "who somebody is",
+        paths: &["/api/v1/auth", "/.well-known"],
+        migrations: || MIGRATIONS,
+        produces: &[],
+        consumes: &[],
+        mount: |host| Box::pin(mount(host)),
+        describe: |host| {
+            host.http(routes);
+            host.http_root(root_routes);
+        },
+        invariants: &[],
+        unfinished: &[],
+    }
 }
 
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {

@@ -35,7 +35,9 @@ use common::every::Every;
 use common::http::Data;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded};
+use common::outbox::Event as _;
+use common::service::ServiceSpec;
+use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
@@ -78,6 +80,22 @@ pub struct App {
     unpinned_lives_min: chrono::Duration,
     sweep_holds_max: i64,
     adjust_attempts_max: u32,
+}
+
+/// What the rest of the workspace knows about this service.
+pub fn spec() -> ServiceSpec {
+    ServiceSpec {
+        name: "inventory",
+        summary: "what there is, and who has it",
+        paths: &["/api/v1/products", "/api/v1/admin/products", "/api/v1/admin/holds"],
+        migrations: || MIGRATIONS,
+        produces: &[StockDepleted::TOPIC, StockReplenished::TOPIC],
+        consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
+        mount: |host| Box::pin(mount(host)),
+        describe: |host| host.http(routes),
+        invariants: &[],
+        unfinished: &[],
+    }
 }
 
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {

@@ -37,6 +37,8 @@ use common::db::Db;
 use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox;
+use common::outbox::Event as _;
+use common::service::ServiceSpec;
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -58,6 +60,28 @@ pub struct App {
     slack: Option<slack::Webhook>,
     stopping: CancellationToken,
     settings: Settings,
+}
+
+/// What the rest of the workspace knows about this service.
+pub fn spec() -> ServiceSpec {
+    ServiceSpec {
+        name: "notification-hub",
+        summary: "who is told",
+        paths: &["/api/v1/notifications"],
+        migrations: || MIGRATIONS,
+        produces: &[],
+        consumes: &[
+            OrderCreated::TOPIC,
+            OrderPlaced::TOPIC,
+            PaymentFailed::TOPIC,
+            PaymentUnknown::TOPIC,
+            PaymentRefunded::TOPIC,
+        ],
+        mount: |host| Box::pin(mount(host)),
+        describe: |host| host.http(routes),
+        invariants: &[],
+        unfinished: &[],
+    }
 }
 
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {

@@ -25,9 +25,14 @@ use common::db::Db;
 use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
+use common::outbox::Event as _;
 use common::rate::RateLimiter;
 use common::rpc::Neighbour;
-use contract::events::{PaymentApproved, PaymentRefunded};
+use common::service::ServiceSpec;
+use contract::events::{
+    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
+    PaymentRefunded,
+};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -58,6 +63,29 @@ pub struct App {
     expire_chunk: i64,
     /// For each account; a person does not place orders faster, a program that does is told so.
     placements: RateLimiter,
+}
+
+/// What the rest of the workspace knows about this service.
+pub fn spec() -> ServiceSpec {
+    ServiceSpec {
+        name: "order",
+        summary: "who wants what",
+        paths: &["/api/v1/orders"],
+        migrations: || MIGRATIONS,
+        produces: &[
+            OrderCreated::TOPIC,
+            OrderPlaced::TOPIC,
+            OrderCancelled::TOPIC,
+            OrderExpired::TOPIC,
+            OrderRefundRequested::TOPIC,
+            OrderRefunded::TOPIC,
+        ],
+        consumes: &[PaymentApproved::TOPIC, PaymentRefunded::TOPIC],
+        mount: |host| Box::pin(mount(host)),
+        describe: |host| host.http(routes),
+        invariants: &[],
+        unfinished: &[],
+    }
 }
 
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {

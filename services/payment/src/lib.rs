@@ -33,8 +33,13 @@ use common::db::Db;
 use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
+use common::outbox::Event as _;
 use common::rpc::Neighbour;
-use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested};
+use common::service::ServiceSpec;
+use contract::events::{
+    OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested, PaymentApproved, PaymentFailed, PaymentRefunded,
+    PaymentUnknown,
+};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_client::OrderServiceClient;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -115,6 +120,29 @@ impl App {
             Method::NaverPay => self.naverpay.give_back(giveback).await,
             Method::Points => self.points.give_back(giveback).await,
         }
+    }
+}
+
+/// What the rest of the workspace knows about this service.
+pub fn spec() -> ServiceSpec {
+    ServiceSpec {
+        name: "payment",
+        summary: "who has paid",
+        paths: &[
+            "/api/v1/payments",
+            "/api/v1/orders/*/payments",
+            "/api/v1/points",
+            "/api/v1/webhooks/pg",
+            "/api/v1/admin/payments",
+            "/api/v1/admin/reconciliation",
+        ],
+        migrations: || MIGRATIONS,
+        produces: &[PaymentApproved::TOPIC, PaymentFailed::TOPIC, PaymentUnknown::TOPIC, PaymentRefunded::TOPIC],
+        consumes: &[OrderPlaced::TOPIC, OrderRefundRequested::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC],
+        mount: |host| Box::pin(mount(host)),
+        describe: |host| host.http(routes),
+        invariants: &[],
+        unfinished: &[],
     }
 }
 

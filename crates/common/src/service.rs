@@ -1,0 +1,54 @@
+//! `ServiceSpec`: everything the rest of the workspace has to know about a service, said once, by the service itself.
+//!
+//! A service crate has one `pub fn spec() -> ServiceSpec`. The gateway's path table, the command line's help, the audit,
+//! the tests and the tables in the documents are derived from the list of these.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use diesel_migrations::EmbeddedMigrations;
+
+use crate::host::Host;
+
+/// What a service is called, owns, says and hears.
+#[derive(Clone, Copy)]
+pub struct ServiceSpec {
+    /// As in commands, addresses and metrics: lower case, words joined by `-`. The schema has `_` in its place.
+    pub name: &'static str,
+    /// What it is responsible for, in a few words.
+    pub summary: &'static str,
+    /// The path prefixes that the gateway sends here. The longest match decides; `*` stands for one segment.
+    pub paths: &'static [&'static str],
+    /// The tables of its schema, above those that every service has.
+    pub migrations: fn() -> EmbeddedMigrations,
+    /// Topics of the events that it publishes.
+    pub produces: &'static [&'static str],
+    /// Topics of the events that it applies.
+    pub consumes: &'static [&'static str],
+    pub mount: Mount,
+    /// Adds its routes without their state, which is all that the API's description needs.
+    pub describe: fn(&mut Host),
+    /// What is true of its own tables whenever the system is at rest.
+    pub invariants: &'static [Invariant],
+    /// Work that is begun and not ended.
+    pub unfinished: &'static [Unfinished],
+}
+
+/// Opens the service's schema and adds its routes, gRPC services, consumers and loops to the host.
+pub type Mount = for<'h> fn(&'h mut Host) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'h>>;
+
+/// A statement that returns one line of text, `offender`, for each violation. `{order}` stands for the schema of order.
+#[derive(Debug, Clone, Copy)]
+pub struct Invariant {
+    /// Its number in the design, such as `I1`. Several statements may check parts of one invariant.
+    pub id: &'static str,
+    pub sql: &'static str,
+}
+
+/// A kind of work that a system at rest has none of.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished {
+    pub what: &'static str,
+    /// A statement whose single number, `count`, says how much of it there is. `{order}` stands for the schema of order.
+    pub sql: &'static str,
+}
