@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::backoff::Backoff;
+use crate::crash;
 use crate::error::{Error, Result};
 
 /// Section `[postgres]`.
@@ -115,7 +116,8 @@ impl Db {
         T: Send,
         for<'r> F: AsyncFnOnce(&'r mut Tx) -> Result<T> + SendFn<&'r mut Tx, Result<T>, Fut: Send> + Send,
     {
-        let mut tx = Tx { conn: self.checkout().await?, published: false, after_commit: Vec::new() };
+        let conn = self.checkout().await?;
+        let mut tx = Tx { conn, schema: self.schema.clone(), published: false, after_commit: Vec::new() };
         AnsiTransactionManager::begin_transaction(&mut *tx.conn).await?;
         match body(&mut tx).await {
             Ok(answer) => {
@@ -171,6 +173,11 @@ impl Db {
     /// The PostgreSQL schema this pool is bound to, namespace included.
     pub fn schema(&self) -> &str {
         &self.schema
+    }
+
+    /// A named place outside a transaction where a test may kill the process or make this task wait; see [`crate::crash`].
+    pub async fn point(&self, name: &'static str) {
+        crash::pass(&self.schema, name).await;
     }
 
     async fn checkout(&self) -> Result<PgPooled> {
@@ -243,12 +250,18 @@ fn connection_url(settings: &DbSettings, schema: &str) -> secrecy::SecretString 
 /// An open transaction. Only [`Db::tx`] makes one, so whoever takes `&mut Tx` runs inside its caller's transaction.
 pub struct Tx {
     conn: PgPooled,
+    schema: Arc<str>,
     /// An event was recorded: the relay is woken after the commit, and only then.
     pub(crate) published: bool,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Tx {
+    /// A named place inside this transaction where a test may kill the process or make this task wait; see [`crate::crash`].
+    pub async fn point(&mut self, name: &'static str) {
+        crash::pass(&self.schema, name).await;
+    }
+
     /// Runs `run` after the commit, when what this transaction wrote can be seen, and never if there is none.
     ///
     /// A hint and no more: a process that dies in between has committed and runs nothing.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use common::Result;
 use common::db::{Prepared, Tx};
-use common::{Result, crash};
 use contract::ids::{HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
@@ -58,7 +58,7 @@ async fn sweep(tx: &mut Tx, holds_max: i64) -> Result<Expired> {
     let products: Vec<_> = seen.iter().map(|line| line.product_id).collect();
     let stocks = lock_stocks(tx, &products).await?;
     let expired = expire_those(tx, &seen).await?;
-    crash::point("sweeper.mid");
+    tx.point("sweeper.mid").await;
 
     let mut moves = Moves::new();
     let mut settlements = Vec::new();

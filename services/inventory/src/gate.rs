@@ -157,7 +157,7 @@ impl Gate {
     }
 
     async fn settle(&self, settlements: &[Settlement]) {
-        common::crash::point("hold.before_gate_settle");
+        self.db.point("hold.before_gate_settle").await;
         let mut of_product: BTreeMap<ProductId, Vec<&Settlement>> = BTreeMap::new();
         for settlement in settlements {
             of_product.entry(settlement.product).or_default().push(settlement);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 use common::db::{Db, Prepared, Tx};
-use common::{Error, Result, crash};
+use common::{Error, Result};
 use contract::ids::{AccountId, HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
@@ -65,7 +65,7 @@ fn count(outcome: &'static str) {
 /// Serves one batch, then tells the gate. Idempotent, so that a batch may be run again in parts.
 pub async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, callers: Arc<[Caller]>) -> Result<Vec<Result<Held>>> {
     let served = serve_once_all_is_known(db, ttl, &callers).await?;
-    crash::point("hold.after_commit");
+    db.point("hold.after_commit").await;
     gate.settle_later(settlements(&callers, &served));
     for (caller, outcome) in callers.iter().zip(&served.outcomes) {
         if let Err(Refused::OutOfStock { shortages }) = outcome {
@@ -148,7 +148,7 @@ async fn serve(tx: &mut Tx, ttl: Duration, callers: &[Caller]) -> Result<Served>
     if !moves.is_empty() {
         move_stocks(tx, &before, &moves).await?;
     }
-    crash::point("hold.before_commit");
+    tx.point("hold.before_commit").await;
     Ok(Served { outcomes: answers(&requests, outcomes, new, &scene), now })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::db::{Db, Prepared, Tx};
-use common::{Error, Result, crash};
+use common::{Error, Result};
 use contract::ids::{HoldId, PaymentAttemptId, ProductId};
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid};
@@ -39,7 +39,7 @@ pub async fn settle_batch(db: &Db, gate: &Gate, asked: Arc<[Settle]>) -> Result<
         let asked = &asked;
         let Some(settled) = db.tx("settle_hold", async |tx| settle(tx, asked).await).await? else { continue };
         if pins(&settled.done.effects) {
-            crash::point("pin.after_commit");
+            db.point("pin.after_commit").await;
         }
         settled.done.tell(gate);
         return Ok(settled.outcomes.into_iter().map(|outcome| outcome.map_err(Error::from)).collect());
@@ -123,7 +123,7 @@ async fn write(tx: &mut Tx, plan: &Plan, stocks: &BTreeMap<ProductId, Stock>, no
         insert_audits(tx, &plan.audits, &moved, &plan.moves, now).await?;
     }
     if pins(&plan.effects) {
-        crash::point("pin.before_commit");
+        tx.point("pin.before_commit").await;
     }
     Ok(())
 }

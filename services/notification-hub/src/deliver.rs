@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::db::{Prepared, Tx};
-use common::{Error, Result, crash};
+use common::{Error, Result};
 use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text, Uuid};
@@ -76,13 +76,13 @@ pub async fn deliver_new(app: &App) -> Result<()> {
 
 /// Sends and records. What cannot be started well before the lease ends is handed back.
 pub async fn see_through(app: &App, InHand { channel, deliveries, lease_end }: InHand) -> Result<()> {
-    crash::point("delivery.after_claim");
+    app.db.point("delivery.after_claim").await;
     let deadline = lease_end - LEASE_MARGIN;
     let settlements = match channel {
         Channel::Email => send_emails(app, deliveries, deadline).await,
         Channel::Slack => deliver_slack::send(app, deliveries, deadline).await,
     };
-    crash::point("delivery.after_send");
+    app.db.point("delivery.after_send").await;
     record(app, &settlements, lease_end).await
 }
 

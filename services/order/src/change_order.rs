@@ -162,7 +162,7 @@ impl News {
         publish_caused(tx, &self.refunded).await?;
         let is_paying = !self.placed.is_empty();
         if is_paying {
-            crash::point("mark_paid.before_commit");
+            tx.point("mark_paid.before_commit").await;
         }
         let counts = [
             ("paid", self.placed.len()),

@@ -14,7 +14,7 @@ use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, reused, same_request};
 use common::telemetry::Context;
 use common::text::Text;
-use common::{Error, Result, crash, outbox, rpc};
+use common::{Error, Result, outbox, rpc};
 use contract::events::{OrderCreated, OrderLine};
 use contract::ids::{AccountId, OrderId, ProductId};
 use contract::inventory::{Hold, HoldRequest, WantedLine};
@@ -118,11 +118,11 @@ async fn place(app: Arc<App>, user_id: AccountId, key: IdempotencyKey, body: Pla
         Ok(hold) => hold,
         Err(error) => return already_placed(&app, id, &fingerprint, error).await,
     };
-    crash::point("order.after_hold");
+    app.db.point("order.after_hold").await;
     let draft = draft(id, user_id, key, fingerprint, body, hold)?;
     let presented = draft.fingerprint.clone();
     let stored = app.inserts.submit(draft).await?;
-    crash::point("order.after_commit");
+    app.db.point("order.after_commit").await;
     match &stored {
         Stored::New(order) => {
             metrics::counter!("stampede_orders_total", "outcome" => "placed").increment(1);
@@ -259,7 +259,7 @@ async fn insert_all(tx: &mut Tx, drafts: &[Draft]) -> Result<Vec<Result<Stored>>
     if !repeated.is_empty() {
         existing.extend(rows::by_ids(tx, &repeated).await?.into_iter().map(|order| (order.id, order)));
     }
-    crash::point("order.before_commit");
+    tx.point("order.before_commit").await;
     Ok(drafts
         .iter()
         .zip(new)

@@ -11,7 +11,7 @@ use common::auth::Caller;
 use common::db::{Prepared, Tx};
 use common::http::{Data, Json, Path, Problem, detach};
 use common::text::Text;
-use common::{Error, Refused as PublicRefusal, Result, crash, rpc};
+use common::{Error, Refused as PublicRefusal, Result, rpc};
 use contract::codes;
 use contract::ids::{AccountId, PaymentId};
 use contract::inventory::PinHoldRequest;
@@ -103,7 +103,7 @@ async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePay
     }
     let pg_payment_id = authorised(payment.method(), id, body.pg_payment_id)?;
     let (payment, approval) = begin_attempt(&app, id, pg_payment_id).await?;
-    crash::point("payment.after_attempt");
+    app.db.point("payment.after_attempt").await;
     let asking = tokio::spawn(ask(app.clone(), payment.clone(), approval.clone()));
     match tokio::time::timeout(app.approve_wait, asking).await {
         Ok(outcome) => outcome?,
@@ -150,7 +150,7 @@ async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> 
         .bind::<BigInt, _>(approval.amount)
         .bind::<Double, _>(resolve_after);
     let payment = Prepared(begun).get_result(tx).await?;
-    crash::point("payment.before_attempt");
+    tx.point("payment.before_attempt").await;
     Ok((payment, approval))
 }
 
@@ -184,9 +184,9 @@ async fn ask(app: Arc<App>, payment: Payment, approval: Approval) -> Result<Paym
         settle_owed(&app, payment).await;
         return Err(error);
     }
-    crash::point("payment.after_pin");
+    app.db.point("payment.after_pin").await;
     let finding = ask_provider(&app, payment.method(), &approval).await;
-    crash::point("payment.after_answer");
+    app.db.point("payment.after_answer").await;
     let payment = record_attempt(&app, &approval, &finding).await?;
     let payment = settle_owed(&app, payment).await;
     let (id, code) = (payment.id, finding.code);
@@ -219,7 +219,7 @@ pub async fn reserve(app: &App, payment: &Payment, approval: &Approval) -> Resul
         async move { order.begin_approval(begin).await }
     });
     begun.await?;
-    crash::point("payment.after_reservation");
+    app.db.point("payment.after_reservation").await;
     let pin = PinHoldRequest { hold_id: order_id, attempt_id, retake: false };
     let pinned = rpc::retrying(|| {
         let (mut inventory, pin) = (app.inventory.clone(), pin.clone());

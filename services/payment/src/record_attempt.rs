@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
-use common::{Error, Result, crash, outbox};
+use common::{Error, Result, outbox};
 use contract::codes;
 use contract::events::{PaymentApproved, PaymentFailed, PaymentUnknown};
 use contract::ids::PaymentId;
@@ -49,7 +49,7 @@ const MESSAGE_CHARS_MAX: usize = 300;
 /// Records `finding` about `approval` and returns the payment as it is then. Idempotent: only an open payment moves.
 pub async fn record_attempt(app: &App, approval: &Approval, finding: &Finding) -> Result<Payment> {
     let recorded = app.db.tx("record_attempt", async |tx| record(app, tx, approval, finding).await).await?;
-    crash::point("payment.after_record");
+    app.db.point("payment.after_record").await;
     Ok(recorded)
 }
 
@@ -94,7 +94,7 @@ async fn record(app: &App, tx: &mut Tx, approval: &Approval, finding: &Finding) 
     let Some(next) = settle(payment.status(), finding.found, payable) else { return Ok(payment) };
     let payment = move_on(app, tx, approval, next).await?;
     announce(tx, &payment, approval, finding, now).await?;
-    crash::point("payment.before_record");
+    tx.point("payment.before_record").await;
     Ok(payment)
 }
 

@@ -13,7 +13,7 @@ use common::error::FORBIDDEN;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::text::Text;
-use common::{Refused as PublicRefusal, Result, crash};
+use common::{Refused as PublicRefusal, Result};
 use contract::ids::{AccountId, PaymentId, RefundId};
 use contract::money::Money;
 use diesel::sql_types::{BigInt, Binary, Bool, Double, Text as SqlText, Uuid};
@@ -144,7 +144,7 @@ async fn cancel(
         wait_seconds: app.approve_wait.as_secs_f64() + 2.0,
     };
     let (payment, promised) = app.db.tx("cancel_payment", async |tx| cancel_or_promise(tx, id, &promise).await).await?;
-    crash::point("payment.after_promise");
+    app.db.point("payment.after_promise").await;
     let Some((refund, replayed)) = promised else { return Ok((payment, None, false)) };
     if !refund.is_pending() {
         return Ok((payment, Some(refund), replayed));
@@ -282,7 +282,7 @@ pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Opt
     if !is_wanted {
         return Ok(());
     }
-    crash::point("payment.before_undo");
+    app.db.point("payment.before_undo").await;
     let amount = amount.unwrap_or(approval.amount);
     let giveback = Giveback {
         // Another key each time: a provider that had nothing to undo yet would repeat that. More than there is it never gives.
@@ -299,7 +299,7 @@ pub async fn undo(app: &App, payment: &Payment, approval: &Approval, amount: Opt
         reason: "the approval is undone".to_owned(),
     };
     let given_back = app.give_back(payment.method(), &giveback).await;
-    crash::point("payment.after_undo");
+    app.db.point("payment.after_undo").await;
     tracing::warn!(payment.id = %payment.id, amount, ?given_back, "The provider was told to undo an approval");
     Ok(())
 }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use common::auth::Admin;
 use common::db::{Prepared, Tx};
 use common::http::{Data, Path, Problem, detach};
-use common::{Error, Result, crash};
+use common::{Error, Result};
 use contract::ids::PaymentId;
 use diesel::sql_types::{BigInt, Double, Integer, Nullable, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
@@ -65,7 +65,7 @@ async fn claim(app: &App, max: i64) -> Result<Vec<Payment>> {
         })
         .await?;
     if !claimed.is_empty() {
-        crash::point("payment.after_claim");
+        app.db.point("payment.after_claim").await;
     }
     Ok(claimed)
 }
@@ -127,9 +127,9 @@ async fn retry(app: &App, payment: &Payment, approval: &Approval) -> Result<bool
         // Somebody knows meanwhile.
         return Ok(true);
     }
-    crash::point("payment.before_retry");
+    app.db.point("payment.before_retry").await;
     let finding = ask_provider(app, payment.method(), approval).await;
-    crash::point("payment.after_retry");
+    app.db.point("payment.after_retry").await;
     let payment = record_attempt(app, approval, &finding).await?;
     settle_owed(app, payment).await;
     Ok(true)

@@ -4,7 +4,7 @@
 //! where that was cut off. Everything here may be done twice.
 
 use common::db::{Prepared, Tx};
-use common::{Error, Result, crash, rpc};
+use common::{Error, Result, rpc};
 use contract::codes;
 use contract::ids::PaymentAttemptId;
 use contract::inventory::{PinHoldRequest, UnpinHoldRequest};
@@ -76,7 +76,7 @@ pub async fn settle_owed(app: &App, mut payment: Payment) -> Payment {
 
 async fn release(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
     give_reservation_back(app, payment, approval.attempt).await?;
-    crash::point("payment.after_release");
+    app.db.point("payment.after_release").await;
     clear(app, payment, true).await
 }
 
@@ -104,7 +104,7 @@ async fn give_reservation_back(app: &App, payment: &Payment, attempt: PaymentAtt
         // Its units are sold, or about to be.
         return Ok(());
     }
-    crash::point("payment.after_order_freed");
+    app.db.point("payment.after_order_freed").await;
     let unpin = UnpinHoldRequest { hold_id: order_id, attempt_id };
     let unpinned = rpc::retrying(|| {
         let (mut inventory, unpin) = (app.inventory.clone(), unpin.clone());
@@ -127,7 +127,7 @@ async fn tell_order(app: &App, payment: &Payment, approval: &Approval) -> Result
         metrics::counter!("stampede_payments_late_total", "outcome" => "refunded").increment(1);
         return give_back_late(app, payment).await;
     }
-    crash::point("payment.after_order_told");
+    app.db.point("payment.after_order_told").await;
     clear(app, payment, false).await
 }
 
@@ -139,7 +139,7 @@ async fn give_back_late(app: &App, payment: &Payment) -> Result<()> {
             clear_in(tx, payment, false).await
         })
         .await?;
-    crash::point("payment.after_late_promise");
+    app.db.point("payment.after_late_promise").await;
     app.refunds_due.notify_one();
     Ok(())
 }
@@ -185,7 +185,7 @@ async fn honour_late(app: &App, payment: &Payment, approval: &Approval) -> Resul
         Err(Error::Refused(_)) => return mark_paid(app, payment, false).await,
         Err(error) => return Err(error),
     }
-    crash::point("payment.after_retake");
+    app.db.point("payment.after_retake").await;
     if mark_paid(app, payment, true).await? {
         metrics::counter!("stampede_payments_late_total", "outcome" => "honoured").increment(1);
         return Ok(true);

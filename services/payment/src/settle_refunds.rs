@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
-use common::{Error, Result, crash, outbox};
+use common::{Error, Result, outbox};
 use contract::events::PaymentRefunded;
 use diesel::sql_types::{BigInt, Double, Integer, Text, Uuid};
 use diesel::{QueryableByName, sql_query};
@@ -80,9 +80,9 @@ pub async fn carry_out(app: Arc<App>, refund: Refund) -> Result<(Payment, Refund
         amount: refund.amount,
         reason: refund.reason.clone(),
     };
-    crash::point("payment.before_refund");
+    app.db.point("payment.before_refund").await;
     let given_back = app.give_back(payment.method(), &giveback).await;
-    crash::point("payment.after_refund");
+    app.db.point("payment.after_refund").await;
     app.db.tx("record_refund", async |tx| record(tx, &refund, &given_back).await).await
 }
 

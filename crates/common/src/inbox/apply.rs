@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::{Consumer, InboxSettings, Message, park};
 use crate::backoff::Backoff;
-use crate::crash;
 use crate::db::{Prepared, Tx};
 use crate::error::{Error, Result};
 use crate::telemetry::Context;
@@ -93,7 +92,7 @@ impl Consumer {
         };
         let work = self.db.tx("inbox", async |tx: &mut Tx| self.apply_in(tx, messages).await);
         let Applied { applied, parked } = context.scope(span, work).await?;
-        crash::point("inbox.after_commit");
+        self.db.point("inbox.after_commit").await;
 
         let now = Utc::now();
         let delay = metrics::histogram!("stampede_inbox_delay_seconds", "consumer" => self.group);
@@ -108,7 +107,7 @@ impl Consumer {
 
     async fn apply_in(&self, tx: &mut Tx, messages: &[Message]) -> Result<Applied> {
         let mut new = self.enter(tx, messages).await?;
-        crash::point("inbox.after_insert");
+        tx.point("inbox.after_insert").await;
         // Of two deliveries in one batch the first counts.
         let fresh: Vec<usize> = (0..messages.len()).filter(|index| new.remove(&messages[*index].event_id)).collect();
         let (behind, applied) = self.split(tx, messages, fresh).await?;

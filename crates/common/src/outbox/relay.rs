@@ -17,7 +17,6 @@ use super::send::{Producer, Report, Row};
 use super::session::{Selected, Session};
 use super::{OutboxSettings, reopen};
 use crate::backoff::Backoff;
-use crate::crash;
 use crate::db::{Db, Tx};
 use crate::error::Result;
 use crate::kafka::Kafka;
@@ -136,7 +135,7 @@ impl<'a> Relay<'a> {
         if rows.is_empty() {
             return Ok(Pass::NothingToSend);
         }
-        crash::point("relay.after_select");
+        self.db.point("relay.after_select").await;
         let found = rows.len();
         let rows: Vec<Row> = rows.into_iter().filter(|row| !missing.contains_key(&row.topic)).collect();
         // What was left out may have kept others from being found.
@@ -203,7 +202,7 @@ impl<'a> Relay<'a> {
         let names: Vec<String> = rows.iter().map(|row| self.kafka.topic(&row.topic)).collect();
         let span = tracing::info_span!("outbox.send", db.schema = self.db.schema(), messages = rows.len());
         let reports = producer.send(rows, &names).instrument(span).await;
-        crash::point("relay.after_ack");
+        self.db.point("relay.after_ack").await;
         let cluster = producer.cluster().clone();
         if self.let_go_of_an_outdated_producer() {
             return Ok(Pass::Away);
@@ -217,7 +216,7 @@ impl<'a> Relay<'a> {
             self.doubted_at = Some(Instant::now());
             return Ok(Pass::Away);
         }
-        crash::point("relay.after_mark");
+        self.db.point("relay.after_mark").await;
         if acknowledged.len() == rows.len() {
             return Ok(Pass::SentAll);
         }

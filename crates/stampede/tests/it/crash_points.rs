@@ -83,8 +83,9 @@ fn every_crash_point_of_the_code_is_tried() {
     let mut named = BTreeSet::new();
     let sources = tidy::sources();
     for source in &sources {
-        for rest in source.text.split("crash::point(\"").skip(1) {
-            named.insert(rest.split('"').next().expect("split yields at least one part"));
+        for call in ["crash::point(\"", ".point(\""] {
+            let calls = source.text.split(call).skip(1);
+            named.extend(calls.map(|rest| rest.split('"').next().expect("split yields at least one part")));
         }
     }
     // In the documentation of the function, and what a test of it may use.

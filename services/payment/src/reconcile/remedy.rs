@@ -1,8 +1,8 @@
 //! What is done about a finding: it is written down, then helped as far as that can be done without a guess.
 
+use common::Error;
 use common::Result;
 use common::db::Prepared;
-use common::{Error, crash};
 use contract::ids::RefundId;
 use diesel::sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
@@ -54,7 +54,7 @@ pub async fn report(app: &App, run: &Run, finding: &Finding, so_far: &mut Remedi
     metrics::counter!("stampede_reconciliation_findings_total", "kind" => kind.name()).increment(1);
     // Before anything is done about it: what was helped is no finding any more for whoever begins again.
     let id = record(app, run, finding).await?;
-    crash::point("reconcile.after_finding");
+    app.db.point("reconcile.after_finding").await;
     let (action, code) = help(app, finding, so_far).await?;
     act_recorded(app, id, action, code.as_deref()).await
 }
