@@ -1,0 +1,13 @@
+//! What tests stand on: servers that all tests share, sites with a namespace of their own, and ways to ask them.
+
+pub mod events; // what other services would publish
+pub mod logs;
+pub mod servers;
+pub mod site;
+pub mod sql; // reading the databases
+pub mod tokens; // access tokens without an account service
+mod wait;
+
+pub use client::{Answer, Client, Product, fresh_key, line, text};
+pub use site::{Builder, Site};
+pub use wait::{PATIENCE, eventually};

@@ -1,0 +1,434 @@
+//! `Site`: one or several services with a namespace of their own, in this process or as a child that can die.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use client::{Client, text};
+use common::Host;
+use common::auth::Role;
+use common::crash::{self, Pause};
+use common::db::Db;
+use common::host::Running;
+use common::service::ServiceSpec;
+use common::settings::Settings;
+use diesel_async::AsyncPgConnection;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use sandbox::Sandbox;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
+
+use crate::events::Publisher;
+use crate::tokens::Issuer;
+use crate::{PATIENCE, eventually, logs, servers};
+
+/// Who may do everything where there is an account service: `demo_accounts` makes this account at start.
+pub const ADMIN_EMAIL: &str = "admin@example.com";
+pub const ADMIN_PASSWORD: &str = "correct horse battery";
+/// What every buyer of [`Site::buyer`] logs in with.
+pub const PASSWORD: &str = "a long enough password";
+
+/// Small and quick: many sites share one machine. None of these changes what is promised.
+const FOR_TESTS: [(&str, &str); 25] = [
+    ("host.http_listen", "127.0.0.1:0"),
+    ("host.grpc_listen", "127.0.0.1:0"),
+    ("host.http_workers", "1"),
+    ("host.shutdown_seconds", "5"),
+    ("postgres.connections_max", "4"),
+    ("postgres.acquire_timeout_ms", "20000"),
+    ("redis.timeout_ms", "1000"),
+    ("kafka.partitions", "1"),
+    ("kafka.cluster_check_ms", "500"),
+    ("outbox.poll_ms", "500"),
+    ("outbox.retry_first_ms", "100"),
+    ("inbox.replay_poll_ms", "500"),
+    ("account.hashing.memory_kib", "8"),
+    ("account.hashing.passes", "1"),
+    ("account.hashing.waiting_max", "1000"),
+    ("account.log_ins_per_minute_and_account", "1000"),
+    ("account.log_ins_per_minute_and_address", "100000"),
+    ("payment.naverpay.client_id", "tests"),
+    ("payment.naverpay.client_secret", "tests"),
+    ("payment.naverpay.chain_id", "tests"),
+    ("payment.resolve_poll_ms", "200"),
+    ("payment.owed_poll_ms", "300"),
+    ("payment.refund_poll_ms", "300"),
+    ("notification_hub.reclaim_period_ms", "200"),
+    ("notification_hub.idle_poll_max_ms", "200"),
+];
+
+/// A running system, or a part of one.
+pub struct Site {
+    /// `http://host:port` of its HTTP interface.
+    pub api: String,
+    /// `http://host:port` of its gRPC services; empty for a child process.
+    pub grpc: String,
+    pub servers: &'static Sandbox,
+    pub(crate) services: Vec<ServiceSpec>,
+    namespace: String,
+    overrides: BTreeMap<String, String>,
+    process: Mutex<Process>,
+    executable: PathBuf,
+    issuer: Option<Issuer>,
+    admin: OnceCell<Client>,
+    http: reqwest::Client,
+    /// For questions in SQL; opened with the first one.
+    pub(crate) postgres: Mutex<Option<AsyncPgConnection>>,
+    pub(crate) publisher: OnceCell<Publisher>,
+}
+
+enum Process {
+    Here(Box<Running>),
+    Child(Child),
+    Down,
+}
+
+/// What a site is made of; see [`Site::builder`].
+pub struct Builder {
+    services: Vec<ServiceSpec>,
+    overrides: Vec<(String, String)>,
+    namespace: Option<String>,
+    servers: Option<&'static Sandbox>,
+    mounts: Vec<Box<dyn FnOnce(&mut Host)>>,
+}
+
+impl Site {
+    /// A site of these services. Those that it lacks are played by what [`Builder::with`] adds.
+    pub fn builder(services: &[ServiceSpec]) -> Builder {
+        Builder {
+            services: services.to_vec(),
+            overrides: Vec::new(),
+            namespace: None,
+            servers: None,
+            mounts: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// Sets `key` above the defaults and above what makes tests quick.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Builder {
+        self.overrides.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// [`Builder::set`] for several.
+    pub fn settings<K: AsRef<str>, V: AsRef<str>>(mut self, settings: &[(K, V)]) -> Builder {
+        let settings = settings.iter().map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.overrides.extend(settings);
+        self
+    }
+
+    /// The data of another site: this one is a replica of it.
+    pub fn namespace(mut self, namespace: &str) -> Builder {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Servers that this test may kill, instead of those that all tests share.
+    pub fn on(mut self, servers: &'static Sandbox) -> Builder {
+        self.servers = Some(servers);
+        self
+    }
+
+    /// Adds to the host what is no service of ours: a gRPC service that plays another, a route, a consumer.
+    pub fn with(mut self, mount: impl FnOnce(&mut Host) + 'static) -> Builder {
+        self.mounts.push(Box::new(mount));
+        self
+    }
+
+    /// Starts it in this process. Every service has answered a request when this returns.
+    pub async fn start(self) -> Site {
+        let (mut site, mounts) = self.prepare().await;
+        let settings = site.settings();
+        logs::to_a_file();
+        common::telemetry::init(&settings.section("telemetry").expect("the settings are right"))
+            .expect("metrics start");
+        let mut host = Host::new(settings).await.expect("the settings are right");
+        if let Some(issuer) = &site.issuer {
+            issuer.publish(&mut host);
+            // Events of services that are not here are published by tests, which need the topics.
+            host.kafka().ensure_topics(&contract::events::TOPICS).await.expect("topics can be made");
+        }
+        mounts.into_iter().for_each(|mount| mount(&mut host));
+        for service in &site.services {
+            (service.mount)(&mut host).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));
+        }
+        let running = host.start().await.expect("the host starts");
+        site.api = format!("http://{}", running.http_addr);
+        site.grpc = format!("http://{}", running.grpc_addr);
+        site.process = Mutex::new(Process::Here(Box::new(running)));
+        site.introduce_admin().await;
+        site
+    }
+
+    /// Starts `executable all` as a child process. Ready when this returns.
+    pub async fn spawn(self, executable: &str) -> Site {
+        let (mut site, mounts) = self.prepare().await;
+        assert!(mounts.is_empty(), "a child process has our own services only");
+        let address = format!("127.0.0.1:{}", servers::port());
+        site.api = format!("http://{address}");
+        site.overrides.insert("host.http_listen".to_owned(), address);
+        site.executable = Path::new(executable).to_owned();
+        site.revive(&[]).await;
+        site.introduce_admin().await;
+        site
+    }
+
+    async fn prepare(self) -> (Site, Vec<Box<dyn FnOnce(&mut Host)>>) {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let servers = match self.servers {
+            Some(servers) => servers,
+            None => servers::shared().await,
+        };
+        let new = || format!("t{}_{}_", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        let namespace = self.namespace.unwrap_or_else(new);
+        let mut overrides: BTreeMap<String, String> = BTreeMap::new();
+        let mut set = |key: &str, value: &str| drop(overrides.insert(key.to_owned(), value.to_owned()));
+        FOR_TESTS.iter().for_each(|(key, value)| set(key, value));
+        set("account.demo_accounts", &format!("ADMIN:{ADMIN_EMAIL}:Admin:{ADMIN_PASSWORD}"));
+        set("host.namespace", &namespace);
+        set("postgres.url", &servers.postgres_url());
+        set("redis.url", &servers.redis_url());
+        set("kafka.brokers", &servers.kafka_brokers());
+        set("payment.naverpay.url", servers.outside_url());
+        set("payment.naverpay.checkout_url", &format!("{}/checkout", servers.outside_url()));
+        set("notification_hub.slack.url", &format!("{}/slack/services/{namespace}/B/X", servers.outside_url()));
+        self.overrides.iter().for_each(|(key, value)| set(key, value));
+        let has_accounts = self.services.iter().any(|service| service.name == "account");
+        let mut site = Site {
+            api: String::new(),
+            grpc: String::new(),
+            servers,
+            services: self.services,
+            namespace,
+            overrides,
+            process: Mutex::new(Process::Down),
+            executable: PathBuf::new(),
+            issuer: None,
+            admin: OnceCell::new(),
+            http: reqwest::Client::new(),
+            postgres: Mutex::default(),
+            publisher: OnceCell::new(),
+        };
+        if !has_accounts {
+            let auth: common::auth::AuthSettings = site.settings().section("auth").expect("the settings are right");
+            site.issuer = Some(Issuer::new(&auth.issuer));
+        }
+        (site, self.mounts)
+    }
+}
+
+impl Site {
+    /// One more process for the same system, here.
+    pub async fn replica(&self) -> Site {
+        let overrides: Vec<(&String, &String)> =
+            self.overrides.iter().filter(|(key, _)| *key != "host.http_listen").collect();
+        Site::builder(&self.services).settings(&overrides).namespace(&self.namespace).on(self.servers).start().await
+    }
+
+    /// What is in force here.
+    pub fn settings(&self) -> Settings {
+        let overrides: Vec<_> = self.overrides.clone().into_iter().collect();
+        Settings::load(&[], &overrides).expect("the settings are known")
+    }
+
+    /// What stands before the names of its schemas, topics and keys.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The PostgreSQL schema of `service`, without quotes.
+    pub fn schema(&self, service: &str) -> String {
+        common::host::schema(&self.namespace, service)
+    }
+
+    /// The Kafka topic of an event.
+    pub fn topic(&self, event: &str) -> String {
+        format!("{}{event}", self.namespace)
+    }
+
+    /// A pool on the schema of `service`, as the service itself has one.
+    pub async fn db(&self, service: &str) -> Db {
+        let settings = self.settings().section("postgres").expect("the settings are right");
+        Db::open(&settings, &self.schema(service)).await.expect("the pool opens")
+    }
+
+    /// The next task of `service` that passes `point` waits there. Only for sites in this process.
+    pub fn pause(&self, service: &str, point: &str) -> Pause {
+        crash::pause(&self.schema(service), point)
+    }
+
+    // --- clients
+
+    /// Somebody without a token.
+    pub fn anyone(&self) -> Client {
+        Client::new(self.http.clone(), &self.api, None)
+    }
+
+    /// An administrator.
+    pub fn admin(&self) -> Client {
+        self.admin.get().expect("a site that has started knows its administrator").clone()
+    }
+
+    /// Somebody new: registered and logged in, or with a token of the test's own where there is no account service.
+    pub async fn buyer(&self) -> Client {
+        if self.issuer.is_some() {
+            return self.user(Uuid::now_v7(), Role::User);
+        }
+        let email = format!("{}@example.com", Uuid::new_v4().simple());
+        let name = json!({ "email": email, "password": PASSWORD, "name": "Kim" });
+        self.anyone().post("/auth/register", &name).await.expect(201);
+        self.anyone().log_in(&email, PASSWORD).await
+    }
+
+    pub async fn buyers(&self, count: usize) -> Vec<Client> {
+        futures_util::future::join_all((0..count).map(|_| self.buyer())).await
+    }
+
+    /// `user` with a token of this test's own issuer. Only for sites without an account service.
+    pub fn user(&self, user: Uuid, role: Role) -> Client {
+        let issuer = self.issuer.as_ref().expect("the account service of this site issues its tokens");
+        self.anyone().known_as(&user.to_string(), &issuer.token(user, role))
+    }
+
+    /// A new product with `stock` units of 129,000 won.
+    pub async fn product(&self, stock: i64) -> client::Product {
+        self.product_with(json!({ "initialStock": stock })).await
+    }
+
+    /// `members` of the request beyond SKU, name and price, or in their place.
+    pub async fn product_with(&self, members: Value) -> client::Product {
+        let mut new = json!({
+            "sku": Uuid::new_v4().to_string(),
+            "name": "한정판 스니커즈",
+            "price": { "amount": 129_000, "currency": "KRW" },
+        });
+        let added = members.as_object().expect("members are an object").clone();
+        new.as_object_mut().expect("it is an object").extend(added);
+        let made = self.admin().post("/admin/products", &new).await.expect(201).json();
+        client::Product { id: text(&made["productId"]) }
+    }
+
+    /// Sets `admin`. With an account service, waits until every service has answered a request that needs its database.
+    async fn introduce_admin(&self) {
+        if self.issuer.is_some() {
+            let admin = self.user(Uuid::now_v7(), Role::Admin);
+            self.admin.set(admin).expect("a site starts once");
+            return;
+        }
+        let credentials = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD });
+        let admin = eventually("the administrator can log in", async || {
+            let answer = self.anyone().post("/auth/login", &credentials).await;
+            (answer.status == 200).then(|| self.anyone().with_token(&text(&answer.json()["accessToken"])))
+        })
+        .await;
+        self.admin.set(admin.introduced().await).expect("a site starts once");
+    }
+
+    // --- the process
+
+    /// Starts the child again, with `overrides` above what it was made with. Ready when it returns.
+    pub async fn revive(&self, overrides: &[(&str, &str)]) {
+        let mut settings = self.overrides.clone();
+        settings.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let log = self.log();
+        let output = File::options().create(true).append(true).open(&log).expect("the log can be written");
+        let mut child = Command::new(&self.executable)
+            .arg("all")
+            .envs(settings.iter().map(|(key, value)| (variable(key), value)))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file can be written twice"))
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the executable starts");
+        let started = Instant::now();
+        let probe = self.http.get(format!("{}/readyz", self.api)).timeout(Duration::from_secs(2));
+        while !is_success(probe.try_clone().expect("it has no body").send().await) {
+            let ended = child.try_wait().expect("it is ours");
+            assert!(ended.is_none(), "it ended with {ended:?} before it was ready; see {}", log.display());
+            assert!(started.elapsed() < PATIENCE, "it does not become ready; see {}", log.display());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        *self.process.lock().await = Process::Child(child);
+    }
+
+    /// Whether the child has died as if by `kill -9`, which is how it dies at a crash point. It must not end otherwise.
+    pub async fn is_dead(&self) -> bool {
+        let mut process = self.process.lock().await;
+        let Process::Child(child) = &mut *process else { return true };
+        let Some(status) = child.try_wait().expect("it is ours") else { return false };
+        assert!(status.signal().is_some(), "it ended with {status}; see {}", self.log().display());
+        *process = Process::Down;
+        true
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) {
+        let mut process = self.process.lock().await;
+        if let Process::Child(child) = &mut *process {
+            child.kill().await.expect("it is ours");
+        }
+        *process = Process::Down;
+    }
+
+    /// Tells the child to stop, as Kubernetes does. Returns how it ended.
+    pub async fn terminate(&self) -> ExitStatus {
+        let mut process = self.process.lock().await;
+        let Process::Child(child) = &mut *process else { panic!("only a child can be told to stop") };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
+        signal::kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it is ours");
+        let status = child.wait().await.expect("it is ours");
+        *process = Process::Down;
+        status
+    }
+
+    /// Drains and ends.
+    pub async fn stop(self) {
+        match std::mem::replace(&mut *self.process.lock().await, Process::Down) {
+            Process::Here(running) => running.stop().await,
+            Process::Child(mut child) => child.kill().await.expect("it is ours"),
+            Process::Down => {}
+        }
+    }
+
+    /// Where the child writes its log.
+    pub fn log(&self) -> PathBuf {
+        logs::file(self.namespace.trim_end_matches('_'))
+    }
+}
+
+/// Lines of a child's log that a failing test shows.
+const COMPLAINTS_SHOWN: usize = 30;
+
+/// A test that fails shows what its child warned of: where tests run unattended, nobody can look at the file.
+impl Drop for Site {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let complaints =
+            |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"") || !line.starts_with('{');
+        let lines: Vec<&str> = log.lines().filter(complaints).collect();
+        let last = &lines[lines.len().saturating_sub(COMPLAINTS_SHOWN)..];
+        println!("the last warnings in {}:\n{}", self.log().display(), last.join("\n"));
+    }
+}
+
+fn is_success(answer: reqwest::Result<reqwest::Response>) -> bool {
+    answer.is_ok_and(|response| response.status().is_success())
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!("STAMPEDE__{}", key.replace('.', "__").to_uppercase())
+}

@@ -1,0 +1,99 @@
+//! What PostgreSQL says, read by tests: rows, numbers, and digests of everything.
+
+use std::collections::BTreeMap;
+
+use client::text;
+use diesel::{QueryableByName, sql_query, sql_types};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use serde_json::Value;
+
+use crate::{Site, eventually};
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = sql_types::Jsonb)]
+    row: Value,
+}
+
+impl Site {
+    /// `statement` with the schemas of this site in place of `{order}`, `{notification_hub}` and the like.
+    pub fn with_schemas(&self, statement: &str) -> String {
+        self.services.iter().fold(statement.to_owned(), |text, service| {
+            let placeholder = format!("{{{}}}", service.name.replace('-', "_"));
+            text.replace(&placeholder, &format!("\"{}\"", self.schema(service.name)))
+        })
+    }
+
+    /// Runs a query whose tables are named `{order}.orders` and the like. Each row is an object of its columns.
+    pub async fn rows(&self, query: &str) -> Vec<Value> {
+        let query = self.with_schemas(query);
+        let asked = format!("select to_jsonb(asked) as row from ({query}) as asked");
+        let mut connection = self.postgres.lock().await;
+        for _ in 0..2 {
+            if connection.is_none() {
+                let url = self.servers.postgres_url();
+                *connection = Some(AsyncPgConnection::establish(&url).await.expect("PostgreSQL accepts us"));
+            }
+            let open = connection.as_mut().expect("it was just opened");
+            match sql_query(&asked).load::<Row>(open).await {
+                Ok(rows) => return rows.into_iter().map(|row| row.row).collect(),
+                // It may have been killed since the last question.
+                Err(diesel::result::Error::DatabaseError(_, details)) if details.message().contains("connection") => {
+                    *connection = None;
+                }
+                Err(error) => panic!("{error}: {query}"),
+            }
+        }
+        panic!("PostgreSQL does not answer: {query}")
+    }
+
+    /// The number that `query` selects.
+    pub async fn number(&self, query: &str) -> i64 {
+        let rows = self.rows(&format!("select ({query}) as number")).await;
+        rows[0]["number"].as_i64().unwrap_or_else(|| panic!("{} is no number: {query}", rows[0]["number"]))
+    }
+
+    /// Waits until `query` selects `number`.
+    pub async fn until_number(&self, query: &str, number: i64) {
+        let mut last = 0;
+        eventually(&format!("{query} is {number}"), async || {
+            last = self.number(query).await;
+            (last == number).then_some(())
+        })
+        .await;
+    }
+
+    /// Changes rows as no service would: for tests of broken data, and to move a moment into the past.
+    pub async fn execute(&self, statements: &str) {
+        let mut connection =
+            AsyncPgConnection::establish(&self.servers.postgres_url()).await.expect("PostgreSQL accepts us");
+        connection
+            .batch_execute(&self.with_schemas(statements))
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {statements}"));
+    }
+
+    /// A digest of every table: equal before and after means that nothing was stored and nothing changed.
+    pub async fn everything(&self) -> BTreeMap<String, String> {
+        let schemas: Vec<String> =
+            self.services.iter().map(|service| format!("'{}'", self.schema(service.name))).collect();
+        let tables = self
+            .rows(&format!(
+                "select schemaname, tablename from pg_tables
+                  where schemaname in ({}) and tablename not in ('__diesel_schema_migrations', 'outbox_broker')",
+                schemas.join(", ")
+            ))
+            .await;
+        let mut digests = BTreeMap::new();
+        for table in tables {
+            let name = format!("\"{}\".\"{}\"", text(&table["schemaname"]), text(&table["tablename"]));
+            let digest = self
+                .rows(&format!(
+                    "select count(*) as rows, coalesce(sum(hashtextextended(one::text, 0)), 0)::text as sum from {name} as one"
+                ))
+                .await;
+            digests.insert(name, digest[0].to_string());
+        }
+        digests
+    }
+}
