@@ -31,7 +31,7 @@ use crate::settings::Settings;
 use crate::{crash, every, health, http, inbox, outbox, telemetry};
 
 /// Outbox and inbox: the same in every schema.
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
 /// A service that starts together with its database waits this long for it, and then gives up so that somebody looks.
 const DATABASE_WAIT: Duration = Duration::from_secs(30);

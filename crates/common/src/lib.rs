@@ -25,6 +25,7 @@ pub mod redis;
 pub mod rpc;
 pub mod service;
 pub mod settings;
+pub mod sql;
 pub mod telemetry;
 pub mod text;
 

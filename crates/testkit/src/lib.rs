@@ -1,5 +1,6 @@
 //! What tests stand on: servers that all tests share, sites with a namespace of their own, and ways to ask them.
 
+mod builder;
 pub mod events; // what other services would publish
 pub mod logs;
 pub mod servers;
@@ -8,6 +9,7 @@ pub mod sql; // reading the databases
 pub mod tokens; // access tokens without an account service
 mod wait;
 
+pub use builder::Builder;
 pub use client::{Answer, Client, Product, fresh_key, line, text};
-pub use site::{Builder, Site};
+pub use site::Site;
 pub use wait::{PATIENCE, eventually};

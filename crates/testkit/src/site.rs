@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Client, text};
-use common::Host;
 use common::auth::Role;
 use common::crash::{self, Pause};
 use common::db::Db;
@@ -27,42 +25,13 @@ use uuid::Uuid;
 
 use crate::events::Publisher;
 use crate::tokens::Issuer;
-use crate::{PATIENCE, eventually, logs, servers};
+use crate::{Builder, PATIENCE, eventually, logs};
 
 /// Who may do everything where there is an account service: `demo_accounts` makes this account at start.
 pub const ADMIN_EMAIL: &str = "admin@example.com";
 pub const ADMIN_PASSWORD: &str = "correct horse battery";
 /// What every buyer of [`Site::buyer`] logs in with.
 pub const PASSWORD: &str = "a long enough password";
-
-/// Small and quick: many sites share one machine. None of these changes what is promised.
-const FOR_TESTS: [(&str, &str); 25] = [
-    ("host.http_listen", "127.0.0.1:0"),
-    ("host.grpc_listen", "127.0.0.1:0"),
-    ("host.http_workers", "1"),
-    ("host.shutdown_seconds", "5"),
-    ("postgres.connections_max", "4"),
-    ("postgres.acquire_timeout_ms", "20000"),
-    ("redis.timeout_ms", "1000"),
-    ("kafka.partitions", "1"),
-    ("kafka.cluster_check_ms", "500"),
-    ("outbox.poll_ms", "500"),
-    ("outbox.retry_first_ms", "100"),
-    ("inbox.replay_poll_ms", "500"),
-    ("account.hashing.memory_kib", "8"),
-    ("account.hashing.passes", "1"),
-    ("account.hashing.waiting_max", "1000"),
-    ("account.log_ins_per_minute_and_account", "1000"),
-    ("account.log_ins_per_minute_and_address", "100000"),
-    ("payment.naverpay.client_id", "tests"),
-    ("payment.naverpay.client_secret", "tests"),
-    ("payment.naverpay.chain_id", "tests"),
-    ("payment.resolve_poll_ms", "200"),
-    ("payment.owed_poll_ms", "300"),
-    ("payment.refund_poll_ms", "300"),
-    ("notification_hub.reclaim_period_ms", "200"),
-    ("notification_hub.idle_poll_max_ms", "200"),
-];
 
 /// A running system, or a part of one.
 pub struct Site {
@@ -72,157 +41,28 @@ pub struct Site {
     pub grpc: String,
     pub servers: &'static Sandbox,
     pub(crate) services: Vec<ServiceSpec>,
-    namespace: String,
-    overrides: BTreeMap<String, String>,
-    process: Mutex<Process>,
-    executable: PathBuf,
-    issuer: Option<Issuer>,
-    admin: OnceCell<Client>,
-    http: reqwest::Client,
+    pub(crate) namespace: String,
+    pub(crate) overrides: BTreeMap<String, String>,
+    pub(crate) process: Mutex<Process>,
+    pub(crate) executable: PathBuf,
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) admin: OnceCell<Client>,
+    pub(crate) http: reqwest::Client,
     /// For questions in SQL; opened with the first one.
     pub(crate) postgres: Mutex<Option<AsyncPgConnection>>,
     pub(crate) publisher: OnceCell<Publisher>,
 }
 
-enum Process {
+pub(crate) enum Process {
     Here(Box<Running>),
     Child(Child),
     Down,
 }
 
-/// What a site is made of; see [`Site::builder`].
-pub struct Builder {
-    services: Vec<ServiceSpec>,
-    overrides: Vec<(String, String)>,
-    namespace: Option<String>,
-    servers: Option<&'static Sandbox>,
-    mounts: Vec<Box<dyn FnOnce(&mut Host)>>,
-}
-
 impl Site {
     /// A site of these services. Those that it lacks are played by what [`Builder::with`] adds.
     pub fn builder(services: &[ServiceSpec]) -> Builder {
-        Builder {
-            services: services.to_vec(),
-            overrides: Vec::new(),
-            namespace: None,
-            servers: None,
-            mounts: Vec::new(),
-        }
-    }
-}
-
-impl Builder {
-    /// Sets `key` above the defaults and above what makes tests quick.
-    pub fn set(mut self, key: &str, value: impl ToString) -> Builder {
-        self.overrides.push((key.to_owned(), value.to_string()));
-        self
-    }
-
-    /// [`Builder::set`] for several.
-    pub fn settings<K: AsRef<str>, V: AsRef<str>>(mut self, settings: &[(K, V)]) -> Builder {
-        let settings = settings.iter().map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned()));
-        self.overrides.extend(settings);
-        self
-    }
-
-    /// The data of another site: this one is a replica of it.
-    pub fn namespace(mut self, namespace: &str) -> Builder {
-        self.namespace = Some(namespace.to_owned());
-        self
-    }
-
-    /// Servers that this test may kill, instead of those that all tests share.
-    pub fn on(mut self, servers: &'static Sandbox) -> Builder {
-        self.servers = Some(servers);
-        self
-    }
-
-    /// Adds to the host what is no service of ours: a gRPC service that plays another, a route, a consumer.
-    pub fn with(mut self, mount: impl FnOnce(&mut Host) + 'static) -> Builder {
-        self.mounts.push(Box::new(mount));
-        self
-    }
-
-    /// Starts it in this process. Every service has answered a request when this returns.
-    pub async fn start(self) -> Site {
-        let (mut site, mounts) = self.prepare().await;
-        let settings = site.settings();
-        logs::to_a_file();
-        common::telemetry::init(&settings.section("telemetry").expect("the settings are right"))
-            .expect("metrics start");
-        let mut host = Host::new(settings).await.expect("the settings are right");
-        if let Some(issuer) = &site.issuer {
-            issuer.publish(&mut host);
-            // Events of services that are not here are published by tests, which need the topics.
-            host.kafka().ensure_topics(&contract::events::TOPICS).await.expect("topics can be made");
-        }
-        mounts.into_iter().for_each(|mount| mount(&mut host));
-        for service in &site.services {
-            (service.mount)(&mut host).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));
-        }
-        let running = host.start().await.expect("the host starts");
-        site.api = format!("http://{}", running.http_addr);
-        site.grpc = format!("http://{}", running.grpc_addr);
-        site.process = Mutex::new(Process::Here(Box::new(running)));
-        site.introduce_admin().await;
-        site
-    }
-
-    /// Starts `executable all` as a child process. Ready when this returns.
-    pub async fn spawn(self, executable: &str) -> Site {
-        let (mut site, mounts) = self.prepare().await;
-        assert!(mounts.is_empty(), "a child process has our own services only");
-        let address = format!("127.0.0.1:{}", servers::port());
-        site.api = format!("http://{address}");
-        site.overrides.insert("host.http_listen".to_owned(), address);
-        site.executable = Path::new(executable).to_owned();
-        site.revive(&[]).await;
-        site.introduce_admin().await;
-        site
-    }
-
-    async fn prepare(self) -> (Site, Vec<Box<dyn FnOnce(&mut Host)>>) {
-        static COUNT: AtomicU32 = AtomicU32::new(1);
-        let servers = match self.servers {
-            Some(servers) => servers,
-            None => servers::shared().await,
-        };
-        let new = || format!("t{}_{}_", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let namespace = self.namespace.unwrap_or_else(new);
-        let mut overrides: BTreeMap<String, String> = BTreeMap::new();
-        let mut set = |key: &str, value: &str| drop(overrides.insert(key.to_owned(), value.to_owned()));
-        FOR_TESTS.iter().for_each(|(key, value)| set(key, value));
-        set("account.demo_accounts", &format!("ADMIN:{ADMIN_EMAIL}:Admin:{ADMIN_PASSWORD}"));
-        set("host.namespace", &namespace);
-        set("postgres.url", &servers.postgres_url());
-        set("redis.url", &servers.redis_url());
-        set("kafka.brokers", &servers.kafka_brokers());
-        set("payment.naverpay.url", servers.outside_url());
-        set("payment.naverpay.checkout_url", &format!("{}/checkout", servers.outside_url()));
-        set("notification_hub.slack.url", &format!("{}/slack/services/{namespace}/B/X", servers.outside_url()));
-        self.overrides.iter().for_each(|(key, value)| set(key, value));
-        let has_accounts = self.services.iter().any(|service| service.name == "account");
-        let mut site = Site {
-            api: String::new(),
-            grpc: String::new(),
-            servers,
-            services: self.services,
-            namespace,
-            overrides,
-            process: Mutex::new(Process::Down),
-            executable: PathBuf::new(),
-            issuer: None,
-            admin: OnceCell::new(),
-            http: reqwest::Client::new(),
-            postgres: Mutex::default(),
-            publisher: OnceCell::new(),
-        };
-        if !has_accounts {
-            let auth: common::auth::AuthSettings = site.settings().section("auth").expect("the settings are right");
-            site.issuer = Some(Issuer::new(&auth.issuer));
-        }
-        (site, self.mounts)
+        Builder::new(services)
     }
 }
 
@@ -318,7 +158,7 @@ impl Site {
     }
 
     /// Sets `admin`. With an account service, waits until every service has answered a request that needs its database.
-    async fn introduce_admin(&self) {
+    pub(crate) async fn introduce_admin(&self) {
         if self.issuer.is_some() {
             let admin = self.user(Uuid::now_v7(), Role::Admin);
             self.admin.set(admin).expect("a site starts once");

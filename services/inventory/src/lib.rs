@@ -23,6 +23,7 @@ mod expire_holds; // loops
 mod on_order; // reactions
 mod rebuild_gate;
 mod rpc;
+mod schema;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,14 +1,9 @@
-//! The tables, as Diesel sees them.
+//! The tables of schema `notification-hub`, made from its migrations; a test compares them.
 
 diesel::table! {
-    notifications (id) {
-        id -> Uuid,
-        event_id -> Uuid,
-        #[sql_name = "type"]
-        kind -> Text,
-        user_id -> Nullable<Uuid>,
-        data -> Jsonb,
-        created_at -> Timestamptz,
+    channel_paces (channel) {
+        channel -> Text,
+        next_send_at -> Timestamptz,
     }
 }
 
@@ -33,5 +28,18 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    notifications (id) {
+        id -> Uuid,
+        event_id -> Uuid,
+        #[sql_name = "type"]
+        kind -> Text,
+        user_id -> Nullable<Uuid>,
+        data -> Jsonb,
+        created_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(deliveries -> notifications (notification_id));
-diesel::allow_tables_to_appear_in_same_query!(notifications, deliveries);
+
+diesel::allow_tables_to_appear_in_same_query!(channel_paces, deliveries, notifications);

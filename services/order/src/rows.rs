@@ -3,6 +3,7 @@
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use common::Result;
+use common::sql::clock_timestamp;
 use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
@@ -12,7 +13,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use crate::order::{Order, Reservation, Status};
-use crate::schema::{clock_timestamp, orders};
+use crate::schema::orders;
 
 /// A row of `orders` with what belongs to it, and the database's clock when it was read.
 #[derive(Queryable)]

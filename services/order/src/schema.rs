@@ -1,4 +1,16 @@
-//! The table of schema `order` that is asked about in many ways, and the clock.
+//! The tables of schema `order`, made from its migrations; a test compares them.
+
+diesel::table! {
+    order_items (order_id, line) {
+        order_id -> Uuid,
+        line -> SmallInt,
+        product_id -> Uuid,
+        sku -> Text,
+        name -> Text,
+        quantity -> Integer,
+        unit_price -> BigInt,
+    }
+}
 
 diesel::table! {
     orders (id) {
@@ -11,10 +23,10 @@ diesel::table! {
         fingerprint -> Bytea,
         idempotency_key -> Text,
         hold_expires_at -> Timestamptz,
+        first_hold_expires_at -> Timestamptz,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         cancel_reason -> Nullable<Text>,
-        first_hold_expires_at -> Timestamptz,
         approving_payment_id -> Nullable<Uuid>,
         approving_attempt_id -> Nullable<Uuid>,
         ended_attempt_ids -> Array<Uuid>,
@@ -23,7 +35,15 @@ diesel::table! {
     }
 }
 
-diesel::define_sql_function! {
-    /// The time of the row it is computed for, not of the transaction.
-    fn clock_timestamp() -> Timestamptz;
+diesel::table! {
+    shipping_info (order_id) {
+        order_id -> Uuid,
+        recipient -> Text,
+        phone -> Text,
+        postal_code -> Text,
+        address -> Text,
+        memo -> Nullable<Text>,
+    }
 }
+
+diesel::allow_tables_to_appear_in_same_query!(order_items, orders, shipping_info);

@@ -18,6 +18,7 @@ mod record_attempt;
 mod refund_payment;
 mod resolve_payments;
 mod rows;
+mod schema;
 mod settle_owed;
 mod settle_refunds;
 mod standard_webhooks; // rules

@@ -1,14 +1,14 @@
 //! Accounts: registering, logging in, staying logged in, and losing a session to a thief.
 
+use crate::site::system;
 use std::collections::HashSet;
+use testkit::site::{ADMIN_EMAIL, ADMIN_PASSWORD, PASSWORD};
+use testkit::{Answer, Site, eventually, text};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::client::{Answer, PASSWORD, text};
-use crate::site::{ADMIN_EMAIL, ADMIN_PASSWORD, TestSite, eventually};
 
 fn person(email: &str) -> Value {
     json!({ "email": email, "password": PASSWORD, "name": "김하나" })
@@ -18,15 +18,15 @@ fn email() -> String {
     format!("{}@example.com", Uuid::new_v4().simple())
 }
 
-async fn log_in(site: &TestSite, email: &str, password: &str) -> Answer {
+async fn log_in(site: &Site, email: &str, password: &str) -> Answer {
     site.anyone().post("/auth/login", &json!({ "email": email, "password": password })).await
 }
 
-async fn refresh(site: &TestSite, token: &str) -> Answer {
+async fn refresh(site: &Site, token: &str) -> Answer {
     site.anyone().post("/auth/refresh", &json!({ "refreshToken": token })).await
 }
 
-async fn log_out(site: &TestSite, token: &str) {
+async fn log_out(site: &Site, token: &str) {
     site.anyone().post("/auth/logout", &json!({ "refreshToken": token })).await.expect(204);
 }
 
@@ -36,7 +36,7 @@ fn refresh_token(answer: &Answer) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_registers_can_log_in_and_is_told_who_they_are() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let address = email();
     let registered = site.anyone().post("/auth/register", &person(&address)).await.expect(201).json();
     assert_eq!((&registered["email"], &registered["role"]), (&json!(address), &json!("USER")));
@@ -59,7 +59,7 @@ async fn who_registers_can_log_in_and_is_told_who_they_are() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_is_registered_once_however_it_is_written() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let address = email();
     let spellings = [address.clone(), address.to_uppercase(), format!(" {address} ")];
     let racing = spellings.iter().cycle().take(12);
@@ -75,7 +75,7 @@ async fn an_address_is_registered_once_however_it_is_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_and_an_unknown_address_are_refused_alike() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let wrong = log_in(&site, ADMIN_EMAIL, "not the password").await.refused(401, "INVALID_CREDENTIALS");
     let unknown = log_in(&site, &email(), "not the password").await.refused(401, "INVALID_CREDENTIALS");
     assert_eq!((&wrong["message"], &wrong["details"]), (&unknown["message"], &unknown["details"]));
@@ -88,7 +88,7 @@ async fn a_wrong_password_and_an_unknown_address_are_refused_alike() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_token_is_exchanged_once_and_repeats_get_the_same_successor() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let buyer = site.buyer().await;
     let first = refresh_token(&log_in(&site, &buyer.email, PASSWORD).await.expect(200));
     // A client whose answer was lost asks again, perhaps several times at once.
@@ -108,7 +108,7 @@ async fn a_refresh_token_is_exchanged_once_and_repeats_get_the_same_successor() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_presents_a_used_token_late_ends_that_session_and_no_other() {
-    let site = TestSite::start_with(&[("account.refresh_grace_seconds", "1")]).await;
+    let site = system().settings(&[("account.refresh_grace_seconds", "1")]).start().await;
     let buyer = site.buyer().await;
     let stolen = refresh_token(&log_in(&site, &buyer.email, PASSWORD).await.expect(200));
     let elsewhere = refresh_token(&log_in(&site, &buyer.email, PASSWORD).await.expect(200));
@@ -126,7 +126,7 @@ async fn who_presents_a_used_token_late_ends_that_session_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logging_out_ends_a_session_for_good() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let buyer = site.buyer().await;
     let first = refresh_token(&log_in(&site, &buyer.email, PASSWORD).await.expect(200));
     let second = refresh_token(&refresh(&site, &first).await.expect(200));
@@ -140,7 +140,7 @@ async fn logging_out_ends_a_session_for_good() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guessing_passwords_is_slowed_down_without_locking_others_out() {
-    let site = TestSite::start_with(&[("account.log_ins_per_minute_and_account", "5")]).await;
+    let site = system().settings(&[("account.log_ins_per_minute_and_account", "5")]).start().await;
     let buyer = site.buyer().await;
     let guesses = join_all((0..20).map(|_| log_in(&site, ADMIN_EMAIL, "a guess"))).await;
     let slowed: Vec<_> = guesses.iter().filter(|answer| answer.status == 429).collect();
@@ -151,20 +151,22 @@ async fn guessing_passwords_is_slowed_down_without_locking_others_out() {
     }
     log_in(&site, &buyer.email, PASSWORD).await.expect(200);
 
-    let site = TestSite::start_with(&[("account.log_ins_per_minute_and_address", "5")]).await;
+    let site = system().settings(&[("account.log_ins_per_minute_and_address", "5")]).start().await;
     let guesses = join_all((0..20).map(async |_| log_in(&site, &email(), "a guess").await)).await;
     assert!(guesses.iter().filter(|answer| answer.status == 429).count() >= 13);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_log_ins_is_turned_away_at_the_queue_and_not_queued_for_ever() {
-    let site = TestSite::start_with(&[
-        ("account.hashing.waiting_max", "2"),
-        ("account.hashing.parallel", "1"),
-        ("account.hashing.memory_kib", "19456"),
-        ("account.hashing.passes", "20"),
-    ])
-    .await;
+    let site = system()
+        .settings(&[
+            ("account.hashing.waiting_max", "2"),
+            ("account.hashing.parallel", "1"),
+            ("account.hashing.memory_kib", "19456"),
+            ("account.hashing.passes", "20"),
+        ])
+        .start()
+        .await;
     let answers = join_all((0..40).map(async |_| log_in(&site, &email(), "a password").await)).await;
     let turned_away: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
     assert!(!turned_away.is_empty() && turned_away.len() < 40, "{}", turned_away.len());
@@ -179,7 +181,7 @@ async fn a_storm_of_log_ins_is_turned_away_at_the_queue_and_not_queued_for_ever(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_published_keys_are_public_and_enough_to_check_a_token() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let anyone = site.anyone();
     let answer = anyone.send(anyone.request_root(Method::GET, "/.well-known/jwks.json")).await.expect(200);
     assert!(answer.header("Cache-Control").is_some_and(|value| value.contains("max-age")), "{answer}");

@@ -1,15 +1,16 @@
 //! `stampede audit`: passes over a system at rest, and names each invariant when its data is broken by hand.
 
+use crate::ledger::Ledger;
+use crate::payer::Payer;
+use crate::site::system;
 use std::process::Stdio;
+use testkit::{Site, eventually, fresh_key, text};
 
 use common::host::HostSettings;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use sandbox::Outside;
 use serde_json::{Value, json};
 use tokio::process::Command;
-
-use crate::client::{fresh_key, text};
-use crate::site::{TestSite, eventually};
 
 /// What is broken, how, how it is mended, and which invariants must say so. `{first}` and `{second}` are orders of one
 /// buyer, who placed the first with `{key}` and has prepared a payment for the second; `{paid}` is paid.
@@ -93,30 +94,30 @@ const BREAKAGES: [(&str, &str, &str, &[&str]); 31] = [
     ),
     (
         "an event was applied and its effect is gone",
-        "create table {hub}.kept_notes as select * from {hub}.notifications where data ->> 'orderId' = '{first}';
-         create table {hub}.kept as select * from {hub}.deliveries where notification_id in (select id from {hub}.kept_notes);
-         delete from {hub}.deliveries where notification_id in (select id from {hub}.kept_notes);
-         delete from {hub}.notifications where id in (select id from {hub}.kept_notes)",
-        "insert into {hub}.notifications select * from {hub}.kept_notes; insert into {hub}.deliveries select * from {hub}.kept;
-         drop table {hub}.kept_notes; drop table {hub}.kept",
+        "create table {notification_hub}.kept_notes as select * from {notification_hub}.notifications where data ->> 'orderId' = '{first}';
+         create table {notification_hub}.kept as select * from {notification_hub}.deliveries where notification_id in (select id from {notification_hub}.kept_notes);
+         delete from {notification_hub}.deliveries where notification_id in (select id from {notification_hub}.kept_notes);
+         delete from {notification_hub}.notifications where id in (select id from {notification_hub}.kept_notes)",
+        "insert into {notification_hub}.notifications select * from {notification_hub}.kept_notes; insert into {notification_hub}.deliveries select * from {notification_hub}.kept;
+         drop table {notification_hub}.kept_notes; drop table {notification_hub}.kept",
         &["I12", "I13"],
     ),
     (
         "a notification has no delivery",
-        "create table {hub}.kept as select * from {hub}.deliveries; delete from {hub}.deliveries",
-        "insert into {hub}.deliveries select * from {hub}.kept; drop table {hub}.kept",
+        "create table {notification_hub}.kept as select * from {notification_hub}.deliveries; delete from {notification_hub}.deliveries",
+        "insert into {notification_hub}.deliveries select * from {notification_hub}.kept; drop table {notification_hub}.kept",
         &["I13"],
     ),
     (
         "a delivery was never made",
-        "update {hub}.deliveries set status = 'PENDING', next_attempt_at = now() + interval '1 day'",
-        "update {hub}.deliveries set status = 'SUCCESS'",
+        "update {notification_hub}.deliveries set status = 'PENDING', next_attempt_at = now() + interval '1 day'",
+        "update {notification_hub}.deliveries set status = 'SUCCESS'",
         &["I13"],
     ),
     (
         "a delivery was given up",
-        "update {hub}.deliveries set status = 'FAILED', dead_lettered_at = now()",
-        "update {hub}.deliveries set status = 'SUCCESS', dead_lettered_at = null",
+        "update {notification_hub}.deliveries set status = 'FAILED', dead_lettered_at = now()",
+        "update {notification_hub}.deliveries set status = 'SUCCESS', dead_lettered_at = null",
         &["I13"],
     ),
     (
@@ -236,7 +237,7 @@ async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() 
     overrides.extend([("payment.naverpay.url", outside.url()), ("payment.naverpay.checkout_url", &checkout)]);
     // Nobody tidies away what is broken here.
     overrides.push(("inventory.sweep_period_ms", "3600000"));
-    let site = TestSite::start_with(&overrides).await;
+    let site = system().settings(&overrides).start().await;
     let product = site.product(8).await;
     let buyer = site.buyer().await;
     let key = fresh_key();
@@ -293,7 +294,7 @@ async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() 
     site.stop().await;
 }
 
-async fn a_capture_that_only_the_provider_knows_is_named(site: &TestSite, provider: &str) {
+async fn a_capture_that_only_the_provider_knows_is_named(site: &Site, provider: &str) {
     let http = reqwest::Client::new();
     let ask = async |request: reqwest::RequestBuilder| {
         let merchant = ["X-Naver-Client-Id", "X-Naver-Client-Secret", "X-NaverPay-Chain-Id"];
@@ -323,7 +324,7 @@ async fn a_capture_that_only_the_provider_knows_is_named(site: &TestSite, provid
     assert_eq!((code, violated(&report)), (0, vec![]), "{report}");
 }
 
-async fn only_a_book_that_is_never_shown_may_stay_unread(site: &TestSite) {
+async fn only_a_book_that_is_never_shown_may_stay_unread(site: &Site) {
     // Nobody listens there; by the first address it is the sandbox's provider, by the second a real one.
     let (code, report) = audit_with(site, "http://127.0.0.1:1").await;
     assert_eq!((code, violated(&report)), (4, vec!["I6"]), "{report}");
@@ -344,13 +345,13 @@ async fn an_audit_of_nothing_is_not_a_pass() {
 }
 
 /// Runs the command on `site`; its exit code and what it printed.
-async fn audit(site: &TestSite) -> (i32, Value) {
+async fn audit(site: &Site) -> (i32, Value) {
     let provider: String = site.settings().section("payment.naverpay.url").expect("every system has a provider");
     audit_with(site, &provider).await
 }
 
 /// The same with the provider at another address.
-async fn audit_with(site: &TestSite, provider: &str) -> (i32, Value) {
+async fn audit_with(site: &Site, provider: &str) -> (i32, Value) {
     let host: HostSettings = site.settings().section("host").expect("every system has a host");
     let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
         .args(["audit", "--output", "json", "--settle-seconds", "0", "--url", &site.api])
@@ -379,13 +380,13 @@ fn violated(report: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn with_schemas(site: &TestSite, statement: &str) -> String {
+fn with_schemas(site: &Site, statement: &str) -> String {
     let names = [
         ("{account}", "account"),
         ("{inventory}", "inventory"),
         ("{order}", "order"),
         ("{payment}", "payment"),
-        ("{hub}", "notification-hub"),
+        ("{notification_hub}", "notification-hub"),
     ];
     names.iter().fold(statement.to_owned(), |text, (name, service)| text.replace(name, &site.schema(service)))
 }

@@ -6,17 +6,17 @@ mod ids;
 mod queries;
 mod tokens;
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use std::collections::BTreeMap;
+use testkit::{Answer, Client, Product, Site, fresh_key, text};
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, Product, fresh_key, text};
-use crate::site::TestSite;
-
 /// A site with one of everything, and what its databases held before the trial.
 struct Trial {
-    site: TestSite,
+    site: Site,
     buyer: Client,
     stranger: Client,
     admin: Client,
@@ -31,7 +31,7 @@ struct Trial {
 
 impl Trial {
     async fn start() -> Trial {
-        let site = TestSite::start().await;
+        let site = system().start().await;
         let [buyer, stranger]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
         let (admin, product) = (site.admin(), site.product(100).await);
         let order = text(&buyer.order(&fresh_key(), &product, 1).await.expect(201).json()["orderId"]);

@@ -1,11 +1,12 @@
 //! The process dies while it deals with money that came too late, or that nobody wants any more.
 
+use crate::site::{EXECUTABLE, system};
 use sandbox::Outside;
+use testkit::eventually;
 
 use crate::crash_points::each;
 use crate::pay_late::{LateMoney, SHORT_LIVED};
 use crate::pay_unknown::{SOON_UNDONE, Unclear};
-use crate::site::{TestSite, eventually};
 
 pub const LATE: [&str; 3] = ["payment.after_retake:1", "payment.after_late_promise:1", "mark_paid.after_commit:1"];
 pub const UNDOING: [&str; 2] = ["payment.before_undo:1", "payment.after_undo:1"];
@@ -17,7 +18,7 @@ async fn dying_over_money_that_came_too_late_pays_the_order_once_or_gives_it_bac
 
 async fn die_over_late_money(point: &'static str) {
     let settings = [&SHORT_LIVED[..], &[("host.crash_point", point), ("postgres.connections_max", "3")]].concat();
-    let site = TestSite::spawn(&settings).await;
+    let site = system().settings(&settings).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let late = LateMoney::comes(&site).await;
     late.ask(&site).await;
@@ -41,7 +42,7 @@ async fn die_while_undoing(point: &'static str) {
         ("postgres.connections_max", "3"),
         ("host.crash_point", point),
     ];
-    let site = TestSite::spawn(&[&own, &SOON_UNDONE[..]].concat()).await;
+    let site = system().settings(&[&own, &SOON_UNDONE[..]].concat()).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let unclear = Unclear::begins(&site, &outside).await;
     eventually(&format!("{point} is passed"), async || site.is_dead().await.then_some(())).await;

@@ -1,15 +1,17 @@
 //! The process dies at its worst moments while somebody pays, or gets money back. It comes back, the buyers ask again, and
 //! every won is where the orders say.
 
+use crate::ledger::Ledger;
+use crate::payer::Provider;
+use crate::site::{EXECUTABLE, system};
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use sandbox::Outside;
 use serde_json::json;
+use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
-use crate::client::{Answer, Client, Product, fresh_key, text};
 use crate::crash_points::each;
 use crate::payer::{authorise, won};
-use crate::site::{TestSite, eventually};
 
 /// The number says at which pass.
 pub const PAYING: [&str; 22] = [
@@ -68,7 +70,7 @@ async fn die_and_pay_again(point: &'static str) {
     // Orders do not end while they are paid for: a crash takes its time.
     let mut settings = BRIEF.to_vec();
     settings.push(("host.crash_point", point));
-    let site = TestSite::spawn(&settings).await;
+    let site = system().settings(&settings).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let plain = site.product_at(20, 10_000).await;
     let declined = site.product_at(20, 10_002).await;
@@ -103,12 +105,12 @@ enum Regrets {
 
 /// Orders, pays, and has it all undone if there are `regrets`, each step as often as it takes. Returns the payment and what of its
 /// money the shop must have in the end.
-async fn pay(site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+async fn pay(site: &Site, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
     pay_by("NAVERPAY", site, buyer, product, regrets).await
 }
 
 /// The same with points. Of the provider's money the shop has nothing then.
-async fn pay_by_points(site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+async fn pay_by_points(site: &Site, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
     const PRICE: i64 = 10_000;
     let (key, charge) = (fresh_key(), json!({ "amount": won(PRICE) }));
     let request = || buyer.request(Method::POST, "/points/charge").header("Idempotency-Key", &key).json(&charge);
@@ -122,9 +124,9 @@ async fn pay_by_points(site: &TestSite, buyer: &Client, product: &Product, regre
     (payment, 0)
 }
 
-async fn pay_by(method: &str, site: &TestSite, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
+async fn pay_by(method: &str, site: &Site, buyer: &Client, product: &Product, regrets: Regrets) -> (String, i64) {
     let (order_key, payment_key) = (fresh_key(), fresh_key());
-    let order = json!({ "items": [crate::client::line(product, 1)] });
+    let order = json!({ "items": [testkit::line(product, 1)] });
     let order = patiently(buyer, || buyer.placing(&order_key, &order)).await.expect(201).json();
     let (order_id, amount) =
         (text(&order["orderId"]), order["totals"]["amount"]["amount"].as_i64().expect("an amount"));
@@ -182,7 +184,7 @@ async fn dying_while_strays_are_given_back_gives_them_back_once() {
     let mut settings = BRIEF.to_vec();
     settings.extend([("payment.naverpay.url", outside.url()), ("host.crash_point", RECONCILING[0])]);
     settings.push(("payment.reconciliation.lease_seconds", "5"));
-    let site = TestSite::spawn(&settings).await;
+    let site = system().settings(&settings).spawn(EXECUTABLE).await;
     // Captures in the shop's name that it has never heard of.
     for number in 0..3 {
         let pg_payment = authorise(&site, &format!("nobody-{number}"), 5_000).await;

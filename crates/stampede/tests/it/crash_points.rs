@@ -1,18 +1,19 @@
 //! The process dies at its worst moments, comes back, and is asked again: nothing acknowledged is lost, nothing is done
 //! twice. Each point is named in the code where it lies.
 
+use crate::ledger::Ledger;
+use crate::site::{EXECUTABLE, system};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
+use testkit::{Client, Product, Site, eventually, fresh_key, text};
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use crate::client::{Client, Product, fresh_key, text};
 use crate::crash_late::{LATE, UNDOING};
 use crate::crash_paying::{PAYING, RECONCILING};
 use crate::ledger::Units;
-use crate::site::{TestSite, eventually};
 use crate::tidy;
 
 /// Dying while an order is placed. The number says at which pass.
@@ -112,7 +113,7 @@ pub async fn each(points: &[&'static str], attempt: impl AsyncFn(&'static str)) 
 }
 
 async fn die_and_be_asked_again(point: &str, overrides: &[(&str, &str)]) {
-    let site = TestSite::spawn(overrides).await;
+    let site = system().settings(overrides).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let (product, buyers) = (site.product(STOCK).await, site.buyers(BUYERS).await);
     let wanted: Vec<(usize, String)> = (0..BUYERS * ORDERS_EACH).map(|order| (order % BUYERS, fresh_key())).collect();
@@ -142,13 +143,13 @@ async fn die_and_be_asked_again(point: &str, overrides: &[(&str, &str)]) {
 
 /// Places all orders at once. Returns the bodies of those that were acknowledged, by key.
 async fn place_until_dead(
-    site: &TestSite,
+    site: &Site,
     buyers: &[Client],
     product: &Product,
     wanted: &[(usize, String)],
 ) -> HashMap<String, String> {
     let placing = wanted.iter().map(async |(buyer, key)| {
-        let order = serde_json::json!({ "items": [crate::client::line(product, 1)] });
+        let order = serde_json::json!({ "items": [testkit::line(product, 1)] });
         let client = &buyers[*buyer];
         let answer = client.try_send(client.placing(key, &order)).await.ok()?;
         match answer.status.as_u16() {
@@ -162,7 +163,7 @@ async fn place_until_dead(
     join_all(placing).await.into_iter().flatten().collect()
 }
 
-async fn assert_orders_are_exact(point: &str, site: &TestSite, product: &Product, ids: &BTreeSet<String>) {
+async fn assert_orders_are_exact(point: &str, site: &Site, product: &Product, ids: &BTreeSet<String>) {
     let expires = site.settings().section::<u32>("inventory.hold_ttl_seconds").expect("it is set") < 60;
     if expires {
         let open = "select count(*) from {order}.orders where status = 'CREATED'";
@@ -178,7 +179,7 @@ async fn assert_orders_are_exact(point: &str, site: &TestSite, product: &Product
     })
     .await;
     let mut counts = BTreeMap::new();
-    for table in ["{inventory}.holds", "{hub}.notifications", "{hub}.deliveries"] {
+    for table in ["{inventory}.holds", "{notification_hub}.notifications", "{notification_hub}.deliveries"] {
         counts.insert(table, site.number(&format!("select count(*) from {table}")).await);
     }
     assert!(counts.values().all(|count| *count == ids.len() as i64), "{point}: {} orders, {counts:?}", ids.len());

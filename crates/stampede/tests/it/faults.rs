@@ -1,7 +1,10 @@
 //! Redis, Kafka and PostgreSQL break under the system and come back. These tests have servers of their own.
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use testkit::{Answer, Client, Product, Site, eventually, fresh_key, servers, text};
 
 use futures_util::future::join_all;
 use nix::sys::signal::{self, Signal};
@@ -9,10 +12,7 @@ use nix::unistd::Pid;
 use sandbox::{Sandbox, Server};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::client::{Answer, Client, Product, fresh_key, text};
 use crate::ledger::Units;
-use crate::servers;
-use crate::site::{TestSite, eventually};
 
 /// Close to what real sites have: here it matters that the system gives up soon.
 const AS_SHIPPED: [(&str, &str); 2] = [("postgres.acquire_timeout_ms", "3000"), ("redis.timeout_ms", "250")];
@@ -21,7 +21,7 @@ const AS_SHIPPED: [(&str, &str); 2] = [("postgres.acquire_timeout_ms", "3000"), 
 const PLENTY: i64 = 1_000_000;
 
 /// A site on servers that may be broken, by one test at a time. There are two sets, so that two tests need not wait.
-async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
+async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, Site) {
     static TURNS: [Mutex<()>; 2] = [const { Mutex::const_new(()) }; 2];
     static SERVERS: [OnceCell<Sandbox>; 2] = [const { OnceCell::const_new() }; 2];
     let (turn, which) = match TURNS[0].try_lock() {
@@ -33,7 +33,7 @@ async fn breakable() -> (MutexGuard<'static, ()>, &'static Sandbox, TestSite) {
     for down in Server::ALL.into_iter().zip(servers.describe()).filter(|(_, info)| info.pid.is_none()) {
         servers.restart(down.0).await.expect("it starts again");
     }
-    (turn, servers, TestSite::start_on(servers, &AS_SHIPPED).await)
+    (turn, servers, system().on(servers).settings(&AS_SHIPPED).start().await)
 }
 
 /// Buys one unit after the other with a moment's thought between them, until `enough`; asks again with the same key when
@@ -76,17 +76,17 @@ async fn sell_during(buyers: &[Client], product: &Product, torment: impl Future<
     (placed, bought.iter().map(|(_, asked_again)| asked_again).sum())
 }
 
-async fn orders(site: &TestSite) -> i64 {
+async fn orders(site: &Site) -> i64 {
     site.number("select count(*) from {order}.orders").await
 }
 
 /// Waits until `more` orders have been placed.
-async fn orders_grow_by(site: &TestSite, more: i64) {
+async fn orders_grow_by(site: &Site, more: i64) {
     let wanted = orders(site).await + more;
     eventually("orders go on", async || (orders(site).await >= wanted).then_some(())).await;
 }
 
-async fn flush_redis(site: &TestSite) {
+async fn flush_redis(site: &Site) {
     let settings = site.settings().section("redis").expect("the settings are right");
     let redis = common::redis::Redis::open(&settings, "").expect("the address is one");
     redis.command::<()>(common::redis::cmd("FLUSHALL").arg("SYNC")).await.expect("Redis answers");
@@ -94,7 +94,7 @@ async fn flush_redis(site: &TestSite) {
 
 /// Takes all but a few of the units that are left of `PLENTY`, sells the few one by one, and sees that it was exactly that
 /// much.
-async fn sell_out(site: &TestSite, buyer: &Client, product: &Product, placed: usize) {
+async fn sell_out(site: &Site, buyer: &Client, product: &Product, placed: usize) {
     let stock = placed as i64 + 5;
     site.admin().adjust(&fresh_key(), product, stock - PLENTY).await.expect(200);
     eventually("everything that is left can be bought", async || {
@@ -157,7 +157,7 @@ async fn a_site_starts_and_sells_without_redis_and_kafka() {
     for server in [Server::Redis, Server::Kafka] {
         servers.kill(server).await.expect("it is ours");
     }
-    let site = TestSite::start_on(servers, &AS_SHIPPED).await;
+    let site = system().on(servers).settings(&AS_SHIPPED).start().await;
     let (product, buyer) = (site.product(2).await, site.buyer().await);
     for _ in 0..2 {
         buyer.order(&fresh_key(), &product, 1).await.expect(201);
@@ -167,7 +167,7 @@ async fn a_site_starts_and_sells_without_redis_and_kafka() {
         servers.restart(server).await.expect("it starts again");
     }
     site.assert_consistent().await;
-    assert_eq!(site.number("select count(*) from {hub}.notifications").await, 2);
+    assert_eq!(site.number("select count(*) from {notification_hub}.notifications").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,7 +197,7 @@ async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
 }
 
 /// Takes all but some forty of the units that are left of `PLENTY` while they are being sold. Returns the stock as it is then.
-async fn leave_few(site: &TestSite, product: &Product) -> i64 {
+async fn leave_few(site: &Site, product: &Product) -> i64 {
     eventually("few units are left", async || {
         let stock = site.units(product).await.held + 40;
         // Refused when that many were sold meanwhile.
@@ -225,7 +225,7 @@ async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
     .await;
     assert_eq!(away, 0, "no request needs Kafka");
     site.assert_consistent().await;
-    let told = site.number("select count(*) from {hub}.notifications").await;
+    let told = site.number("select count(*) from {notification_hub}.notifications").await;
     assert_eq!(told, placed as i64 + 1);
     assert_eq!(site.units(&product).await.held, placed as i64);
 }
@@ -241,8 +241,8 @@ async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it
     })
     .await;
     site.assert_consistent().await;
-    assert_eq!(site.number("select count(*) from {hub}.notifications").await, placed as i64);
-    assert_eq!(site.number("select count(*) from {hub}.deliveries").await, placed as i64);
+    assert_eq!(site.number("select count(*) from {notification_hub}.notifications").await, placed as i64);
+    assert_eq!(site.number("select count(*) from {notification_hub}.deliveries").await, placed as i64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

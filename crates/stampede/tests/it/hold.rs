@@ -1,17 +1,18 @@
 //! Holds over gRPC, as the services call them: held, confirmed, released, returned; each at most once, whoever asks.
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
     ConfirmHoldRequest, GetHoldRequest, HoldRequest, HoldState, ReleaseHoldRequest, ReturnStockRequest, WantedLine,
 };
 use futures_util::future::join_all;
+use testkit::{Product, Site, eventually};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::client::Product;
 use crate::ledger::Units;
-use crate::site::{TestSite, eventually};
 
 struct Caller {
     inventory: InventoryServiceClient<Channel>,
@@ -19,7 +20,7 @@ struct Caller {
 }
 
 impl Caller {
-    async fn of(site: &TestSite) -> Caller {
+    async fn of(site: &Site) -> Caller {
         let inventory = InventoryServiceClient::connect(site.grpc.clone()).await.expect("the site listens");
         Caller { inventory, user: Uuid::now_v7().to_string() }
     }
@@ -74,7 +75,7 @@ fn id() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_is_taken_once_however_often_it_is_asked_for() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (caller, product, id) = (Caller::of(&site).await, site.product(10).await, id());
     let outcomes = join_all((0..30).map(|_| caller.hold(&id, &product, 3))).await;
     let created =
@@ -88,7 +89,7 @@ async fn a_hold_is_taken_once_however_often_it_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_confirmed_hold_is_a_sale_and_a_return_undoes_it_once() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (caller, product, id) = (Caller::of(&site).await, site.product(10).await, id());
     caller.hold(&id, &product, 4).await.expect("there is enough");
     assert_eq!(reason(caller.give_back(&id).await), "HOLD_NOT_CONFIRMED");
@@ -113,7 +114,7 @@ async fn a_confirmed_hold_is_a_sale_and_a_return_undoes_it_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_that_overtakes_its_hold_wins() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (caller, product) = (Caller::of(&site).await, site.product(10).await);
     let early = id();
     caller.release(&early).await.expect("an unknown hold can be released");
@@ -138,7 +139,7 @@ async fn a_release_that_overtakes_its_hold_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
     let site =
-        TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).await;
+        system().settings(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).start().await;
     let (caller, product, first) = (Caller::of(&site).await, site.product(2).await, id());
     caller.hold(&first, &product, 2).await.expect("there is enough");
     eventually("it expires", async || (caller.state(&first).await == HoldState::Expired).then_some(())).await;
@@ -156,7 +157,7 @@ async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_make_no_sense_are_refused_over_grpc_too() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (caller, product) = (Caller::of(&site).await, site.product(10).await);
     let before = site.everything().await;
     for quantity in [0, -1, i32::MIN, i32::MAX] {

@@ -1,19 +1,6 @@
 //! What PostgreSQL says, read and never written: rows, units, and whether everything that was begun has ended.
 
-use std::collections::BTreeMap;
-
-use diesel::{QueryableByName, sql_query, sql_types};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use serde_json::Value;
-
-use crate::client::Product;
-use crate::site::{TestSite, eventually};
-
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = sql_types::Jsonb)]
-    row: Value,
-}
+use testkit::{Product, Site, eventually};
 
 /// A row of `stocks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,36 +9,25 @@ pub struct Units {
     pub held: i64,
 }
 
-impl TestSite {
-    /// Runs a query that names its tables with `{account}`, `{inventory}`, `{order}` or `{hub}` before the dot.
-    /// Each row is an object of its columns.
-    pub async fn rows(&self, query: &str) -> Vec<Value> {
-        let query = self.with_schemas(query);
-        let asked = format!("select to_jsonb(asked) as row from ({query}) as asked");
-        let mut connection = self.postgres.lock().await;
-        for _ in 0..2 {
-            if connection.is_none() {
-                let url = self.servers.postgres_url();
-                *connection = Some(AsyncPgConnection::establish(&url).await.expect("PostgreSQL accepts us"));
-            }
-            let open = connection.as_mut().expect("it was just opened");
-            match sql_query(&asked).load::<Row>(open).await {
-                Ok(rows) => return rows.into_iter().map(|row| row.row).collect(),
-                // It may have been killed since the last question.
-                Err(error) if error.to_string().contains("connection") => *connection = None,
-                Err(error) => panic!("{error}: {query}"),
-            }
-        }
-        panic!("PostgreSQL does not answer: {query}")
-    }
+/// Questions about a site's rows.
+pub trait Ledger {
+    async fn units(&self, product: &Product) -> Units;
 
-    /// The number that `query` selects.
-    pub async fn number(&self, query: &str) -> i64 {
-        let rows = self.rows(&format!("select ({query}) as number")).await;
-        rows[0]["number"].as_i64().unwrap_or_else(|| panic!("{} is no number: {query}", rows[0]["number"]))
-    }
+    /// Waits until every event has been published and applied and every delivery has been made.
+    async fn settled(&self);
 
-    pub async fn units(&self, product: &Product) -> Units {
+    /// What is still to be done, in words; empty when at rest.
+    async fn open_work(&self) -> String;
+
+    /// At rest: units are conserved, every order has its hold, its event and its one notification, and nothing else has.
+    async fn assert_consistent(&self);
+
+    /// Waits until the shop shows so many units of `product` as available.
+    async fn shows(&self, product: &Product, available: i64);
+}
+
+impl Ledger for Site {
+    async fn units(&self, product: &Product) -> Units {
         let row = self
             .rows(&format!("select on_hand, held from {{inventory}}.stocks where product_id = '{}'", product.id))
             .await;
@@ -59,8 +35,7 @@ impl TestSite {
         Units { on_hand: unit("on_hand"), held: unit("held") }
     }
 
-    /// Waits until every event has been published and applied and every delivery has been made.
-    pub async fn settled(&self) {
+    async fn settled(&self) {
         let mut last = String::new();
         let started = std::time::Instant::now();
         loop {
@@ -69,12 +44,11 @@ impl TestSite {
                 return;
             }
             last.clone_from(&open);
-            assert!(started.elapsed() < crate::site::PATIENCE, "it does not settle: {last}");
+            assert!(started.elapsed() < testkit::PATIENCE, "it does not settle: {last}");
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
 
-    /// What is still to be done, in words; empty when at rest.
     async fn open_work(&self) -> String {
         let heard = |service: &str, speaker: &str, topics: &str| {
             format!(
@@ -84,7 +58,7 @@ impl TestSite {
             )
         };
         let all = |table: &str| {
-            ["account", "inventory", "order", "payment", "hub"]
+            ["account", "inventory", "order", "payment", "notification_hub"]
                 .map(|service| format!("select * from {{{service}}}.{table}"))
                 .join(" union all ")
         };
@@ -101,11 +75,11 @@ impl TestSite {
                         (select count(*) from {{payment}}.payments
                           where status in ('APPROVING', 'UNKNOWN') or owes_release or owes_order) as unsettled_payments,
                         (select count(*) from {{payment}}.refunds where status = 'PENDING') as unsettled_refunds,
-                        (select count(*) from {{hub}}.deliveries where status in ('PENDING', 'PROCESSING')) as unsent",
+                        (select count(*) from {{notification_hub}}.deliveries where status in ('PENDING', 'PROCESSING')) as unsent",
                 all("outbox_events"),
                 all("parked"),
-                heard("hub", "order", "'ORDER_CREATED', 'ORDER_PLACED'"),
-                heard("hub", "payment", "'PAYMENT_FAILED', 'PAYMENT_REFUNDED', 'PAYMENT_UNKNOWN'"),
+                heard("notification_hub", "order", "'ORDER_CREATED', 'ORDER_PLACED'"),
+                heard("notification_hub", "payment", "'PAYMENT_FAILED', 'PAYMENT_REFUNDED', 'PAYMENT_UNKNOWN'"),
                 heard("inventory", "order", "'ORDER_CANCELLED', 'ORDER_EXPIRED', 'ORDER_PLACED', 'ORDER_REFUNDED'"),
                 heard("order", "payment", "'PAYMENT_APPROVED', 'PAYMENT_REFUNDED'"),
                 heard(
@@ -124,34 +98,7 @@ impl TestSite {
         open.join(", ")
     }
 
-    /// A digest of every row of every table: equal before and after means nothing was stored and nothing changed.
-    pub async fn everything(&self) -> BTreeMap<String, String> {
-        let schemas = ["account", "inventory", "order", "payment", "notification-hub"]
-            .map(|service| self.schema(service).replace('"', "'"));
-        let tables = self
-            .rows(&format!(
-                "select schemaname, tablename from pg_tables
-                  where schemaname in ({}) and tablename not in ('__diesel_schema_migrations', 'outbox_broker')",
-                schemas.join(", ")
-            ))
-            .await;
-        let mut digests = BTreeMap::new();
-        for table in tables {
-            let name = format!(
-                "\"{}\".\"{}\"",
-                crate::client::text(&table["schemaname"]),
-                crate::client::text(&table["tablename"])
-            );
-            let digest = self
-                .rows(&format!("select count(*) as rows, coalesce(sum(hashtextextended(one::text, 0)), 0)::text as sum from {name} as one"))
-                .await;
-            digests.insert(name, digest[0].to_string());
-        }
-        digests
-    }
-
-    /// At rest: units are conserved, every order has its hold, its event and its one notification, and nothing else has.
-    pub async fn assert_consistent(&self) {
+    async fn assert_consistent(&self) {
         self.settled().await;
         for (rule, violations) in RULES {
             let found = self.rows(violations).await;
@@ -159,21 +106,13 @@ impl TestSite {
         }
     }
 
-    /// Waits until the shop shows so many units of `product` as available.
-    pub async fn shows(&self, product: &Product, available: i64) {
+    async fn shows(&self, product: &Product, available: i64) {
         let path = format!("/products/{}", product.id);
         eventually(&format!("{path} shows {available} available"), async || {
             let shown = self.anyone().get(&path).await.expect(200).json();
             (shown["stock"]["available"] == available).then_some(())
         })
         .await;
-    }
-
-    fn with_schemas(&self, query: &str) -> String {
-        let names = ["account", "inventory", "order", "payment"].map(|service| (service, service));
-        names.iter().chain(&[("hub", "notification-hub")]).fold(query.to_owned(), |query, (name, service)| {
-            query.replace(&format!("{{{name}}}"), &self.schema(service))
-        })
     }
 }
 
@@ -258,13 +197,13 @@ const RULES: [(&str, &str); 12] = [
                  select event_id from {payment}.outbox_events
                   where topic in ('PAYMENT_FAILED', 'PAYMENT_REFUNDED')
                      or (topic = 'PAYMENT_UNKNOWN' and (payload::jsonb ->> 'needsReview')::boolean)) as events
-           full join {hub}.notifications on notifications.event_id = events.event_id
+           full join {notification_hub}.notifications on notifications.event_id = events.event_id
           where events.event_id is null or notifications.event_id is null",
     ),
     (
         "every notification was sent, by every channel that it has",
-        "select notifications.id, count(deliveries.id) from {hub}.notifications
-           left join {hub}.deliveries on deliveries.notification_id = notifications.id
+        "select notifications.id, count(deliveries.id) from {notification_hub}.notifications
+           left join {notification_hub}.deliveries on deliveries.notification_id = notifications.id
           group by notifications.id
          having count(*) filter (where deliveries.status = 'SUCCESS') = 0
              or count(*) filter (where deliveries.status <> 'SUCCESS') > 0",

@@ -1,10 +1,8 @@
 //! The whole system through its own doors: HTTP, gRPC, Kafka and read-only SQL. Each module is named after the flow it
 //! tests, and would still pass if the code behind the doors were replaced.
 
-mod client;
 mod ledger;
 mod payer;
-mod servers;
 mod site;
 
 mod account;
@@ -23,5 +21,6 @@ mod pay_unknown;
 mod place_order;
 mod replicas;
 mod settings;
+mod sql;
 mod stock;
 mod tidy;

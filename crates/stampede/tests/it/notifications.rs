@@ -1,6 +1,9 @@
 //! Notifications: one for each order, however often its event is delivered, and only for whom it concerns.
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use std::time::Duration;
+use testkit::{PATIENCE, Site, eventually, fresh_key, text};
 
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -8,18 +11,15 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::client::{fresh_key, text};
-use crate::site::{PATIENCE, TestSite, eventually};
+const COUNT: &str = "select count(*) from {notification_hub}.notifications";
 
-const COUNT: &str = "select count(*) from {hub}.notifications";
-
-fn producer(site: &TestSite) -> FutureProducer {
+fn producer(site: &Site) -> FutureProducer {
     let brokers = site.servers.kafka_brokers();
     ClientConfig::new().set("bootstrap.servers", brokers).create().expect("the settings are right")
 }
 
 /// Produces a message of `ORDER_CREATED` as a relay would, or as somebody else might.
-async fn produce(site: &TestSite, key: &str, payload: &[u8], event_id: Option<&str>) {
+async fn produce(site: &Site, key: &str, payload: &[u8], event_id: Option<&str>) {
     let topic = site.topic("ORDER_CREATED");
     let headers = event_id.map(|id| OwnedHeaders::new().insert(Header { key: "ce_id", value: Some(id) }));
     let record = FutureRecord::to(&topic).key(key).payload(payload).headers(headers.unwrap_or_default());
@@ -28,7 +28,7 @@ async fn produce(site: &TestSite, key: &str, payload: &[u8], event_id: Option<&s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_order_leads_to_one_notification_that_its_buyer_can_read() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let product = site.product(10).await;
     let [buyer, stranger]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     for _ in 0..3 {
@@ -65,7 +65,7 @@ async fn each_order_leads_to_one_notification_that_its_buyer_can_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_event_delivered_again_is_not_told_again() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(10).await, site.buyer().await);
     buyer.order(&fresh_key(), &product, 1).await.expect(201);
     site.settled().await;
@@ -84,12 +84,12 @@ async fn the_same_event_delivered_again_is_not_told_again() {
     }
     site.assert_consistent().await;
     assert_eq!(site.number(COUNT).await, 9);
-    assert_eq!(site.number("select count(*) from {hub}.deliveries").await, 9);
+    assert_eq!(site.number("select count(*) from {notification_hub}.deliveries").await, 9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_nobody_can_read_is_parked_and_holds_up_nobody() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(10).await, site.buyer().await);
     let mut produced = 0;
     for garbage in [
@@ -108,15 +108,15 @@ async fn a_message_that_nobody_can_read_is_parked_and_holds_up_nobody() {
         buyer.order(&fresh_key(), &product, 1).await.expect(201);
     }
     eventually("the orders are told all the same", async || (site.number(COUNT).await == 8).then_some(())).await;
-    let parked = "select count(*) from {hub}.parked";
+    let parked = "select count(*) from {notification_hub}.parked";
     eventually("the garbage is parked", async || (site.number(parked).await == produced).then_some(())).await;
-    let rows = site.rows("select key, error, topic from {hub}.parked").await;
+    let rows = site.rows("select key, error, topic from {notification_hub}.parked").await;
     assert!(rows.iter().all(|row| !text(&row["error"]).is_empty() && row["topic"] == "ORDER_CREATED"), "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_carry_what_a_stranger_needs_to_understand_them() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(10).await, site.buyer().await);
     let order = buyer.order(&fresh_key(), &product, 2).await.expect(201).json();
     site.settled().await;
@@ -134,7 +134,7 @@ async fn events_carry_what_a_stranger_needs_to_understand_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_cannot_be_retried() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, admin) = (site.product(10).await, site.buyer().await, site.admin());
     buyer.order(&fresh_key(), &product, 1).await.expect(201);
     site.settled().await;

@@ -1,21 +1,22 @@
 //! The API's description: what is served is what is committed, and it says of every route what it can answer.
 
+use crate::site::system;
 use std::collections::{BTreeMap, BTreeSet};
+use testkit::Site;
 
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::site::TestSite;
 use crate::tidy;
 
-async fn served(site: &TestSite, path: &str) -> Value {
+async fn served(site: &Site, path: &str) -> Value {
     let anyone = site.anyone();
     anyone.send(anyone.request_root(Method::GET, path)).await.expect(200).json()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_committed_description_is_the_one_that_is_served() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let again = "run `cargo run -p stampede -- openapi > openapi.json` and commit the result";
     let path = tidy::root().join("openapi.json");
     let committed =
@@ -41,7 +42,7 @@ async fn the_committed_description_is_the_one_that_is_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_says_what_it_answers_and_how_it_refuses() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let document = served(&site, "/openapi.json").await;
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", document["openapi"]);
     let (mut ids, mut flaws) = (BTreeSet::new(), Vec::new());
@@ -80,7 +81,7 @@ async fn every_operation_says_what_it_answers_and_how_it_refuses() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_find_health_metrics_and_documents_under_their_names() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let anyone = site.anyone();
     for path in ["/livez", "/readyz", "/actuator/health", "/actuator/health/liveness", "/actuator/health/readiness"] {
         assert_eq!(served(&site, path).await["status"], "UP", "{path}");

@@ -1,16 +1,19 @@
 //! Paying: once, for the right amount, by the right person; and getting the money back.
 
+use crate::ledger::Ledger;
+use crate::payer::Payer;
+use crate::payer::Provider;
+use crate::site::system;
 use futures_util::future::join_all;
 use serde_json::json;
+use testkit::{eventually, fresh_key};
 
-use crate::client::fresh_key;
 use crate::ledger::Units;
 use crate::payer::won;
-use crate::site::{TestSite, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_order_is_a_sale_and_its_buyer_gets_a_receipt() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(3).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     buyer.sees_order(&agreed.order, "PENDING_PAYMENT").await;
@@ -28,12 +31,15 @@ async fn a_paid_order_is_a_sale_and_its_buyer_gets_a_receipt() {
     assert_eq!(attempts["items"][0]["status"], "SUCCESS");
     let payments = buyer.get(&format!("/orders/{}/payments", agreed.order)).await.expect(200).json();
     assert_eq!(payments["items"][0]["paymentId"], agreed.payment);
-    assert_eq!(site.number("select count(*) from {hub}.notifications where type = 'ORDER_PLACED'").await, 1);
+    assert_eq!(
+        site.number("select count(*) from {notification_hub}.notifications where type = 'ORDER_PLACED'").await,
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clicking_twice_pays_once() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(10).await, site.buyer().await);
     for _ in 0..5 {
         let (order, amount) = buyer.orders(&product).await;
@@ -58,7 +64,7 @@ async fn clicking_twice_pays_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_key_prepares_one_payment() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, key) = (site.product(2).await, site.buyer().await, fresh_key());
     let (order, amount) = buyer.orders(&product).await;
     let answers = join_all((0..8).map(|_| buyer.prepare(&key, &order, amount))).await;
@@ -71,7 +77,7 @@ async fn the_same_key_prepares_one_payment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tampering_and_strangers_are_refused_and_change_nothing() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, stranger) = (site.product(5).await, site.buyer().await, site.buyer().await);
     let (order, amount) = buyer.orders(&product).await;
     let agreed = buyer.agrees_to(&site, &order, amount).await;
@@ -121,7 +127,7 @@ async fn tampering_and_strangers_are_refused_and_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_declined_payment_charges_nothing_and_the_next_card_pays() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product_at(2, 10_002).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let declined = buyer.approve(&agreed).await.refused(402, "PAYMENT_DECLINED");
@@ -139,7 +145,7 @@ async fn a_declined_payment_charges_nothing_and_the_next_card_pays() {
     site.assert_consistent().await;
     assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 0 });
     assert_eq!(buyer.get("/points/me").await.expect(200).json()["balance"]["amount"], 0);
-    let failed = "select count(*) from {hub}.deliveries join {hub}.notifications on notifications.id = notification_id
+    let failed = "select count(*) from {notification_hub}.deliveries join {notification_hub}.notifications on notifications.id = notification_id
                    where notifications.type = 'PAYMENT_FAILED' and deliveries.status = 'SUCCESS' and channel = ";
     assert_eq!(site.number(&format!("{failed}'EMAIL'")).await, 1);
     assert_eq!(site.number(&format!("{failed}'SLACK'")).await, 1);
@@ -147,7 +153,7 @@ async fn a_declined_payment_charges_nothing_and_the_next_card_pays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn points_that_do_not_suffice_pay_nothing() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product_at(1, 5_000).await, site.buyer().await);
     buyer.charges(4_999).await;
     let (order, amount) = buyer.orders(&product).await;
@@ -168,7 +174,7 @@ async fn points_that_do_not_suffice_pay_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_paid_order_gives_money_and_units_back_once() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     buyer.approve(&agreed).await.expect(200);
@@ -190,7 +196,7 @@ async fn a_cancelled_paid_order_gives_money_and_units_back_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_go_back_by_an_administrator_and_never_more_than_was_taken() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, admin) = (site.product_at(1, 10_000).await, site.buyer().await, site.admin());
     let agreed = buyer.agrees(&site, &product).await;
     let part = |amount: i64| json!({ "amount": won(amount), "reason": "scratched" });
@@ -219,7 +225,7 @@ async fn parts_go_back_by_an_administrator_and_never_more_than_was_taken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unpaid_payment_is_cancelled_and_ends_with_its_order() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product(3).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let reason = json!({ "reason": "changed my mind" });
@@ -242,7 +248,7 @@ async fn an_unpaid_payment_is_cancelled_and_ends_with_its_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_authorised_for_another_payment_neither_pays_nor_is_undone() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, honest, thief) = (site.product_at(5, 7_000).await, site.buyer().await, site.buyer().await);
     // Paid with already, by somebody else.
     let paid = honest.agrees(&site, &product).await;
@@ -271,7 +277,7 @@ async fn what_was_authorised_for_another_payment_neither_pays_nor_is_undone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_and_payments_of_an_order_have_an_end() {
     let few = [("payment.attempts_per_order_max", "3"), ("payment.payments_per_order_max", "2")];
-    let site = TestSite::start_with(&few).await;
+    let site = system().settings(&few).start().await;
     let (product, buyer) = (site.product_at(1, 10_002).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let other = buyer.agrees_to(&site, &agreed.order, agreed.amount).await;

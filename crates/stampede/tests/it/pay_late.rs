@@ -1,9 +1,14 @@
 //! Providers that hang, lie and lose answers, approvals that come too late, webhooks that nobody should believe: money and
 //! orders agree in the end.
 
+use crate::ledger::Ledger;
+use crate::payer::Payer;
+use crate::payer::Provider;
+use crate::site::system;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -13,10 +18,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::client::{Answer, Client, Product, fresh_key, text};
 use crate::ledger::Units;
 use crate::payer::{Agreed, authorise};
-use crate::site::{TestSite, eventually};
 
 /// Amounts whose last digits make the sandbox's provider misbehave once, and what a buyer may be told at first.
 const TROUBLES: [(i64, &str); 7] = [
@@ -34,7 +37,7 @@ async fn whatever_the_provider_does_the_buyer_pays_once_in_the_end() {
     // A client waits for 2 s here, so silence becomes a 202 soon; and we for 4 s, since the provider stays silent for as
     // long as we do.
     let brief = [("payment.approve_wait_ms", "2000"), ("payment.naverpay.read_timeout_ms", "4000")];
-    let site = TestSite::start_with(&brief).await;
+    let site = system().settings(&brief).start().await;
     let paying = TROUBLES.iter().map(async |(price, trouble)| {
         let (product, buyer) = (site.product_at(1, *price).await, site.buyer().await);
         let agreed = buyer.agrees(&site, &product).await;
@@ -60,7 +63,7 @@ async fn whatever_the_provider_does_the_buyer_pays_once_in_the_end() {
 /// somebody to look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_amount_than_the_orders_buys_nothing_and_goes_back() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer) = (site.product_at(1, 10_000).await, site.buyer().await);
     let (order, amount) = buyer.orders(&product).await;
     let payment = text(&buyer.prepare(&fresh_key(), &order, amount).await.expect(201).json()["paymentId"]);
@@ -84,7 +87,7 @@ async fn approving_as_the_time_runs_out_either_charges_nothing_or_pays() {
         ("order.expire_sweep_ms", "200"),
         ("order.placements_per_minute", "100000"),
     ];
-    let site = TestSite::start_with(&brief).await;
+    let site = system().settings(&brief).start().await;
     let product = site.product(2 * ROUNDS).await;
     let buyers = site.buyers(BUYERS).await;
     let (agreeing, seen) = (Semaphore::new(3), Seen::default());
@@ -142,7 +145,7 @@ impl Seen {
 
 /// Orders and agrees, unless the machine is so busy that the order's time is up before that, or that of the order before it
 /// is not yet.
-async fn agrees_in_time(site: &TestSite, buyer: &Client, product: &Product) -> Option<Agreed> {
+async fn agrees_in_time(site: &Site, buyer: &Client, product: &Product) -> Option<Agreed> {
     let placed = buyer.order(&fresh_key(), product, 1).await;
     if is_too_late(&placed) || placed.status == 409 {
         return None;
@@ -158,7 +161,7 @@ async fn agrees_in_time(site: &TestSite, buyer: &Client, product: &Product) -> O
 }
 
 /// Whether it was paid. What is told is what is so at the provider.
-async fn approves_or_is_late(site: &TestSite, buyer: &Client, agreed: &Agreed) -> bool {
+async fn approves_or_is_late(site: &Site, buyer: &Client, agreed: &Agreed) -> bool {
     let told = buyer.approve(agreed).await;
     let is_paid = match told.status.as_u16() {
         // Not known within the time that a client waits.
@@ -200,7 +203,7 @@ fn signed(secret: &str, id: &str, timestamp: i64, body: &str) -> [(&'static str,
     ]
 }
 
-async fn call(site: &TestSite, headers: &[(&str, String)], body: &str) -> Answer {
+async fn call(site: &Site, headers: &[(&str, String)], body: &str) -> Answer {
     let client = site.anyone();
     let mut request = client.request(reqwest::Method::POST, "/webhooks/pg/naverpay").body(body.to_owned());
     for (name, value) in headers {
@@ -212,7 +215,7 @@ async fn call(site: &TestSite, headers: &[(&str, String)], body: &str) -> Answer
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_are_hints_and_only_the_providers_own_are_heard() {
     let secrets = [("payment.webhooks.naverpay_secret", SECRET), ("payment.approve_wait_ms", "2000")];
-    let site = TestSite::start_with(&secrets).await;
+    let site = system().settings(&secrets).start().await;
     let (product, buyer) = (site.product_at(2, 20_000).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let now = Utc::now().timestamp();
@@ -284,7 +287,7 @@ pub const SHORT_LIVED: [(&str, &str); 8] = [
 /// The provider captures behind our back what had been given up: the order gets it if it can, else it goes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_comes_too_late_is_honoured_or_given_back() {
-    let site = TestSite::start_with(&SHORT_LIVED).await;
+    let site = system().settings(&SHORT_LIVED).start().await;
     let late = LateMoney::comes(&site).await;
     late.ask(&site).await;
     late.is_settled(&site).await;
@@ -300,7 +303,7 @@ pub struct LateMoney {
 }
 
 impl LateMoney {
-    pub async fn comes(site: &TestSite) -> LateMoney {
+    pub async fn comes(site: &Site) -> LateMoney {
         let (scarce, plenty) = (site.product_at(1, 19_995).await, site.product_at(9, 29_995).await);
         let buyer = site.buyer().await;
         let lost = gives_up(site, &buyer, &scarce).await;
@@ -313,7 +316,7 @@ impl LateMoney {
     }
 
     /// An operator has the provider asked. The site may die over it.
-    pub async fn ask(&self, site: &TestSite) {
+    pub async fn ask(&self, site: &Site) {
         let admin = site.admin();
         for agreed in [&self.lost, &self.lucky] {
             let path = format!("/admin/payments/{}/sync", agreed.payment);
@@ -323,7 +326,7 @@ impl LateMoney {
         }
     }
 
-    pub async fn is_settled(&self, site: &TestSite) {
+    pub async fn is_settled(&self, site: &Site) {
         let LateMoney { buyer, lost, lucky, plenty } = self;
         buyer.sees_payment(&lucky.payment, "PAID").await;
         buyer.sees_order(&lucky.order, "PAID").await;
@@ -337,7 +340,7 @@ impl LateMoney {
 }
 
 /// Orders, and asks a provider that hangs and does nothing: the order's time runs out, and absence is believed.
-async fn gives_up(site: &TestSite, buyer: &Client, product: &Product) -> Agreed {
+async fn gives_up(site: &Site, buyer: &Client, product: &Product) -> Agreed {
     let (agreed, told) = approves_in_time(site, buyer, product).await;
     told.expect(202);
     buyer.sees_payment(&agreed.payment, "FAILED").await;
@@ -346,7 +349,7 @@ async fn gives_up(site: &TestSite, buyer: &Client, product: &Product) -> Agreed 
 }
 
 /// Orders, agrees and approves, as often as it takes for the approval to begin before the order's time is up.
-pub async fn approves_in_time(site: &TestSite, buyer: &Client, product: &Product) -> (Agreed, Answer) {
+pub async fn approves_in_time(site: &Site, buyer: &Client, product: &Product) -> (Agreed, Answer) {
     eventually("the approval begins in time", async || {
         let agreed = agrees_in_time(site, buyer, product).await?;
         let told = buyer.approve(&agreed).await;
@@ -356,7 +359,7 @@ pub async fn approves_in_time(site: &TestSite, buyer: &Client, product: &Product
 }
 
 /// Somebody who has the merchant's keys captures directly at the provider.
-pub async fn capture(site: &TestSite, pg_payment: &str) {
+pub async fn capture(site: &Site, pg_payment: &str) {
     let url = format!("{}/naverpay-partner/naverpay/payments/v2.2/apply/payment", site.provider());
     eventually("the provider captures", async || {
         let asked = reqwest::Client::new()

@@ -1,18 +1,21 @@
 //! A provider that takes its time, or takes the money and then says nothing to anybody: the buyer may try again, it is undone, or
 //! a person has to look.
 
+use crate::ledger::Ledger;
+use crate::payer::Payer;
+use crate::payer::Provider;
+use crate::site::system;
 use chrono::{DateTime, Utc};
 use sandbox::Outside;
 use serde_json::json;
+use testkit::{Client, Product, Site, eventually, fresh_key};
 
-use crate::client::{Client, Product, fresh_key};
 use crate::ledger::Units;
 use crate::pay_late::approves_in_time;
 use crate::payer::{Agreed, misbehaves, won};
-use crate::site::{TestSite, eventually};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
-async fn start(more: &[(&str, &str)]) -> (TestSite, Outside) {
+async fn start(more: &[(&str, &str)]) -> (Site, Outside) {
     let outside = Outside::start().await.expect("the provider starts");
     let (checkout, slack) = (format!("{}/checkout", outside.url()), format!("{}/slack/services/T/B/X", outside.url()));
     let own = [
@@ -21,7 +24,7 @@ async fn start(more: &[(&str, &str)]) -> (TestSite, Outside) {
         ("notification_hub.slack.url", &slack),
         ("payment.approve_wait_ms", "1000"),
     ];
-    (TestSite::start_with(&[&own, more].concat()).await, outside)
+    (system().settings(&[&own, more].concat()).start().await, outside)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +76,7 @@ pub struct Unclear {
 }
 
 impl Unclear {
-    pub async fn begins(site: &TestSite, outside: &Outside) -> Unclear {
+    pub async fn begins(site: &Site, outside: &Outside) -> Unclear {
         let (product, buyer) = (site.product(1).await, site.buyer().await);
         misbehaves(outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
         let (agreed, told) = approves_in_time(site, &buyer, &product).await;
@@ -82,7 +85,7 @@ impl Unclear {
     }
 
     /// Neither money nor unit is left behind, and the provider talks again in the end.
-    pub async fn is_undone(&self, site: &TestSite, outside: &Outside) {
+    pub async fn is_undone(&self, site: &Site, outside: &Outside) {
         let Unclear { buyer, product, agreed } = self;
         // Told to undo it, the provider does, though its answer is lost as well.
         let is_back = async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(());

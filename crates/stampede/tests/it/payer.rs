@@ -2,9 +2,7 @@
 
 use sandbox::Outside;
 use serde_json::{Value, json};
-
-use crate::client::{Answer, Client, Product, fresh_key, text};
-use crate::site::{TestSite, eventually};
+use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
 /// A payment that the buyer has agreed to.
 #[derive(Debug, Clone)]
@@ -16,20 +14,31 @@ pub struct Agreed {
     pub amount: i64,
 }
 
-impl TestSite {
+/// The fake payment provider behind a site.
+pub trait Provider {
     /// A new product with `stock` units of `price` won each: the last digits may make the provider misbehave.
-    pub async fn product_at(&self, stock: i64, price: i64) -> Product {
+    async fn product_at(&self, stock: i64, price: i64) -> Product;
+
+    /// What the sandbox's provider answers.
+    async fn outside(&self, path: &str) -> Value;
+
+    /// The provider's own word for what a payment has left: captured less cancelled.
+    async fn kept_by_provider(&self, payment: &str) -> i64;
+
+    fn provider(&self) -> String;
+}
+
+impl Provider for Site {
+    async fn product_at(&self, stock: i64, price: i64) -> Product {
         self.product_with(json!({ "initialStock": stock, "price": won(price) })).await
     }
 
-    /// What the sandbox's provider answers.
-    pub async fn outside(&self, path: &str) -> Value {
+    async fn outside(&self, path: &str) -> Value {
         let asked = reqwest::get(format!("{}{path}", self.provider())).await.expect("the provider answers");
         asked.json().await.expect("in JSON")
     }
 
-    /// The provider's own word for what a payment has left: captured less cancelled.
-    pub async fn kept_by_provider(&self, payment: &str) -> i64 {
+    async fn kept_by_provider(&self, payment: &str) -> i64 {
         let book = self.outside(&format!("/book/payments?merchantPayKey={payment}")).await;
         let list = book["payments"].as_array().unwrap_or_else(|| panic!("{book}"));
         let sum = |name: &str| -> i64 {
@@ -39,61 +48,88 @@ impl TestSite {
         sum("captured") - sum("cancelled")
     }
 
-    pub fn provider(&self) -> String {
+    fn provider(&self) -> String {
         self.settings().section("payment.naverpay.url").expect("it is set")
     }
 }
 
-impl Client {
+/// Somebody who pays.
+pub trait Payer {
     /// Orders one unit. Returns the order's id and amount.
-    pub async fn orders(&self, product: &Product) -> (String, i64) {
+    async fn orders(&self, product: &Product) -> (String, i64);
+
+    async fn prepare(&self, key: &str, order: &str, amount: i64) -> Answer;
+
+    async fn prepare_by(&self, method: &str, key: &str, order: &str, amount: i64) -> Answer;
+
+    /// Orders, prepares, and agrees in the provider's window.
+    async fn agrees(&self, site: &Site, product: &Product) -> Agreed;
+
+    async fn agrees_to(&self, site: &Site, order: &str, amount: i64) -> Agreed;
+
+    async fn approve(&self, agreed: &Agreed) -> Answer;
+
+    async fn approve_with(&self, payment: &str, body: Value) -> Answer;
+
+    /// Buys points for `amount` won.
+    async fn charges(&self, amount: i64);
+
+    async fn payment(&self, id: &str) -> Value;
+
+    /// Waits until the payment has this status.
+    async fn sees_payment(&self, id: &str, status: &str) -> Value;
+
+    async fn sees_order(&self, id: &str, status: &str) -> Value;
+
+    async fn cancels_payment(&self, key: &str, payment: &str, body: &Value) -> Answer;
+}
+
+impl Payer for Client {
+    async fn orders(&self, product: &Product) -> (String, i64) {
         let order = self.order(&fresh_key(), product, 1).await.expect(201).json();
         (text(&order["orderId"]), order["totals"]["amount"]["amount"].as_i64().expect("an amount"))
     }
 
-    pub async fn prepare(&self, key: &str, order: &str, amount: i64) -> Answer {
+    async fn prepare(&self, key: &str, order: &str, amount: i64) -> Answer {
         self.prepare_by("NAVERPAY", key, order, amount).await
     }
 
-    pub async fn prepare_by(&self, method: &str, key: &str, order: &str, amount: i64) -> Answer {
+    async fn prepare_by(&self, method: &str, key: &str, order: &str, amount: i64) -> Answer {
         let body = json!({ "orderId": order, "method": method, "amount": won(amount) });
         self.send(self.request(reqwest::Method::POST, "/payments/prepare").header("Idempotency-Key", key).json(&body))
             .await
     }
 
-    /// Orders, prepares, and agrees in the provider's window.
-    pub async fn agrees(&self, site: &TestSite, product: &Product) -> Agreed {
+    async fn agrees(&self, site: &Site, product: &Product) -> Agreed {
         let (order, amount) = self.orders(product).await;
         self.agrees_to(site, &order, amount).await
     }
 
-    pub async fn agrees_to(&self, site: &TestSite, order: &str, amount: i64) -> Agreed {
+    async fn agrees_to(&self, site: &Site, order: &str, amount: i64) -> Agreed {
         let payment = text(&self.prepare(&fresh_key(), order, amount).await.expect(201).json()["paymentId"]);
         let pg_payment = authorise(site, &payment, amount).await;
         Agreed { order: order.to_owned(), payment, pg_payment, amount }
     }
 
-    pub async fn approve(&self, agreed: &Agreed) -> Answer {
+    async fn approve(&self, agreed: &Agreed) -> Answer {
         self.approve_with(&agreed.payment, json!({ "pgPaymentId": agreed.pg_payment, "amount": won(agreed.amount) }))
             .await
     }
 
-    pub async fn approve_with(&self, payment: &str, body: Value) -> Answer {
+    async fn approve_with(&self, payment: &str, body: Value) -> Answer {
         self.post(&format!("/payments/{payment}/approve"), &body).await
     }
 
-    /// Buys points for `amount` won.
-    pub async fn charges(&self, amount: i64) {
+    async fn charges(&self, amount: i64) {
         let request = self.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", fresh_key());
         self.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);
     }
 
-    pub async fn payment(&self, id: &str) -> Value {
+    async fn payment(&self, id: &str) -> Value {
         self.get(&format!("/payments/{id}")).await.expect(200).json()
     }
 
-    /// Waits until the payment has this status.
-    pub async fn sees_payment(&self, id: &str, status: &str) -> Value {
+    async fn sees_payment(&self, id: &str, status: &str) -> Value {
         eventually(&format!("payment {id} is {status}"), async || {
             let payment = self.payment(id).await;
             (payment["status"] == status).then_some(payment)
@@ -101,7 +137,7 @@ impl Client {
         .await
     }
 
-    pub async fn sees_order(&self, id: &str, status: &str) -> Value {
+    async fn sees_order(&self, id: &str, status: &str) -> Value {
         eventually(&format!("order {id} is {status}"), async || {
             let order = self.get(&format!("/orders/{id}")).await.expect(200).json();
             (order["status"] == status).then_some(order)
@@ -109,14 +145,14 @@ impl Client {
         .await
     }
 
-    pub async fn cancels_payment(&self, key: &str, payment: &str, body: &Value) -> Answer {
+    async fn cancels_payment(&self, key: &str, payment: &str, body: &Value) -> Answer {
         let request = self.request(reqwest::Method::POST, &format!("/payments/{payment}/cancel"));
         self.send(request.header("Idempotency-Key", key).json(body)).await
     }
 }
 
 /// The buyer presses the button in the provider's window.
-pub async fn authorise(site: &TestSite, payment: &str, amount: i64) -> String {
+pub async fn authorise(site: &Site, payment: &str, amount: i64) -> String {
     let agreed = json!({ "merchantPayKey": payment, "amount": amount });
     let url = format!("{}/checkout", site.provider());
     let answer = reqwest::Client::new().post(url).json(&agreed).send().await.expect("the provider answers");

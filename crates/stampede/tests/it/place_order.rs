@@ -1,29 +1,30 @@
 //! `POST /orders`: one intent, one order, however often and however concurrently it is asked for.
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use std::collections::HashSet;
+use testkit::{Answer, Site, fresh_key, line, text};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::client::{Answer, fresh_key, line, text};
 use crate::ledger::Units;
-use crate::site::TestSite;
 
 const THREADS: usize = 2;
 
-async fn orders(site: &TestSite) -> i64 {
+async fn orders(site: &Site) -> i64 {
     site.number("select count(*) from {order}.orders").await
 }
 
-async fn holds(site: &TestSite) -> i64 {
+async fn holds(site: &Site) -> i64 {
     site.number("select count(*) from {inventory}.holds").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_retries_with_one_key_place_one_order() {
     const TWINS: usize = 50;
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, key) = (site.product(10).await, site.buyer().await, fresh_key());
 
     let answers: Vec<Answer> = join_all((0..TWINS).map(|_| buyer.order(&key, &product, 2))).await;
@@ -44,7 +45,7 @@ async fn racing_retries_with_one_key_place_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_replays_its_order_long_after_everything_was_sold() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, key) = (site.product(1).await, fresh_key());
     let [first, second]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let placed = first.order(&key, &product, 1).await.expect(201);
@@ -65,14 +66,14 @@ async fn a_key_replays_its_order_long_after_everything_was_sold() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_stores_nothing_and_its_key_may_try_again() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, key) = (site.product(0).await, site.buyer().await, fresh_key());
     let problem = buyer.order(&key, &product, 2).await.refused(409, "OUT_OF_STOCK");
     assert_eq!(problem["details"], json!([{ "productId": product.id, "requested": 2, "available": 0 }]));
     assert_eq!((orders(&site).await, holds(&site).await), (0, 0));
 
     site.admin().adjust(&fresh_key(), &product, 2).await.expect(200);
-    let placed = crate::site::eventually("the new units can be bought with the same key", async || {
+    let placed = testkit::eventually("the new units can be bought with the same key", async || {
         let answer = buyer.order(&key, &product, 2).await;
         (answer.status != 409).then_some(answer)
     })
@@ -83,7 +84,7 @@ async fn a_refusal_stores_nothing_and_its_key_may_try_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_request_under_a_used_key_is_refused() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, other, key) = (site.product(10).await, site.product(10).await, fresh_key());
     let [buyer, neighbour]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     buyer.order(&key, &product, 1).await.expect(201);
@@ -117,7 +118,7 @@ async fn another_request_under_a_used_key_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_different_requests_under_one_key_place_one_of_them() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, key) = (site.product(100).await, site.buyer().await, fresh_key());
     let answers = join_all((0..20).map(|n| buyer.order(&key, &product, 1 + n % 2))).await;
     let placed: HashSet<&str> = answers.iter().filter(|a| a.status == 201).map(|a| a.body.as_str()).collect();
@@ -131,7 +132,7 @@ async fn racing_different_requests_under_one_key_place_one_of_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prices_and_names_come_from_the_shop_and_stay_as_they_were_ordered() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let dear =
         site.product_with(json!({ "initialStock": 5, "price": { "amount": 1_000_000, "currency": "KRW" } })).await;
     let cheap = site.product_with(json!({ "initialStock": 5, "price": { "amount": 7, "currency": "KRW" } })).await;
@@ -168,7 +169,7 @@ async fn prices_and_names_come_from_the_shop_and_stay_as_they_were_ordered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_of_many_lines_is_held_whole_or_not_at_all() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let full = site.product(10).await;
     let empty = site.product(1).await;
     let buyers = site.buyers(THREADS * 4).await;
@@ -193,7 +194,7 @@ async fn an_order_of_many_lines_is_held_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_buyer_sees_own_orders_only_newest_first_and_page_by_page() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let product = site.product(100).await;
     let [buyer, stranger]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let mut placed = Vec::new();
@@ -229,7 +230,7 @@ async fn a_buyer_sees_own_orders_only_newest_first_and_page_by_page() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_account_cannot_place_orders_without_end() {
-    let site = TestSite::start_with(&[("order.placements_per_minute", "5")]).await;
+    let site = system().settings(&[("order.placements_per_minute", "5")]).start().await;
     let product = site.product(100).await;
     let [buyer, neighbour]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let answers = join_all((0..20).map(async |_| buyer.order(&fresh_key(), &product, 1).await)).await;

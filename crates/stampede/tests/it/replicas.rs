@@ -1,23 +1,24 @@
 //! Several processes of one system: they share the work, and one that dies or is stopped leaves nothing undone.
 
+use crate::ledger::Ledger;
+use crate::site::{EXECUTABLE, system};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
+use testkit::{Answer, Client, Product, Site, eventually, fresh_key, line, text};
 
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Answer, Client, Product, fresh_key, line, text};
 use crate::ledger::Units;
-use crate::site::{TestSite, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_retries_at_two_replicas_place_one_order() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let replica = site.replica().await;
     let (product, buyer, key) = (site.product(10).await, site.buyer().await, fresh_key());
-    let doors = [buyer.clone(), buyer.at(&replica)];
+    let doors = [buyer.clone(), buyer.at(&replica.api)];
     let answers = join_all((0..40).map(async |n| doors[n % 2].order(&key, &product, 1).await)).await;
     let bodies: HashSet<String> = answers.iter().map(|answer| answer.clone().expect(201).body).collect();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
@@ -28,11 +29,11 @@ async fn racing_retries_at_two_replicas_place_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_sell_exactly_what_there_is() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let replica = site.replica().await;
     let (product, buyers) = (site.product(20).await, site.buyers(48).await);
     let answers = join_all(buyers.iter().enumerate().map(async |(n, buyer)| {
-        let buyer = if n % 2 == 0 { buyer.clone() } else { buyer.at(&replica) };
+        let buyer = if n % 2 == 0 { buyer.clone() } else { buyer.at(&replica.api) };
         buyer.order(&fresh_key(), &product, 1).await
     }))
     .await;
@@ -49,7 +50,7 @@ async fn two_replicas_sell_exactly_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_replica_leaves_behind_is_finished_by_the_other() {
-    let victim = TestSite::spawn(&[]).await;
+    let victim = system().spawn(EXECUTABLE).await;
     let other = victim.replica().await;
     let (product, buyers) = (other.product(100).await, other.buyers(6).await);
     let wanted: Vec<(usize, String)> = (0..60).map(|n| (n % buyers.len(), fresh_key())).collect();
@@ -70,12 +71,12 @@ async fn what_a_killed_replica_leaves_behind_is_finished_by_the_other() {
     assert_eq!(asked_again.into_iter().collect::<BTreeSet<_>>().len(), wanted.len());
     assert_eq!(other.units(&product).await, Units { on_hand: 100, held: 60 });
     other.assert_consistent().await;
-    assert_eq!(other.number("select count(*) from {hub}.notifications").await, 60);
+    assert_eq!(other.number("select count(*) from {notification_hub}.notifications").await, 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
-    let site = TestSite::spawn(&[]).await;
+    let site = system().spawn(EXECUTABLE).await;
     let (product, buyers) = (site.product(100).await, site.buyers(6).await);
     let wanted: Vec<(usize, String)> = (0..60).map(|n| (n % buyers.len(), fresh_key())).collect();
     let stopping = async {
@@ -99,7 +100,7 @@ async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_stays_open_until_the_process_is_told_to_stop() {
-    let site = TestSite::spawn(&[]).await;
+    let site = system().spawn(EXECUTABLE).await;
     let address = site.api.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("the site accepts");
     let request = format!("GET /actuator/health/liveness HTTP/1.1\r\nHost: {address}\r\n\r\n");
@@ -116,14 +117,14 @@ async fn an_idle_connection_stays_open_until_the_process_is_told_to_stop() {
 
 /// Places every order at once. Returns the bodies of those that were acknowledged, by key.
 async fn place_all(
-    site: &TestSite,
+    site: &Site,
     buyers: &[Client],
     wanted: &[(usize, String)],
     product: &Product,
 ) -> HashMap<String, String> {
     let order = json!({ "items": [line(product, 1)] });
     let placing = wanted.iter().map(async |(buyer, key)| {
-        let buyer = buyers[*buyer].at(site);
+        let buyer = buyers[*buyer].at(&site.api);
         let answer: Option<Answer> = buyer.try_send(buyer.placing(key, &order)).await.ok();
         answer.filter(|answer| answer.status == 201).map(|answer| (key.clone(), answer.body))
     });

@@ -1,10 +1,10 @@
 //! Settings: the defaults serve every service, whatever is unknown is refused, and secrets are not shown.
 
+use crate::site::system;
 use std::process::{Command, Output};
 
 use common::settings::Settings;
 
-use crate::site::TestSite;
 use crate::tidy;
 
 /// Every section there is, and what reads it.
@@ -41,7 +41,7 @@ async fn the_defaults_serve_every_service() {
         let table: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = defaults.section(section);
         assert!(table.is_ok(), "config/default.toml has no section [{section}]: {table:?}");
     }
-    TestSite::start().await.stop().await;
+    system().start().await.stop().await;
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Units: never more sold than there are, back when an order ends, and every movement on record.
 
+use crate::ledger::Ledger;
+use crate::site::system;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::{Answer, Client, Product, eventually, fresh_key, text};
 
-use crate::client::{Answer, Client, Product, fresh_key, text};
 use crate::ledger::Units;
-use crate::site::{TestSite, eventually};
 
 async fn rush(buyers: &[Client], product: &Product) -> Vec<Answer> {
     join_all(buyers.iter().map(async |buyer| buyer.order(&fresh_key(), product, 1).await)).await
@@ -29,7 +30,7 @@ async fn buy(buyer: &Client, product: &Product, quantity: i64) -> Answer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_buyers_never_take_more_than_there_is() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyers) = (site.product(20).await, site.buyers(64).await);
     let answers = rush(&buyers, &product).await;
     assert_eq!(placed(&answers), 20);
@@ -47,7 +48,7 @@ async fn concurrent_buyers_never_take_more_than_there_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hot_products_bought_crosswise_are_each_sold_out_exactly() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (one, other, buyers) = (site.product(10).await, site.product(7).await, site.buyers(40).await);
     let answers = join_all(buyers.iter().enumerate().map(async |(n, buyer)| {
         let (first, then) = if n % 2 == 0 { (&one, &other) } else { (&other, &one) };
@@ -63,7 +64,7 @@ async fn two_hot_products_bought_crosswise_are_each_sold_out_exactly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelling_gives_the_units_back_once() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let product = site.product(3).await;
     let [buyer, other]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let id = text(&buyer.order(&fresh_key(), &product, 3).await.expect(201).json()["orderId"]);
@@ -86,7 +87,8 @@ async fn cancelling_gives_the_units_back_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_nobody_pays_expires_and_its_units_are_on_sale_again() {
-    let site = TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("order.expire_sweep_ms", "200")]).await;
+    let site =
+        system().settings(&[("inventory.hold_ttl_seconds", "3"), ("order.expire_sweep_ms", "200")]).start().await;
     let product = site.product(5).await;
     let [buyer, other]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let (key, wanted) = (fresh_key(), 5);
@@ -115,7 +117,7 @@ async fn an_order_that_nobody_pays_expires_and_its_units_are_on_sale_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expiring_holds_are_taken_over_without_overselling() {
     let site =
-        TestSite::start_with(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).await;
+        system().settings(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).start().await;
     let (product, buyers) = (site.product(3).await, site.buyers(12).await);
     let most = "select coalesce(max(held), 0) from {inventory}.stocks";
     let mut sold = 0;
@@ -132,7 +134,7 @@ async fn expiring_holds_are_taken_over_without_overselling() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_administrator_adjusts_the_stock_but_never_below_what_is_held() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, admin) = (site.product(10).await, site.buyer().await, site.admin());
     buyer.order(&fresh_key(), &product, 4).await.expect(201);
 
@@ -158,7 +160,7 @@ async fn an_administrator_adjusts_the_stock_but_never_below_what_is_held() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn adjustments_during_a_sale_all_count_once() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, admin, buyers) = (site.product(10).await, site.admin(), site.buyers(30).await);
     let keys: Vec<String> = (0..10).map(|_| fresh_key()).collect();
     // Each adjustment is asked for twice.
@@ -178,7 +180,7 @@ async fn adjustments_during_a_sale_all_count_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_account_never_gets_more_than_its_share() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let product = site.product_with(json!({ "initialStock": 100, "maxPerUser": 3 })).await;
     let [greedy, modest]: [_; 2] = site.buyers(2).await.try_into().expect("two buyers");
     let answers = join_all((0..40).map(async |_| greedy.order(&fresh_key(), &product, 1).await)).await;
@@ -200,7 +202,7 @@ async fn one_account_never_gets_more_than_its_share() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_movement_is_audited_and_every_hold_can_be_found() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, admin) = (site.product(10).await, site.buyer().await, site.admin());
     admin.adjust(&fresh_key(), &product, 5).await.expect(200);
     admin.adjust(&fresh_key(), &product, -2).await.expect(200);
@@ -229,7 +231,7 @@ async fn every_movement_is_audited_and_every_hold_can_be_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restocked_product_is_announced_with_a_new_round() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let (product, buyer, admin) = (site.product(1).await, site.buyer().await, site.admin());
     for round in 1..=2 {
         buy(&buyer, &product, 1).await;
@@ -249,7 +251,7 @@ async fn a_restocked_product_is_announced_with_a_new_round() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn products_are_listed_changed_and_found() {
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let admin = site.admin();
     let sku = fresh_key();
     let product = site.product_with(json!({ "sku": sku, "name": "Blue whale", "initialStock": 1 })).await;

@@ -1,9 +1,9 @@
 //! Bodies: malformed, mistyped, out of range, too many, too large.
 
 use serde_json::{Map, Value, json};
+use testkit::line;
 
 use super::Trial;
-use crate::client::line;
 
 /// Names that a client must not be able to set, wherever it writes them.
 const NOT_YOURS: [&str; 16] = [
@@ -158,7 +158,7 @@ async fn text_that_cannot_be_stored_or_shown_is_refused_everywhere() {
     for name in address.keys() {
         for bad in [json!("a\0b"), json!("a\r\nb"), json!("x".repeat(400)), json!(7), json!([])] {
             let order = json!({ "items": [line(&trial.product, 1)], "shippingInfo": set(address, name, bad.clone()) });
-            let request = trial.buyer.placing(&crate::client::fresh_key(), &order);
+            let request = trial.buyer.placing(&testkit::fresh_key(), &order);
             let buyer = trial.buyer.clone();
             trial.refuse_with(&format!("shippingInfo.{name}"), &buyer, request, 400, "VALIDATION_ERROR").await;
         }
@@ -178,7 +178,7 @@ async fn what_is_wrong_is_told_with_its_place() {
         (json!({ "items": [one], "coupon": "x" }), "coupon"),
         (json!({}), ""),
     ] {
-        let request = buyer.placing(&crate::client::fresh_key(), &order);
+        let request = buyer.placing(&testkit::fresh_key(), &order);
         let told = trial.refuse(field, &buyer, request).await.json();
         assert_eq!(told["details"][0]["field"], field, "{told}");
     }
@@ -238,7 +238,7 @@ async fn lines_outside_the_bounds_are_refused() {
         json!({ "items": [{ "productId": id, "quantity": 1, "unitPrice": { "amount": 1, "currency": "KRW" } }] }),
     ));
     for (what, order) in cases {
-        let request = buyer.placing(&crate::client::fresh_key(), &order);
+        let request = buyer.placing(&testkit::fresh_key(), &order);
         trial.refuse_with(&what, &buyer, request, 400, "VALIDATION_ERROR").await;
     }
     // A well-formed id that names no product, or something that is not one.
@@ -249,10 +249,10 @@ async fn lines_outside_the_bounds_are_refused() {
         trial.order.clone(),
         buyer.user_id.clone(),
     ] {
-        let request = buyer.placing(&crate::client::fresh_key(), &product(&id));
+        let request = buyer.placing(&testkit::fresh_key(), &product(&id));
         trial.refuse_with(&id, &buyer, request, 404, "PRODUCT_NOT_FOUND").await;
         let with_a_good_one = json!({ "items": [one, { "productId": id, "quantity": 1 }] });
-        let request = buyer.placing(&crate::client::fresh_key(), &with_a_good_one);
+        let request = buyer.placing(&testkit::fresh_key(), &with_a_good_one);
         trial.refuse_with(&format!("a good line and {id}"), &buyer, request, 404, "PRODUCT_NOT_FOUND").await;
     }
     trial.end().await;

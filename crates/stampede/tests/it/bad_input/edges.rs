@@ -1,6 +1,7 @@
 //! The edge itself: unknown paths and methods, languages, and bytes that are hardly HTTP.
 
 use std::time::Duration;
+use testkit::fresh_key;
 
 use reqwest::Method;
 use serde_json::json;
@@ -8,7 +9,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Trial;
-use crate::client::fresh_key;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_said_so_in_the_same_form() {

@@ -1,12 +1,13 @@
 //! Ids in paths, and keys: garbage, other kinds, other people's.
 
+use crate::ledger::Ledger;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::json;
+use testkit::{Client, fresh_key, line};
 use uuid::Uuid;
 
 use super::Trial;
-use crate::client::{Client, fresh_key, line};
 
 /// Every route with an id in its path: `{}` is its place.
 fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {

@@ -1,16 +1,16 @@
 //! Tokens: forged, expired, for somebody else, twice; and every route asked by those who may not.
 
+use crate::site::system;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey, get_current_timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::{Client, Site, fresh_key, text};
 use uuid::Uuid;
 
 use super::Trial;
-use crate::client::{Client, fresh_key, text};
-use crate::site::TestSite;
 
 /// What anybody may ask for.
 const PUBLIC: [(&str, &str); 9] = [
@@ -35,7 +35,7 @@ struct Key {
 }
 
 impl Key {
-    async fn stolen_from(site: &TestSite) -> Key {
+    async fn stolen_from(site: &Site) -> Key {
         let query = "select kid, encode(private, 'base64') as private, encode(public, 'base64') as public
                        from {account}.signing_keys order by use_at limit 1";
         let row = site.rows(query).await.remove(0);
@@ -160,7 +160,7 @@ async fn tokens_that_are_not_right_in_every_way_open_nothing() {
     // So that the others fail for what is wrong with them: this one is right.
     let right = admin.with_token(&key.sign(&key.header(), &key.claims(&admin.user_id)));
     right.get("/admin/holds").await.expect(200);
-    let order = json!({ "items": [crate::client::line(&trial.product, 1)] });
+    let order = json!({ "items": [testkit::line(&trial.product, 1)] });
     for (what, token) in key.bad(&admin.user_id) {
         let bad = admin.with_token(&token);
         for path in ["/orders", "/auth/me", "/notifications", "/admin/holds"] {
@@ -196,9 +196,9 @@ async fn tokens_that_are_not_right_in_every_way_open_nothing() {
     let in_query = anyone.request(Method::GET, &format!("/orders?access_token={token}"));
     trial.refuse_with("a token in the query", &anyone, in_query, 401, "UNAUTHORIZED").await;
     // A refresh token is no access token.
-    let log_in = json!({ "email": trial.buyer.email, "password": crate::client::PASSWORD });
+    let log_in = json!({ "email": trial.buyer.email, "password": testkit::site::PASSWORD });
     trial.end().await;
-    let site = TestSite::start().await;
+    let site = system().start().await;
     let buyer = site.buyer().await;
     let tokens = site
         .anyone()

@@ -1,0 +1,83 @@
+//! The tables of schema `inventory`, made from its migrations; a test compares them.
+
+diesel::table! {
+    catalogue (only_row) {
+        only_row -> Bool,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    hold_lines (hold_id, product_id) {
+        hold_id -> Uuid,
+        product_id -> Uuid,
+        quantity -> Integer,
+        unit_price -> BigInt,
+        currency -> Text,
+        sku -> Text,
+        name -> Text,
+    }
+}
+
+diesel::table! {
+    holds (hold_id) {
+        hold_id -> Uuid,
+        user_id -> Nullable<Uuid>,
+        state -> Text,
+        expires_at -> Timestamptz,
+        pinned_by -> Nullable<Uuid>,
+        pinned_late -> Bool,
+        unpinned_by -> Array<Uuid>,
+        order_version -> Nullable<BigInt>,
+        reason -> Nullable<Text>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    product_stock_audit (id) {
+        id -> BigInt,
+        product_id -> Uuid,
+        hold_id -> Nullable<Uuid>,
+        adjustment_id -> Nullable<Uuid>,
+        kind -> Text,
+        delta -> BigInt,
+        on_hand_after -> BigInt,
+        held_after -> BigInt,
+        stock_version -> BigInt,
+        reason -> Nullable<Text>,
+        reference -> Nullable<Text>,
+        actor -> Nullable<Uuid>,
+        fingerprint -> Nullable<Bytea>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    products (id) {
+        id -> Uuid,
+        sku -> Text,
+        name -> Text,
+        price_amount -> BigInt,
+        currency -> Text,
+        max_per_user -> Nullable<Integer>,
+        version -> BigInt,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    stocks (product_id) {
+        product_id -> Uuid,
+        on_hand -> BigInt,
+        held -> BigInt,
+        version -> BigInt,
+        restock_round -> BigInt,
+    }
+}
+
+diesel::joinable!(stocks -> products (product_id));
+
+diesel::allow_tables_to_appear_in_same_query!(catalogue, hold_lines, holds, product_stock_audit, products, stocks);
