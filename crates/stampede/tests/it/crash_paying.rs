@@ -10,7 +10,7 @@ use sandbox::Outside;
 use serde_json::json;
 use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
-use crate::crash_points::each;
+use crate::crash_points::{crashing, each};
 use crate::payer::{authorise, won};
 
 /// The number says at which pass.
@@ -41,7 +41,7 @@ pub const PAYING: [&str; 22] = [
 pub const RECONCILING: [&str; 1] = ["reconcile.after_finding:1"];
 
 /// A client waits briefly and the provider is given up early, so that what was cut off is found out soon.
-const BRIEF: [(&str, &str); 14] = [
+const BRIEF: [(&str, &str); 13] = [
     // Messages that a dead process had in hand are sent by the next one while the test still waits.
     ("notification_hub.lease_seconds", "7"),
     ("notification_hub.new_lease_seconds", "7"),
@@ -51,7 +51,6 @@ const BRIEF: [(&str, &str); 14] = [
     ("payment.naverpay.query_timeout_ms", "2000"),
     ("payment.reconciliation.check_period_ms", "500"),
     ("payment.retry_seconds", "10"),
-    ("postgres.connections_max", "3"),
     ("payment.approve_wait_ms", "2000"),
     ("payment.naverpay.read_timeout_ms", "4000"),
     ("payment.patience.provider_seconds", "3"),
@@ -62,20 +61,30 @@ const BRIEF: [(&str, &str); 14] = [
 const BUYERS: usize = 11;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: every point, each with restarts"]
 async fn dying_while_somebody_pays_takes_their_money_once_or_not_at_all() {
-    each(&PAYING, die_and_pay_again).await;
+    each(&PAYING, async |point| die_and_pay_again(point, BUYERS).await).await;
 }
 
-async fn die_and_pay_again(point: &'static str) {
+/// The moments that matter most; the soak tries every point, with declines, lost answers, regrets and points.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_once_at_each_step_of_a_payment_takes_the_money_once() {
+    const ONE_OF_EACH: [&str; 4] =
+        ["payment.after_attempt:1", "payment.after_answer:1", "payment.after_record:1", "mark_paid.after_commit:1"];
+    each(&ONE_OF_EACH, async |point| die_and_pay_again(point, 1).await).await;
+}
+
+/// `buyers` of the courses are taken, of which the first pays and keeps what it has bought.
+async fn die_and_pay_again(point: &'static str, buyers: usize) {
     // Orders do not end while they are paid for: a crash takes its time.
     let mut settings = BRIEF.to_vec();
-    settings.push(("host.crash_point", point));
+    settings.extend(crashing(point));
     let site = system().settings(&settings).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let plain = site.product_at(20, 10_000).await;
     let declined = site.product_at(20, 10_002).await;
     let lost = site.product_at(20, 10_342).await;
-    let buyers = site.buyers(BUYERS).await;
+    let buyers = site.buyers(buyers).await;
     let courses = buyers.iter().enumerate().map(async |(number, buyer)| match number {
         0 | 3 | 6 => pay(&site, buyer, &plain, [Regrets::Nothing, Regrets::Payment, Regrets::Order][number / 3]).await,
         1 | 4 | 7 => pay(&site, buyer, &declined, Regrets::Order).await,
@@ -179,10 +188,12 @@ async fn patiently(client: &Client, request: impl Fn() -> RequestBuilder) -> Ans
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: every point, each with restarts"]
 async fn dying_while_strays_are_given_back_gives_them_back_once() {
     let outside = Outside::start().await.expect("the provider starts");
     let mut settings = BRIEF.to_vec();
-    settings.extend([("payment.naverpay.url", outside.url()), ("host.crash_point", RECONCILING[0])]);
+    settings.extend([("payment.naverpay.url", outside.url())]);
+    settings.extend(crashing(RECONCILING[0]));
     settings.push(("payment.reconciliation.lease_seconds", "5"));
     let site = system().settings(&settings).spawn(EXECUTABLE).await;
     // Captures in the shop's name that it has never heard of.

@@ -111,6 +111,7 @@ async fn sell_out(site: &Site, buyer: &Client, product: &Product, placed: usize)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
     let (_turn, servers, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
@@ -132,6 +133,7 @@ async fn a_redis_that_is_killed_and_comes_back_costs_no_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn a_redis_that_hangs_is_not_waited_for() {
     let (_turn, servers, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
@@ -151,6 +153,7 @@ async fn a_redis_that_hangs_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn a_site_starts_and_sells_without_redis_and_kafka() {
     let (_turn, servers, settled_before) = breakable().await;
     settled_before.stop().await;
@@ -171,6 +174,7 @@ async fn a_site_starts_and_sells_without_redis_and_kafka() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn a_redis_that_forgets_everything_in_mid_sale_oversells_nothing() {
     let (_turn, _, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(8).await);
@@ -208,6 +212,7 @@ async fn leave_few(site: &Site, product: &Product) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
     let (_turn, servers, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
@@ -231,6 +236,7 @@ async fn orders_go_on_without_kafka_and_are_announced_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it_twice() {
     let (_turn, servers, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);
@@ -246,6 +252,7 @@ async fn a_kafka_that_lost_its_data_is_told_everything_again_and_nobody_hears_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: servers are killed in the middle of a sale"]
 async fn without_postgres_requests_are_told_to_come_back_and_then_succeed_once() {
     let (_turn, servers, site) = breakable().await;
     let (product, buyers) = (site.product(PLENTY).await, site.buyers(4).await);

@@ -138,11 +138,12 @@ async fn a_release_that_overtakes_its_hold_wins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
-    let site =
-        system().settings(&[("inventory.hold_ttl_seconds", "3"), ("inventory.sweep_period_ms", "60000")]).start().await;
+    let unswept = [("inventory.sweep_period_ms", "3600000"), ("inventory.gate.check_period_ms", "200")];
+    let site = system().settings(&unswept).start().await;
     let (caller, product, first) = (Caller::of(&site).await, site.product(2).await, id());
     caller.hold(&first, &product, 2).await.expect("there is enough");
-    eventually("it expires", async || (caller.state(&first).await == HoldState::Expired).then_some(())).await;
+    site.time_is_up(&first).await;
+    assert_eq!(caller.state(&first).await, HoldState::Expired);
     assert_eq!(reason(caller.confirm(&first).await), "HOLD_EXPIRED");
     let next = eventually("the next one gets the units, though nobody swept", async || {
         let next = id();

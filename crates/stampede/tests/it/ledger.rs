@@ -24,6 +24,9 @@ pub trait Ledger {
 
     /// Waits until the shop shows so many units of `product` as available.
     async fn shows(&self, product: &Product, available: i64);
+
+    /// As if the time of `order` were up: its hold, its payments and itself end a second ago.
+    async fn time_is_up(&self, order: &str);
 }
 
 impl Ledger for Site {
@@ -104,6 +107,15 @@ impl Ledger for Site {
             let found = self.rows(violations).await;
             assert!(found.is_empty(), "{rule}; but {} violations: {:?}", found.len(), &found[..found.len().min(3)]);
         }
+    }
+
+    async fn time_is_up(&self, order: &str) {
+        self.execute(&format!(
+            "update {{inventory}}.holds set expires_at = now() - interval '1 second' where hold_id = '{order}';
+             update {{order}}.orders set hold_expires_at = now() - interval '1 second' where id = '{order}';
+             update {{payment}}.payments set expires_at = now() - interval '1 second' where order_id = '{order}'"
+        ))
+        .await;
     }
 
     async fn shows(&self, product: &Product, available: i64) {

@@ -7,6 +7,7 @@ mod site;
 
 mod account;
 mod audit;
+mod away;
 mod bad_input;
 mod crash_late;
 mod crash_paying;

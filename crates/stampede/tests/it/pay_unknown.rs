@@ -11,7 +11,6 @@ use serde_json::json;
 use testkit::{Client, Product, Site, eventually, fresh_key};
 
 use crate::ledger::Units;
-use crate::pay_late::approves_in_time;
 use crate::payer::{Agreed, misbehaves, won};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
@@ -55,14 +54,14 @@ async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the
     outside.stop().await.expect("the provider ends");
 }
 
-pub const SOON_UNDONE: [(&str, &str); 2] =
-    [("inventory.hold_ttl_seconds", "6"), ("payment.patience.undo_after_seconds", "8")];
+pub const SOON_UNDONE: [(&str, &str); 1] = [("payment.patience.undo_after_seconds", "1")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {
     let (site, outside) = start(&SOON_UNDONE).await;
     let unclear = Unclear::begins(&site, &outside).await;
     assert_eq!(site.kept_by_provider(&unclear.agreed.payment).await, unclear.agreed.amount, "the money was taken");
+    unclear.time_is_up(&site).await;
     unclear.is_undone(&site, &outside).await;
     site.stop().await;
     outside.stop().await.expect("the provider ends");
@@ -79,9 +78,14 @@ impl Unclear {
     pub async fn begins(site: &Site, outside: &Outside) -> Unclear {
         let (product, buyer) = (site.product(1).await, site.buyer().await);
         misbehaves(outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
-        let (agreed, told) = approves_in_time(site, &buyer, &product).await;
-        told.expect(202);
+        let agreed = buyer.agrees(site, &product).await;
+        buyer.approve(&agreed).await.expect(202);
         Unclear { buyer, product, agreed }
+    }
+
+    /// From here on it is to be undone.
+    pub async fn time_is_up(&self, site: &Site) {
+        site.time_is_up(&self.agreed.order).await;
     }
 
     /// Neither money nor unit is left behind, and the provider talks again in the end.
@@ -105,10 +109,17 @@ impl Unclear {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
-    let (site, outside) = start(&[("inventory.hold_ttl_seconds", "5"), ("payment.approve_wait_ms", "60000")]).await;
-    misbehaves(&outside, &json!({ "lateMs": 8000 })).await;
+    let (site, outside) = start(&[("payment.approve_wait_ms", "60000")]).await;
+    misbehaves(&outside, &json!({ "lateMs": 10 })).await;
     let (product, buyer) = (site.product_at(1, 10_347).await, site.buyer().await);
-    let (agreed, told) = approves_in_time(&site, &buyer, &product).await;
+    let agreed = buyer.agrees(&site, &product).await;
+    let mut pause = site.pause("payment", "payment.after_pin");
+    let ending = async {
+        pause.reached().await;
+        site.time_is_up(&agreed.order).await;
+        pause.resume();
+    };
+    let (told, ()) = tokio::join!(buyer.approve(&agreed), ending);
     told.refused(402, "PAYMENT_DECLINED");
     let payment = buyer.payment(&agreed.payment).await;
     assert_eq!(payment["status"], "PENDING", "{payment}");

@@ -49,6 +49,7 @@ async fn two_replicas_sell_exactly_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: a kill in the middle of a sale"]
 async fn what_a_killed_replica_leaves_behind_is_finished_by_the_other() {
     let victim = system().spawn(EXECUTABLE).await;
     let other = victim.replica().await;
@@ -99,13 +100,24 @@ async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_stays_open_until_the_process_is_told_to_stop() {
+    stays_open(&[0, 0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: a connection is idle for seconds"]
 async fn an_idle_connection_stays_open_until_the_process_is_told_to_stop() {
+    stays_open(&[0, 7]).await;
+}
+
+/// Asks after each of these pauses, in seconds, on one connection.
+async fn stays_open(pauses: &[u64]) {
     let site = system().spawn(EXECUTABLE).await;
     let address = site.api.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("the site accepts");
     let request = format!("GET /actuator/health/liveness HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    for pause in [0, 7] {
-        tokio::time::sleep(Duration::from_secs(pause)).await;
+    for pause in pauses {
+        tokio::time::sleep(Duration::from_secs(*pause)).await;
         stream.write_all(request.as_bytes()).await.expect("the connection is open");
         let mut answer = [0; 4_096];
         let read = stream.read(&mut answer).await.expect("the site answers");
