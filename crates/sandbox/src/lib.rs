@@ -1,18 +1,21 @@
 //! Private PostgreSQL, Redis and Kafka on free loopback ports: what `stampede dev` runs on and what the tests torment.
 //!
-//! Beside them runs what the product calls in the outside world: a payment provider that can misbehave, and a Slack.
+//! Beside them run fakes of what the product calls: a payment provider that can misbehave, and a Slack.
 //!
 //! The servers are durable like production ones, can be killed and started again on the same address, and never
 //! outlive the process that started them.
 
 mod account;
 mod claim;
+mod connection;
 mod embedded;
+mod fake_psp;
+mod fake_slack;
+mod fakes;
 mod jars;
 mod kafka;
 pub mod nginx;
 mod options;
-mod outside;
 mod ports;
 mod postgres;
 mod process;
@@ -28,8 +31,8 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
 pub use embedded::{BrokerArgs, run_embedded_broker};
+pub use fakes::Fakes;
 pub use options::{External, KafkaChoice, KafkaKind, Options, Server, reachable_data_dir};
-pub use outside::Outside;
 use site::Servers;
 use supervisor::{Handle, Order};
 
@@ -96,9 +99,9 @@ impl Sandbox {
         }
     }
 
-    /// `http://host:port` of the payment provider and Slack; see [`Outside`] for what they do. The same after a restart.
-    pub fn outside_url(&self) -> &str {
-        &self.servers().outside_url
+    /// `http://host:port` of the payment provider and Slack; see [`Fakes`] for what they do. The same after a restart.
+    pub fn fakes_url(&self) -> &str {
+        &self.servers().fakes_url
     }
 
     pub fn kafka_kind(&self) -> KafkaKind {

@@ -26,7 +26,7 @@ pub(crate) struct Ports {
     pub(crate) redis: u16,
     pub(crate) kafka: u16,
     pub(crate) kafka_controller: u16,
-    pub(crate) outside: u16,
+    pub(crate) fakes: u16,
 }
 
 impl Ports {
@@ -50,7 +50,7 @@ impl Ports {
             redis: keep(remembered.map(|ports| ports.redis))?,
             kafka: keep(remembered.map(|ports| ports.kafka))?,
             kafka_controller: keep(remembered.map(|ports| ports.kafka_controller))?,
-            outside: keep(remembered.map(|ports| ports.outside))?,
+            fakes: keep(remembered.map(|ports| ports.fakes))?,
         };
         let text = serde_json::to_string_pretty(&ports)?;
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;

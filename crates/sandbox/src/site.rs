@@ -11,16 +11,16 @@ use tokio::task::spawn_blocking;
 use crate::account::{self, Account};
 use crate::claim::Claim;
 use crate::embedded::Embedded;
+use crate::fakes::Fakes;
 use crate::kafka::Apache;
 use crate::options::{External, KafkaChoice, KafkaKind, Options};
-use crate::outside::Outside;
 use crate::ports::Ports;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::supervisor::{Handle, Recipe, Supervisor};
 
 /// What a sandbox keeps in its data folder. Only these are ever removed: the folder may be the user's.
-const ENTRIES: [&str; 8] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "outside", "run"];
+const ENTRIES: [&str; 8] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "fake_psp", "run"];
 
 /// The started servers; None for those that are not ours.
 pub(crate) struct Servers {
@@ -29,7 +29,7 @@ pub(crate) struct Servers {
     pub(crate) redis: Option<Handle>,
     pub(crate) kafka: Option<Handle>,
     pub(crate) kafka_kind: KafkaKind,
-    pub(crate) outside_url: String,
+    pub(crate) fakes_url: String,
 }
 
 type Started = oneshot::Sender<Result<Servers>>;
@@ -59,8 +59,8 @@ async fn live(options: Options, mut started: Started) {
         () = started.closed() => return,
     };
     match outcome {
-        // The site is dropped last, when the servers are down and the outside world has ended.
-        Ok((_site, _outside, servers, supervisors)) => {
+        // The site is dropped last, when the servers are down and the fakes have ended.
+        Ok((_site, _fakes, servers, supervisors)) => {
             if started.send(Ok(servers)).is_ok() {
                 supervisors.run().await;
             }
@@ -70,11 +70,11 @@ async fn live(options: Options, mut started: Started) {
     }
 }
 
-async fn begin(options: Options) -> Result<(Site, Outside, Servers, Supervisors)> {
+async fn begin(options: Options) -> Result<(Site, Fakes, Servers, Supervisors)> {
     let (site, ports) = Site::open(options)?;
-    let outside = Outside::open(&site.data_dir.join("outside"), Some(ports.outside)).await?;
-    let (servers, supervisors) = site.start(ports, outside.url()).await?;
-    Ok((site, outside, servers, supervisors))
+    let fakes = Fakes::open(&site.data_dir.join("fake_psp"), Some(ports.fakes)).await?;
+    let (servers, supervisors) = site.start(ports, fakes.url()).await?;
+    Ok((site, fakes, servers, supervisors))
 }
 
 /// A claimed data folder. Dropping it gives it up, and removes the data if it was to be ephemeral.
@@ -112,7 +112,7 @@ impl Site {
         Ok((Site { data_dir, external, kafka, kafka_properties, account, ephemeral, claim }, ports))
     }
 
-    async fn start(&self, ports: Ports, outside_url: &str) -> Result<(Servers, Supervisors)> {
+    async fn start(&self, ports: Ports, fakes_url: &str) -> Result<(Servers, Supervisors)> {
         let (postgres, redis, (kafka_kind, apache, embedded)) = tokio::try_join!(
             self.start_postgres(ports.postgres),
             self.start_redis(ports.redis),
@@ -132,7 +132,7 @@ impl Site {
             redis: redis_handle,
             kafka: apache_handle.or(embedded_handle),
             kafka_kind,
-            outside_url: outside_url.to_owned(),
+            fakes_url: fakes_url.to_owned(),
         };
         Ok((servers, Supervisors { postgres, redis, apache, embedded }))
     }

@@ -148,7 +148,7 @@ fn print_banner(site: &Site, shop: &Shop) {
         println!("  {:<14} {}  {pid}", server.name, hide_password(&server.url));
     }
     if let Some(sandbox) = site.sandbox() {
-        println!("  {:<14} {}  (pretended payment provider and Slack)", "Outside", sandbox.outside_url());
+        println!("  {:<14} {}  (payment provider and Slack)", "Fakes", sandbox.fakes_url());
     }
     println!("  Data           {}", site.data_dir().display());
     if let Some(log_dir) = site.log_dir() {

@@ -76,7 +76,7 @@ impl Site {
             ("redis.url".to_owned(), sandbox.redis_url()),
             ("kafka.brokers".to_owned(), sandbox.kafka_brokers()),
         ];
-        servers.extend(outside(&from_settings, sandbox.outside_url())?);
+        servers.extend(fakes(&from_settings, sandbox.fakes_url())?);
         let settings = load(&options, &servers)?;
         common::telemetry::init(&settings.section("telemetry")?)?;
         let (api, services) = if options.split {
@@ -248,7 +248,7 @@ impl Site {
         });
         // A proxy of the environment's is not for what is on this machine.
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let told = client.put(format!("{}/webhooks", sandbox.outside_url())).json(&webhooks);
+        let told = client.put(format!("{}/webhooks", sandbox.fakes_url())).json(&webhooks);
         told.send().await?.error_for_status().context("the payment provider of the sandbox does not listen")?;
         Ok(())
     }
@@ -292,8 +292,8 @@ fn external(settings: &Settings) -> anyhow::Result<External> {
     })
 }
 
-/// The sandbox's outside world, for what nobody has set to something else.
-fn outside(settings: &Settings, url: &str) -> anyhow::Result<Vec<(String, String)>> {
+/// The addresses of the fake payment provider and the fake Slack, for the settings that nobody has changed.
+fn fakes(settings: &Settings, url: &str) -> anyhow::Result<Vec<(String, String)>> {
     let default = Settings::defaults()?;
     let ours = [
         ("payment.naverpay.url", url.to_owned()),

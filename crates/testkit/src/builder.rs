@@ -157,9 +157,9 @@ impl Builder {
         set("postgres.url", &servers.postgres_url());
         set("redis.url", &servers.redis_url());
         set("kafka.brokers", &servers.kafka_brokers());
-        set("payment.naverpay.url", servers.outside_url());
-        set("payment.naverpay.checkout_url", &format!("{}/checkout", servers.outside_url()));
-        set("notification_hub.slack.url", &format!("{}/slack/services/{namespace}/B/X", servers.outside_url()));
+        set("payment.naverpay.url", servers.fakes_url());
+        set("payment.naverpay.checkout_url", &format!("{}/checkout", servers.fakes_url()));
+        set("notification_hub.slack.url", &format!("{}/slack/services/{namespace}/B/X", servers.fakes_url()));
         self.overrides.iter().for_each(|(key, value)| set(key, value));
         let has_accounts = self.services.iter().any(|service| service.name == "account");
         let mut site = Site {

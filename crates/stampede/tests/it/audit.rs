@@ -8,7 +8,7 @@ use testkit::{Site, eventually, fresh_key, text};
 
 use common::host::HostSettings;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -231,10 +231,10 @@ const MERCHANT: [(&str, &str); 3] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() {
     // A provider of its own: in the common one's book are the payments of others.
-    let outside = Outside::start().await.expect("the provider starts");
-    let checkout = format!("{}/checkout", outside.url());
+    let fakes = Fakes::start().await.expect("the provider starts");
+    let checkout = format!("{}/checkout", fakes.url());
     let mut overrides = MERCHANT.to_vec();
-    overrides.extend([("payment.naverpay.url", outside.url()), ("payment.naverpay.checkout_url", &checkout)]);
+    overrides.extend([("payment.naverpay.url", fakes.url()), ("payment.naverpay.checkout_url", &checkout)]);
     // Nobody tidies away what is broken here.
     overrides.push(("inventory.sweep_period_ms", "3600000"));
     let site = system().settings(&overrides).start().await;
@@ -289,7 +289,7 @@ async fn the_audit_names_what_was_broken_by_hand_and_passes_when_it_is_mended() 
     }
     let (code, report) = audit(&site).await;
     assert_eq!((code, violated(&report)), (0, vec![]), "mended: {report}");
-    a_capture_that_only_the_provider_knows_is_named(&site, outside.url()).await;
+    a_capture_that_only_the_provider_knows_is_named(&site, fakes.url()).await;
     only_a_book_that_is_never_shown_may_stay_unread(&site).await;
     site.stop().await;
 }

@@ -1,7 +1,7 @@
 //! The process dies while it deals with money that came too late, or that nobody wants any more.
 
 use crate::site::{EXECUTABLE, system};
-use sandbox::Outside;
+use sandbox::Fakes;
 use testkit::eventually;
 
 use crate::crash_points::{crashing, each};
@@ -37,15 +37,15 @@ async fn dying_while_an_approval_is_undone_leaves_neither_money_nor_unit_behind(
 }
 
 async fn die_while_undoing(point: &'static str) {
-    let outside = Outside::start().await.expect("the provider starts");
-    let own = [("payment.naverpay.url", outside.url()), ("payment.approve_wait_ms", "1000")];
+    let fakes = Fakes::start().await.expect("the provider starts");
+    let own = [("payment.naverpay.url", fakes.url()), ("payment.approve_wait_ms", "1000")];
     let site = system().settings(&[&own, &SOON_UNDONE[..], &crashing(point)].concat()).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
-    let unclear = Unclear::begins(&site, &outside).await;
+    let unclear = Unclear::begins(&site, &fakes).await;
     unclear.time_is_up(&site).await;
     eventually(&format!("{point} is passed"), async || site.is_dead().await.then_some(())).await;
     site.revive(&[("host.crash_point", "")]).await;
-    unclear.is_undone(&site, &outside).await;
+    unclear.is_undone(&site, &fakes).await;
     site.stop().await;
-    outside.stop().await.expect("the provider ends");
+    fakes.stop().await.expect("the provider ends");
 }

@@ -6,7 +6,7 @@ use crate::payer::Provider;
 use crate::site::{EXECUTABLE, system};
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::json;
 use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
@@ -190,9 +190,9 @@ async fn patiently(client: &Client, request: impl Fn() -> RequestBuilder) -> Ans
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: every point, each with restarts"]
 async fn dying_while_strays_are_given_back_gives_them_back_once() {
-    let outside = Outside::start().await.expect("the provider starts");
+    let fakes = Fakes::start().await.expect("the provider starts");
     let mut settings = BRIEF.to_vec();
-    settings.extend([("payment.naverpay.url", outside.url())]);
+    settings.extend([("payment.naverpay.url", fakes.url())]);
     settings.extend(crashing(RECONCILING[0]));
     settings.push(("payment.reconciliation.lease_seconds", "5"));
     let site = system().settings(&settings).spawn(EXECUTABLE).await;
@@ -206,10 +206,10 @@ async fn dying_while_strays_are_given_back_gives_them_back_once() {
     site.admin().post("/admin/reconciliation/runs", &json!({ "from": from })).await.expect(202);
     eventually("it dies in the middle", async || site.is_dead().await.then_some(())).await;
     site.revive(&[("host.crash_point", "")]).await;
-    eventually("every stray has gone back", async || (site.outside("/book/totals").await["net"] == 0).then_some(()))
+    eventually("every stray has gone back", async || (site.fakes("/book/totals").await["net"] == 0).then_some(()))
         .await;
-    let totals = site.outside("/book/totals").await;
+    let totals = site.fakes("/book/totals").await;
     assert_eq!((&totals["captured"], &totals["cancelled"]), (&json!(15_000), &json!(15_000)), "{totals}");
     site.stop().await;
-    outside.stop().await.expect("the provider ends");
+    fakes.stop().await.expect("the provider ends");
 }

@@ -6,7 +6,7 @@ use crate::payer::Payer;
 use crate::payer::Provider;
 use crate::site::system;
 use chrono::{DateTime, Utc};
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::json;
 use testkit::{Client, Product, Site, eventually, fresh_key};
 
@@ -14,57 +14,57 @@ use crate::ledger::Units;
 use crate::payer::{Agreed, misbehaves, won};
 
 /// A site with a pretended provider and a pretended Slack of its own, which can be made to misbehave.
-async fn start(more: &[(&str, &str)]) -> (Site, Outside) {
-    let outside = Outside::start().await.expect("the provider starts");
-    let (checkout, slack) = (format!("{}/checkout", outside.url()), format!("{}/slack/services/T/B/X", outside.url()));
+async fn start(more: &[(&str, &str)]) -> (Site, Fakes) {
+    let fakes = Fakes::start().await.expect("the provider starts");
+    let (checkout, slack) = (format!("{}/checkout", fakes.url()), format!("{}/slack/services/T/B/X", fakes.url()));
     let own = [
-        ("payment.naverpay.url", outside.url()),
+        ("payment.naverpay.url", fakes.url()),
         ("payment.naverpay.checkout_url", &checkout),
         ("notification_hub.slack.url", &slack),
         ("payment.approve_wait_ms", "1000"),
     ];
-    (system().settings(&[&own, more].concat()).start().await, outside)
+    (system().settings(&[&own, more].concat()).start().await, fakes)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the_provider_talks_again() {
-    let (site, outside) = start(&[("payment.patience.review_after_seconds", "3")]).await;
+    let (site, fakes) = start(&[("payment.patience.review_after_seconds", "3")]).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
-    misbehaves(&outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+    misbehaves(&fakes, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
     let told = buyer.approve(&agreed).await.expect(202);
     let location = format!("/api/v1/payments/{}", agreed.payment);
     assert_eq!(told.header("location"), Some(location.as_str()), "{told}");
     buyer.sees_payment(&agreed.payment, "NEEDS_REVIEW").await;
     eventually("operators are alerted", async || {
-        let messages = site.outside("/slack/messages").await;
+        let messages = site.fakes("/slack/messages").await;
         messages.to_string().contains(&agreed.payment).then_some(())
     })
     .await;
     // Its order waits with it, and its unit is nobody else's.
     assert_eq!(site.units(&product).await, Units { on_hand: 1, held: 1 });
 
-    misbehaves(&outside, &json!({})).await;
+    misbehaves(&fakes, &json!({})).await;
     site.admin().post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
     buyer.sees_payment(&agreed.payment, "PAID").await;
     buyer.sees_order(&agreed.order, "PAID").await;
     site.assert_consistent().await;
     assert_eq!(site.kept_by_provider(&agreed.payment).await, agreed.amount);
     site.stop().await;
-    outside.stop().await.expect("the provider ends");
+    fakes.stop().await.expect("the provider ends");
 }
 
 pub const SOON_UNDONE: [(&str, &str); 1] = [("payment.patience.undo_after_seconds", "1")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {
-    let (site, outside) = start(&SOON_UNDONE).await;
-    let unclear = Unclear::begins(&site, &outside).await;
+    let (site, fakes) = start(&SOON_UNDONE).await;
+    let unclear = Unclear::begins(&site, &fakes).await;
     assert_eq!(site.kept_by_provider(&unclear.agreed.payment).await, unclear.agreed.amount, "the money was taken");
     unclear.time_is_up(&site).await;
-    unclear.is_undone(&site, &outside).await;
+    unclear.is_undone(&site, &fakes).await;
     site.stop().await;
-    outside.stop().await.expect("the provider ends");
+    fakes.stop().await.expect("the provider ends");
 }
 
 /// A payment whose money was taken, of which the provider says nothing.
@@ -75,9 +75,9 @@ pub struct Unclear {
 }
 
 impl Unclear {
-    pub async fn begins(site: &Site, outside: &Outside) -> Unclear {
+    pub async fn begins(site: &Site, fakes: &Fakes) -> Unclear {
         let (product, buyer) = (site.product(1).await, site.buyer().await);
-        misbehaves(outside, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
+        misbehaves(fakes, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
         let agreed = buyer.agrees(site, &product).await;
         buyer.approve(&agreed).await.expect(202);
         Unclear { buyer, product, agreed }
@@ -89,12 +89,12 @@ impl Unclear {
     }
 
     /// Neither money nor unit is left behind, and the provider talks again in the end.
-    pub async fn is_undone(&self, site: &Site, outside: &Outside) {
+    pub async fn is_undone(&self, site: &Site, fakes: &Fakes) {
         let Unclear { buyer, product, agreed } = self;
         // Told to undo it, the provider does, though its answer is lost as well.
         let is_back = async || (site.kept_by_provider(&agreed.payment).await == 0).then_some(());
         eventually("the money has gone back", is_back).await;
-        misbehaves(outside, &json!({})).await;
+        misbehaves(fakes, &json!({})).await;
         site.admin().post(&format!("/admin/payments/{}/sync", agreed.payment), &json!({})).await.expect(202);
         buyer.sees_payment(&agreed.payment, "FAILED").await;
         buyer.sees_order(&agreed.order, "EXPIRED").await;
@@ -109,8 +109,8 @@ impl Unclear {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
-    let (site, outside) = start(&[("payment.approve_wait_ms", "60000")]).await;
-    misbehaves(&outside, &json!({ "lateMs": 10 })).await;
+    let (site, fakes) = start(&[("payment.approve_wait_ms", "60000")]).await;
+    misbehaves(&fakes, &json!({ "lateMs": 10 })).await;
     let (product, buyer) = (site.product_at(1, 10_347).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     let mut pause = site.pause("payment", "payment.after_pin");
@@ -134,5 +134,5 @@ async fn who_is_declined_when_the_orders_time_is_up_may_try_another_card() {
     assert_eq!(site.units(&product).await, Units { on_hand: 0, held: 0 });
     assert_eq!(site.kept_by_provider(&agreed.payment).await, 0);
     site.stop().await;
-    outside.stop().await.expect("the provider ends");
+    fakes.stop().await.expect("the provider ends");
 }

@@ -1,6 +1,6 @@
 //! How a buyer pays: prepare, agree in the provider's window, approve.
 
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::{Value, json};
 use testkit::{Answer, Client, Product, Site, eventually, fresh_key, text};
 
@@ -20,7 +20,7 @@ pub trait Provider {
     async fn product_at(&self, stock: i64, price: i64) -> Product;
 
     /// What the sandbox's provider answers.
-    async fn outside(&self, path: &str) -> Value;
+    async fn fakes(&self, path: &str) -> Value;
 
     /// The provider's own word for what a payment has left: captured less cancelled.
     async fn kept_by_provider(&self, payment: &str) -> i64;
@@ -33,13 +33,13 @@ impl Provider for Site {
         self.product_with(json!({ "initialStock": stock, "price": won(price) })).await
     }
 
-    async fn outside(&self, path: &str) -> Value {
+    async fn fakes(&self, path: &str) -> Value {
         let asked = reqwest::get(format!("{}{path}", self.provider())).await.expect("the provider answers");
         asked.json().await.expect("in JSON")
     }
 
     async fn kept_by_provider(&self, payment: &str) -> i64 {
-        let book = self.outside(&format!("/book/payments?merchantPayKey={payment}")).await;
+        let book = self.fakes(&format!("/book/payments?merchantPayKey={payment}")).await;
         let list = book["payments"].as_array().unwrap_or_else(|| panic!("{book}"));
         let sum = |name: &str| -> i64 {
             let own = list.iter().filter(|one| one["merchantPayKey"] == payment);
@@ -164,7 +164,7 @@ pub fn won(amount: i64) -> Value {
 }
 
 /// What the provider does from now on.
-pub async fn misbehaves(outside: &Outside, faults: &Value) {
-    let put = reqwest::Client::new().put(format!("{}/faults", outside.url())).json(faults).send();
+pub async fn misbehaves(fakes: &Fakes, faults: &Value) {
+    let put = reqwest::Client::new().put(format!("{}/faults", fakes.url())).json(faults).send();
     assert!(put.await.expect("the provider answers").status().is_success());
 }

@@ -19,7 +19,7 @@ use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, StatusCode};
-use sandbox::{KafkaChoice, Options, Outside, Sandbox};
+use sandbox::{Fakes, KafkaChoice, Options, Sandbox};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tonic::{Request, Response, Status};
@@ -101,7 +101,7 @@ pub struct Site {
     running: Running,
     http: reqwest::Client,
     /// Its provider's alone: reconciliation gives back whatever is nobody's.
-    provider: Outside,
+    provider: Fakes,
     pub orders: Orders,
     key: Vec<u8>,
     issuer: String,
@@ -110,7 +110,7 @@ pub struct Site {
 impl Site {
     pub async fn start(name: &str) -> Site {
         let servers = servers().await;
-        let provider = Outside::start().await.unwrap();
+        let provider = Fakes::start().await.unwrap();
         let (namespace, brokers) = (format!("{name}_"), servers.kafka_brokers());
         let (postgres, redis) = (servers.postgres_url(), servers.redis_url());
         let secrets = format!("{SECRET},{OLD_SECRET}");

@@ -58,7 +58,7 @@ impl Journal {
             }
         }
         let (orders, taken) = mpsc::channel(WAITING_MAX);
-        std::thread::Builder::new().name("outside-book".to_owned()).spawn(move || write(file, taken))?;
+        std::thread::Builder::new().name("fake-psp-book".to_owned()).spawn(move || write(file, taken))?;
         Ok((Journal { orders }, entries))
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::book::{Book, Code, Kind, Row, from_korea, in_korea};
-use super::connection::{FormOrJson, cut, form_or_json};
 use super::provider::{Answer, Provider, merchant};
+use crate::connection::{FormOrJson, cut, form_or_json};
 
 const RANGE_MAX: TimeDelta = TimeDelta::days(31);
 

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::book::{Book, Cancel, Capture, Code, Decision, Entry, Kind, Totals};
-use super::connection::{FormOrJson, cut, form_or_json};
 use super::faults::{Fault, Faults, Operation};
 use super::history::{HistoryRow, cancelled, captured};
 use super::journal::Journal;
 use super::webhooks::{Webhook, Webhooks};
+use crate::connection::{FormOrJson, cut, form_or_json};
 
 const KEY_BYTES_MAX: usize = 64;
 

@@ -103,7 +103,7 @@ async fn who_ends_it_waits_for_nobody() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(merchant.capture(&silent, "key-2").await["code"], "AlreadyOnGoing");
     let started = Instant::now();
-    merchant.outside.unwrap().stop().await.unwrap();
+    merchant.fakes.unwrap().stop().await.unwrap();
     assert_eq!(hanging.await.unwrap(), "lost");
     // It would hang for 90 s.
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());

@@ -1,4 +1,4 @@
-//! The outside world as the product meets it: over HTTP, with every way to misbehave.
+//! The fakes as the product meets them: over HTTP, with every way to misbehave.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows helpers of tests only inside `mod tests`")]
 

@@ -1,7 +1,7 @@
 //! Checkout, capture, cancel, history and the book, when nothing goes wrong.
 
 use chrono::{TimeDelta, Utc};
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::{Value, json};
 
 use crate::ground::{APPLY, CANCEL, HISTORY, Merchant, folder};
@@ -141,23 +141,23 @@ async fn the_book_is_read_by_time_page_by_page() {
 #[tokio::test]
 async fn the_book_outlives_its_keeper_and_a_torn_last_line() {
     let folder = folder("book");
-    let merchant = Merchant::with(Outside::open(&folder, None).await.unwrap());
+    let merchant = Merchant::with(Fakes::open(&folder, None).await.unwrap());
     let (payment, agreed) = (merchant.checkout("order-1", 12_000).await, merchant.checkout("order-2", 700).await);
     let first = merchant.capture(&payment, "key-1").await;
-    merchant.outside.unwrap().stop().await.unwrap();
+    merchant.fakes.unwrap().stop().await.unwrap();
     let file = folder.join("book.jsonl");
     let mut text = std::fs::read_to_string(&file).unwrap();
     text.push_str("{\"kind\":\"capt");
     std::fs::write(&file, text).unwrap();
 
-    let merchant = Merchant::with(Outside::open(&folder, None).await.unwrap());
+    let merchant = Merchant::with(Fakes::open(&folder, None).await.unwrap());
     assert_eq!(merchant.capture(&payment, "key-1").await, first);
     assert_eq!(merchant.capture(&payment, "key-2").await["code"], "AlreadyComplete");
     assert_eq!(merchant.capture(&agreed, "key-3").await["code"], "Success");
     assert_eq!(merchant.totals().await["captured"], 12_700);
     drop(merchant);
 
-    let merchant = Merchant::with(Outside::open(&folder, None).await.unwrap());
+    let merchant = Merchant::with(Fakes::open(&folder, None).await.unwrap());
     assert_eq!(merchant.totals().await["captured"], 12_700);
     drop(merchant);
     std::fs::remove_dir_all(&folder).unwrap();
@@ -167,7 +167,7 @@ async fn the_book_outlives_its_keeper_and_a_torn_last_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_is_paid_for_quickly_and_each_order_once() {
     let folder = folder("sale");
-    let merchant = std::sync::Arc::new(Merchant::with(Outside::open(&folder, None).await.unwrap()));
+    let merchant = std::sync::Arc::new(Merchant::with(Fakes::open(&folder, None).await.unwrap()));
     let started = std::time::Instant::now();
     let buyers: Vec<_> = (0..32)
         .map(|lane| {

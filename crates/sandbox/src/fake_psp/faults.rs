@@ -186,7 +186,7 @@ impl Faults {
     }
 }
 
-/// The table of amounts in `outside.rs`.
+/// The table of amounts in `fake_psp.rs`.
 fn by_amount(amount: i64) -> Option<Fault> {
     Some(match amount.rem_euclid(10_000) {
         2 => Fault::Declined(Code::NotEnoughAccountBalance),

@@ -1,4 +1,4 @@
-//! The outside world beside the servers of a sandbox.
+//! The fakes beside the servers of a sandbox.
 
 use sandbox::{KafkaChoice, Options, Sandbox, Server};
 
@@ -14,7 +14,7 @@ async fn a_sandbox_brings_it_along_on_the_same_address_with_the_same_book() {
     options.external.postgres_url = Some(UNUSED.to_owned());
     options.external.kafka_brokers = Some(UNUSED.to_owned());
     let sandbox = Sandbox::start(options.clone()).await.unwrap();
-    let url = sandbox.outside_url().to_owned();
+    let url = sandbox.fakes_url().to_owned();
     let merchant = Merchant::at(&url);
     let payment = merchant.checkout("order-1", 12_000).await;
     assert_eq!(merchant.capture(&payment, "key-1").await["code"], "Success");
@@ -24,14 +24,14 @@ async fn a_sandbox_brings_it_along_on_the_same_address_with_the_same_book() {
     assert!(merchant.http.get(merchant.url("book/totals")).send().await.is_err());
 
     let sandbox = Sandbox::start(options.clone()).await.unwrap();
-    assert_eq!(sandbox.outside_url(), url);
+    assert_eq!(sandbox.fakes_url(), url);
     assert_eq!(merchant.totals().await["captured"], 12_000);
     sandbox.stop().await.unwrap();
 
     options.fresh = true;
     options.ephemeral = true;
     let sandbox = Sandbox::start(options).await.unwrap();
-    assert_eq!(Merchant::at(sandbox.outside_url()).totals().await["captured"], 0);
+    assert_eq!(Merchant::at(sandbox.fakes_url()).totals().await["captured"], 0);
     sandbox.stop().await.unwrap();
     assert!(!data_dir.exists());
 }

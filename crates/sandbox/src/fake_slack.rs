@@ -1,4 +1,9 @@
-//! Slack's incoming webhooks: takes what Slack takes, refuses the grossest of what Slack refuses, and keeps what came.
+//! A fake of Slack's incoming webhooks: takes what Slack takes, refuses what Slack refuses, and keeps what came.
+//!
+//! | request | is |
+//! |---|---|
+//! | `POST /slack/services/{team}/{bot}/{token}` | an incoming webhook of Slack |
+//! | `GET /slack/messages`, `GET /slack/faults`, `PUT /slack/faults` | what came in; how Slack misbehaves |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::connection::cut;
+use crate::connection::cut;
 
 /// The oldest are forgotten.
 const MESSAGES_MAX: usize = 10_000;
@@ -149,17 +154,17 @@ impl State {
 }
 
 /// What came in, and how Slack misbehaves.
-pub(super) struct Slack(Mutex<State>);
+pub(crate) struct FakeSlack(Mutex<State>);
 
-impl Default for Slack {
-    fn default() -> Slack {
+impl Default for FakeSlack {
+    fn default() -> FakeSlack {
         let rates = Rates::default();
         let dice = StdRng::seed_from_u64(rates.seed);
-        Slack(Mutex::new(State { messages: VecDeque::new(), total: 0, last: HashMap::new(), rates, dice }))
+        FakeSlack(Mutex::new(State { messages: VecDeque::new(), total: 0, last: HashMap::new(), rates, dice }))
     }
 }
 
-impl Slack {
+impl FakeSlack {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,7 +172,7 @@ impl Slack {
 
 #[post("/slack/services/{team}/{bot}/{token}")]
 async fn take_message(
-    slack: Data<Slack>,
+    slack: Data<FakeSlack>,
     request: HttpRequest,
     path: Path<(String, String, String)>,
     body: Bytes,
@@ -219,18 +224,18 @@ fn read(body: &[u8]) -> Result<(String, Option<Value>), &'static str> {
 
 /// Newest last.
 #[get("/slack/messages")]
-async fn read_messages(slack: Data<Slack>) -> Json<Value> {
+async fn read_messages(slack: Data<FakeSlack>) -> Json<Value> {
     let state = slack.state();
     Json(json!({ "total": state.total, "messages": state.messages }))
 }
 
 #[get("/slack/faults")]
-async fn read_faults(slack: Data<Slack>) -> Json<Rates> {
+async fn read_faults(slack: Data<FakeSlack>) -> Json<Rates> {
     Json(slack.state().rates.clone())
 }
 
 #[put("/slack/faults")]
-async fn set_faults(slack: Data<Slack>, rates: Json<Rates>) -> HttpResponse {
+async fn set_faults(slack: Data<FakeSlack>, rates: Json<Rates>) -> HttpResponse {
     if let Err(message) = rates.check() {
         return HttpResponse::BadRequest().body(message);
     }
@@ -240,7 +245,7 @@ async fn set_faults(slack: Data<Slack>, rates: Json<Rates>) -> HttpResponse {
     HttpResponse::Ok().json(rates)
 }
 
-pub(super) fn routes(routes: &mut ServiceConfig) {
+pub(crate) fn routes(routes: &mut ServiceConfig) {
     routes.service(take_message).service(read_messages).service(read_faults).service(set_faults);
 }
 
@@ -263,7 +268,7 @@ mod tests {
 
     #[test]
     fn each_webhook_may_post_once_a_second() {
-        let slack = Slack::default();
+        let slack = FakeSlack::default();
         let mut state = slack.state();
         state.rates.one_per_second = true;
         let now = Instant::now();

@@ -7,8 +7,8 @@ use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connection::{FormOrJson, form_or_json};
 use super::provider::{Provider, broken};
+use crate::connection::{FormOrJson, form_or_json};
 
 /// How long a buyer's consent is good for.
 const AUTHORISATION_SECONDS: u32 = 600;

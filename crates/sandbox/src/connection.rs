@@ -12,7 +12,7 @@ use actix_web::{Either, HttpRequest, HttpResponse, rt};
 struct Connection(TcpStream);
 
 /// Keeps a handle to each new connection, for [`cut`].
-pub(super) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
+pub(crate) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
     let Some(stream) = connection.downcast_ref::<rt::net::TcpStream>() else { return };
     // Without one, a cut is a 500: that is unknown to the client as well.
     if let Ok(socket) = stream.as_fd().try_clone_to_owned() {
@@ -23,7 +23,7 @@ pub(super) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
 /// Closes the request's connection, so that the client sees it end without a byte of answer.
 ///
 /// What it returns satisfies the framework, and meets a closed socket.
-pub(super) fn cut(request: &HttpRequest) -> HttpResponse {
+pub(crate) fn cut(request: &HttpRequest) -> HttpResponse {
     if let Some(Connection(socket)) = request.conn_data() {
         // It fails if the client has closed it already.
         let _ = socket.shutdown(Shutdown::Both);
@@ -32,9 +32,9 @@ pub(super) fn cut(request: &HttpRequest) -> HttpResponse {
 }
 
 /// Integrations send both; so the provider takes both.
-pub(super) type FormOrJson<T> = Either<Form<T>, Json<T>>;
+pub(crate) type FormOrJson<T> = Either<Form<T>, Json<T>>;
 
-pub(super) fn form_or_json<T>(body: FormOrJson<T>) -> T {
+pub(crate) fn form_or_json<T>(body: FormOrJson<T>) -> T {
     match body {
         Either::Left(form) => form.into_inner(),
         Either::Right(json) => json.into_inner(),

@@ -1,10 +1,10 @@
-//! A merchant with an outside world of its own for each test.
+//! A merchant with fakes of its own for each test.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use reqwest::{RequestBuilder, StatusCode};
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::{Value, json};
 
 pub const APPLY: &str = "naverpay-partner/naverpay/payments/v2.2/apply/payment";
@@ -17,23 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Merchant {
     url: String,
     /// Ended when dropped, unless it is somebody else's.
-    pub outside: Option<Outside>,
+    pub fakes: Option<Fakes>,
     pub http: reqwest::Client,
 }
 
 impl Merchant {
     pub async fn new() -> Merchant {
-        Merchant::with(Outside::start().await.unwrap())
+        Merchant::with(Fakes::start().await.unwrap())
     }
 
-    pub fn with(outside: Outside) -> Merchant {
-        let merchant = Merchant::at(outside.url());
-        Merchant { outside: Some(outside), ..merchant }
+    pub fn with(fakes: Fakes) -> Merchant {
+        let merchant = Merchant::at(fakes.url());
+        Merchant { fakes: Some(fakes), ..merchant }
     }
 
     pub fn at(url: &str) -> Merchant {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Merchant { url: url.to_owned(), outside: None, http }
+        Merchant { url: url.to_owned(), fakes: None, http }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -128,7 +128,7 @@ impl Merchant {
 
 /// A folder that no other test uses.
 pub fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stampede-outside-{name}-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("stampede-fakes-{name}-{}", std::process::id()));
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
