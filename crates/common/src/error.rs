@@ -246,7 +246,7 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// A neighbour's refusal stays a refusal; everything else a neighbour can answer is a fault of ours.
+/// An upstream's refusal stays a refusal; everything else an upstream can answer is a fault of ours.
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         let details = status.get_error_details();
@@ -279,7 +279,7 @@ impl From<tonic::Status> for Error {
     }
 }
 
-/// Whether the call may never have reached the neighbour, or its answer was lost on the way.
+/// Whether the call may never have reached the upstream, or its answer was lost on the way.
 pub(crate) fn is_unreachable(status: &tonic::Status) -> bool {
     let answered = status.get_error_details().error_info().is_some_and(|info| info.domain == DOMAIN);
     !answered && (status.code() == tonic::Code::Unavailable || is_transport(status))
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_is_away_is_a_transient_fault() {
+    fn an_unreachable_upstream_is_a_transient_fault() {
         assert!(Error::from(tonic::Status::unavailable("connection refused")).is_transient());
         assert!(Error::from(tonic::Status::from(Error::transient(anyhow::anyhow!("pool")))).is_transient());
     }

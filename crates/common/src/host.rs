@@ -26,7 +26,7 @@ use crate::every::Every;
 use crate::kafka::Kafka;
 use crate::openapi::{Configure, describe, mount_routes};
 use crate::redis::Redis;
-use crate::rpc::{self, Neighbour, RpcSettings};
+use crate::rpc::{self, RpcSettings, Upstream};
 use crate::settings::Settings;
 use crate::{crash, every, health, http, inbox, outbox, telemetry};
 
@@ -66,7 +66,7 @@ pub struct Host {
     http: Vec<Configure>,
     http_root: Vec<Configure>,
     grpc: RoutesBuilder,
-    here: rpc::Here,
+    in_process: rpc::InProcess,
     tasks: Vec<Task>,
     stopping: CancellationToken,
 }
@@ -98,7 +98,7 @@ impl Host {
             http: Vec::new(),
             http_root: Vec::new(),
             grpc: RoutesBuilder::default(),
-            here: rpc::Here::default(),
+            in_process: rpc::InProcess::default(),
             tasks: Vec::new(),
             stopping: CancellationToken::new(),
             own,
@@ -131,15 +131,15 @@ impl Host {
         self.kafka.clone()
     }
 
-    /// The way to `service`: the address in `[neighbours]`, else it is on this host.
-    pub fn neighbour(&self, service: &str) -> anyhow::Result<Neighbour> {
-        let named: std::collections::BTreeMap<String, String> = self.settings.section("neighbours")?;
+    /// The upstream `service`: the address in `[upstreams]`, else it is on this host.
+    pub fn upstream(&self, service: &str) -> anyhow::Result<Upstream> {
+        let named: std::collections::BTreeMap<String, String> = self.settings.section("upstreams")?;
         let settings: RpcSettings = self.settings.section("rpc")?;
         match named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) {
             Some(address) => {
-                rpc::neighbour(address, &settings).with_context(|| format!("the address of neighbour {service}"))
+                rpc::upstream(address, &settings).with_context(|| format!("the address of upstream {service}"))
             }
-            None => Ok(rpc::here(self.here.clone(), &settings)),
+            None => Ok(rpc::in_process(self.in_process.clone(), &settings)),
         }
     }
 
@@ -258,7 +258,7 @@ impl Host {
         let mut grpc = self.grpc;
         grpc.add_service(health_service);
         let grpc = grpc.routes().prepare();
-        let first = self.here.set(rpc::Incoming(grpc.clone())).is_ok();
+        let first = self.in_process.set(rpc::Incoming(grpc.clone())).is_ok();
         debug_assert!(first, "a host starts once");
         let served = serve_grpc(grpc, self.grpc_listener, grpc_stop.clone())?;
         let on_failure = failed.clone();

@@ -20,7 +20,7 @@ pub struct RedisSettings {
 /// Redis did not answer in time. The caller goes on without it: no promise lives there.
 #[derive(Debug, thiserror::Error)]
 #[error("redis is away: {0}")]
-pub struct Away(String);
+pub struct Unavailable(String);
 
 /// A Lua script that lies beside the flow that runs it.
 pub struct Script {
@@ -72,7 +72,12 @@ impl Redis {
     }
 
     /// Runs `script` over `keys`, which must all lie in one slot.
-    pub async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &[String]) -> Result<T, Away> {
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[String],
+    ) -> Result<T, Unavailable> {
         let mut invocation = script.script.prepare_invoke();
         for key in keys {
             invocation.key(key);
@@ -84,24 +89,24 @@ impl Redis {
         self.bounded(script.name, async move { invocation.invoke_async(&mut manager).await }).await
     }
 
-    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Unavailable> {
         let mut manager = self.manager.clone();
         self.bounded("get", async move { manager.get(key).await }).await
     }
 
-    pub async fn set(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Away> {
+    pub async fn set(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Unavailable> {
         let mut manager = self.manager.clone();
         let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         self.bounded("set", async move { manager.pset_ex(key, value, milliseconds).await }).await
     }
 
-    pub async fn delete(&self, keys: &[String]) -> Result<(), Away> {
+    pub async fn delete(&self, keys: &[String]) -> Result<(), Unavailable> {
         let mut manager = self.manager.clone();
         self.bounded("del", async move { manager.del(keys).await }).await
     }
 
     /// Runs any command with this connection's bound and pause, for what has no method here.
-    pub async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Away> {
+    pub async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Unavailable> {
         let mut manager = self.manager.clone();
         self.bounded("command", async move { command.query_async(&mut manager).await }).await
     }
@@ -110,10 +115,10 @@ impl Redis {
         &self,
         what: &'static str,
         call: impl Future<Output = redis::RedisResult<T>>,
-    ) -> Result<T, Away> {
+    ) -> Result<T, Unavailable> {
         let now_ms = self.born.elapsed().as_millis() as u64;
         if now_ms < self.paused_until_ms.load(Ordering::Relaxed) {
-            return Err(Away("paused after a failure".to_owned()));
+            return Err(Unavailable("paused after a failure".to_owned()));
         }
         let failure = match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => return Ok(answer),
@@ -125,7 +130,7 @@ impl Redis {
         if self.paused_until_ms.fetch_max(resume_ms, Ordering::Relaxed) < now_ms {
             tracing::warn!(call = what, failure, "Redis is away; going on without it");
         }
-        Err(Away(failure))
+        Err(Unavailable(failure))
     }
 }
 

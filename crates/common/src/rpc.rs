@@ -24,8 +24,8 @@ pub struct RpcSettings {
     pub deadline_ms: u64,
 }
 
-/// The way to another service: `InventoryServiceClient::new(neighbour)`. Cheap to clone; connects on first use.
-pub type Neighbour = InterceptedService<Way, Outgoing>;
+/// A client's transport to another service: `InventoryServiceClient::new(upstream)`. Cheap to clone; connects on first use.
+pub type Upstream = InterceptedService<Transport, Outgoing>;
 
 /// Puts the deadline and the context on every call.
 #[derive(Clone)]
@@ -35,54 +35,54 @@ pub struct Outgoing {
 
 /// How calls get there.
 #[derive(Clone)]
-pub enum Way {
+pub enum Transport {
     Network(Channel),
     /// The service is mounted on the same host: the same messages, encoded and decoded as ever, through the same
     /// layers, but no socket and no HTTP/2 between them.
-    Here(Here),
+    InProcess(InProcess),
 }
 
 /// The gRPC services of a host, known once it has started.
-pub type Here = Arc<OnceLock<Incoming<Routes>>>;
+pub type InProcess = Arc<OnceLock<Incoming<Routes>>>;
 
-/// A neighbour on the same host.
-pub fn here(services: Here, settings: &RpcSettings) -> Neighbour {
-    InterceptedService::new(Way::Here(services), Outgoing::new(settings))
+/// An upstream on the same host.
+pub fn in_process(services: InProcess, settings: &RpcSettings) -> Upstream {
+    InterceptedService::new(Transport::InProcess(services), Outgoing::new(settings))
 }
 
 /// Opens a lazy channel to `address` (`http://host:port`).
-pub fn neighbour(address: &str, settings: &RpcSettings) -> anyhow::Result<Neighbour> {
+pub fn upstream(address: &str, settings: &RpcSettings) -> anyhow::Result<Upstream> {
     let channel = Endpoint::from_shared(address.to_owned())?
         .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5))
         .connect_lazy();
-    Ok(InterceptedService::new(Way::Network(channel), Outgoing::new(settings)))
+    Ok(InterceptedService::new(Transport::Network(channel), Outgoing::new(settings)))
 }
 
 type Body = tonic::body::Body;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl Service<http::Request<Body>> for Way {
+impl Service<http::Request<Body>> for Transport {
     type Response = http::Response<Body>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
         match self {
-            Way::Network(channel) => channel.poll_ready(task).map_err(Into::into),
-            Way::Here(_) => Poll::Ready(Ok(())),
+            Transport::Network(channel) => channel.poll_ready(task).map_err(Into::into),
+            Transport::InProcess(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         match self {
-            Way::Network(channel) => {
+            Transport::Network(channel) => {
                 let answer = channel.call(request);
                 Box::pin(async move { Ok(answer.await?) })
             }
-            Way::Here(services) => {
+            Transport::InProcess(services) => {
                 let Some(mut services) = services.get().cloned() else {
                     let status = tonic::Status::unavailable("this process has not started yet");
                     return Box::pin(std::future::ready(Err(status.into())));
@@ -143,9 +143,9 @@ impl tonic::service::Interceptor for Outgoing {
 /// Further tries of an idempotent call that failed for now. More would turn an outage into a storm.
 const RETRIES_MAX: u32 = 2;
 
-/// Calls again, up to twice and after a jittered pause, when the neighbour cannot be reached.
+/// Calls again, up to twice and after a jittered pause, when the upstream cannot be reached.
 ///
-/// A neighbour that answered, even that it is in trouble, is not asked again: one layer retries, and that is the client.
+/// An upstream that answered, even that it is in trouble, is not asked again: one layer retries, and that is the client.
 /// Only for calls that are named by an id of the caller's choice, so that repeating them changes nothing.
 pub async fn retrying<T, Fut>(call: impl Fn() -> Fut) -> Result<T>
 where

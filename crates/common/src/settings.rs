@@ -116,9 +116,9 @@ fn typed(default: &Config, key: &str, value: &str) -> Value {
     Value::new(None, kind)
 }
 
-/// Tables of free names (`[neighbours]` may name any service) are known as a whole.
+/// Tables of free names (`[upstreams]` may name any service) are known as a whole.
 fn is_known(known: &BTreeMap<String, String>, key: &str) -> bool {
-    known.contains_key(key) || key.starts_with("neighbours.")
+    known.contains_key(key) || key.starts_with("upstreams.")
 }
 
 /// Every leaf as (`section.key`, text). An array of tables is one leaf.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use common::db::Prepared;
-use common::redis::{Away, Script};
+use common::redis::{Script, Unavailable};
 use common::{Error, Result};
 use contract::ids::{HoldId, ProductId};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Uuid};
@@ -53,7 +53,7 @@ impl Gate {
 
     /// False: someone else does it, or there is nothing to load.
     async fn rebuild(&self, product: ProductId) -> Result<bool> {
-        let away = |away: Away| Error::transient(away);
+        let away = |away: Unavailable| Error::transient(away);
         let lock = self.redis.key(&format!("gate-lock:{{{product}}}"));
         let pause_ms = self.settings.rebuild_pause_ms.to_string();
         // Nobody unlocks: a gate that is wrong again within the pause would only be wrong a third time.

@@ -119,7 +119,7 @@ fn reason_of(text: String) -> Result<String> {
     Ok(text)
 }
 
-/// The hold as neighbours see it; at `now`, if it was only read.
+/// The hold as other services see it; at `now`, if it was only read.
 fn message(hold: Hold, now: Option<DateTime<Utc>>) -> HoldMessage {
     let state = match now.map_or(hold.state, |now| hold.state_at(now)) {
         HoldState::Held => StateMessage::Held,

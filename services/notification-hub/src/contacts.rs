@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::rpc::Neighbour;
+use common::rpc::Upstream;
 use common::{Error, Refused, Result};
 use contract::account::account_service_client::AccountServiceClient;
 use contract::account::{Contact, GetContactsRequest};
@@ -16,7 +16,7 @@ use crate::Settings;
 
 /// Account's addresses. They are kept in memory only: an address is nobody's business but account's.
 pub struct Contacts {
-    account: AccountServiceClient<Neighbour>,
+    account: AccountServiceClient<Upstream>,
     addresses: Cache<AccountId, Arc<str>>,
     timeout: Duration,
 }
@@ -25,7 +25,7 @@ pub struct Contacts {
 pub const QUESTION_MAX: usize = 1_000;
 
 impl Contacts {
-    pub fn new(account: AccountServiceClient<Neighbour>, settings: &Settings) -> Self {
+    pub fn new(account: AccountServiceClient<Upstream>, settings: &Settings) -> Self {
         Self {
             account,
             addresses: Cache::builder()

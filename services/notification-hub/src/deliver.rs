@@ -246,7 +246,7 @@ async fn send_emails(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec
         .collect()
 }
 
-/// One line for all that failed together: a neighbour that is away fails a whole claim.
+/// One line for all that failed together: an upstream that is unavailable fails a whole claim.
 fn log_trouble(addresses: &HashMap<AccountId, Result<Arc<str>>>) {
     let mut failures = addresses.values().filter_map(|answer| answer.as_ref().err());
     if let Some(first) = failures.next() {

@@ -88,7 +88,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("notification_hub")?;
     settings.check()?;
     let db = host.db("notification-hub", MIGRATIONS).await?;
-    let account = AccountServiceClient::new(host.neighbour("account")?);
+    let account = AccountServiceClient::new(host.upstream("account")?);
     let app = Arc::new(App {
         db: db.clone(),
         contacts: contacts::Contacts::new(account, &settings),

@@ -27,7 +27,7 @@ use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
 use common::rate::RateLimiter;
-use common::rpc::Neighbour;
+use common::rpc::Upstream;
 use common::service::ServiceSpec;
 use contract::events::{
     OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
@@ -55,7 +55,7 @@ struct Settings {
 /// What every flow of this service may use.
 pub struct App {
     db: Db,
-    inventory: InventoryServiceClient<Neighbour>,
+    inventory: InventoryServiceClient<Upstream>,
     inserts: Batch<draft::Draft, place_order::Stored>,
     changes: Batch<change_order::Ask, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
@@ -92,7 +92,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("order")?;
     let db = host.db("order", MIGRATIONS).await?;
     let app = Arc::new(App {
-        inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
+        inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         inserts: place_order::insert_batch(&db, &settings.batch),
         changes: change_order::change_batch(&db, &settings.batch),
         lookups: read_orders::lookup_batch(&db, &settings.batch),

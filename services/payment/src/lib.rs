@@ -35,7 +35,7 @@ use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
-use common::rpc::Neighbour;
+use common::rpc::Upstream;
 use common::service::ServiceSpec;
 use contract::events::{
     OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested, PaymentApproved, PaymentFailed, PaymentRefunded,
@@ -77,8 +77,8 @@ struct Settings {
 /// What every flow of this service may use.
 pub struct App {
     db: Db,
-    order: OrderServiceClient<Neighbour>,
-    inventory: InventoryServiceClient<Neighbour>,
+    order: OrderServiceClient<Upstream>,
+    inventory: InventoryServiceClient<Upstream>,
     naverpay: NaverPay,
     points: Points,
     patience: Patience,
@@ -153,8 +153,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let points = Points::new(&db, &settings.points);
     let (unclear, refunds_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let app = Arc::new(App {
-        order: OrderServiceClient::new(host.neighbour("order")?),
-        inventory: InventoryServiceClient::new(host.neighbour("inventory")?),
+        order: OrderServiceClient::new(host.upstream("order")?),
+        inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         naverpay: NaverPay::new(&settings.naverpay)?,
         points: points.clone(),
         patience: settings.patience,

@@ -59,7 +59,7 @@ enum Pass {
     SentAll,
     NothingToSend,
     /// Kafka is away or changed; the rows stay where they are.
-    Away,
+    Unavailable,
 }
 
 struct Relay<'a> {
@@ -98,11 +98,11 @@ impl<'a> Relay<'a> {
                     Duration::from_millis(self.settings.poll_ms)
                 }
                 Pass::NothingToSend => Duration::from_millis(self.settings.poll_ms),
-                Pass::Away => AWAY.delay(self.away_attempt),
+                Pass::Unavailable => AWAY.delay(self.away_attempt),
             };
             tokio::select! {
                 () = stopping.cancelled() => {}
-                waited = self.session.wait(pause, matches!(pass, Pass::Away)) => waited?,
+                waited = self.session.wait(pause, matches!(pass, Pass::Unavailable)) => waited?,
             }
         }
         self.session.hand_over().await
@@ -126,7 +126,7 @@ impl<'a> Relay<'a> {
         let Selected { rows, may_be_more } = self.session.select().await?;
         // An idle relay looks after the broker too: one that was replaced must get its events back.
         let before = self.cluster.clone();
-        let Ok(missing) = self.prepare(&rows).await else { return Ok(Pass::Away) };
+        let Ok(missing) = self.prepare(&rows).await else { return Ok(Pass::Unavailable) };
         self.away_attempt = 0;
         if self.cluster != before {
             // Rows that were published to another broker may have become new again, and they come first.
@@ -198,14 +198,14 @@ impl<'a> Relay<'a> {
     }
 
     async fn send(&mut self, rows: &[Row]) -> Result<Pass> {
-        let Some(producer) = &self.producer else { return Ok(Pass::Away) };
+        let Some(producer) = &self.producer else { return Ok(Pass::Unavailable) };
         let names: Vec<String> = rows.iter().map(|row| self.kafka.topic(&row.topic)).collect();
         let span = tracing::info_span!("outbox.send", db.schema = self.db.schema(), messages = rows.len());
         let reports = producer.send(rows, &names).instrument(span).await;
         self.db.point("relay.after_ack").await;
         let cluster = producer.cluster().clone();
         if self.let_go_of_an_outdated_producer() {
-            return Ok(Pass::Away);
+            return Ok(Pass::Unavailable);
         }
         let acknowledged = rows.iter().zip(&reports).filter(|(_, report)| **report == Report::Acknowledged);
         let acknowledged: Vec<i64> = acknowledged.map(|(row, _)| row.id).collect();
@@ -214,7 +214,7 @@ impl<'a> Relay<'a> {
             self.cluster = None;
             self.producer = None;
             self.doubted_at = Some(Instant::now());
-            return Ok(Pass::Away);
+            return Ok(Pass::Unavailable);
         }
         self.db.point("relay.after_mark").await;
         if acknowledged.len() == rows.len() {
@@ -256,7 +256,7 @@ impl<'a> Relay<'a> {
                 tracing::warn!(db.schema = self.db.schema(), "Kafka does not acknowledge events; they wait");
             }
             self.away_attempt += 1;
-            return Ok(Pass::Away);
+            return Ok(Pass::Unavailable);
         }
         Ok(Pass::Sent)
     }

@@ -46,7 +46,7 @@ impl Split {
         shared.extend_from_slice(servers);
         shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
         for (name, (_, grpc)) in &ports {
-            shared.push((format!("neighbours.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
+            shared.push((format!("upstreams.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
         }
         let logs = options.data_dir.join("logs");
         std::fs::create_dir_all(&logs)?;

@@ -15,7 +15,7 @@ const SECTIONS: [&str; 14] = [
     "inbox",
     "inventory",
     "kafka",
-    "neighbours",
+    "upstreams",
     "notification_hub",
     "order",
     "outbox",
