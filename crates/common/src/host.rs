@@ -22,13 +22,13 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
-use crate::every::Every;
 use crate::kafka::Kafka;
 use crate::openapi::{Configure, describe, mount_routes};
+use crate::periodic::Schedule;
 use crate::redis::Redis;
 use crate::rpc::{self, RpcSettings, Upstream};
 use crate::settings::Settings;
-use crate::{crash, every, health, http, inbox, outbox, telemetry};
+use crate::{crash, health, http, inbox, outbox, periodic, telemetry};
 
 /// Outbox and inbox: the same in every schema.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
@@ -191,12 +191,12 @@ impl Host {
     }
 
     /// Runs `run` on its signal and on its timer until the host stops.
-    pub fn every<F, Fut>(&mut self, name: &'static str, every: Every, run: F)
+    pub fn periodic<F, Fut>(&mut self, name: &'static str, schedule: Schedule, run: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = crate::Result<()>> + Send + 'static,
     {
-        self.tasks.push(Box::pin(every::run(name, every, self.stopping.clone(), run)));
+        self.tasks.push(Box::pin(periodic::run(name, schedule, self.stopping.clone(), run)));
     }
 
     /// Cancelled when the host begins to stop its loops.
@@ -224,7 +224,7 @@ impl Host {
             let (app, _) = App::new()
                 .into_utoipa_app()
                 .map(|app| {
-                    app.wrap(middleware::from_fn(http::around))
+                    app.wrap(middleware::from_fn(http::request_middleware))
                         .app_data(web::Data::new(verifier.clone()))
                         .app_data(web::Data::new(probe.clone()))
                         .app_data(web::Data::new(openapi.clone()))

@@ -62,14 +62,14 @@ impl ResponseError for Error {
         StatusCode::from_u16(self.public().code.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Only the status: [`around`] writes the body, because it knows the request.
+    /// Only the status: [`request_middleware`] writes the body, because it knows the request.
     fn error_response(&self) -> HttpResponse<BoxBody> {
         HttpResponse::new(self.status_code())
     }
 }
 
 /// Around every request: its context and span, its metrics, and the body of what went wrong.
-pub async fn around(
+pub async fn request_middleware(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {

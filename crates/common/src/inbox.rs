@@ -54,7 +54,7 @@ pub struct Received<E> {
 ///
 /// A transient error is retried for ever. Any other is retried a few times for each event alone, and then the event is
 /// parked together with those that follow it with the same key.
-pub trait Handle<E>: Send + Sync + 'static {
+pub trait Handler<E>: Send + Sync + 'static {
     fn handle(&self, tx: &mut Tx, events: &[Received<E>]) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -75,7 +75,7 @@ impl Consumer {
     }
 
     /// Lets `app` handle the events `E`. One handler for each topic.
-    pub fn on<E: Event, A: Handle<E>>(mut self, app: &Arc<A>) -> Consumer {
+    pub fn on<E: Event, A: Handler<E>>(mut self, app: &Arc<A>) -> Consumer {
         debug_assert!(self.reaction(E::TOPIC).is_none(), "{} has two handlers for {}", self.group, E::TOPIC);
         let app = app.clone();
         let reaction: Reaction = Box::new(move |tx, messages| {

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::{Db, Prepared, Tx};
 use crate::error::{Error, Result};
-use crate::every::{self, Every};
 use crate::id::derive_uuid;
 use crate::kafka::Kafka;
+use crate::periodic::{self, Schedule};
 use crate::telemetry;
 
 /// Section `[outbox]`.
@@ -71,14 +71,14 @@ pub async fn publish_all<E: Event>(tx: &mut Tx, events: &[E]) -> Result<()> {
 }
 
 /// An event and the request that caused it.
-pub struct Caused<E> {
+pub struct EventWithContext<E> {
     pub event: E,
     /// [`telemetry::Context::outgoing`] of the request, taken while it ran.
     pub context: telemetry::Context,
 }
 
 /// [`publish_all`] for events that different requests caused, such as those served by one batch.
-pub async fn publish_caused<E: Event>(tx: &mut Tx, events: &[Caused<E>]) -> Result<()> {
+pub async fn publish_with_contexts<E: Event>(tx: &mut Tx, events: &[EventWithContext<E>]) -> Result<()> {
     let caused: Vec<_> = events.iter().map(|caused| (&caused.event, &caused.context)).collect();
     insert(tx, &caused).await
 }
@@ -141,11 +141,11 @@ fn context_headers(context: &telemetry::Context) -> serde_json::Value {
 
 /// Sends the events of one schema until `stopping`: one of these runs in each replica of a service.
 pub async fn relay(db: Db, kafka: Kafka, settings: OutboxSettings, stopping: CancellationToken) {
-    let measure = Every { period: Duration::from_millis(settings.poll_ms), wake: None };
-    let tidy = Every { period: Duration::from_millis(settings.cleanup_ms), wake: None };
+    let measure = Schedule { period: Duration::from_millis(settings.poll_ms), wake: None };
+    let tidy = Schedule { period: Duration::from_millis(settings.cleanup_ms), wake: None };
     tokio::join!(
         relay::run(&db, &kafka, &settings, &stopping),
-        every::run("measure_outbox", measure, stopping.clone(), async || {
+        periodic::run("measure_outbox", measure, stopping.clone(), async || {
             let Stats { pending, dead, oldest_age_seconds } = stats(&db).await?;
             let schema = db.schema().to_owned();
             metrics::gauge!("stampede_outbox_pending", "schema" => schema.clone()).set(pending as f64);
@@ -153,7 +153,7 @@ pub async fn relay(db: Db, kafka: Kafka, settings: OutboxSettings, stopping: Can
             metrics::gauge!("stampede_outbox_oldest_seconds", "schema" => schema).set(oldest_age_seconds);
             Ok(())
         }),
-        every::run("clean_outbox", tidy, stopping.clone(), async || clean(&db, &settings).await),
+        periodic::run("clean_outbox", tidy, stopping.clone(), async || clean(&db, &settings).await),
     );
 }
 

@@ -24,11 +24,11 @@ impl Settings {
     ///
     /// Fails with one message that names every key that `config/default.toml` does not know.
     pub fn load(files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
-        Settings::load_above("", files, overrides)
+        Settings::load_with_defaults("", files, overrides)
     }
 
     /// [`Settings::load`], with `text` (TOML) between the defaults and `files`.
-    pub fn load_above(text: &str, files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
+    pub fn load_with_defaults(text: &str, files: &[&Path], overrides: &[(String, String)]) -> anyhow::Result<Settings> {
         let default = Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml)).build()?;
 
         let mut above = Config::builder().add_source(File::from_str(text, FileFormat::Toml));

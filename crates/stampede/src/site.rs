@@ -121,7 +121,7 @@ impl Site {
             }
         };
         let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
-        let settings = Settings::load_above(DEMO, &files, &overrides)?;
+        let settings = Settings::load_with_defaults(DEMO, &files, &overrides)?;
         let probe = reqwest::Client::new().get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
         probe.send().await.with_context(|| format!("nothing answers at {api}"))?;
         Ok(Site {
@@ -272,7 +272,7 @@ fn load(options: &SiteOptions, servers: &[(String, String)]) -> anyhow::Result<S
     let files: Vec<&Path> = options.config.iter().map(PathBuf::as_path).collect();
     let mut overrides = options.overrides.clone();
     overrides.extend_from_slice(servers);
-    Settings::load_above(DEMO, &files, &overrides)
+    Settings::load_with_defaults(DEMO, &files, &overrides)
 }
 
 /// A server whose address was changed from the default is somebody else's and is used as it is.

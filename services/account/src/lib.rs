@@ -28,8 +28,8 @@ use chrono::TimeDelta;
 use common::Host;
 use common::auth::AuthSettings;
 use common::db::Db;
-use common::every::Every;
 use common::http::ServiceConfig;
+use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::service::ServiceSpec;
 use contract::account::account_service_server::AccountServiceServer;
@@ -121,11 +121,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.http_root(move |config| root_routes(config.app_data(Data::from(rooted.clone()))));
     host.grpc(AccountServiceServer::from_arc(app.clone()));
     let rotated = app.clone();
-    host.every("rotate_keys", Every { period: KEYS_PERIOD, wake: None }, move || {
+    host.periodic("rotate_keys", Schedule { period: KEYS_PERIOD, wake: None }, move || {
         let app = rotated.clone();
         async move { rotate_keys::rotate_keys(&app).await }
     });
-    host.every("forget_sessions", Every { period: FORGET_PERIOD, wake: None }, move || {
+    host.periodic("forget_sessions", Schedule { period: FORGET_PERIOD, wake: None }, move || {
         let app = app.clone();
         async move { forget_sessions::forget_sessions(&app).await }
     });

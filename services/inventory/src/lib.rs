@@ -32,11 +32,11 @@ use common::Host;
 use common::batch::{Batch, BatchSettings};
 use common::cache::Cache;
 use common::db::Db;
-use common::every::Every;
 use common::http::Data;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
+use common::periodic::Schedule;
 use common::service::ServiceSpec;
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
@@ -128,11 +128,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderRefunded, App>(&app);
     host.consume(consumer)?;
     host.relay(&db)?;
-    host.every("expire_holds", every_ms(settings.sweep_period_ms), move || {
+    host.periodic("expire_holds", every_ms(settings.sweep_period_ms), move || {
         let app = app.clone();
         async move { expire_holds::expire_holds(&app).await }
     });
-    host.every("check_gate", every_ms(settings.gate.check_period_ms), move || {
+    host.periodic("check_gate", every_ms(settings.gate.check_period_ms), move || {
         let gate = gate.clone();
         async move { gate.check().await }
     });
@@ -168,6 +168,6 @@ fn start_steps(settings: &Settings, db: &Db, gate: &Gate) -> Batch<Settle, hold:
     })
 }
 
-fn every_ms(period_ms: u64) -> Every {
-    Every { period: Duration::from_millis(period_ms), wake: None }
+fn every_ms(period_ms: u64) -> Schedule {
+    Schedule { period: Duration::from_millis(period_ms), wake: None }
 }

@@ -6,7 +6,7 @@
 //! order is cancelled; the event is what happens when that call was lost.
 
 use common::db::Tx;
-use common::inbox::{Handle, Received};
+use common::inbox::{Handler, Received};
 use common::{Error, Result};
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded};
 
@@ -15,7 +15,7 @@ use crate::hold::Step;
 use crate::plan::Settle;
 use crate::settle_hold::settle;
 
-impl Handle<OrderCancelled> for App {
+impl Handler<OrderCancelled> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCancelled>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let reason = "order cancelled".to_owned();
@@ -25,7 +25,7 @@ impl Handle<OrderCancelled> for App {
     }
 }
 
-impl Handle<OrderExpired> for App {
+impl Handler<OrderExpired> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderExpired>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let reason = "order expired".to_owned();
@@ -35,7 +35,7 @@ impl Handle<OrderExpired> for App {
     }
 }
 
-impl Handle<OrderPlaced> for App {
+impl Handler<OrderPlaced> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
         let steps = events
             .iter()
@@ -44,7 +44,7 @@ impl Handle<OrderPlaced> for App {
     }
 }
 
-impl Handle<OrderRefunded> for App {
+impl Handler<OrderRefunded> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefunded>]) -> Result<()> {
         let steps = events
             .iter()

@@ -34,10 +34,10 @@ use std::sync::Arc;
 use actix_web::web::Data;
 use common::Host;
 use common::db::Db;
-use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox;
 use common::outbox::Event as _;
+use common::periodic::Schedule;
 use common::service::ServiceSpec;
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
@@ -109,25 +109,25 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<PaymentRefunded, App>(&app);
     host.consume(consumer)?;
 
-    let due = |channel| Every { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
+    let due = |channel| Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
     let worker = app.clone();
-    host.every("deliver", due(Channel::Email), move || {
+    host.periodic("deliver", due(Channel::Email), move || {
         let app = worker.clone();
         async move { deliver::deliver_due(&app).await }
     });
     let worker = app.clone();
-    host.every("deliver_slack", due(Channel::Slack), move || {
+    host.periodic("deliver_slack", due(Channel::Slack), move || {
         let app = worker.clone();
         async move { deliver_slack::deliver_slack(&app).await }
     });
-    let new = Every { period: settings.idle_poll_max(), wake: Some(app.new.arrived.clone()) };
+    let new = Schedule { period: settings.idle_poll_max(), wake: Some(app.new.arrived.clone()) };
     let worker = app.clone();
-    host.every("deliver_new", new, move || {
+    host.periodic("deliver_new", new, move || {
         let app = worker.clone();
         async move { deliver::deliver_new(&app).await }
     });
-    let reclaim = Every { period: settings.reclaim_period(), wake: None };
-    host.every("reclaim_deliveries", reclaim, move || {
+    let reclaim = Schedule { period: settings.reclaim_period(), wake: None };
+    host.periodic("reclaim_deliveries", reclaim, move || {
         let app = app.clone();
         async move { reclaim_deliveries::reclaim_deliveries(&app).await }
     });

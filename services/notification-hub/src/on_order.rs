@@ -2,18 +2,18 @@
 
 use common::Result;
 use common::db::Tx;
-use common::inbox::{Handle, Received};
+use common::inbox::{Handler, Received};
 use contract::events::{OrderCreated, OrderPlaced};
 
 use crate::{App, order_created, order_placed};
 
-impl Handle<OrderCreated> for App {
+impl Handler<OrderCreated> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCreated>]) -> Result<()> {
         self.create_notifications(tx, events, order_created::draft).await
     }
 }
 
-impl Handle<OrderPlaced> for App {
+impl Handler<OrderPlaced> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
         self.create_notifications(tx, events, order_placed::draft).await
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use common::batch::{Batch, BatchSettings};
 use common::db::{Db, Prepared, Tx};
-use common::outbox::{Caused, publish_caused};
+use common::outbox::{EventWithContext, publish_with_contexts};
 use common::telemetry::Context;
 use common::{Error, Result, crash};
 use contract::events::{OrderCancelled, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded};
@@ -134,10 +134,10 @@ fn array(ids: &[impl ToString]) -> String {
 /// What a transaction has to tell.
 #[derive(Default)]
 struct News {
-    placed: Vec<Caused<OrderPlaced>>,
-    cancelled: Vec<Caused<OrderCancelled>>,
-    refund_requested: Vec<Caused<OrderRefundRequested>>,
-    refunded: Vec<Caused<OrderRefunded>>,
+    placed: Vec<EventWithContext<OrderPlaced>>,
+    cancelled: Vec<EventWithContext<OrderCancelled>>,
+    refund_requested: Vec<EventWithContext<OrderRefundRequested>>,
+    refunded: Vec<EventWithContext<OrderRefunded>>,
 }
 
 impl News {
@@ -146,20 +146,20 @@ impl News {
         let context = context.clone();
         match change {
             Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar | Change::BarPayment => {}
-            Change::Pay => self.placed.push(Caused { event: placed(order, now), context }),
-            Change::Cancel => self.cancelled.push(Caused { event: cancelled(order, now), context }),
+            Change::Pay => self.placed.push(EventWithContext { event: placed(order, now), context }),
+            Change::Cancel => self.cancelled.push(EventWithContext { event: cancelled(order, now), context }),
             Change::RequestRefund => {
-                self.refund_requested.push(Caused { event: refund_requested(order, now), context })
+                self.refund_requested.push(EventWithContext { event: refund_requested(order, now), context })
             }
-            Change::Refund => self.refunded.push(Caused { event: refunded(order, now), context }),
+            Change::Refund => self.refunded.push(EventWithContext { event: refunded(order, now), context }),
         }
     }
 
     async fn publish(self, tx: &mut Tx) -> Result<()> {
-        publish_caused(tx, &self.placed).await?;
-        publish_caused(tx, &self.cancelled).await?;
-        publish_caused(tx, &self.refund_requested).await?;
-        publish_caused(tx, &self.refunded).await?;
+        publish_with_contexts(tx, &self.placed).await?;
+        publish_with_contexts(tx, &self.cancelled).await?;
+        publish_with_contexts(tx, &self.refund_requested).await?;
+        publish_with_contexts(tx, &self.refunded).await?;
         let is_paying = !self.placed.is_empty();
         if is_paying {
             tx.point("mark_paid.before_commit").await;

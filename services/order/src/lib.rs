@@ -22,10 +22,10 @@ use actix_web::web::Data;
 use common::Host;
 use common::batch::{Batch, BatchSettings};
 use common::db::Db;
-use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
+use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::rpc::Upstream;
 use common::service::ServiceSpec;
@@ -107,8 +107,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.grpc(OrderServiceServer::from_arc(app.clone()));
     host.consume(Consumer::new("order", &db).on::<PaymentApproved, App>(&app).on::<PaymentRefunded, App>(&app))?;
     host.relay(&db)?;
-    let every = Every { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
-    host.every("expire_orders", every, move || expire_orders::expire_orders(app.clone()));
+    let every = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
+    host.periodic("expire_orders", every, move || expire_orders::expire_orders(app.clone()));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! The payment service also calls `MarkPaid` at once; this is what happens when that call was lost.
 
 use common::db::Tx;
-use common::inbox::{Handle, Received};
+use common::inbox::{Handler, Received};
 use common::telemetry::Context;
 use common::{Error, Refusal, Result};
 use contract::events::{PaymentApproved, PaymentRefunded};
@@ -13,7 +13,7 @@ use crate::App;
 use crate::change_order::{Ask, change_all};
 use crate::order::{Action, Bill};
 
-impl Handle<PaymentApproved> for App {
+impl Handler<PaymentApproved> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<PaymentApproved>]) -> Result<()> {
         let asked = events.iter().map(|received| {
             let PaymentApproved { order_id, payment_id, amount, currency, .. } = &received.event;
@@ -24,7 +24,7 @@ impl Handle<PaymentApproved> for App {
     }
 }
 
-impl Handle<PaymentRefunded> for App {
+impl Handler<PaymentRefunded> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<PaymentRefunded>]) -> Result<()> {
         // A part of the money is a matter between the payment and the buyer; the order stays what it is.
         let whole = events.iter().filter(|received| received.event.refunded_total >= received.event.captured);

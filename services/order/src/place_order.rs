@@ -242,16 +242,16 @@ async fn insert_all(tx: &mut Tx, drafts: &[Draft]) -> Result<Vec<Result<Stored>>
     let mut first = HashSet::new();
     let new: Vec<bool> = drafts.iter().map(|draft| created.contains_key(&draft.id) && first.insert(draft.id)).collect();
 
-    let announced: Vec<outbox::Caused<OrderCreated>> = drafts
+    let announced: Vec<outbox::EventWithContext<OrderCreated>> = drafts
         .iter()
         .zip(&new)
         .filter(|(_, new)| **new)
-        .map(|(draft, _)| outbox::Caused {
+        .map(|(draft, _)| outbox::EventWithContext {
             event: announcement(draft, created[&draft.id]),
             context: draft.context.clone(),
         })
         .collect();
-    outbox::publish_caused(tx, &announced).await?;
+    outbox::publish_with_contexts(tx, &announced).await?;
 
     let repeated: Vec<OrderId> =
         drafts.iter().filter(|draft| !created.contains_key(&draft.id)).map(|draft| draft.id).collect();

@@ -31,10 +31,10 @@ use actix_web::web::Data;
 use chrono::TimeDelta;
 use common::Host;
 use common::db::Db;
-use common::every::Every;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
+use common::periodic::Schedule;
 use common::rpc::Upstream;
 use common::service::ServiceSpec;
 use contract::events::{
@@ -188,14 +188,16 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 }
 
 fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
-    let every =
-        |period_ms, wake: Option<&Arc<Notify>>| Every { period: Duration::from_millis(period_ms), wake: wake.cloned() };
+    let every = |period_ms, wake: Option<&Arc<Notify>>| Schedule {
+        period: Duration::from_millis(period_ms),
+        wake: wake.cloned(),
+    };
     let each = app.clone();
-    host.every("resolve_payments", every(settings.resolve_poll_ms, Some(&app.unclear)), move || {
+    host.periodic("resolve_payments", every(settings.resolve_poll_ms, Some(&app.unclear)), move || {
         resolve_payments::resolve_payments(each.clone())
     });
     let each = app.clone();
-    host.every("measure_open", every(MEASURE_PERIOD_MS, None), move || {
+    host.periodic("measure_open", every(MEASURE_PERIOD_MS, None), move || {
         let app = each.clone();
         async move {
             resolve_payments::measure_unknown(&app).await?;
@@ -203,22 +205,22 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         }
     });
     let each = app.clone();
-    host.every("settle_owed", every(settings.owed_poll_ms, None), move || {
+    host.periodic("settle_owed", every(settings.owed_poll_ms, None), move || {
         let app = each.clone();
         async move { settle_owed::settle_all_owed(&app).await }
     });
     let each = app.clone();
-    host.every("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {
+    host.periodic("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {
         settle_refunds::settle_refunds(each.clone())
     });
     let each = app.clone();
-    let period = Every { period: settings.reconciliation.check_period(), wake: Some(app.reconcile_now.clone()) };
-    host.every("reconcile", period, move || {
+    let period = Schedule { period: settings.reconciliation.check_period(), wake: Some(app.reconcile_now.clone()) };
+    host.periodic("reconcile", period, move || {
         let app = each.clone();
         async move { reconcile::reconcile_due(&app).await }
     });
     let each = app.clone();
-    host.every("forget_webhooks", every(FORGET_PERIOD_MS, None), move || {
+    host.periodic("forget_webhooks", every(FORGET_PERIOD_MS, None), move || {
         let app = each.clone();
         async move { webhooks::forget_webhooks(&app).await }
     });

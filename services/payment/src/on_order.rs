@@ -2,7 +2,7 @@
 //! its money back, `ORDER_CANCELLED` and `ORDER_EXPIRED` end what nobody has paid.
 
 use common::db::{Prepared, Tx};
-use common::inbox::{Handle, Received};
+use common::inbox::{Handler, Received};
 use common::{Error, Result};
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested};
 use contract::ids::{OrderId, PaymentId};
@@ -15,14 +15,14 @@ use crate::payment::Status;
 use crate::points::confirm_points;
 use crate::refund_payment::owe_refund_in;
 
-impl Handle<OrderPlaced> for App {
+impl Handler<OrderPlaced> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
         let payments = events.iter().map(|received| parse(&received.event.payment_id));
         confirm_points(tx, &payments.collect::<Result<Vec<PaymentId>>>()?).await
     }
 }
 
-impl Handle<OrderRefundRequested> for App {
+impl Handler<OrderRefundRequested> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefundRequested>]) -> Result<()> {
         let mut asked = Vec::with_capacity(events.len());
         for Received { event, .. } in events {
@@ -39,14 +39,14 @@ impl Handle<OrderRefundRequested> for App {
     }
 }
 
-impl Handle<OrderCancelled> for App {
+impl Handler<OrderCancelled> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCancelled>]) -> Result<()> {
         let orders = events.iter().map(|received| parse(&received.event.order_id));
         end_unpaid(tx, &orders.collect::<Result<Vec<OrderId>>>()?, Status::Cancelled).await
     }
 }
 
-impl Handle<OrderExpired> for App {
+impl Handler<OrderExpired> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderExpired>]) -> Result<()> {
         let orders = events.iter().map(|received| parse(&received.event.order_id));
         end_unpaid(tx, &orders.collect::<Result<Vec<OrderId>>>()?, Status::Expired).await

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::every::{self, Every};
 use crate::kafka::{Kafka, Membership, log_debug};
+use crate::periodic::{self, Schedule};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -33,10 +33,10 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 impl Consumer {
     /// Consumes until `stopping`; then the batch under way is finished and its offsets are committed.
     pub async fn run(self, kafka: Kafka, settings: InboxSettings, stopping: CancellationToken) {
-        let tidy = Every { period: Duration::from_millis(settings.cleanup_ms), wake: None };
+        let tidy = Schedule { period: Duration::from_millis(settings.cleanup_ms), wake: None };
         tokio::join!(
             self.consume(&kafka, &settings, &stopping),
-            every::run("clean_inbox", tidy, stopping.clone(), async || self.clean(&settings).await),
+            periodic::run("clean_inbox", tidy, stopping.clone(), async || self.clean(&settings).await),
         );
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::db::{Db, DbSettings, Tx};
-use common::inbox::{Consumer, Handle, InboxSettings, Received};
+use common::inbox::{Consumer, Handler, InboxSettings, Received};
 use common::kafka::{Kafka, KafkaSettings};
 use common::outbox::{self, Event, OutboxSettings};
 use common::{Error, Result};
@@ -74,7 +74,7 @@ pub struct Ledger {
     pub failures: AtomicU32,
 }
 
-impl Handle<Moved> for Ledger {
+impl Handler<Moved> for Ledger {
     async fn handle(&self, tx: &mut Tx, events: &[Received<Moved>]) -> Result<()> {
         for Received { event_id, event, .. } in events {
             let Moved { account, version, amount } = event;

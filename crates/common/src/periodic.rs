@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// When a loop runs.
 #[derive(Clone)]
-pub struct Every {
+pub struct Schedule {
     /// The longest pause between two runs, ± 10 % so that replicas drift apart.
     pub period: Duration,
     /// Runs at once when signalled. A signal during a run leads to one more run.
@@ -21,13 +21,13 @@ pub struct Every {
 }
 
 /// Runs `run` until `stopping`, never twice at once. A failure is logged and the loop goes on.
-pub async fn run<F, Fut>(name: &'static str, every: Every, stopping: CancellationToken, run: F)
+pub async fn run<F, Fut>(name: &'static str, schedule: Schedule, stopping: CancellationToken, run: F)
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<()>>,
 {
     loop {
-        let span = tracing::info_span!("every", loop_name = name);
+        let span = tracing::info_span!("periodic", loop_name = name);
         if let Err(error) = run().instrument(span).await {
             metrics::counter!("stampede_loop_failures_total", "loop" => name).increment(1);
             if error.is_transient() {
@@ -36,11 +36,11 @@ where
                 tracing::error!(loop_name = name, %error, "A background run failed");
             }
         }
-        let pause = every.period.mul_f64(rand::rng().random_range(0.9..1.1));
+        let pause = schedule.period.mul_f64(rand::rng().random_range(0.9..1.1));
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-            () = signalled(every.wake.as_deref()) => {}
+            () = signalled(schedule.wake.as_deref()) => {}
         }
     }
 }
