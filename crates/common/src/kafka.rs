@@ -4,10 +4,11 @@ mod faithful;
 mod membership;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -179,7 +180,7 @@ impl Kafka {
             tracing::error!(topic, error = %code, "Cannot create topic {topic}");
         }
         failed.retain(|_, code| will_pass(*code));
-        let mut known = self.topics();
+        let mut known = self.0.topics.lock();
         if known.cluster.as_ref() == Some(&cluster) {
             known.names.extend(missing.into_iter().filter(|name| !failed.contains_key(name)));
         }
@@ -188,27 +189,22 @@ impl Kafka {
 
     /// The broker said that it does not have a topic: believe nothing about topics any more.
     pub(crate) fn forget_topics(&self) {
-        self.topics().names.clear();
+        self.0.topics.lock().names.clear();
     }
 
     /// Whether this process has met another cluster after `cluster`.
     pub(crate) fn has_moved_on_from(&self, cluster: &Arc<str>) -> bool {
-        self.topics().cluster.as_ref().is_some_and(|known| known != cluster)
+        self.0.topics.lock().cluster.as_ref().is_some_and(|known| known != cluster)
     }
 
     fn missing(&self, cluster: &Arc<str>, topics: &[&str]) -> (Vec<String>, Option<Instant>) {
-        let mut known = self.topics();
+        let mut known = self.0.topics.lock();
         if known.cluster.as_ref() != Some(cluster) {
             let opens_at = known.cluster.is_some().then(|| Instant::now() + GRACE);
             *known = Topics { cluster: Some(cluster.clone()), names: BTreeSet::new(), opens_at };
         }
         let names = topics.iter().map(|topic| self.topic(topic)).filter(|name| !known.names.contains(name));
         (names.collect(), known.opens_at)
-    }
-
-    fn topics(&self) -> std::sync::MutexGuard<'_, Topics> {
-        // Whoever panicked left a set that is complete or too small, and both are fine.
-        self.0.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The id of the cluster, at most `kafka.cluster_check_ms` old. Fails, as transient, while no broker answers.
@@ -243,13 +239,12 @@ impl Kafka {
     }
 
     fn admin(&self) -> Arc<Admin> {
-        // Whoever panicked left a client in it.
-        self.0.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.admin.lock().clone()
     }
 
     fn replace_admin(&self) {
         match Admin::new(&self.0.settings) {
-            Ok(admin) => *self.0.admin.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(admin),
+            Ok(admin) => *self.0.admin.lock() = Arc::new(admin),
             Err(error) => log_debug("admin", &error.to_string()),
         }
     }

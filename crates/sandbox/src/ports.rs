@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub(crate) fn free_port() -> Result<u16> {
     };
     for _ in 0..TRIES_MAX {
         let port = rand::rng().random_range(PORT_MIN..end);
-        if is_free(port) && CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        if is_free(port) && CHOSEN.lock().insert(port) {
             return Ok(port);
         }
     }

@@ -1,6 +1,6 @@
 //! Rules: which key signs, when the next one is due, and what an access token says.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +9,7 @@ use common::auth::{AUDIENCE, AuthSettings, Claims, Jwk, JwkSet, Role, TYP};
 use common::{Error, Result};
 use contract::ids::AccountId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -66,11 +67,11 @@ impl TokenSigner {
     }
 
     pub fn replace(&self, keys: Vec<SigningKey>) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+        *self.keys.write() = keys.into();
     }
 
     fn keys(&self) -> Arc<[SigningKey]> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().clone()
     }
 
     /// The key that signs at `now`: the latest whose time has come.

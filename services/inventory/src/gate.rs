@@ -5,11 +5,12 @@
 //! rebuilt; one that gives too little under-sells until the next check. One that is lost or away lets everyone through.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use common::db::Db;
 use common::redis::{Redis, Script};
 use contract::ids::{HoldId, ProductId};
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::refused::{Refused, Shortage};
@@ -180,7 +181,7 @@ impl Gate {
 
     /// Notes that `product` is being sold; returns the newest epoch this process has seen.
     pub(crate) fn touch(&self, product: ProductId) -> i64 {
-        let mut seen = locked(&self.seen);
+        let mut seen = self.seen.lock();
         if let Some(known) = seen.get_mut(&product) {
             known.touched = true;
             return known.epoch;
@@ -192,14 +193,14 @@ impl Gate {
     }
 
     fn saw(&self, product: ProductId, epoch: i64) {
-        if let Some(known) = locked(&self.seen).get_mut(&product) {
+        if let Some(known) = self.seen.lock().get_mut(&product) {
             known.epoch = known.epoch.max(epoch);
         }
     }
 
     /// The products sold since the last call; forgets those that were not.
     pub(crate) fn touched(&self) -> Vec<ProductId> {
-        let mut seen = locked(&self.seen);
+        let mut seen = self.seen.lock();
         seen.retain(|_, known| std::mem::take(&mut known.touched));
         seen.keys().copied().collect()
     }
@@ -221,9 +222,4 @@ impl Settlement {
 /// How the gate names one line of a hold. The quantity is in it, so that a lapsed take says what it gives back.
 pub(crate) fn member(hold: HoldId, quantity: i64) -> String {
     format!("{hold}:{quantity}")
-}
-
-/// Nothing that holds these locks can panic half-way, so a poisoned one is still sound.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

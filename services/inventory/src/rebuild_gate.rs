@@ -12,7 +12,7 @@ use diesel::sql_types::{Array, BigInt, Integer, Nullable, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
-use crate::gate::{Gate, locked, member};
+use crate::gate::{Gate, member};
 
 static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new("gate_load", include_str!("gate_load.lua")));
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new("gate_publish", include_str!("gate_publish.lua")));
@@ -37,7 +37,7 @@ impl Gate {
     ///
     /// One rebuilder per product over all replicas, and not again before `rebuild_pause_ms`.
     pub fn rebuild_later(&self, product: ProductId) {
-        if !locked(&self.rebuilding).insert(product) {
+        if !self.rebuilding.lock().insert(product) {
             return;
         }
         let gate = self.clone();
@@ -47,7 +47,7 @@ impl Gate {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(product.id = %product, %error, "The gate could not be rebuilt for now"),
             }
-            locked(&gate.rebuilding).remove(&product);
+            gate.rebuilding.lock().remove(&product);
         });
     }
 

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::take;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -19,6 +19,7 @@ use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, Integer, Nullable, Text, Uuid};
 use diesel_async::RunQueryDsl;
+use parking_lot::Mutex;
 use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -151,22 +152,17 @@ pub struct New {
 impl New {
     pub fn add(&self, batch: InHand) {
         if !batch.deliveries.is_empty() {
-            self.batches().push_back(batch);
+            self.batches.lock().push_back(batch);
             self.arrived.notify_one();
         }
     }
 
     fn take(&self) -> Option<InHand> {
-        self.batches().pop_front()
+        self.batches.lock().pop_front()
     }
 
     fn count(&self) -> usize {
-        self.batches().iter().map(|batch| batch.deliveries.len()).sum()
-    }
-
-    fn batches(&self) -> MutexGuard<'_, VecDeque<InHand>> {
-        // Whoever panicked left a queue that is complete.
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.batches.lock().iter().map(|batch| batch.deliveries.len()).sum()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The public keys that tokens are checked with: a map in memory, filled over HTTP from the account service.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::DecodingKey;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -137,7 +138,7 @@ fn is_due(not_before: Option<Instant>) -> bool {
 
 impl Source {
     fn is_old(&self) -> bool {
-        let fetched_at = *self.fetched_at.read().unwrap_or_else(PoisonError::into_inner);
+        let fetched_at = *self.fetched_at.read();
         fetched_at.is_none_or(|at| at.elapsed() > self.age_max)
     }
 
@@ -146,8 +147,8 @@ impl Source {
         match self.fetch().await {
             Ok(keys) => {
                 tracing::debug!(keys = keys.len(), "Fetched the signing keys");
-                *known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                *self.fetched_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *known.write() = Arc::new(keys);
+                *self.fetched_at.write() = Some(Instant::now());
                 Instant::now() + self.refresh_every
             }
             Err(error) => {
@@ -183,7 +184,7 @@ fn key_map(set: &JwkSet) -> anyhow::Result<KeyMap> {
 }
 
 fn read(known: &RwLock<Arc<KeyMap>>) -> Arc<KeyMap> {
-    known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    known.read().clone()
 }
 
 #[cfg(test)]

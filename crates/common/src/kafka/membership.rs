@@ -1,8 +1,9 @@
 //! `Membership`: where a member of a consumer group stands, as its client tells every few seconds.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -99,27 +100,22 @@ impl Membership {
 
     /// Whether it has its place in the group, as far as is known.
     pub(crate) fn is_settled(&self) -> bool {
-        self.told().is_none_or(|told| told.standing == Standing::Settled)
+        self.told.lock().is_none_or(|told| told.standing == Standing::Settled)
     }
 
     /// Whether it has been without a place for so long that it will have none again.
     pub(crate) fn is_lost(&self) -> bool {
-        self.told().is_some_and(|told| told.is_lost(self.session))
+        self.told.lock().is_some_and(|told| told.is_lost(self.session))
     }
 
     /// The cluster does not answer anybody, so nothing that it was told counts.
     pub(crate) fn excuse(&self) {
-        *self.told() = None;
+        *self.told.lock() = None;
     }
 
     fn tell(&self, standing: Standing) {
-        let mut told = self.told();
+        let mut told = self.told.lock();
         *told = Some(Told::after(*told, standing, Instant::now()));
-    }
-
-    fn told(&self) -> MutexGuard<'_, Option<Told>> {
-        // Nobody panics with it in their hands.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,7 +155,7 @@ mod tests {
 
     async fn until(client: &StreamConsumer<Membership>, wanted: Standing) {
         let started = Instant::now();
-        while client.context().told().map(|told| told.standing) != Some(wanted) {
+        while client.context().told.lock().map(|told| told.standing) != Some(wanted) {
             assert!(started.elapsed() < PATIENCE, "not told that it is {wanted:?}");
             // Where it stands comes the same way as messages do.
             drop(tokio::time::timeout(Duration::from_millis(10), client.recv()).await);

@@ -1,12 +1,13 @@
 //! Sending one batch: all rows in order, then one wait for all of their reports.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use diesel::{QueryableByName, sql_types};
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -167,12 +168,12 @@ impl Reports {
     }
 
     fn begin(&self, count: usize) {
-        *self.batch() = vec![Report::Unknown; count];
+        *self.batch.lock() = vec![Report::Unknown; count];
         self.missing.store(count, Ordering::Release);
     }
 
     fn report(&self, index: usize, report: Report) {
-        if let Some(place) = self.batch().get_mut(index) {
+        if let Some(place) = self.batch.lock().get_mut(index) {
             *place = report;
         }
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -181,12 +182,7 @@ impl Reports {
     }
 
     fn end(&self) -> Vec<Report> {
-        std::mem::take(&mut *self.batch())
-    }
-
-    fn batch(&self) -> std::sync::MutexGuard<'_, Vec<Report>> {
-        // Whoever panicked left reports that are true.
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *self.batch.lock())
     }
 }
 

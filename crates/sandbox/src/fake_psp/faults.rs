@@ -1,10 +1,10 @@
 //! How the provider misbehaves: by an amount's last digits, else by chance.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
 use actix_web::web::{self, Data, Json, ServiceConfig};
 use actix_web::{HttpResponse, get, put};
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,7 @@ impl Faults {
     }
 
     fn with<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {
-        body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        body(&mut self.0.lock())
     }
 }
 

@@ -1,13 +1,14 @@
 //! The payment provider's doors for the merchant: capture and cancel; and its accounts, for audits.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{Data, Json, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get, post};
 use chrono::Utc;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -41,7 +42,7 @@ impl Provider {
     }
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 
     /// Writes an entry down, and then makes it true.
@@ -62,7 +63,7 @@ struct Work {
 impl Work {
     fn begin(provider: &Arc<Provider>, payment_id: &str, key: &str) -> Option<Work> {
         let names = [format!("payment {payment_id}"), format!("key {key}")];
-        let mut busy = provider.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = provider.busy.lock();
         if names.iter().any(|name| busy.contains(name)) {
             return None;
         }
@@ -74,7 +75,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let mut busy = self.provider.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.provider.busy.lock();
         for name in &self.names {
             busy.remove(name);
         }

@@ -3,11 +3,12 @@
 
 mod course;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -69,12 +70,12 @@ impl Payers {
             tracing::error!("An order has no amount that could be paid");
             return;
         };
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move { shop.pay(buyer, bill).await });
+        self.at_work.lock().spawn(async move { shop.pay(buyer, bill).await });
     }
 
     /// Waits for everybody. Nobody may start any more.
     pub async fn finish(&self) -> Vec<Paying> {
-        let mut at_work = std::mem::take(&mut *self.at_work.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut at_work = std::mem::take(&mut *self.at_work.lock());
         let mut all = Vec::with_capacity(at_work.len());
         while let Some(paying) = at_work.join_next().await {
             all.push(paying.expect("a payer only asks and waits, so it cannot panic"));

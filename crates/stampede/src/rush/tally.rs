@@ -1,10 +1,10 @@
 //! What has happened so far, counted by all workers together.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 
 /// Latencies are counted in microseconds, from one up to ten minutes, with three digits.
 const LATENCY_MAX_MICROS: u64 = 600_000_000;
@@ -106,12 +106,12 @@ impl Tally {
     /// An answer, or the end of waiting for one.
     pub fn record_answered(&self, latency: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros(latency));
+        self.recent.lock().saturating_record(micros(latency));
     }
 
     /// The latencies since the last call.
     pub fn take_recent(&self) -> Histogram<u64> {
-        std::mem::replace(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner), latencies())
+        std::mem::replace(&mut self.recent.lock(), latencies())
     }
 
     /// From 0 to 1. Selling all there is, having it paid where it is, and answering everybody all end at 1.

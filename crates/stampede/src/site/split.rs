@@ -5,13 +5,13 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::settings::Settings;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
 
@@ -157,7 +157,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        *self.child.lock() = Some(child);
         Ok(())
     }
 
@@ -181,16 +181,16 @@ impl Process {
     }
 
     fn ended(&self) -> Option<std::process::ExitStatus> {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = self.child.lock();
         child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
     fn take(&self) -> Option<Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.child.lock().take()
     }
 
     fn pid(&self) -> Option<u32> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Child::id)
+        self.child.lock().as_ref().and_then(Child::id)
     }
 }
 
