@@ -1,0 +1,159 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use common::Host;
+use common::settings::Settings;
+
+use crate::services::{self, Service};
+use crate::{audit, bench, dev, events, rush};
+
+/// The commerce backend for the minute everybody arrives at once.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing answers, 4 the audit found a violation.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Services: account, inventory, order, payment, notification-hub. Name one or several to host them: `stampede order inventory`."
+)]
+pub struct Cli {
+    /// A settings file above config/default.toml; may be given several times, the last one wins.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine: private servers, demo data, all services.
+    Dev(dev::DevArgs),
+    /// Host all services in one process, on the servers that the settings name.
+    All,
+    /// Bring the schemas of all services up to date, then end.
+    Migrate,
+    /// Print the settings in force, secrets masked.
+    Config,
+    /// Print the OpenAPI description of all services.
+    Openapi,
+    /// Buy out one hot product with many buyers at once, and prove that nothing went wrong.
+    Rush(rush::RushArgs),
+    /// Check the invariants of a system at rest.
+    Audit(audit::AuditArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Look at the outboxes and at parked events, and set them going again.
+    Events(events::EventsArgs),
+    /// Ask a URL for its health; for containers without a shell.
+    Healthcheck { url: String },
+    /// The embedded broker, as a process that can be killed.
+    #[command(hide = true)]
+    Broker {
+        #[arg(long)]
+        port_file: PathBuf,
+    },
+    #[command(external_subcommand)]
+    Services(Vec<String>),
+}
+
+/// The embedded broker knows no request to create topics, so they are there from the start.
+const EMBEDDED_PARTITIONS: i32 = 3;
+
+/// Does what was asked for. Errors are printed; the code says how it went.
+pub fn run(cli: Cli) -> ExitCode {
+    if let Command::Broker { port_file } = cli.command {
+        let topics = contract::events::TOPICS.map(|topic| (topic.to_owned(), EMBEDDED_PARTITIONS)).to_vec();
+        return code(
+            sandbox::run_embedded_broker(sandbox::BrokerArgs { port_file, topics }).map(|()| ExitCode::SUCCESS),
+        );
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return code(Err(error.into())),
+    };
+    code(runtime.block_on(execute(cli)))
+}
+
+fn code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("stampede: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let files: Vec<&std::path::Path> = cli.config.iter().map(PathBuf::as_path).collect();
+    let settings = || Settings::load(&files, &[]);
+    match cli.command {
+        Command::Dev(args) => dev::dev(args, &cli.config).await,
+        Command::All => host(settings()?, Service::ALL.to_vec()).await,
+        Command::Services(names) => {
+            match names.iter().map(|name| name.parse()).collect::<anyhow::Result<Vec<Service>>>() {
+                Ok(services) => host(settings()?, services).await,
+                Err(error) => {
+                    eprintln!("stampede: {error:#}; see --help");
+                    Ok(ExitCode::from(2))
+                }
+            }
+        }
+        Command::Migrate => {
+            let settings = Settings::load(&files, &[("host.migrate".to_owned(), "true".to_owned())])?;
+            mounted(settings).await?;
+            println!("All schemas are up to date.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config => {
+            for line in settings()?.lines() {
+                println!("{line}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi => {
+            println!("{}", openapi(&files).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rush(args) => rush::rush(args, &cli.config).await,
+        Command::Audit(args) => audit::audit(args, &cli.config).await,
+        Command::Bench(command) => bench::bench(command, &cli.config).await,
+        Command::Events(args) => events::events(args, &cli.config).await,
+        Command::Healthcheck { url } => Ok(healthcheck(&url).await),
+        Command::Broker { .. } => unreachable!("answered in run, before the runtime was made"),
+    }
+}
+
+async fn host(settings: Settings, services: Vec<Service>) -> anyhow::Result<ExitCode> {
+    common::host::serve(settings, async |host| services::mount(host, &services).await).await
+}
+
+async fn mounted(settings: Settings) -> anyhow::Result<Host> {
+    let mut host = Host::new(settings).await?;
+    services::mount(&mut host, &Service::ALL).await?;
+    Ok(host)
+}
+
+/// The description comes from the mounted routes, so it needs no server but a place to mount.
+async fn openapi(files: &[&std::path::Path]) -> anyhow::Result<String> {
+    let offline = [("host.http_listen", "127.0.0.1:0"), ("host.grpc_listen", "127.0.0.1:0"), ("host.migrate", "false")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut host = Host::new(Settings::load(files, &offline)?).await?;
+    services::describe(&mut host);
+    Ok(host.openapi().to_pretty_json()?)
+}
+
+async fn healthcheck(url: &str) -> ExitCode {
+    let answer = reqwest::Client::new().get(url).timeout(std::time::Duration::from_secs(3)).send().await;
+    match answer {
+        Ok(response) if response.status().is_success() => ExitCode::SUCCESS,
+        Ok(response) => {
+            eprintln!("stampede: {url} answered {}", response.status());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("stampede: {url} does not answer: {error}");
+            ExitCode::from(3)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Every service in one executable, and what looks at all of them: the development site, the rush, the audit, the bench.
+
+pub mod audit;
+pub mod bench;
+pub mod cli;
+pub mod dev;
+pub mod events;
+pub mod rush;
+pub mod services;
+pub mod site;
