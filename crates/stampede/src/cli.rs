@@ -5,19 +5,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use common::Host;
+use common::service::ServiceSpec;
 use common::settings::Settings;
 
-use crate::services::{self, Service};
+use crate::services::{self, SERVICES};
 use crate::{audit, bench, dev, events, rush};
 
 /// The commerce backend for the minute everybody arrives at once.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing answers, 4 the audit found a violation.
 #[derive(Parser)]
-#[command(
-    version,
-    after_help = "Services: account, inventory, order, payment, notification-hub. Name one or several to host them: `stampede order inventory`."
-)]
+#[command(version, after_help = list_of_services())]
 pub struct Cli {
     /// A settings file above config/default.toml; may be given several times, the last one wins.
     #[arg(long, global = true, value_name = "FILE")]
@@ -59,6 +57,10 @@ enum Command {
     Services(Vec<String>),
 }
 
+fn list_of_services() -> String {
+    format!("Services: {}. Name one or several to host them: `stampede order inventory`.", services::names())
+}
+
 /// The embedded broker knows no request to create topics, so they are there from the start.
 const EMBEDDED_PARTITIONS: i32 = 3;
 
@@ -89,10 +91,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = || Settings::load(&files, &[]);
     match cli.command {
         Command::Dev(args) => dev::dev(args, &cli.config).await,
-        Command::All => host(settings()?, Service::ALL.to_vec()).await,
+        Command::All => host(settings()?, SERVICES).await,
         Command::Services(names) => {
-            match names.iter().map(|name| name.parse()).collect::<anyhow::Result<Vec<Service>>>() {
-                Ok(services) => host(settings()?, services).await,
+            match names.iter().map(|name| services::find(name)).collect::<anyhow::Result<Vec<ServiceSpec>>>() {
+                Ok(services) => host(settings()?, &services).await,
                 Err(error) => {
                     eprintln!("stampede: {error:#}; see --help");
                     Ok(ExitCode::from(2))
@@ -124,13 +126,13 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn host(settings: Settings, services: Vec<Service>) -> anyhow::Result<ExitCode> {
-    common::host::serve(settings, async |host| services::mount(host, &services).await).await
+async fn host(settings: Settings, services: &[ServiceSpec]) -> anyhow::Result<ExitCode> {
+    common::host::serve(settings, async |host| services::mount(host, services).await).await
 }
 
 async fn mounted(settings: Settings) -> anyhow::Result<Host> {
     let mut host = Host::new(settings).await?;
-    services::mount(&mut host, &Service::ALL).await?;
+    services::mount(&mut host, SERVICES).await?;
     Ok(host)
 }
 

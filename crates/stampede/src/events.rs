@@ -10,7 +10,7 @@ use common::host::{HostSettings, schema};
 use common::{inbox, outbox};
 
 use crate::dev;
-use crate::services::Service;
+use crate::services::SERVICES;
 use crate::site;
 
 #[derive(Args)]
@@ -53,9 +53,9 @@ pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<Exit
     let settings = site::settings(config, &dev::data_dir(args.data_dir.as_deref())?)?;
     let postgres: DbSettings = settings.section("postgres")?;
     let host: HostSettings = settings.section("host")?;
-    for service in Service::ALL {
-        let db = Db::open(&postgres, &schema(&host.namespace, service.name())).await?;
-        of_service(&args.command, service.name(), &db).await?;
+    for service in SERVICES {
+        let db = Db::open(&postgres, &schema(&host.namespace, service.name)).await?;
+        of_service(&args.command, service.name, &db).await?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use common::settings::Settings;
 use sandbox::{External, KafkaChoice, Sandbox, Server};
 use serde::{Deserialize, Serialize};
 
-use crate::services::{self, Service};
+use crate::services::{self, SERVICES};
 use split::Split;
 
 /// Demo accounts: what a development site adds to the defaults.
@@ -84,7 +84,7 @@ impl Site {
             (split.url(), Services::Split(Box::new(split)))
         } else {
             let mut host = Host::new(settings.clone()).await?;
-            services::mount(&mut host, &Service::ALL).await?;
+            services::mount(&mut host, SERVICES).await?;
             let running = host.start().await?;
             (format!("http://{}", running.http_addr), Services::Here(Box::new(running)))
         };

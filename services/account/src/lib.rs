@@ -75,7 +75,7 @@ pub struct App {
 }
 
 /// What the rest of the workspace knows about this service.
-pub fn spec() -> ServiceSpec {
+pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "account",
         summary: "who somebody is",

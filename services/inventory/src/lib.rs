@@ -84,7 +84,7 @@ pub struct App {
 }
 
 /// What the rest of the workspace knows about this service.
-pub fn spec() -> ServiceSpec {
+pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "inventory",
         summary: "what there is, and who has it",

@@ -63,7 +63,7 @@ pub struct App {
 }
 
 /// What the rest of the workspace knows about this service.
-pub fn spec() -> ServiceSpec {
+pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "notification-hub",
         summary: "who is told",

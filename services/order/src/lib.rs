@@ -66,7 +66,7 @@ pub struct App {
 }
 
 /// What the rest of the workspace knows about this service.
-pub fn spec() -> ServiceSpec {
+pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "order",
         summary: "who wants what",

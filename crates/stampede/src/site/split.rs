@@ -16,7 +16,7 @@ use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
 
 use super::{DEMO, READY_TIMEOUT, SiteOptions};
-use crate::services::Service;
+use crate::services::SERVICES;
 
 /// How long a service may take to drain before it is killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
@@ -41,7 +41,7 @@ impl Split {
         servers: &[(String, String)],
     ) -> anyhow::Result<Split> {
         let ports: BTreeMap<&str, (u16, u16)> = free_ports()?;
-        let account = ports[Service::Account.name()].0;
+        let account = ports["account"].0;
         let mut shared: Vec<(String, String)> = options.overrides.clone();
         shared.extend_from_slice(servers);
         shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
@@ -56,8 +56,8 @@ impl Split {
         config.extend(options.config.iter().cloned());
 
         let mut processes = BTreeMap::new();
-        for service in Service::ALL {
-            let (http, grpc) = ports[service.name()];
+        for service in SERVICES {
+            let (http, grpc) = ports[service.name];
             let mut own = shared.clone();
             own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
             own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
@@ -66,19 +66,18 @@ impl Split {
                 http_port: http,
                 environment: own.into_iter().map(|(key, value)| (variable(&key), value)).collect(),
                 config: config.clone(),
-                log: logs.join(format!("{}.log", service.name())),
+                log: logs.join(format!("{}.log", service.name)),
                 child: Mutex::default(),
             };
-            process.spawn(service.name())?;
-            processes.insert(service.name(), process);
+            process.spawn(service.name)?;
+            processes.insert(service.name, process);
         }
         for (name, process) in &processes {
             process.ready(name).await?;
         }
-        let routes: Vec<(String, u16)> = Service::ALL
-            .into_iter()
-            .flat_map(|service| service.paths().iter().map(move |path| ((*path).to_owned(), service)))
-            .map(|(path, service)| (path, ports[service.name()].0))
+        let routes: Vec<(String, u16)> = SERVICES
+            .iter()
+            .flat_map(|service| service.paths.iter().map(|path| ((*path).to_owned(), ports[service.name].0)))
             .collect();
         let host: common::host::HostSettings = settings.section("host")?;
         let port = host.http_listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
@@ -208,5 +207,5 @@ fn free_ports() -> anyhow::Result<BTreeMap<&'static str, (u16, u16)>> {
         held.push(listener);
         Ok(port)
     };
-    Service::ALL.into_iter().map(|service| Ok((service.name(), (port()?, port()?)))).collect()
+    SERVICES.iter().map(|service| Ok((service.name, (port()?, port()?)))).collect()
 }
