@@ -6,7 +6,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
 
-use crate::{PATIENCE, Site};
+use crate::{PATIENCE, Site, eventually};
 
 /// What stands for the relays of other services.
 pub struct Publisher {
@@ -41,5 +41,18 @@ impl Site {
         let publisher =
             self.publisher.get_or_init(async || Publisher::new(&self.servers.kafka_brokers(), self.namespace()));
         publisher.await.publish(event_id, event).await;
+    }
+
+    /// [`Site::publish`], and waits until the consumer group of `service` has applied or parked the event.
+    pub async fn deliver<E: Event>(&self, service: &str, event: &E) {
+        let event_id = Uuid::now_v7();
+        self.publish_as(event_id, event).await;
+        let schema = self.schema(service);
+        let seen = format!(
+            "(select count(*) from \"{schema}\".inbox where event_id = '{event_id}')
+             + (select count(*) from \"{schema}\".parked where event_id = '{event_id}')"
+        );
+        eventually(&format!("{service} reads {}", E::TOPIC), async || (self.number(&seen).await > 0).then_some(()))
+            .await;
     }
 }

@@ -63,6 +63,15 @@ impl Site {
         .await;
     }
 
+    /// Waits until `count` sessions of `service` wait for locks of others, such as those of a paused transaction.
+    pub async fn until_blocked(&self, service: &str, count: i64) {
+        let blocked = format!(
+            "select count(*) from pg_stat_activity where application_name = '{}' and wait_event_type = 'Lock'",
+            self.schema(service)
+        );
+        self.until_number(&blocked, count).await;
+    }
+
     /// Changes rows as no service would: for tests of broken data, and to move a moment into the past.
     pub async fn execute(&self, statements: &str) {
         let mut connection =
