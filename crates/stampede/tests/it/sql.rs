@@ -1,5 +1,6 @@
 //! SQL against the migrated database: `schema.rs` of each service is what is there, and every statement can be prepared.
 
+use stampede::services::SERVICES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
@@ -48,7 +49,7 @@ const OF_COMMON: &str = "'__diesel_schema_migrations', 'outbox_events', 'outbox_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_schema_of_each_service_is_what_its_migrations_make() {
-    let services = crate::site::services();
+    let services = SERVICES;
     let (site, mut connection) = migrated(&services).await;
     let mut stale = Vec::new();
     for service in services {
@@ -175,7 +176,7 @@ struct Parameters {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_statement_can_be_prepared_and_gets_as_many_parameters_as_it_has() {
-    let services = crate::site::services();
+    let services = SERVICES;
     let (site, mut connection) = migrated(&services).await;
     let statements = statements();
     assert!(statements.len() > 100, "only {} statements were found", statements.len());
