@@ -30,6 +30,8 @@ pub(crate) struct Servers {
     pub(crate) kafka: Option<Handle>,
     pub(crate) kafka_kind: KafkaKind,
     pub(crate) fakes_url: String,
+    /// Dropped with the rest, which tells the keeper that nobody needs the fakes any more.
+    pub(crate) _in_use: oneshot::Sender<()>,
 }
 
 type Started = oneshot::Sender<Result<Servers>>;
@@ -60,9 +62,11 @@ async fn live(options: Options, mut started: Started) {
     };
     match outcome {
         // The site is dropped last, when the servers are down and the fakes have ended.
-        Ok((_site, _fakes, servers, supervisors)) => {
+        Ok((_site, _fakes, servers, supervisors, unused)) => {
             if started.send(Ok(servers)).is_ok() {
                 supervisors.run().await;
+                // Servers that are not ours need no supervisor, but their users need the fakes.
+                let _ = unused.await;
             }
         }
         // If nobody waits for the error any more, nobody misses it.
@@ -70,11 +74,12 @@ async fn live(options: Options, mut started: Started) {
     }
 }
 
-async fn begin(options: Options) -> Result<(Site, Fakes, Servers, Supervisors)> {
+async fn begin(options: Options) -> Result<(Site, Fakes, Servers, Supervisors, oneshot::Receiver<()>)> {
     let (site, ports) = Site::open(options)?;
     let fakes = Fakes::open(&site.data_dir.join("fake_psp"), Some(ports.fakes)).await?;
-    let (servers, supervisors) = site.start(ports, fakes.url()).await?;
-    Ok((site, fakes, servers, supervisors))
+    let (in_use, unused) = oneshot::channel();
+    let (servers, supervisors) = site.start(ports, fakes.url(), in_use).await?;
+    Ok((site, fakes, servers, supervisors, unused))
 }
 
 /// A claimed data folder. Dropping it gives it up, and removes the data if it was to be ephemeral.
@@ -112,7 +117,12 @@ impl Site {
         Ok((Site { data_dir, external, kafka, kafka_properties, account, ephemeral, claim }, ports))
     }
 
-    async fn start(&self, ports: Ports, fakes_url: &str) -> Result<(Servers, Supervisors)> {
+    async fn start(
+        &self,
+        ports: Ports,
+        fakes_url: &str,
+        in_use: oneshot::Sender<()>,
+    ) -> Result<(Servers, Supervisors)> {
         let (postgres, redis, (kafka_kind, apache, embedded)) = tokio::try_join!(
             self.start_postgres(ports.postgres),
             self.start_redis(ports.redis),
@@ -133,6 +143,7 @@ impl Site {
             kafka: apache_handle.or(embedded_handle),
             kafka_kind,
             fakes_url: fakes_url.to_owned(),
+            _in_use: in_use,
         };
         Ok((servers, Supervisors { postgres, redis, apache, embedded }))
     }

@@ -20,7 +20,7 @@ pub async fn shared() -> &'static Sandbox {
         .get_or_init(async || {
             let [postgres_url, redis_url, kafka_brokers] = ENVIRONMENT.map(|name| std::env::var(name).ok());
             let options =
-                Options { external: External { postgres_url, redis_url, kafka_brokers }, ..options("shared") };
+                Options { external: External { postgres_url, redis_url, kafka_brokers }, ..shared_options() };
             Sandbox::start(options).await.expect("PostgreSQL, Redis and Kafka start")
         })
         .await
@@ -29,6 +29,14 @@ pub async fn shared() -> &'static Sandbox {
 /// A sandbox for one purpose, which the test may kill. Its data is removed with it.
 pub async fn start(purpose: &str) -> Sandbox {
     Sandbox::start(options(purpose)).await.expect("PostgreSQL, Redis and Kafka start")
+}
+
+/// What all tests share: nobody kills its broker, so it is not given up when a busy machine lets it wait.
+pub fn shared_options() -> Options {
+    let patient = ("broker.session.timeout.ms".to_owned(), "60000".to_owned());
+    let mut options = options("shared");
+    options.kafka_properties.push(patient);
+    options
 }
 
 /// A sandbox of its own with an Apache Kafka.

@@ -12,7 +12,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         eprintln!("usage: with-servers PROGRAM [ARGUMENT ...]");
         return Ok(ExitCode::from(2));
     };
-    let sandbox = Sandbox::start(servers::options("shared")).await?;
+    let sandbox = Sandbox::start(servers::shared_options()).await?;
     let addresses = [sandbox.postgres_url(), sandbox.redis_url(), sandbox.kafka_brokers()];
     let mut command = Command::new(program);
     command.args(words).envs(servers::ENVIRONMENT.into_iter().zip(addresses));
