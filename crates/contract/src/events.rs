@@ -2,16 +2,10 @@
 
 use common::outbox::Event;
 
-pub use generated::{
+pub use crate::packages::events::{
     OrderCancelled, OrderCreated, OrderExpired, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded,
     PaymentApproved, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
 };
-
-#[expect(clippy::allow_attributes, clippy::too_many_lines, reason = "generated")]
-mod generated {
-    tonic::include_proto!("stampede.events.v1");
-    include!(concat!(env!("OUT_DIR"), "/stampede.events.v1.serde.rs"));
-}
 
 impl Event for OrderCreated {
     const TOPIC: &'static str = "ORDER_CREATED";
