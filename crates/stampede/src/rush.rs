@@ -236,11 +236,11 @@ impl Scene {
         deadline: Instant,
     ) -> anyhow::Result<Outcome> {
         let Stormed { records, payings, kills } = stormed;
-        let undone = rest::wait(site.settings(), self.product, deadline).await?;
+        let outbox_pending = rest::wait(site.settings(), deadline).await?;
         let rested = load.tally.elapsed();
         let mut observed = rest::observe(site.settings(), self.product).await?;
         observed.lost = rest::lost(&self.api, &self.buyers, records, deadline).await;
-        observed.outbox_pending = undone.outbox_pending.unsigned_abs();
+        observed.outbox_pending = outbox_pending;
         observed.kills_missed = (self.kills - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
         if let Some(Till { address, before }) = till {
             let money = rest::money(site.settings(), self.product, address, *before).await?;

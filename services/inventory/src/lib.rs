@@ -37,7 +37,7 @@ use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
 use common::periodic::Schedule;
-use common::service::ServiceSpec;
+use common::service::{Invariant, ServiceSpec};
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -94,7 +94,12 @@ pub const fn spec() -> ServiceSpec {
         consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[],
+        invariants: &[
+            Invariant { id: "I1", sql: include_str!("../audit/stock_conserved.sql") },
+            Invariant { id: "I2", sql: include_str!("../audit/counters_equal_rows.sql") },
+            Invariant { id: "I3", sql: include_str!("../audit/sold_is_audited.sql") },
+            Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
+        ],
         unfinished: &[],
     }
 }

@@ -38,7 +38,7 @@ use common::http::ServiceConfig;
 use common::inbox;
 use common::outbox::Event as _;
 use common::periodic::Schedule;
-use common::service::ServiceSpec;
+use common::service::{Invariant, ServiceSpec, Unfinished};
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -79,8 +79,14 @@ pub const fn spec() -> ServiceSpec {
         ],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[],
-        unfinished: &[],
+        invariants: &[
+            Invariant { id: "I12", sql: include_str!("../audit/told_once.sql") },
+            Invariant { id: "I13", sql: include_str!("../audit/sent_once.sql") },
+        ],
+        unfinished: &[Unfinished {
+            what: "deliveries to be made",
+            sql: "select count(*) from {notification_hub}.deliveries where status in ('PENDING', 'PROCESSING')",
+        }],
     }
 }
 

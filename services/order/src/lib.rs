@@ -28,7 +28,7 @@ use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::rpc::Upstream;
-use common::service::ServiceSpec;
+use common::service::{Invariant, ServiceSpec};
 use contract::events::{
     OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
     PaymentRefunded,
@@ -83,7 +83,11 @@ pub const fn spec() -> ServiceSpec {
         consumes: &[PaymentApproved::TOPIC, PaymentRefunded::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[],
+        invariants: &[
+            Invariant { id: "I4", sql: include_str!("../audit/items_make_the_amount.sql") },
+            Invariant { id: "I8", sql: include_str!("../audit/one_effect_per_key.sql") },
+            Invariant { id: "I9", sql: include_str!("../audit/acknowledged_exists.sql") },
+        ],
         unfinished: &[],
     }
 }

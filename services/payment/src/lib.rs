@@ -36,7 +36,7 @@ use common::inbox::Consumer;
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rpc::Upstream;
-use common::service::ServiceSpec;
+use common::service::{Invariant, ServiceSpec, Unfinished};
 use contract::events::{
     OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested, PaymentApproved, PaymentFailed, PaymentRefunded,
     PaymentUnknown,
@@ -142,8 +142,22 @@ pub const fn spec() -> ServiceSpec {
         consumes: &[OrderPlaced::TOPIC, OrderRefundRequested::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[],
-        unfinished: &[],
+        invariants: &[
+            Invariant { id: "I6", sql: include_str!("../audit/refunds_add_up.sql") },
+            Invariant { id: "I7", sql: include_str!("../audit/points_balance.sql") },
+            Invariant { id: "I17", sql: include_str!("../audit/nothing_is_forgotten.sql") },
+        ],
+        unfinished: &[
+            Unfinished {
+                what: "payments under way",
+                sql: "select count(*) from {payment}.payments
+                      where status in ('APPROVING', 'UNKNOWN') or owes_release or owes_order",
+            },
+            Unfinished {
+                what: "refunds without an answer",
+                sql: "select count(*) from {payment}.refunds where status = 'PENDING'",
+            },
+        ],
     }
 }
 

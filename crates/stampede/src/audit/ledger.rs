@@ -11,13 +11,16 @@ use diesel::pg::Pg;
 use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use super::messages::{placeholder, tables};
+use crate::services::SERVICES;
+
 /// An audit reads whole tables, which no statement of a service does.
 const STATEMENT_TIMEOUT_MS: u64 = 300_000;
 
 /// A connection to the database that holds all schemas.
 pub struct Ledger {
     connection: AsyncPgConnection,
-    /// What stands for `{name}` in a statement.
+    /// What stands for `{name}` in a statement, in the order of replacing: tables contain names of schemas.
     names: Vec<(String, String)>,
 }
 
@@ -27,9 +30,10 @@ impl Ledger {
         let host: HostSettings = settings.section("host")?;
         let outbox: OutboxSettings = settings.section("outbox")?;
         let kafka: KafkaSettings = settings.section("kafka")?;
-        let services = ["account", "inventory", "order", "payment", "notification-hub"].into_iter().map(|service| {
-            (format!("{{{}}}", service.replace('-', "_")), format!("\"{}\"", schema(&host.namespace, service)))
-        });
+        let tables = tables().into_iter().map(|(name, rows)| (name.to_owned(), rows));
+        let schemas = SERVICES
+            .iter()
+            .map(|service| (placeholder(service.name), format!("\"{}\"", schema(&host.namespace, service.name))));
         let retentions = [
             ("{outbox_retention_hours}".to_owned(), outbox.retention_hours.to_string()),
             ("{kafka_retention_hours}".to_owned(), kafka.retention_hours.to_string()),
@@ -42,7 +46,7 @@ impl Ledger {
         };
         let db = Db::open(&patient, &schema(&host.namespace, "order")).await?;
         let connection = db.dedicated().await.context("the database does not answer")?;
-        Ok(Ledger { connection, names: services.chain(retentions).collect() })
+        Ok(Ledger { connection, names: tables.chain(schemas).chain(retentions).collect() })
     }
 
     /// From here on, everything is read as it is at this moment, and nothing can be changed.
@@ -50,7 +54,7 @@ impl Ledger {
         Ok(self.connection.batch_execute("begin isolation level repeatable read read only").await?)
     }
 
-    /// `statement` with the names of schemas in place of `{inventory}` and the like.
+    /// `statement` with the names of schemas in place of `{inventory}` and the like, and with [`tables`].
     pub fn statement(&self, statement: &str) -> SqlQuery {
         diesel::sql_query(self.spelt(statement))
     }

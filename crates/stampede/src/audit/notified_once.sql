@@ -1,40 +1,25 @@
--- Who is told of what, by which ways.
-with told (topic, channel) as (
-    values ('ORDER_CREATED', 'EMAIL'), ('ORDER_PLACED', 'EMAIL'), ('PAYMENT_REFUNDED', 'EMAIL'), ('PAYMENT_FAILED', 'EMAIL'),
-           ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK')
-),
-event as (
-    select event_id, topic from {order}.outbox_events
-    where topic in ('ORDER_CREATED', 'ORDER_PLACED') and status = 'PUBLISHED'
-    union all
-    select event_id, topic from {payment}.outbox_events
-    where status = 'PUBLISHED'
-      and (topic in ('PAYMENT_FAILED', 'PAYMENT_REFUNDED')
-           or (topic = 'PAYMENT_UNKNOWN' and (payload::json ->> 'needsReview')::boolean))
+-- What people are told about led to one notification each, and nothing else did.
+with told as (
+    select event_id, topic, status
+    from {subscribed} as event
+    where consumer = 'notification-hub'
+      -- A person is only told when a person has to look.
+      and (topic <> 'PAYMENT_UNKNOWN' or (payload::json ->> 'needsReview')::boolean)
 )
-select format('%s %s has %s notifications', event.topic, event.event_id, count(note.id)) as offender
-from event
-left join {notification_hub}.notifications as note on note.event_id = event.event_id
-group by event.topic, event.event_id
+select format('%s %s has %s notifications', told.topic, told.event_id, count(note.id)) as offender
+from told
+left join {notification_hub}.notifications as note on note.event_id = told.event_id
+where told.status = 'PUBLISHED'
+group by told.topic, told.event_id
 having count(note.id) <> 1
 union all
-select format('notification %s of %s has %s deliveries by %s', note.id, note.type, count(delivery.id), told.channel)
+select format('notification %s of %s is about event %s, of which nobody is to be told', note.id, note.type, note.event_id)
 from {notification_hub}.notifications as note
-join told on told.topic = note.type
-left join {notification_hub}.deliveries as delivery
-       on delivery.notification_id = note.id and delivery.channel = told.channel
-group by note.id, note.type, told.channel
-having count(delivery.id) <> 1
-union all
-select format('delivery %s is PENDING since %s, after %s attempts: %s', id, created_at, attempt, coalesce(last_error, 'no error'))
-from {notification_hub}.deliveries
-where status = 'PENDING'
-union all
-select format('delivery %s is PROCESSING, its lease ended at %s', id, lease_until)
-from {notification_hub}.deliveries
-where status = 'PROCESSING' and lease_until < clock_timestamp()
-union all
--- Given up: somebody was not told, and is not until an operator has it sent again.
-select format('delivery %s is FAILED after %s attempts: %s', id, attempt, coalesce(last_error, 'no error'))
-from {notification_hub}.deliveries
-where status = 'FAILED'
+left join told on told.event_id = note.event_id
+left join {outbox_events} as recorded on recorded.event_id = note.event_id
+left join {notification_hub}.inbox as applied
+       on applied.consumer = 'notification-hub' and applied.event_id = note.event_id
+where told.event_id is null
+  -- Outboxes forget events after a time; notifications stay.
+  and (recorded.event_id is not null
+       or (applied.event_id is null and note.created_at > now() - interval '{outbox_retention_hours} hours'))

@@ -16,34 +16,21 @@ use super::record::Record;
 use super::verdict::{Notified, Observed, Stored};
 use crate::audit::Ledger;
 use crate::audit::provider_book::{self, Ours, Totals};
+use crate::audit::unfinished::{DEAD, UNPUBLISHED, Undone};
 
 /// The resolution of `outboxDrainMs`. A look costs a few milliseconds of the processor that does the work.
 const LOOK: Duration = Duration::from_millis(50);
 const READS_PARALLEL: usize = 16;
 const READ_AGAIN: Duration = Duration::from_millis(200);
 
-#[derive(Debug, Clone, Copy, QueryableByName)]
-pub struct Undone {
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub outbox_pending: i64,
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub unheard: i64,
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub unsent: i64,
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub unsettled: i64,
-}
-
-/// Waits until nothing is left to do for `product`, or until `deadline`; returns what is left.
-pub async fn wait(settings: &Settings, product: Uuid, deadline: Instant) -> anyhow::Result<Undone> {
+/// Waits until nothing happens by itself any more, or until `deadline`; returns how many events are not published.
+pub async fn wait(settings: &Settings, deadline: Instant) -> anyhow::Result<u64> {
     let mut ledger = Ledger::open(settings).await?;
     loop {
-        let statement = ledger.statement(include_str!("rest.sql")).into_boxed().bind::<sql_types::Uuid, _>(product);
-        let looked: Vec<Undone> = ledger.bound_rows(statement).await?;
-        let undone = looked.first().copied().ok_or_else(|| anyhow::anyhow!("four counts are one row"))?;
-        let Undone { outbox_pending, unheard, unsent, unsettled } = undone;
-        if outbox_pending + unheard + unsent + unsettled == 0 || Instant::now() >= deadline {
-            return Ok(undone);
+        let undone = ledger.unfinished().await?;
+        if undone.iter().all(Undone::is_stuck) || Instant::now() >= deadline {
+            let pending = undone.iter().filter(|kind| [UNPUBLISHED, DEAD].contains(&kind.what.as_str()));
+            return Ok(pending.map(|kind| kind.count.unsigned_abs()).sum());
         }
         tokio::time::sleep(LOOK).await;
     }

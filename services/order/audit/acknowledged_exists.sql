@@ -14,3 +14,9 @@ left join {order}.outbox_events as event on event.topic = 'ORDER_CREATED' and ev
 where event.id is null
   -- Announcements are forgotten after a time; orders are not.
   and orders.created_at > now() - interval '{outbox_retention_hours} hours'
+union all
+select format('order %s was announced %s times', key, count(*))
+from {order}.outbox_events
+where topic = 'ORDER_CREATED'
+group by key
+having count(*) > 1

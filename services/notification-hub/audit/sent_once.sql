@@ -1,0 +1,30 @@
+-- Which ways each kind of notification is sent.
+with told (type, channel) as (
+    values ('ORDER_CREATED', 'EMAIL'), ('ORDER_PLACED', 'EMAIL'), ('PAYMENT_REFUNDED', 'EMAIL'), ('PAYMENT_FAILED', 'EMAIL'),
+           ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK')
+)
+select format('notification %s of %s has %s deliveries by %s', note.id, note.type, count(delivery.id), told.channel) as offender
+from {notification_hub}.notifications as note
+join told on told.type = note.type
+left join {notification_hub}.deliveries as delivery
+       on delivery.notification_id = note.id and delivery.channel = told.channel
+group by note.id, note.type, told.channel
+having count(delivery.id) <> 1
+union all
+select format('notification %s is of %s, which is sent no way', note.id, note.type)
+from {notification_hub}.notifications as note
+left join told on told.type = note.type
+where told.type is null
+union all
+select format('delivery %s is PENDING since %s, after %s attempts: %s', id, created_at, attempt, coalesce(last_error, 'no error'))
+from {notification_hub}.deliveries
+where status = 'PENDING'
+union all
+select format('delivery %s is PROCESSING, its lease ended at %s', id, lease_until)
+from {notification_hub}.deliveries
+where status = 'PROCESSING' and lease_until < clock_timestamp()
+union all
+-- Given up: somebody was not told, and is not until an operator has it sent again.
+select format('delivery %s is FAILED after %s attempts: %s', id, attempt, coalesce(last_error, 'no error'))
+from {notification_hub}.deliveries
+where status = 'FAILED'
