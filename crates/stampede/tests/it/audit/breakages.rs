@@ -1,0 +1,252 @@
+//! What is broken by hand, in SQL, and which invariants must say so.
+
+/// What is broken, how, how it is mended, and which invariants must say so. `{first}` and `{second}` are orders of one
+/// buyer, who placed the first with `{key}` and has prepared a payment for the second; `{paid}` is paid.
+pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "more is held than there is",
+        "alter table {inventory}.stocks drop constraint held_is_covered; update {inventory}.stocks set held = on_hand + 1",
+        "update {inventory}.stocks set held = 3;
+         alter table {inventory}.stocks add constraint held_is_covered check (held <= on_hand)",
+        &["I1", "I2"],
+    ),
+    (
+        "held is not what the holds hold",
+        "update {inventory}.stocks set held = held + 1",
+        "update {inventory}.stocks set held = held - 1",
+        &["I2"],
+    ),
+    (
+        "units on hand came from nowhere",
+        "update {inventory}.stocks set on_hand = on_hand + 1",
+        "update {inventory}.stocks set on_hand = on_hand - 1",
+        &["I2"],
+    ),
+    (
+        "a sale is booked that never was",
+        "insert into {inventory}.product_stock_audit (product_id, hold_id, kind, delta, on_hand_after, held_after, stock_version)
+         select product_id, '{first}', 'CONFIRM', 0, on_hand, held, version from {inventory}.stocks",
+        "delete from {inventory}.product_stock_audit where kind = 'CONFIRM' and hold_id = '{first}'",
+        &["I3"],
+    ),
+    (
+        "an order has more items than its hold and its amount",
+        "update {order}.order_items set quantity = quantity + 1 where order_id = '{first}'",
+        "update {order}.order_items set quantity = quantity - 1 where order_id = '{first}'",
+        &["I4"],
+    ),
+    (
+        "an order lives and its hold does not",
+        "update {inventory}.holds set state = 'RELEASED' where hold_id = '{first}'",
+        "update {inventory}.holds set state = 'HELD' where hold_id = '{first}'",
+        &["I2", "I4"],
+    ),
+    (
+        "an order lives longer than its hold",
+        "update {inventory}.holds set state = 'EXPIRED', expires_at = expires_at - interval '1 hour' where hold_id = '{first}'",
+        "update {inventory}.holds set state = 'HELD', expires_at = expires_at + interval '1 hour' where hold_id = '{first}'",
+        &["I2", "I4"],
+    ),
+    (
+        "an order ended, nobody was told, and its hold goes on",
+        "update {order}.orders set status = 'CANCELLED' where id = '{first}'",
+        "update {order}.orders set status = 'CREATED' where id = '{first}'",
+        &["I4"],
+    ),
+    (
+        "two orders have one key",
+        "update {order}.orders set idempotency_key = (select idempotency_key from {order}.orders where id = '{second}') where id = '{first}'",
+        "update {order}.orders set idempotency_key = '{key}' where id = '{first}'",
+        &["I8"],
+    ),
+    (
+        "another order was announced than the one that is stored",
+        "update {order}.outbox_events set payload = replace(payload, '\"amount\":\"', '\"amount\":\"7') where key = '{first}'",
+        "update {order}.outbox_events set payload = replace(payload, '\"amount\":\"7', '\"amount\":\"') where key = '{first}'",
+        &["I9"],
+    ),
+    (
+        "an order was never announced",
+        "create table {order}.kept as select * from {order}.outbox_events where key = '{first}';
+         delete from {order}.outbox_events where key = '{first}'",
+        "insert into {order}.outbox_events overriding system value select * from {order}.kept; drop table {order}.kept",
+        &["I9"],
+    ),
+    (
+        "an order was announced twice",
+        "insert into {order}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
+         select '{first}', shard, aggregate_type, topic, key, 99, payload, 'PUBLISHED', now()
+           from {order}.outbox_events where key = '{first}' and topic = 'ORDER_CREATED'",
+        "delete from {order}.outbox_events where aggregate_version = 99",
+        &["I9", "I11", "I12", "I13"],
+    ),
+    (
+        "an event was given up",
+        "update {order}.outbox_events set status = 'DEAD' where key = '{first}'",
+        "update {order}.outbox_events set status = 'PUBLISHED' where key = '{first}'",
+        &["I11"],
+    ),
+    (
+        "an event counts as published and is not in Kafka",
+        "insert into {inventory}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
+         values ('{first}', 0, 'stock', 'STOCK_DEPLETED', '{first}', 1, '{}', 'PUBLISHED', now())",
+        "delete from {inventory}.outbox_events where event_id = '{first}'",
+        &["I11"],
+    ),
+    (
+        "a service recorded an event that it does not say it produces",
+        "insert into {inventory}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
+         values ('{first}', 0, 'stock', 'ORDER_PLACED', '{first}', 1, '{}', 'PUBLISHED', now())",
+        "delete from {inventory}.outbox_events where event_id = '{first}'",
+        &["I11", "I12"],
+    ),
+    (
+        "a consumer has not applied an event",
+        "create table {inventory}.kept as select * from {inventory}.inbox; delete from {inventory}.inbox",
+        "insert into {inventory}.inbox select * from {inventory}.kept; drop table {inventory}.kept",
+        &["I12"],
+    ),
+    (
+        "an event was applied and its effect is gone",
+        "create table {notification_hub}.kept_notes as select * from {notification_hub}.notifications where data ->> 'orderId' = '{first}';
+         create table {notification_hub}.kept as select * from {notification_hub}.deliveries where notification_id in (select id from {notification_hub}.kept_notes);
+         delete from {notification_hub}.deliveries where notification_id in (select id from {notification_hub}.kept_notes);
+         delete from {notification_hub}.notifications where id in (select id from {notification_hub}.kept_notes)",
+        "insert into {notification_hub}.notifications select * from {notification_hub}.kept_notes; insert into {notification_hub}.deliveries select * from {notification_hub}.kept;
+         drop table {notification_hub}.kept_notes; drop table {notification_hub}.kept",
+        &["I12", "I13"],
+    ),
+    (
+        "somebody was notified of nothing",
+        "insert into {notification_hub}.notifications (id, event_id, type, data) values ('{first}', '{first}', 'ORDER_CREATED', '{}');
+         insert into {notification_hub}.deliveries (id, notification_id, channel, status, priority, subject, body)
+         values ('{first}', '{first}', 'EMAIL', 'SUCCESS', 1, '', '')",
+        "delete from {notification_hub}.deliveries where id = '{first}'; delete from {notification_hub}.notifications where id = '{first}'",
+        &["I13"],
+    ),
+    (
+        "a kind of notification has no channel",
+        "update {notification_hub}.notifications set type = 'UNKNOWN' where data ->> 'orderId' = '{first}'",
+        "update {notification_hub}.notifications set type = 'ORDER_CREATED' where type = 'UNKNOWN'",
+        &["I13"],
+    ),
+    (
+        "a notification has no delivery",
+        "create table {notification_hub}.kept as select * from {notification_hub}.deliveries; delete from {notification_hub}.deliveries",
+        "insert into {notification_hub}.deliveries select * from {notification_hub}.kept; drop table {notification_hub}.kept",
+        &["I13"],
+    ),
+    (
+        "a delivery was never made",
+        "update {notification_hub}.deliveries set status = 'PENDING', next_attempt_at = now() + interval '1 day'",
+        "update {notification_hub}.deliveries set status = 'SUCCESS'",
+        &["I13"],
+    ),
+    (
+        "a delivery was given up",
+        "update {notification_hub}.deliveries set status = 'FAILED', dead_lettered_at = now()",
+        "update {notification_hub}.deliveries set status = 'SUCCESS', dead_lettered_at = null",
+        &["I13"],
+    ),
+    (
+        "an order is sold and has forgotten who paid it",
+        "create table {order}.kept as select * from {order}.orders where id = '{paid}';
+         update {order}.orders set status = 'CANCELLED', paid_payment_id = null where id = '{paid}'",
+        "update {order}.orders set status = kept.status, paid_payment_id = kept.paid_payment_id
+           from {order}.kept where orders.id = kept.id;
+         drop table {order}.kept",
+        &["I4", "I5", "I6"],
+    ),
+    (
+        "nobody was told that an order is paid",
+        "create table {order}.kept as select * from {order}.outbox_events where key = '{paid}' and topic = 'ORDER_PLACED';
+         delete from {order}.outbox_events where key = '{paid}' and topic = 'ORDER_PLACED'",
+        "insert into {order}.outbox_events overriding system value select * from {order}.kept; drop table {order}.kept",
+        &["I5"],
+    ),
+    (
+        "a payment took another amount than the order's",
+        "update {payment}.payments set amount = amount + 1, captured = captured + 1 where order_id = '{paid}'",
+        "update {payment}.payments set amount = amount - 1, captured = captured - 1 where order_id = '{paid}'",
+        &["I6"],
+    ),
+    (
+        "money was given back by no refund",
+        "update {payment}.refunds set status = 'FAILED'",
+        "update {payment}.refunds set status = 'SUCCEEDED'",
+        &["I6"],
+    ),
+    (
+        "a balance is not what was charged",
+        "update {payment}.point set balance = balance + 1",
+        "update {payment}.point set balance = balance - 1",
+        &["I7"],
+    ),
+    (
+        "points came from nowhere",
+        "alter table {payment}.point_entries disable trigger user;
+         update {payment}.point_entries set amount = amount + 1 where account = 'ISSUED'",
+        "update {payment}.point_entries set amount = amount - 1 where account = 'ISSUED';
+         alter table {payment}.point_entries enable trigger user",
+        &["I7"],
+    ),
+    (
+        "points are held for a payment that does not exist",
+        "insert into {payment}.point_holds (payment_id, user_id, amount) values ('{first}', '{first}', 5)",
+        "delete from {payment}.point_holds",
+        &["I7"],
+    ),
+    (
+        "a service has forgotten what it applied",
+        "create table {payment}.kept as select * from {payment}.inbox; delete from {payment}.inbox",
+        "insert into {payment}.inbox select * from {payment}.kept; drop table {payment}.kept",
+        &["I12"],
+    ),
+    (
+        "nobody ends a hold whose time is up",
+        "update {inventory}.holds set expires_at = expires_at - interval '1 hour' where hold_id = '{first}'",
+        "update {inventory}.holds set expires_at = expires_at + interval '1 hour' where hold_id = '{first}'",
+        &["I17"],
+    ),
+    (
+        "nobody asks what became of a payment",
+        "update {payment}.payments set status = 'UNKNOWN', ask_at = null where order_id = '{second}'",
+        "update {payment}.payments set status = 'PENDING' where order_id = '{second}'",
+        &["I17"],
+    ),
+    (
+        "a debt is never paid",
+        "update {payment}.payments set owes_release = true, updated_at = now() - interval '2 minutes' where order_id = '{second}'",
+        "update {payment}.payments set owes_release = false where order_id = '{second}'",
+        &["I17"],
+    ),
+    (
+        "an order waits for a refund that nobody promised",
+        "update {order}.orders set status = 'REFUND_PENDING' where id = '{paid}'",
+        "update {order}.orders set status = 'PAID' where id = '{paid}'",
+        &["I17"],
+    ),
+    (
+        "a refund was refused and the money is still there",
+        "insert into {payment}.refunds (id, payment_id, amount, reason, fingerprint, pg_payment_id, status, ask_at)
+         select '{first}', id, amount, 'a test', '', pg_payment_id, 'FAILED', null
+           from {payment}.payments where order_id = '{paid}'",
+        "delete from {payment}.refunds where id = '{first}'",
+        &["I17"],
+    ),
+    (
+        "an order is reserved for nobody",
+        "update {order}.orders set approving_payment_id = '{first}', approving_attempt_id = '{first}' where id = '{second}'",
+        "update {order}.orders set approving_payment_id = null, approving_attempt_id = null where id = '{second}'",
+        &["I17"],
+    ),
+    (
+        "a hold is pinned for nobody",
+        "update {inventory}.holds set state = 'PINNED', pinned_by = '{first}' where hold_id = '{first}'",
+        "update {inventory}.holds set state = 'HELD', pinned_by = null where hold_id = '{first}'",
+        &["I17"],
+    ),
+];
