@@ -14,6 +14,7 @@ mod crash_paying;
 mod crash_points;
 mod faults;
 mod hold;
+mod manifest;
 mod notifications;
 mod openapi;
 mod pay;

@@ -4,26 +4,13 @@ use crate::site::system;
 use std::process::{Command, Output};
 
 use common::settings::Settings;
+use stampede::services::SERVICES;
 
 use crate::tidy;
 
-/// Every section there is, and what reads it.
-const SECTIONS: [&str; 14] = [
-    "account",
-    "auth",
-    "host",
-    "inbox",
-    "inventory",
-    "kafka",
-    "upstreams",
-    "notification_hub",
-    "order",
-    "outbox",
-    "postgres",
-    "redis",
-    "rpc",
-    "telemetry",
-];
+/// The sections that are no service's own.
+const SECTIONS: [&str; 11] =
+    ["auth", "host", "inbox", "kafka", "outbox", "postgres", "redis", "rpc", "sandbox", "telemetry", "upstreams"];
 
 fn stampede(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stampede"))
@@ -37,8 +24,9 @@ fn stampede(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 async fn the_defaults_serve_every_service() {
     // Only what says where the servers are, and what keeps tests apart, is not a default here.
     let defaults = Settings::defaults().expect("config/default.toml can be read");
-    for section in SECTIONS {
-        let table: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = defaults.section(section);
+    let services = SERVICES.iter().map(|service| service.name.replace('-', "_"));
+    for section in services.chain(SECTIONS.map(str::to_owned)) {
+        let table: Result<std::collections::BTreeMap<String, serde_json::Value>, _> = defaults.section(&section);
         assert!(table.is_ok(), "config/default.toml has no section [{section}]: {table:?}");
     }
     system().start().await.stop().await;

@@ -7,5 +7,5 @@ pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_stampede");
 
 /// A site of all services.
 pub fn system() -> testkit::Builder {
-    testkit::Site::builder(&SERVICES)
+    testkit::Site::builder(SERVICES)
 }

@@ -1,21 +1,23 @@
 //! SQL against the migrated database: `schema.rs` of each service is what is there, and every statement can be prepared.
 
-use stampede::services::SERVICES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use testkit::Site;
 
-use common::service::ServiceSpec;
 use diesel::{QueryableByName, sql_query, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
+use stampede::audit::Ledger;
+use stampede::services::SERVICES;
+
+use crate::site::system;
 use crate::tidy;
 
-/// Migrates the schemas of `services` without starting them.
-async fn migrated(services: &[ServiceSpec]) -> (Site, AsyncPgConnection) {
-    let site = Site::builder(services).migrate().await;
-    let connection = site.db(services[0].name).await.dedicated().await.expect("PostgreSQL accepts us");
+/// Migrates all schemas without starting the services.
+async fn migrated() -> (Site, AsyncPgConnection) {
+    let site = system().migrate().await;
+    let connection = site.db(SERVICES[0].name).await.dedicated().await.expect("PostgreSQL accepts us");
     (site, connection)
 }
 
@@ -49,10 +51,9 @@ const OF_COMMON: &str = "'__diesel_schema_migrations', 'outbox_events', 'outbox_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_schema_of_each_service_is_what_its_migrations_make() {
-    let services = SERVICES;
-    let (site, mut connection) = migrated(&services).await;
+    let (site, mut connection) = migrated().await;
     let mut stale = Vec::new();
-    for service in services {
+    for service in SERVICES {
         let schema = site.schema(service.name);
         let columns: Vec<Column> = sql_query(format!(
             "select columns.table_name::text, columns.column_name::text, columns.udt_name::text,
@@ -176,16 +177,15 @@ struct Parameters {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_statement_can_be_prepared_and_gets_as_many_parameters_as_it_has() {
-    let services = SERVICES;
-    let (site, mut connection) = migrated(&services).await;
+    let (site, mut connection) = migrated().await;
+    let ledger = Ledger::open(&site.settings()).await.expect("PostgreSQL accepts us");
     let statements = statements();
     assert!(statements.len() > 100, "only {} statements were found", statements.len());
     let mut broken = Vec::new();
     for (number, Statement { place, text, bound }) in statements.iter().enumerate() {
-        let owner = services.iter().find(|service| place.starts_with(&format!("services/{}/", service.name)));
+        let owner = SERVICES.iter().find(|service| place.starts_with(&format!("services/{}/", service.name)));
         let schema = site.schema(owner.map_or("order", |service| service.name));
-        let text =
-            site.with_schemas(text).replace("{outbox_retention_hours}", "1").replace("{kafka_retention_hours}", "1");
+        let text = ledger.spelt(text);
         let prepare =
             format!("set search_path = \"{schema}\"; prepare s{number} as {}", text.trim().trim_end_matches(';'));
         if let Err(error) = connection.batch_execute(&prepare).await {

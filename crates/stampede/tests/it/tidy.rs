@@ -32,7 +32,18 @@ impl Source {
     }
 }
 
-const SERVICES: [&str; 4] = ["account", "inventory", "notification-hub", "order"];
+/// The names of the folders in `folder`, in alphabetical order.
+pub fn folders(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("the folder is there");
+    let folders = entries.map(|entry| entry.expect("it can be read")).filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+fn services() -> Vec<String> {
+    folders("services")
+}
 
 /// The code of all crates, without their tests.
 pub fn sources() -> Vec<Source> {
@@ -90,13 +101,13 @@ fn mentions<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) -
     found
 }
 
-/// Names of the dependencies in a manifest, development ones included.
-fn dependencies(manifest: &Source) -> Vec<&str> {
+/// Names of the dependencies in the section `[kind]` of a manifest.
+fn dependencies<'a>(manifest: &'a Source, kind: &str) -> Vec<&'a str> {
     let mut names = Vec::new();
     let mut inside = false;
     for line in manifest.text.lines() {
         if line.starts_with('[') {
-            inside = line.contains("dependencies");
+            inside = line == format!("[{kind}]");
         } else if inside && let Some(name) = line.split(['.', ' ', '=']).next() {
             names.push(name);
         }
@@ -106,21 +117,24 @@ fn dependencies(manifest: &Source) -> Vec<&str> {
 
 #[test]
 fn services_meet_only_in_contracts() {
+    let (services, crates) = (services(), folders("crates"));
+    let ours: Vec<&str> = services.iter().chain(&crates).map(String::as_str).collect();
+    let every_service_and = |crates: &[&'static str]| [&ours[..services.len()], crates].concat();
     let mut broken = Vec::new();
     for manifest in files("toml").iter().filter(|file| file.stem() == "Cargo") {
-        let ours =
-            |name: &&str| ["common", "contract", "sandbox", "stampede"].contains(name) || SERVICES.contains(name);
         let allowed: &[&str] = match manifest.folder() {
-            "crates/common" => &["sandbox"],
-            "crates/contract" | "crates/sandbox" => &["common"],
-            "crates/stampede" => {
-                &["common", "contract", "sandbox", "account", "inventory", "notification-hub", "order"]
-            }
-            _ => &["common", "contract", "sandbox"],
+            "crates/common" | "crates/sandbox" | "crates/client" => &[],
+            "crates/contract" => &["common"],
+            "crates/testkit" => &["client", "common", "contract", "sandbox"],
+            "crates/stampede" => &every_service_and(&["client", "common", "contract", "sandbox"]),
+            _ => &["common", "contract"],
         };
-        let names = dependencies(manifest);
-        let forbidden = names.iter().filter(|name| ours(name) && !allowed.contains(*name));
-        broken.extend(forbidden.map(|name| format!("{} depends on {name}", manifest.path)));
+        let for_tests = ["client", "common", "contract", "sandbox", "testkit"];
+        for (kind, allowed) in [("dependencies", allowed), ("dev-dependencies", &for_tests)] {
+            let names = dependencies(manifest, kind);
+            let forbidden = names.iter().filter(|name| ours.contains(name) && !allowed.contains(name));
+            broken.extend(forbidden.map(|name| format!("{}: {name} in [{kind}]", manifest.path)));
+        }
     }
     holds("stampede → services → contract → common; no service knows another. What two need is a contract.", broken);
 }
@@ -128,31 +142,30 @@ fn services_meet_only_in_contracts() {
 #[test]
 fn a_schema_is_touched_by_its_owner_alone() {
     let mut broken = Vec::new();
-    for service in SERVICES {
-        let others: Vec<&str> = SERVICES.into_iter().filter(|other| *other != service).collect();
-        let forbidden: Vec<String> = others
-            .iter()
-            .flat_map(|other| {
-                let schema = other.replace('-', "_");
-                ["from", "join", "into", "update", "references", "table"]
-                    .iter()
-                    .flat_map(move |verb| [format!("{verb} {schema}."), format!("{verb} \"{schema}\".")])
-                    .collect::<Vec<_>>()
+    let services = services();
+    for service in &services {
+        let others = || services.iter().filter(|other| *other != service).map(|other| other.replace('-', "_"));
+        let verbs = ["from", "join", "into", "update", "references", "table"];
+        let forbidden: Vec<String> = others()
+            .flat_map(|schema| {
+                verbs.map(|verb| [format!("{verb} {schema}."), format!("{verb} \"{schema}\".")]).into_iter().flatten()
             })
+            // In statements of the audit.
+            .chain(others().map(|schema| format!("{{{schema}}}")))
+            .chain(["search_path", "create schema", "{outbox_events}", "{parked}", "{subscribed}"].map(str::to_owned))
             .collect();
-        let words: Vec<&str> = forbidden.iter().map(String::as_str).chain(["search_path", "create schema"]).collect();
+        let words: Vec<&str> = forbidden.iter().map(String::as_str).collect();
+        let folders = ["src", "audit"].map(|folder| format!("services/{service}/{folder}"));
+        let folders = [&folders[..], &[format!("migrations/{service}/")]].concat();
         let all = ["rs", "sql"].map(files).into_iter().flatten();
-        let own: Vec<Source> = all
-            .filter(|file| {
-                file.path.starts_with(&format!("services/{service}/src"))
-                    || file.path.starts_with(&format!("migrations/{service}/"))
-            })
-            .collect();
+        let own: Vec<Source> =
+            all.filter(|file| folders.iter().any(|folder| file.path.starts_with(folder.as_str()))).collect();
         assert!(!own.is_empty(), "nothing of {service} was found");
         broken.extend(mentions(&own, &words));
     }
     holds(
-        "No query and no migration names another service's schema: ask it over gRPC, or listen to its events.",
+        "No query and no migration names another service's schema: ask it over gRPC, or listen to its events. An \
+         invariant between services is the audit's own.",
         broken,
     );
 }
@@ -270,6 +283,13 @@ fn sql_and_lua_lie_beside_the_flow_that_runs_them() {
             broken.push(format!("{} is included by nobody", file.path));
         }
     }
+    for file in files("sql").iter().filter(|file| file.path.starts_with("services/") && file.path.contains("/audit/")) {
+        let service = file.path.split("/audit/").next().unwrap_or_default();
+        let lib = rust.iter().find(|rust| rust.path == format!("{service}/src/lib.rs")).expect("a service has one");
+        if !lib.text.contains(&format!("include_str!(\"../audit/{}.sql\")", file.stem())) {
+            broken.push(format!("{} is no invariant of {}", file.path, lib.path));
+        }
+    }
     holds("A script has the name of the flow that runs it, so that it is found by guessing.", broken);
 }
 
@@ -302,12 +322,13 @@ fn every_migration_can_be_taken_back() {
 fn every_service_mounts_in_one_function_and_describes_its_routes() {
     let sources = sources();
     let mut broken = Vec::new();
-    for service in SERVICES {
+    for service in services() {
         let lib = sources
             .iter()
             .find(|source| source.path == format!("services/{service}/src/lib.rs"))
             .expect("every service has one");
         for part in [
+            "pub const fn spec() -> ServiceSpec",
             "pub async fn mount(host: &mut Host) -> anyhow::Result<()>",
             "pub fn routes(",
             "pub struct App",
