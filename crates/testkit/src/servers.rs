@@ -3,9 +3,10 @@
 //! `./stampede test` starts the servers once and names them in the environment ([`ENVIRONMENT`]). A test binary that is
 //! started by hand starts its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use nix::sys::statvfs::statvfs;
 use sandbox::{External, KafkaChoice, Options, Sandbox};
 use tokio::sync::OnceCell;
 
@@ -16,27 +17,23 @@ pub const ENVIRONMENT: [&str; 3] =
 /// The servers that all tests share. A test must not kill or empty them: one that does starts its own with [`start`].
 pub async fn shared() -> &'static Sandbox {
     static SHARED: OnceCell<Sandbox> = OnceCell::const_new();
-    SHARED
-        .get_or_init(async || {
-            let [postgres_url, redis_url, kafka_brokers] = ENVIRONMENT.map(|name| std::env::var(name).ok());
-            let options =
-                Options { external: External { postgres_url, redis_url, kafka_brokers }, ..shared_options() };
-            Sandbox::start(options).await.expect("PostgreSQL, Redis and Kafka start")
-        })
-        .await
+    let start = async || Sandbox::start(shared_options()).await.expect("PostgreSQL, Redis and Kafka start");
+    SHARED.get_or_init(start).await
+}
+
+/// The servers that the environment names, and new ones for the rest. Nobody kills the broker, so it is not given up when a
+/// busy machine lets it wait.
+pub fn shared_options() -> Options {
+    let [postgres_url, redis_url, kafka_brokers] = ENVIRONMENT.map(|name| std::env::var(name).ok());
+    let external = External { postgres_url, redis_url, kafka_brokers };
+    let mut options = Options { external, ..options("shared") };
+    options.kafka_properties.push(("broker.session.timeout.ms".to_owned(), "60000".to_owned()));
+    options
 }
 
 /// A sandbox for one purpose, which the test may kill. Its data is removed with it.
 pub async fn start(purpose: &str) -> Sandbox {
     Sandbox::start(options(purpose)).await.expect("PostgreSQL, Redis and Kafka start")
-}
-
-/// What all tests share: nobody kills its broker, so it is not given up when a busy machine lets it wait.
-pub fn shared_options() -> Options {
-    let patient = ("broker.session.timeout.ms".to_owned(), "60000".to_owned());
-    let mut options = options("shared");
-    options.kafka_properties.push(patient);
-    options
 }
 
 /// A sandbox of its own with an Apache Kafka.
@@ -54,7 +51,16 @@ pub fn options(purpose: &str) -> Options {
 pub fn folder(purpose: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::SeqCst);
-    std::env::temp_dir().join(format!("stampede-test-{purpose}-{}-{number}", std::process::id()))
+    root().join(format!("stampede-test-{purpose}-{}-{number}", std::process::id()))
+}
+
+/// In memory where there is plenty: on a disk each new topic and each migration waits for several fsyncs.
+fn root() -> PathBuf {
+    /// More than the tests write: PostgreSQL keeps 2 GB of its log at most, the rest is far smaller.
+    const BYTES_MIN: u64 = 4 << 30;
+    let memory = Path::new("/dev/shm");
+    let free = statvfs(memory).map_or(0, |system| system.blocks_available() * system.fragment_size());
+    if free >= BYTES_MIN { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// A port that a process can listen on, and again after it was killed. It lies below those that the system gives to
