@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod ending;
+mod expiring;
 mod gate;
 mod holding;
-mod paying;
-mod placing;
+mod orders;
+mod pinning;
 mod products;
-mod settling;
 mod site;
+mod soak;

@@ -1,80 +1,117 @@
 //! Products over HTTP: what shoppers see and what administrators change.
 
 use futures_util::future::join_all;
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::{Answer, Client, Product, eventually};
 use uuid::Uuid;
 
-use crate::site::{Site, code, until};
+use crate::site::{Site, code};
+
+async fn change(admin: &Client, product: &Product, if_match: &str, change: &Value) -> Answer {
+    let path = format!("/admin/products/{}", product.id);
+    admin.send(admin.request(Method::PATCH, &path).header("If-Match", if_match).json(change)).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_product_is_seen_by_its_next_reader() {
-    let site = Site::start("change").await;
-    let id = site.product(5).await;
-    let path = format!("/products/{id}");
-    let first = site.get(&path).await;
-    assert_eq!((first.status, &first.json()["name"]), (StatusCode::OK, &json!("Sneaker")));
-    let etag = first.headers["etag"].to_str().unwrap().to_owned();
-    let unchanged = site.call(Method::GET, &path, &[("If-None-Match", &etag)], None).await;
-    assert_eq!((unchanged.status, unchanged.text.as_str()), (StatusCode::NOT_MODIFIED, ""));
+    let site = Site::start().await;
+    let (product, admin) = (site.product(5).await, site.admin());
+    let path = format!("/products/{}", product.id);
+    let first = site.anyone().get(&path).await.expect(200);
+    assert_eq!(first.json()["price"], json!({ "amount": 129_000, "currency": "KRW" }));
+    let etag = first.header("ETag").unwrap().to_owned();
+    let again = site.anyone().request(Method::GET, &path).header("If-None-Match", &etag);
+    assert_eq!(site.anyone().send(again).await.expect(304).body, "");
 
-    let admin_path = format!("/admin/products/{id}");
-    let change = json!({ "name": "Boot", "price": { "amount": 2000, "currency": "KRW" } });
-    let changed = site.call(Method::PATCH, &admin_path, &[("If-Match", &etag)], Some(change.clone())).await;
-    assert_eq!((changed.status, &changed.json()["version"]), (StatusCode::OK, &json!(2)));
-    let outdated = site.call(Method::PATCH, &admin_path, &[("If-Match", &etag)], Some(change.clone())).await;
-    assert_eq!(
-        (outdated.status, &outdated.json()["code"]),
-        (StatusCode::PRECONDITION_FAILED, &json!("VERSION_CONFLICT"))
-    );
-    let blind = site.call(Method::PATCH, &admin_path, &[], Some(change)).await;
-    assert_eq!(blind.status, StatusCode::BAD_REQUEST);
-    assert_eq!(site.get(&path).await.json()["name"], "Boot");
+    let boot = json!({ "name": "Boot", "price": { "amount": 2000, "currency": "KRW" } });
+    assert_eq!(change(&admin, &product, &etag, &boot).await.expect(200).json()["version"], 2);
+    change(&admin, &product, &etag, &boot).await.refused(412, "VERSION_CONFLICT");
+    change(&admin, &product, "soon", &boot).await.refused(400, "VALIDATION_ERROR");
+    assert_eq!(site.anyone().get(&path).await.expect(200).json()["name"], "Boot");
 
-    // A reader that was slow put the old product back: the next one finds it out.
+    // A reader that was slow put the old product back. One that remembers nothing itself finds it out.
     let mut old = first.json();
     old.as_object_mut().unwrap().remove("stock");
-    let client = redis::Client::open(crate::site::servers().await.redis_url()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-    let key = format!("{}product:{id}", site.namespace);
-    let _: String = redis::cmd("SET").arg(key).arg(old.to_string()).query_async(&mut redis).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    assert_eq!(site.get(&path).await.json()["name"], "Boot");
+    let [key, shown] = ["", ":shown"].map(|end| format!("{}product:{}{end}", site.namespace(), product.id));
+    let _: String = site.ask(redis::cmd("SET").arg(key).arg(old.to_string())).await;
+    let _: i64 = site.ask(redis::cmd("DEL").arg(shown)).await;
+    let replica = site.replica_with(&[]).await;
+    assert_eq!(replica.anyone().get(&path).await.expect(200).json()["name"], "Boot");
 
-    // Those who hold keep their price; the next buyer pays the new one.
-    assert_eq!(site.hold_one(&id).await.unwrap().lines[0].unit_price, 2000);
+    assert_eq!(site.hold_one(&product).await.unwrap().lines[0].unit_price, 2000, "the next buyer pays the new price");
+    replica.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_leaves_the_fields_that_it_does_not_name() {
+    let site = Site::start().await;
+    let (product, admin) = (site.limited_product(5, 3).await, site.admin());
+    let held = site.hold_one(&product).await.unwrap();
+    let renamed = change(&admin, &product, "*", &json!({ "name": "Boot" })).await.expect(200).json();
+    assert_eq!((&renamed["maxPerUser"], &renamed["price"]["amount"]), (&json!(3), &json!(129_000)));
+    let raised = change(&admin, &product, "\"2\"", &json!({ "maxPerUser": 4 })).await.expect(200).json();
+    assert_eq!((&raised["maxPerUser"], &raised["name"]), (&json!(4), &json!("Boot")));
+    let freed = change(&admin, &product, "*", &json!({ "maxPerUser": null })).await.expect(200).json();
+    assert_eq!((&freed["maxPerUser"], &freed["version"]), (&Value::Null, &json!(4)));
+    change(&admin, &product, "*", &json!({ "maxPerUser": 0 })).await.refused(400, "VALIDATION_ERROR");
+    let unknown = Product { id: Uuid::now_v7().to_string() };
+    change(&admin, &unknown, "*", &json!({ "name": "Boot" })).await.refused(404, "PRODUCT_NOT_FOUND");
+    change(&site.buyer().await, &product, "*", &json!({ "name": "Boot" })).await.refused(403, "FORBIDDEN");
+    let kept = site.get_hold(&held.hold_id).await.unwrap();
+    assert_eq!(kept.lines, held.lines, "those who hold keep their price and their name");
     site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_what_is_there() {
-    let site = Site::start("pages").await;
-    assert_eq!(site.get("/products").await.json()["totalElements"], 0);
-    let ids = [site.product(1).await, site.product(2).await, site.product(0).await];
-    until("all are shown", async || site.get("/products").await.json()["totalElements"] == 3).await;
-    let page = site.get("/products?page=0&size=2").await.json();
+    let site = Site::start().await;
+    let get = async |query: &str| site.anyone().get(&format!("/products{query}")).await;
+    assert_eq!(get("").await.expect(200).json()["totalElements"], 0);
+    let products = [site.product(1).await, site.product(2).await, site.product(0).await];
+    let total = async || (get("").await.json()["totalElements"] == 3).then_some(());
+    eventually("all products are listed", total).await;
+    let page = get("?page=0&size=2").await.expect(200).json();
     assert_eq!((&page["totalPages"], page["content"].as_array().unwrap().len()), (&json!(2), 2));
-    assert_eq!(page["content"][0]["productId"], ids[2].as_str());
+    assert_eq!(page["content"][0]["productId"], products[2].id);
     assert_eq!(page["content"][0]["stock"]["status"], "SOLD_OUT");
-    let found = site.get("/products?q=%25&sort=-price").await.json();
+    let found = get("?q=%25&sort=-price").await.expect(200).json();
     assert_eq!(found["totalElements"], 0, "a percent sign is no wildcard");
-    assert_eq!(site.get("/products?q=neak&sort=price").await.json()["totalElements"], 3);
+    let sku = page["content"][1]["sku"].as_str().unwrap();
+    let by_sku = get(&format!("?q={}", &sku[..18])).await.expect(200).json();
+    assert_eq!((&by_sku["totalElements"], &by_sku["content"][0]["sku"]), (&json!(1), &json!(sku)));
     for bad in ["size=0", "size=101", "page=-1", "page=9223372036854775807", "sort=evil", "x=1", "page=a"] {
-        let answer = site.get(&format!("/products?{bad}")).await;
-        assert_eq!(
-            (answer.status, &answer.json()["code"]),
-            (StatusCode::BAD_REQUEST, &json!("VALIDATION_ERROR")),
-            "{bad}"
-        );
+        get(&format!("?{bad}")).await.refused(400, "VALIDATION_ERROR");
     }
-    assert_eq!(site.get(&format!("/products/{}", Uuid::now_v7())).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(site.get("/products/1").await.status, StatusCode::BAD_REQUEST);
+    get(&format!("/{}", Uuid::now_v7())).await.refused(404, "PRODUCT_NOT_FOUND");
+    get("/1").await.refused(400, "VALIDATION_ERROR");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_sorted_as_it_is_asked_for() {
+    let site = Site::start().await;
+    for (name, amount) in [("B", 2), ("C", 1), ("A", 3)] {
+        site.product_with(json!({ "name": name, "price": { "amount": amount, "currency": "KRW" }, "initialStock": 0 }))
+            .await;
+    }
+    let names = async |sort: &str| {
+        let page = site.anyone().get(&format!("/products?sort={sort}")).await.expect(200).json();
+        page["content"].as_array().unwrap().iter().map(|item| testkit::text(&item["name"])).collect::<String>()
+    };
+    let mut sorted = Vec::new();
+    for sort in ["newest", "name", "price", "-price"] {
+        sorted.push(names(sort).await);
+    }
+    assert_eq!(sorted, ["ACB", "ABC", "CBA", "ABC"]);
     site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_product_is_checked_before_it_is_made() {
-    let site = Site::start("checks").await;
+    let site = Site::start().await;
+    let admin = site.admin();
     let good = json!({ "sku": "A", "name": "N", "price": { "amount": 1, "currency": "KRW" }, "initialStock": 0 });
     let with = |name: &str, value: Value| {
         let mut body = good.clone();
@@ -91,57 +128,76 @@ async fn a_product_is_checked_before_it_is_made() {
         with("maxPerUser", json!(0)),
         with("owner", json!("me")),
     ] {
-        let answer = site.call(Method::POST, "/admin/products", &[], Some(bad.clone())).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}: {}", answer.text);
+        let answer = admin.post("/admin/products", &bad).await;
+        assert_eq!(answer.status, 400, "{bad}: {answer}");
     }
-    let made = site.call(Method::POST, "/admin/products", &[], Some(good.clone())).await;
-    let location = made.headers["location"].to_str().unwrap().to_owned();
-    assert_eq!(location, format!("/api/v1/products/{}", made.json()["productId"].as_str().unwrap()));
-    let again = site.call(Method::POST, "/admin/products", &[], Some(good)).await;
-    assert_eq!((again.status, &again.json()["code"]), (StatusCode::CONFLICT, &json!("SKU_ALREADY_EXISTS")));
+    let made = admin.post("/admin/products", &good).await.expect(201);
+    let location = format!("/api/v1/products/{}", made.json()["productId"].as_str().unwrap());
+    assert_eq!(made.header("Location"), Some(location.as_str()));
+    admin.post("/admin/products", &good).await.refused(409, "SKU_ALREADY_EXISTS");
     site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_adjustment_counts_once_and_never_takes_what_is_held() {
-    let site = Site::start("adjust").await;
-    let product = site.product(5).await;
-    site.hold(Uuid::now_v7(), Uuid::now_v7(), &[(&product, 3)]).await.unwrap();
-    let answers = join_all((0..10).map(|_| site.adjust(&product, "delivery-1", 5))).await;
-    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK && answer.text == answers[0].text));
-    let replayed = answers.iter().filter(|answer| answer.headers.contains_key("idempotent-replayed")).count();
+    let site = Site::start().await;
+    let (product, admin) = (site.product(5).await, site.admin());
+    site.hold_lines(&[(&product, 3)]).await.unwrap();
+    let answers = join_all((0..10).map(|_| admin.adjust("delivery-1", &product, 5))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
+    let replayed = answers.iter().filter(|answer| answer.is_replay()).count();
     assert_eq!((site.stock(&product).await, replayed), ((10, 3), 9));
 
-    let other = site.adjust(&product, "delivery-1", 6).await;
-    assert_eq!(
-        (other.status, &other.json()["code"]),
-        (StatusCode::UNPROCESSABLE_ENTITY, &json!("IDEMPOTENCY_KEY_REUSED"))
-    );
-    let below = site.adjust(&product, "lost", -8).await;
-    assert_eq!((below.status, &below.json()["code"]), (StatusCode::CONFLICT, &json!("STOCK_BELOW_HELD")));
-    assert_eq!(site.adjust(&product, "lost", -7).await.status, StatusCode::OK, "a refusal does not use the key up");
+    admin.adjust("delivery-1", &product, 6).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    admin.adjust("lost", &product, -8).await.refused(409, "STOCK_BELOW_HELD");
+    // A refusal does not use the key up.
+    admin.adjust("lost", &product, -7).await.expect(200);
     assert_eq!(site.stock(&product).await, (3, 3));
-    assert_eq!(site.adjust(&product, "zero", 0).await.status, StatusCode::BAD_REQUEST);
+    admin.adjust("zero", &product, 0).await.refused(400, "VALIDATION_ERROR");
+    let unknown = Product { id: Uuid::now_v7().to_string() };
+    admin.adjust("unknown", &unknown, 1).await.refused(404, "PRODUCT_NOT_FOUND");
     assert_eq!(code(&site.hold_one(&product).await), "OUT_OF_STOCK");
+    site.gate_agrees(&product).await;
     site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn adjustments_find_their_way_through_a_sale() {
-    let site = Site::start("busy").await;
-    let product = site.product(2000).await;
-    let sale = join_all((0..32).map(|_| async {
-        for _ in 0..20 {
+async fn an_adjustment_that_meets_a_sale_counts_with_it() {
+    let site = Site::start().await;
+    let (product, admin) = (site.product(5).await, site.admin());
+    let mut uncommitted = site.pause("inventory", "hold.before_commit");
+    let lines = [(&product, 3)];
+    let (held, adjusted) = tokio::join!(site.hold_lines(&lines), async {
+        uncommitted.reached().await;
+        // It has read the stock as it was before the hold.
+        let (adjusted, ()) = tokio::join!(admin.adjust("lost", &product, -2), async {
+            site.until_waiting(1).await;
+            uncommitted.resume();
+        });
+        adjusted
+    });
+    held.unwrap();
+    let adjusted = adjusted.expect(200).json();
+    assert_eq!((&adjusted["onHand"], &adjusted["held"]), (&json!(3), &json!(3)));
+    assert_eq!(site.stock(&product).await, (3, 3));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adjustments_are_made_in_the_middle_of_a_sale() {
+    let site = Site::start().await;
+    let (product, admin) = (site.product(1000).await, site.admin());
+    let sale = join_all((0..16).map(|_| async {
+        for _ in 0..10 {
             site.hold_one(&product).await.unwrap();
         }
     }));
     let deliveries = async {
-        for n in 0..10 {
-            let answer = site.adjust(&product, &format!("d{n}"), 10).await;
-            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        for n in 0..5 {
+            admin.adjust(&format!("delivery-{n}"), &product, 10).await.expect(200);
         }
     };
     tokio::join!(sale, deliveries);
-    assert_eq!(site.stock(&product).await, (2100, 640));
+    assert_eq!(site.stock(&product).await, (1050, 160));
     site.stop().await;
 }

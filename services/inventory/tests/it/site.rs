@@ -1,233 +1,125 @@
-//! An inventory of its own for each test, on servers that all tests share.
+//! What is special to tests of inventory: its gRPC calls, its stock in PostgreSQL, and its gate in Redis.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::auth::{AUDIENCE, Claims, Jwk, JwkSet, Role, TYP};
-use common::db::Db;
-use common::host::Running;
-use common::outbox::Event;
-use common::settings::Settings;
-use common::{Error, Host};
+use common::Error;
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
-    ConfirmHoldRequest, GetHoldRequest, Hold, HoldRequest, HoldResponse, PinHoldRequest, ReleaseHoldRequest,
+    ConfirmHoldRequest, GetHoldRequest, Hold, HoldRequest, HoldResponse, HoldState, PinHoldRequest, ReleaseHoldRequest,
     ReturnStockRequest, UnpinHoldRequest, WantedLine,
 };
-use diesel::QueryableByName;
-use diesel::sql_types::BigInt;
-use diesel_async::RunQueryDsl;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rdkafka::ClientConfig;
-use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use reqwest::{Method, StatusCode};
-use sandbox::{KafkaChoice, Options, Sandbox};
-use serde_json::{Value, json};
-use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use sandbox::Sandbox;
+use serde_json::json;
+use testkit::{Product, text};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-/// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The gate hears of a commit at once, but nobody waits for that.
+const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tests that torment a server have it for themselves.
-static PEACE: RwLock<()> = RwLock::const_new(());
+/// No loop runs by itself, a gate is loaded once, and a busy machine is waited for: each test says what happens, and
+/// when.
+const QUIET: [(&str, &str); 5] = [
+    ("inventory.sweep_period_ms", "600000"),
+    ("inventory.gate.check_period_ms", "600000"),
+    ("inventory.gate.rebuild_pause_ms", "600000"),
+    ("inventory.products.stock_cache_ms", "50"),
+    ("redis.timeout_ms", "20000"),
+];
 
-pub async fn servers() -> &'static Sandbox {
-    static SERVERS: OnceCell<Sandbox> = OnceCell::const_new();
-    SERVERS
-        .get_or_init(async || {
-            let data_dir = std::env::temp_dir().join(format!("stampede-inventory-{}", std::process::id()));
-            let options =
-                Options { data_dir, fresh: true, ephemeral: true, kafka: KafkaChoice::Apache, ..Options::default() };
-            Sandbox::start(options).await.unwrap()
-        })
-        .await
-}
-
-#[expect(dead_code, reason = "held until the test ends")]
-enum Peace {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
+/// A sweeper that comes at once and often.
+pub const SWEEPING: [(&str, &str); 1] = [("inventory.sweep_period_ms", "20")];
 
 /// A running inventory.
 pub struct Site {
-    pub db: Db,
-    pub namespace: String,
-    running: Running,
+    kit: testkit::Site,
     rpc: InventoryServiceClient<Channel>,
-    http: reqwest::Client,
-    producer: FutureProducer,
-    key: Vec<u8>,
-    issuer: String,
-    admin: Uuid,
-    /// A replica shares the peace of the first.
-    _peace: Option<Peace>,
+    redis: MultiplexedConnection,
+    /// A hold that has been released before it was made: asking for it touches the gate and nothing else.
+    tombstone: Uuid,
 }
 
-/// What an HTTP call came back with.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
-}
+impl Deref for Site {
+    type Target = testkit::Site;
 
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
+    fn deref(&self) -> &testkit::Site {
+        &self.kit
     }
 }
 
 impl Site {
-    pub async fn start(name: &str) -> Site {
-        Self::start_with(name, &[]).await
+    pub async fn start() -> Site {
+        Self::start_with(&[]).await
     }
 
-    /// `settings` are added to those that make tests quick.
-    pub async fn start_with(name: &str, settings: &[(&str, &str)]) -> Site {
-        let peace = Peace::Shared(PEACE.read().await);
-        Self::open(name, settings, Some(peace)).await
+    pub async fn start_with(settings: &[(&str, &str)]) -> Site {
+        let kit = testkit::Site::builder(&[inventory::spec()]).settings(&QUIET).settings(settings).start().await;
+        Self::new(kit).await
     }
 
-    /// Another replica of `first`, on the same data.
-    pub async fn start_beside(first: &Site, settings: &[(&str, &str)]) -> Site {
-        Self::open(first.namespace.trim_end_matches('_'), settings, None).await
+    /// On servers that the test may kill or empty.
+    pub async fn start_on(servers: &'static Sandbox, settings: &[(&str, &str)]) -> Site {
+        let builder = testkit::Site::builder(&[inventory::spec()]).settings(&QUIET).settings(settings);
+        Self::new(builder.on(servers).start().await).await
     }
 
-    /// For tests that torment a server.
-    pub async fn start_alone(name: &str, settings: &[(&str, &str)]) -> Site {
-        let peace = Peace::Alone(PEACE.write().await);
-        Self::open(name, settings, Some(peace)).await
+    /// Another process on the same data, with `settings` in place of the first one's.
+    pub async fn replica_with(&self, settings: &[(&str, &str)]) -> Site {
+        let builder = testkit::Site::builder(&[inventory::spec()]).settings(&QUIET).settings(settings);
+        Self::new(builder.namespace(self.namespace()).on(self.servers).start().await).await
     }
 
-    async fn open(name: &str, settings: &[(&str, &str)], peace: Option<Peace>) -> Site {
-        let servers = servers().await;
-        let brokers = servers.kafka_brokers();
-        let namespace = format!("{name}_");
-        let (postgres, redis) = (servers.postgres_url(), servers.redis_url());
-        let mut overrides = vec![
-            ("host.http_listen", "127.0.0.1:0"),
-            ("host.grpc_listen", "127.0.0.1:0"),
-            ("host.namespace", &namespace),
-            ("postgres.url", &postgres),
-            ("redis.url", &redis),
-            ("kafka.brokers", &brokers),
-            ("kafka.partitions", "1"),
-            ("inventory.sweep_period_ms", "100"),
-            ("inventory.gate.check_period_ms", "300"),
-            ("inventory.gate.rebuild_pause_ms", "200"),
-            ("inventory.products.stock_cache_ms", "50"),
-        ];
-        overrides.extend_from_slice(settings);
-        let overrides: Vec<_> = overrides.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let settings = Settings::load(&[], &overrides).unwrap();
-
-        let mut host = Host::new(settings.clone()).await.unwrap();
-        host.kafka().ensure_topics(&contract::events::TOPICS).await.unwrap();
-        let key = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap().as_ref().to_vec();
-        let keys = published(&key);
-        host.http_root(move |routes| {
-            let keys = keys.clone();
-            let answer = move || std::future::ready(actix_web::web::Json(keys.clone()));
-            routes.route("/.well-known/jwks.json", actix_web::web::get().to(answer));
-        });
-        inventory::mount(&mut host).await.unwrap();
-        let schema = common::host::schema(&namespace, "inventory");
-        let db = Db::open(&settings.section("postgres").unwrap(), &schema).await.unwrap();
-        let running = host.start().await.unwrap();
-        let channel = Channel::from_shared(format!("http://{}", running.grpc_addr)).unwrap().connect_lazy();
-        Site {
-            db,
-            namespace,
-            rpc: InventoryServiceClient::new(channel),
-            running,
-            http: reqwest::Client::new(),
-            producer: ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap(),
-            key,
-            issuer: settings.section::<common::auth::AuthSettings>("auth").unwrap().issuer,
-            admin: Uuid::now_v7(),
-            _peace: peace,
-        }
+    async fn new(kit: testkit::Site) -> Site {
+        let channel = Channel::from_shared(kit.grpc.clone()).unwrap().connect_lazy();
+        let client = redis::Client::open(kit.servers.redis_url()).unwrap();
+        let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let redis = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
+        let tombstone = Uuid::now_v7();
+        let site = Site { kit, rpc: InventoryServiceClient::new(channel), redis, tombstone };
+        site.release(&tombstone.to_string()).await.unwrap();
+        site
     }
 
     pub async fn stop(self) {
-        self.running.stop().await;
+        self.kit.stop().await;
     }
 
-    // --- HTTP
-
-    pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
-        let url = format!("http://{}/api/v1{path}", self.running.http_addr);
-        let mut request = self.http.request(method, url).bearer_auth(self.token());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let answer = request.send().await.unwrap();
-        Answer { status: answer.status(), headers: answer.headers().clone(), text: answer.text().await.unwrap() }
+    /// Puts `units` of a new product on sale. Its gate is loaded.
+    pub async fn product(&self, units: i64) -> Product {
+        let product = self.kit.product(units).await;
+        self.load_gate(&product).await;
+        product
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.call(Method::GET, path, &[], None).await
-    }
-
-    fn token(&self) -> String {
-        let now = jsonwebtoken::get_current_timestamp();
-        let claims = Claims {
-            iss: self.issuer.clone(),
-            aud: AUDIENCE.to_owned(),
-            sub: self.admin,
-            jti: Uuid::now_v7(),
-            iat: now,
-            nbf: now,
-            exp: now + 600,
-            roles: vec![Role::Admin.name().to_owned()],
-        };
-        let header =
-            Header { typ: Some(TYP.to_owned()), kid: Some("test".to_owned()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.key)).unwrap()
-    }
-
-    /// Puts `units` of a new product on sale; returns its id.
-    pub async fn product(&self, units: i64) -> String {
-        self.limited_product(units, None).await
-    }
-
-    pub async fn limited_product(&self, units: i64, max_per_user: Option<i32>) -> String {
-        let price = json!({ "amount": 1000, "currency": "KRW" });
-        let body = json!({ "sku": Uuid::now_v7().to_string(), "name": "Sneaker", "price": price,
-            "initialStock": units, "maxPerUser": max_per_user });
-        let answer = self.call(Method::POST, "/admin/products", &[], Some(body)).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
-        answer.json()["productId"].as_str().unwrap().to_owned()
-    }
-
-    pub async fn adjust(&self, product: &str, key: &str, delta: i64) -> Answer {
-        let path = format!("/admin/products/{product}/stock-adjust");
-        let body = json!({ "delta": delta, "reason": "delivery" });
-        self.call(Method::POST, &path, &[("Idempotency-Key", key)], Some(body)).await
+    pub async fn limited_product(&self, units: i64, max_per_user: i32) -> Product {
+        let product = self.kit.product_with(json!({ "initialStock": units, "maxPerUser": max_per_user })).await;
+        self.load_gate(&product).await;
+        product
     }
 
     // --- gRPC
 
-    pub async fn hold(&self, hold: Uuid, user: Uuid, lines: &[(&str, i32)]) -> Result<HoldResponse, Error> {
-        let lines = lines
-            .iter()
-            .map(|(product, quantity)| WantedLine { product_id: (*product).to_owned(), quantity: *quantity })
-            .collect();
+    pub async fn hold(&self, hold: Uuid, user: Uuid, lines: &[(&Product, i32)]) -> Result<HoldResponse, Error> {
+        let line =
+            |(product, quantity): &(&Product, i32)| WantedLine { product_id: product.id.clone(), quantity: *quantity };
+        let lines = lines.iter().map(line).collect();
         let request = HoldRequest { hold_id: hold.to_string(), user_id: user.to_string(), lines };
         Ok(self.rpc.clone().hold(request).await?.into_inner())
     }
 
+    /// For somebody new.
+    pub async fn hold_lines(&self, lines: &[(&Product, i32)]) -> Result<Hold, Error> {
+        Ok(self.hold(Uuid::now_v7(), Uuid::now_v7(), lines).await?.hold.unwrap())
+    }
+
     /// One unit for somebody new.
-    pub async fn hold_one(&self, product: &str) -> Result<Hold, Error> {
-        Ok(self.hold(Uuid::now_v7(), Uuid::now_v7(), &[(product, 1)]).await?.hold.unwrap())
+    pub async fn hold_one(&self, product: &Product) -> Result<Hold, Error> {
+        self.hold_lines(&[(product, 1)]).await
     }
 
     pub async fn pin(&self, hold: &str, attempt: Uuid) -> Result<Hold, Error> {
@@ -259,77 +151,214 @@ impl Site {
         Ok(self.rpc.clone().confirm_hold(request).await?.into_inner().hold.unwrap())
     }
 
-    pub async fn give_back(&self, hold: &str) -> Result<Hold, Error> {
+    pub async fn return_stock(&self, hold: &str) -> Result<Hold, Error> {
         let request = ReturnStockRequest { hold_id: hold.to_owned(), reason: "refund".to_owned() };
         Ok(self.rpc.clone().return_stock(request).await?.into_inner().hold.unwrap())
     }
 
-    pub async fn read_hold(&self, hold: &str) -> Result<Hold, Error> {
+    pub async fn get_hold(&self, hold: &str) -> Result<Hold, Error> {
         let request = GetHoldRequest { hold_id: hold.to_owned() };
         Ok(self.rpc.clone().get_hold(request).await?.into_inner().hold.unwrap())
     }
 
-    // --- Kafka
-
-    /// Delivers `event` as its producer's relay would.
-    pub async fn deliver<E: Event>(&self, event: &E) {
-        let topic = format!("{}{}", self.namespace, E::TOPIC);
-        let payload = serde_json::to_vec(event).unwrap();
-        let event_id = Uuid::now_v7().to_string();
-        let headers = OwnedHeaders::new().insert(KafkaHeader { key: "ce_id", value: Some(&event_id) });
-        let record = FutureRecord::to(&topic).key(event.key()).payload(&payload).headers(headers);
-        self.producer.send(record, PATIENCE).await.unwrap();
+    pub async fn state(&self, hold: &Hold) -> HoldState {
+        self.get_hold(&hold.hold_id).await.unwrap().state()
     }
 
-    // --- the ledger
+    // --- PostgreSQL
 
-    pub async fn number(&self, query: &str) -> i64 {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = BigInt)]
-            number: i64,
-        }
-        let query = format!("select ({query})::bigint as number");
-        let row: Row = diesel::sql_query(query).get_result(&mut self.db.read().await.unwrap()).await.unwrap();
-        row.number
-    }
-
-    /// (on hand, held) by the ledger, after checking that it adds up.
-    pub async fn stock(&self, product: &str) -> (i64, i64) {
-        #[derive(QueryableByName)]
-        struct Row {
-            #[diesel(sql_type = BigInt)]
-            on_hand: i64,
-            #[diesel(sql_type = BigInt)]
-            held: i64,
-            #[diesel(sql_type = BigInt)]
-            live: i64,
-            #[diesel(sql_type = BigInt)]
-            audited: i64,
-        }
+    /// (on hand, held), after checking that both add up.
+    pub async fn stock(&self, product: &Product) -> (i64, i64) {
+        let id = &product.id;
         // One statement, because sales and sweepers go on meanwhile.
-        let row: Row = diesel::sql_query(
+        let query = format!(
             "select stocks.on_hand, stocks.held,
-                    (select coalesce(sum(quantity), 0)::bigint from hold_lines join holds using (hold_id)
-                      where product_id = $1 and state in ('HELD', 'PINNED')) as live,
-                    (select coalesce(sum(delta), 0)::bigint from product_stock_audit
-                      where product_id = $1) as audited
-               from stocks
-              where product_id = $1",
-        )
-        .bind::<diesel::sql_types::Uuid, _>(product.parse::<Uuid>().unwrap())
-        .get_result(&mut self.db.read().await.unwrap())
-        .await
-        .unwrap();
-        assert_eq!(row.held, row.live, "held is the sum of the holds");
-        assert_eq!(row.on_hand, row.audited, "on hand is the sum of the audit");
-        assert!((0..=row.on_hand).contains(&row.held));
-        (row.on_hand, row.held)
+                    (select coalesce(sum(quantity), 0)::bigint
+                       from {{inventory}}.hold_lines join {{inventory}}.holds using (hold_id)
+                      where product_id = '{id}' and state in ('HELD', 'PINNED')) as live,
+                    (select coalesce(sum(delta), 0)::bigint
+                       from {{inventory}}.product_stock_audit where product_id = '{id}') as audited
+               from {{inventory}}.stocks
+              where product_id = '{id}'"
+        );
+        let row = self.rows(&query).await.remove(0);
+        let [on_hand, held, live, audited] =
+            ["on_hand", "held", "live", "audited"].map(|column| row[column].as_i64().unwrap());
+        assert_eq!(held, live, "the units held of {id} are those of its living holds");
+        assert_eq!(on_hand, audited, "every movement of units of {id} has one audit row");
+        assert!((0..=on_hand).contains(&held), "{held} of {on_hand} units are held");
+        (on_hand, held)
     }
 
     /// How many events of this topic the outbox has for `product`.
-    pub async fn events(&self, topic: &str, product: &str) -> i64 {
-        self.number(&format!("select count(*) from outbox_events where topic = '{topic}' and key = '{product}'")).await
+    pub async fn events(&self, topic: &str, product: &Product) -> i64 {
+        let query = "select count(*) from {inventory}.outbox_events";
+        self.number(&format!("{query} where topic = '{topic}' and key = '{}'", product.id)).await
+    }
+
+    /// A session that a test may begin a transaction in.
+    pub async fn session(&self) -> AsyncPgConnection {
+        self.db("inventory").await.dedicated().await.unwrap()
+    }
+
+    /// A session whose open transaction has locked the stock of `product`. It ends with `commit`.
+    pub async fn lock_stock(&self, product: &Product) -> AsyncPgConnection {
+        let mut session = self.session().await;
+        let lock = format!("begin; select from stocks where product_id = '{}' for update", product.id);
+        session.batch_execute(&lock).await.unwrap();
+        session
+    }
+
+    /// Returns when `count` transactions of this inventory wait for a lock.
+    pub async fn until_waiting(&self, count: i64) {
+        self.until_blocked("inventory", count).await;
+    }
+
+    /// Lets the time of `holds` be up, in PostgreSQL and in the gate.
+    pub async fn expire(&self, holds: &[&Hold]) {
+        let products: BTreeSet<&str> =
+            holds.iter().flat_map(|hold| &hold.lines).map(|line| line.product_id.as_str()).collect();
+        for id in products {
+            // What the gate has yet to hear would give them their time back.
+            self.gate_agrees(&Product { id: id.to_owned() }).await;
+        }
+        let ids: Vec<String> = holds.iter().map(|hold| format!("'{}'", hold.hold_id)).collect();
+        let past = "update {inventory}.holds set expires_at = clock_timestamp() - interval '1 second'";
+        self.execute(&format!("{past} where hold_id in ({})", ids.join(", "))).await;
+        for hold in holds {
+            for line in &hold.lines {
+                let [_, holds] = self.gate_keys(&line.product_id);
+                let member = format!("{}:{}", hold.hold_id, line.quantity);
+                let score: Option<f64> = self.ask(redis::cmd("ZSCORE").arg(&holds).arg(&member)).await;
+                if score.is_some_and(f64::is_finite) {
+                    let _: i64 = self.ask(redis::cmd("ZADD").arg(&holds).arg("XX").arg(1).arg(&member)).await;
+                }
+            }
+        }
+    }
+
+    // --- the gate
+
+    pub fn redis(&self) -> MultiplexedConnection {
+        self.redis.clone()
+    }
+
+    pub async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        command.query_async(&mut self.redis()).await.unwrap()
+    }
+
+    /// The keys of a product's gate: its hash and its sorted set.
+    pub fn gate_keys(&self, product: &str) -> [String; 2] {
+        ["stock", "holds"].map(|key| format!("{}{key}:{{{product}}}", self.namespace()))
+    }
+
+    /// None: it is not loaded.
+    pub async fn tokens(&self, product: &Product) -> Option<i64> {
+        let [stock, _] = self.gate_keys(&product.id);
+        self.ask(redis::cmd("HGET").arg(stock).arg("tokens")).await
+    }
+
+    pub async fn set_tokens(&self, product: &Product, tokens: i64) {
+        let [stock, _] = self.gate_keys(&product.id);
+        let _: i64 = self.ask(redis::cmd("HSET").arg(stock).arg("tokens").arg(tokens)).await;
+    }
+
+    /// Lets Redis forget the gate of `product`, and that it was loaded lately.
+    pub async fn lose_gate(&self, product: &Product) {
+        let [stock, holds] = self.gate_keys(&product.id);
+        let lock = format!("{}gate-lock:{{{}}}", self.namespace(), product.id);
+        let _: i64 = self.ask(redis::cmd("DEL").arg(stock).arg(holds).arg(lock)).await;
+    }
+
+    /// Has the gate of `product` loaded if it is not, without holding anything.
+    pub async fn load_gate(&self, product: &Product) {
+        let outcome = self.hold(self.tombstone, Uuid::now_v7(), &[(product, 1)]).await;
+        assert_eq!(code(&outcome), "HOLD_ALREADY_RELEASED", "whoever comes after the release gets no hold");
+        self.gate_agrees(product).await;
+    }
+
+    /// Waits until the gate of `product` counts what PostgreSQL counts.
+    pub async fn gate_agrees(&self, product: &Product) {
+        let started = Instant::now();
+        loop {
+            let (gate, truth) = (self.gate(product).await, self.truth(product).await);
+            if gate == truth {
+                return;
+            }
+            let waited = started.elapsed();
+            assert!(
+                waited < GATE_PATIENCE,
+                "the gate counts what PostgreSQL counts: the gate has {gate:?}, PostgreSQL {truth:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn gate(&self, product: &Product) -> GateView {
+        let [_, holds] = self.gate_keys(&product.id);
+        let (seconds, _): (f64, i64) = self.ask(&redis::cmd("TIME")).await;
+        let members: Vec<(String, f64)> =
+            self.ask(redis::cmd("ZRANGE").arg(holds).arg(0).arg(-1).arg("WITHSCORES")).await;
+        let mut view = GateView { tokens: self.tokens(product).await, holds: BTreeMap::new() };
+        for (member, score) in members {
+            let left_seconds = score / 1000.0 - seconds;
+            if left_seconds > 0.0 {
+                view.holds.insert(member, Left::of(left_seconds));
+            } else if let (Some(tokens), Some((_, quantity))) = (&mut view.tokens, member.split_once(':')) {
+                // The next take gives it back.
+                *tokens += quantity.parse::<i64>().unwrap();
+            }
+        }
+        view
+    }
+
+    async fn truth(&self, product: &Product) -> GateView {
+        let id = &product.id;
+        let stock = format!("select on_hand as number from {{inventory}}.stocks where product_id = '{id}'");
+        let live = format!(
+            "select concat(hold_id, ':', quantity) as member, quantity,
+                    case when state = 'HELD' then extract(epoch from expires_at - clock_timestamp())::float end as left
+               from {{inventory}}.holds join {{inventory}}.hold_lines using (hold_id)
+              where product_id = '{id}'
+                and (state = 'PINNED' or (state = 'HELD' and expires_at > clock_timestamp()))"
+        );
+        let on_hand = self.rows(&stock).await[0]["number"].as_i64().unwrap();
+        let rows = self.rows(&live).await;
+        let held: i64 = rows.iter().map(|row| row["quantity"].as_i64().unwrap()).sum();
+        let left = |row: &serde_json::Value| Left::of(row["left"].as_f64().unwrap_or(f64::INFINITY));
+        let holds = rows.iter().map(|row| (text(&row["member"]), left(row))).collect();
+        GateView { tokens: Some(on_hand - held), holds }
+    }
+}
+
+/// What a gate has, or should have.
+#[derive(Debug, PartialEq)]
+struct GateView {
+    tokens: Option<i64>,
+    holds: BTreeMap<String, Left>,
+}
+
+/// How long a hold keeps its units.
+#[derive(Debug)]
+enum Left {
+    Seconds(f64),
+    ForEver,
+}
+
+impl Left {
+    fn of(seconds: f64) -> Left {
+        if seconds.is_finite() { Left::Seconds(seconds) } else { Left::ForEver }
+    }
+}
+
+/// The gate hears of a hold a little later than it begins, and counts its time from then on.
+impl PartialEq for Left {
+    fn eq(&self, other: &Left) -> bool {
+        match (self, other) {
+            (Left::Seconds(one), Left::Seconds(other)) => (one - other).abs() < 30.0,
+            (Left::ForEver, Left::ForEver) => true,
+            (Left::Seconds(_), Left::ForEver) | (Left::ForEver, Left::Seconds(_)) => false,
+        }
     }
 }
 
@@ -340,26 +369,4 @@ pub fn code<T>(outcome: &Result<T, Error>) -> String {
         Err(Error::Refused(refused)) => refused.code.reason.to_string(),
         Err(Error::Fault(fault)) => format!("fault: {:#}", fault.cause),
     }
-}
-
-/// Waits until `is_so`.
-pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so().await {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn published(key: &[u8]) -> JwkSet {
-    let pair = Ed25519KeyPair::from_pkcs8(key).unwrap();
-    let jwk = Jwk {
-        kty: "OKP".to_owned(),
-        crv: "Ed25519".to_owned(),
-        alg: "EdDSA".to_owned(),
-        usage: "sig".to_owned(),
-        kid: "test".to_owned(),
-        x: URL_SAFE_NO_PAD.encode(pair.public_key()),
-    };
-    JwkSet { keys: vec![jwk] }
 }
