@@ -11,20 +11,20 @@ use common::id::derive_uuid;
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::text::Text;
 use common::{Error, Refused, Result};
-use contract::ids::{HoldId, ProductId};
-use diesel::sql_types::{BigInt, Binary, Nullable, Text as SqlText, Uuid as SqlUuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
+use contract::ids::ProductId;
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::App;
-use crate::gate::{Mark, Settlement};
-use crate::ledger::{Moved, lock_stocks, peek_stocks, try_move_stocks};
+use crate::gate::{GateUpdate, Mark};
 use crate::read_products::shown_key;
 use crate::refused;
+use crate::schema::product_stock_audit;
 use crate::stock::{Move, Moves, ON_HAND_MAX, adjusted};
+use crate::stock_rows::{MoveAttempt, NewAudit, insert_audit, lock_stocks, read_stocks, try_move_stocks};
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -52,12 +52,12 @@ pub struct AdjustedStock {
     version: i64,
 }
 
-/// One intent of one administrator.
+/// One request of one administrator.
 struct Adjustment {
     id: Uuid,
     actor: Uuid,
     product: ProductId,
-    asked: StockAdjustment,
+    wanted: StockAdjustment,
     fingerprint: Vec<u8>,
 }
 
@@ -78,8 +78,8 @@ pub async fn adjust_stock(
     id: Path<ProductId>,
     body: Json<StockAdjustment>,
 ) -> Result<HttpResponse> {
-    let (product, asked) = (id.into_inner(), body.into_inner());
-    if asked.delta == 0 || !(-ON_HAND_MAX..=ON_HAND_MAX).contains(&asked.delta) {
+    let (product, wanted) = (id.into_inner(), body.into_inner());
+    if wanted.delta == 0 || !(-ON_HAND_MAX..=ON_HAND_MAX).contains(&wanted.delta) {
         return Err(Refused::invalid("delta", format!("must be -{ON_HAND_MAX} to {ON_HAND_MAX}, and not 0")).into());
     }
     let actor = admin.0.account;
@@ -87,8 +87,8 @@ pub async fn adjust_stock(
         id: derive_uuid("adjustment", &[actor.as_bytes(), key.as_bytes()]),
         actor,
         product,
-        fingerprint: fingerprint(FINGERPRINT_VERSION, &(product, &asked)),
-        asked,
+        fingerprint: fingerprint(FINGERPRINT_VERSION, &(product, &wanted)),
+        wanted,
     };
     let app = app.into_inner();
     let (stock, replayed) = detach(async move { adjust(&app, &adjustment).await }).await?;
@@ -99,53 +99,69 @@ pub async fn adjust_stock(
     Ok(response.json(stock))
 }
 
-/// Returns the stock, and whether it had been adjusted by an earlier request of the same key.
+/// Returns the stock, and whether an earlier request with this key had adjusted it.
 async fn adjust(app: &App, adjustment: &Adjustment) -> Result<(AdjustedStock, bool)> {
     for attempt in 1..=app.adjust_attempts_max {
-        // During a sale the version changes with every batch, and a look that is compared later might never win. So
-        // the last try takes its place in the row's queue.
-        let waits = attempt == app.adjust_attempts_max;
-        let outcome = app.db.tx("adjust_stock", async |tx| attempt_once(tx, adjustment, waits).await).await?;
-        match outcome {
-            Outcome::Adjusted(stock) => {
-                let Adjustment { product, asked, .. } = adjustment;
-                // A settlement of units names no hold.
-                let (hold, mark) = (HoldId::from(Uuid::nil()), Mark::Units);
-                app.gate.settle_later(vec![Settlement { product: *product, hold, quantity: asked.delta, mark }]);
+        // During a sale the version changes with every batch, and a comparison of versions might never succeed. So the
+        // last attempt locks the row.
+        let locks = attempt == app.adjust_attempts_max;
+        match app.db.tx("adjust_stock", async |tx| adjust_once(tx, adjustment, locks).await).await? {
+            Attempt::Adjusted(stock) => {
+                let Adjustment { product, wanted, .. } = adjustment;
+                app.gate.apply_later(vec![GateUpdate { product: *product, quantity: wanted.delta, mark: Mark::Units }]);
                 app.cache.invalidate(&[shown_key(*product).as_str()]).await;
-                tracing::info!(product.id = %product, stock.delta = asked.delta, "Adjusted the stock of {product}");
+                tracing::info!(
+                    product.id = %product, stock.delta = wanted.delta,
+                    "Adjusted the stock of product {product} by {}", wanted.delta
+                );
                 return Ok((stock, false));
             }
-            Outcome::Replayed(stock) => return Ok((stock, true)),
-            Outcome::Outrun => tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await,
+            Attempt::Replayed(stock) => return Ok((stock, true)),
+            Attempt::Conflict => tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await,
         }
     }
     Err(refused::Refused::ConcurrentModification.into())
 }
 
-enum Outcome {
+enum Attempt {
     Adjusted(AdjustedStock),
     Replayed(AdjustedStock),
-    /// Someone else changed the stock between the look and the write; nothing was written.
-    Outrun,
+    /// The stock has changed between its reading and its writing. Nothing was written.
+    Conflict,
 }
 
-async fn attempt_once(tx: &mut Tx, adjustment: &Adjustment, waits: bool) -> Result<Outcome> {
-    let Adjustment { product, asked, .. } = adjustment;
-    let stocks = if waits { lock_stocks(tx, &[*product]).await? } else { peek_stocks(tx, &[*product]).await? };
+async fn adjust_once(tx: &mut Tx, adjustment: &Adjustment, locks: bool) -> Result<Attempt> {
+    let Adjustment { product, wanted, .. } = adjustment;
+    let stocks = if locks { lock_stocks(tx, &[*product]).await? } else { read_stocks(tx, &[*product]).await? };
     let Some(stock) = stocks.get(product) else { return Err(refused::Refused::ProductNotFound(*product).into()) };
-    // After the look at the stock: a twin of this request that commits later than this changes the version.
-    if let Some(stock) = replay(tx, adjustment).await? {
-        return Ok(Outcome::Replayed(stock));
+    // After the stock was read: if another request with this key commits now, it changes the version.
+    if let Some(stock) = find_replay(tx, adjustment).await? {
+        return Ok(Attempt::Replayed(stock));
     }
-    adjusted(stock.on_hand, stock.held, asked.delta)?;
-    let change = Move { on_hand: asked.delta, held: 0, restocked: asked.delta.max(0) };
+    adjusted(stock.on_hand, stock.held, wanted.delta)?;
+    let change = Move { on_hand: wanted.delta, held: 0, restocked: wanted.delta.max(0) };
     let moves: Moves = BTreeMap::from([(*product, change)]);
-    let Some(moved) = try_move_stocks(tx, &stocks, &moves).await? else { return Ok(Outcome::Outrun) };
-    let row =
-        moved.as_slice().first().ok_or_else(|| Error::fault(anyhow::anyhow!("the adjusted stock was not returned")))?;
-    insert_audit(tx, adjustment, row).await?;
-    Ok(Outcome::Adjusted(AdjustedStock::new(*product, row.on_hand, row.held, row.version)))
+    let moved = match try_move_stocks(tx, &stocks, &moves).await? {
+        MoveAttempt::Moved(moved) => moved,
+        MoveAttempt::Conflict => return Ok(Attempt::Conflict),
+    };
+    let row = moved.as_slice().first();
+    let row = row.ok_or_else(|| Error::fault(anyhow::anyhow!("the moved stock of {product} was not returned")))?;
+    let audit = NewAudit {
+        product_id: *product,
+        adjustment_id: Some(adjustment.id),
+        kind: "ADJUST",
+        delta: wanted.delta,
+        on_hand_after: row.on_hand,
+        held_after: row.held,
+        stock_version: row.version,
+        reason: Some(wanted.reason.as_str()),
+        reference: wanted.reference.as_ref().map(Text::as_str),
+        actor: adjustment.actor,
+        fingerprint: Some(&adjustment.fingerprint),
+    };
+    insert_audit(tx, &audit).await?;
+    Ok(Attempt::Adjusted(AdjustedStock::new(*product, row.on_hand, row.held, row.version)))
 }
 
 impl AdjustedStock {
@@ -154,55 +170,25 @@ impl AdjustedStock {
     }
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = product_stock_audit)]
 struct AuditRow {
-    #[diesel(sql_type = SqlUuid)]
     product_id: ProductId,
-    #[diesel(sql_type = BigInt)]
     on_hand_after: i64,
-    #[diesel(sql_type = BigInt)]
     held_after: i64,
-    #[diesel(sql_type = BigInt)]
     stock_version: i64,
-    #[diesel(sql_type = Nullable<Binary>)]
     fingerprint: Option<Vec<u8>>,
 }
 
-/// What the first request of this key did. Refuses with `IDEMPOTENCY_KEY_REUSED` if it was another request.
-async fn replay(tx: &mut Tx, adjustment: &Adjustment) -> Result<Option<AdjustedStock>> {
-    let row: Option<AuditRow> = sql_query(
-        "select product_id, on_hand_after, held_after, stock_version, fingerprint
-           from product_stock_audit
-          where adjustment_id = $1",
-    )
-    .bind::<SqlUuid, _>(adjustment.id)
-    .get_result(tx)
-    .await
-    .optional()?;
+/// What the first request with this key did. Refuses with `IDEMPOTENCY_KEY_REUSED` if it was another request.
+async fn find_replay(tx: &mut Tx, adjustment: &Adjustment) -> Result<Option<AdjustedStock>> {
+    let row = product_stock_audit::table
+        .filter(product_stock_audit::adjustment_id.eq(adjustment.id))
+        .select(AuditRow::as_select())
+        .first(tx)
+        .await
+        .optional()?;
     let Some(row) = row else { return Ok(None) };
     same_request(row.fingerprint.as_deref().unwrap_or_default(), &adjustment.fingerprint)?;
     Ok(Some(AdjustedStock::new(row.product_id, row.on_hand_after, row.held_after, row.stock_version)))
-}
-
-async fn insert_audit(tx: &mut Tx, adjustment: &Adjustment, row: &Moved) -> Result<()> {
-    let Adjustment { id, actor, product, asked, fingerprint } = adjustment;
-    sql_query(
-        "insert into product_stock_audit
-                (product_id, adjustment_id, kind, delta, on_hand_after, held_after, stock_version, reason, reference,
-                 actor, fingerprint)
-         values ($1, $2, 'ADJUST', $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind::<SqlUuid, _>(*product)
-    .bind::<SqlUuid, _>(*id)
-    .bind::<BigInt, _>(asked.delta)
-    .bind::<BigInt, _>(row.on_hand)
-    .bind::<BigInt, _>(row.held)
-    .bind::<BigInt, _>(row.version)
-    .bind::<SqlText, _>(asked.reason.as_str())
-    .bind::<Nullable<SqlText>, _>(asked.reference.as_ref().map(Text::as_str))
-    .bind::<SqlUuid, _>(*actor)
-    .bind::<Binary, _>(fingerprint)
-    .execute(tx)
-    .await?;
-    Ok(())
 }

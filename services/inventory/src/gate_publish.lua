@@ -1,6 +1,7 @@
--- Replaces the gate by what PostgreSQL said. KEYS: 1 stock:{id}, 2 holds:{id}, 3 holds-next:{id}
--- ARGV: 1 epoch, 2 tokens, 3 milliseconds that an unused gate is kept.
--- A take that was under way meanwhile is forgotten here; its `keep` after the commit takes it again.
+-- Replaces a gate by what PostgreSQL has, unless it was loaded later than that.
+-- KEYS: 1 stock:{id}, 2 holds:{id}, 3 holds-next:{id}. ARGV: 1 epoch, 2 tokens, 3 milliseconds that an unused gate is kept.
+-- Returns whether the gate was replaced. It loses the takes whose holds are not committed yet; their `keep` after the commit
+-- takes them again.
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 if epoch >= tonumber(ARGV[1]) then
     redis.call('DEL', KEYS[3])

@@ -1,19 +1,38 @@
-//! Rules of a hold's life: `HELD ⇄ PINNED → CONFIRMED → RETURNED`, or `RELEASED`, or `EXPIRED`; and back from these two
-//! when a payment was approved too late.
+//! Rules of a hold: `HELD ⇄ PINNED → CONFIRMED → RETURNED`, or `RELEASED`, or `EXPIRED`. A payment that was captured too
+//! late pins a released or expired hold again if its units are still there.
 
 use chrono::{DateTime, Duration, Utc};
 use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::AsExpression;
+use diesel::sql_types::Text;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 use utoipa::ToSchema;
 
 use crate::refused::Refused;
 
 /// Spelt in the database and in JSON as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    IntoStaticStr,
+    EnumString,
+    AsExpression,
+    FromSqlRow,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
+#[diesel(sql_type = Text)]
+#[strum(serialize_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HoldState {
     Held,
-    /// An attempt to pay is under way: it can neither expire nor be taken over.
+    /// An attempt to pay is under way: the hold neither expires nor is taken over.
     Pinned,
     /// Sold.
     Confirmed,
@@ -24,28 +43,8 @@ pub enum HoldState {
 }
 
 impl HoldState {
-    pub const ALL: [HoldState; 6] = [
-        HoldState::Held,
-        HoldState::Pinned,
-        HoldState::Confirmed,
-        HoldState::Released,
-        HoldState::Expired,
-        HoldState::Returned,
-    ];
-
     pub fn name(self) -> &'static str {
-        match self {
-            HoldState::Held => "HELD",
-            HoldState::Pinned => "PINNED",
-            HoldState::Confirmed => "CONFIRMED",
-            HoldState::Released => "RELEASED",
-            HoldState::Expired => "EXPIRED",
-            HoldState::Returned => "RETURNED",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<HoldState> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
+        self.into()
     }
 }
 
@@ -58,9 +57,9 @@ pub struct Hold {
     pub expires_at: DateTime<Utc>,
     /// Some if and only if the state is `PINNED`.
     pub pin: Option<Pin>,
-    /// All attempts that ended without having paid: should a pin of theirs come only now, it comes too late.
+    /// All attempts that ended without a payment. A `PinHold` of theirs that arrives now is refused.
     pub unpinned_by: Vec<PaymentAttemptId>,
-    /// Of the order whose sale it is; None before that.
+    /// Of the order, when it was sold or refunded; None before that.
     pub order_version: Option<i64>,
     pub lines: Vec<HoldLine>,
 }
@@ -69,11 +68,12 @@ pub struct Hold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
     pub attempt: PaymentAttemptId,
-    /// The money was there first, and the hold's time may have been up. News that the order has ended is older than that.
+    /// The money was captured before the pin, maybe after the hold's time was up. The order may have ended before that:
+    /// such an end does not release the hold.
     pub late: bool,
 }
 
-/// Immutable: the price at which the hold was taken.
+/// Immutable: the price at the time of the hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldLine {
     pub product: ProductId,
@@ -85,7 +85,7 @@ pub struct HoldLine {
 }
 
 impl Hold {
-    /// A hold whose time is up has expired, whether or not the sweeper has come.
+    /// Whether it has expired, although its row still says `HELD`.
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.state == HoldState::Held && self.expires_at <= now
     }
@@ -99,14 +99,18 @@ impl Hold {
         self.pin.is_some_and(|pin| pin.attempt == attempt)
     }
 
-    /// Whether it became the sale of its order after the order had `version`.
+    fn is_pinned_late(&self) -> bool {
+        self.pin.is_some_and(|pin| pin.late)
+    }
+
+    /// Whether it was sold after the order had `version`.
     fn is_sold_since(&self, version: i64) -> bool {
         self.order_version.is_some_and(|sold| sold > version)
     }
 }
 
-/// Whether a repeated Hold is answered with the hold that is there. Someone else's hold is not shown.
-pub fn known_to_be(hold: &Hold, user: AccountId, now: DateTime<Utc>) -> Result<(), Refused> {
+/// Whether a repeated `Hold` is answered with the hold that exists. It is not shown to another user.
+pub fn check_repeat(hold: &Hold, user: AccountId, now: DateTime<Utc>) -> Result<(), Refused> {
     match hold.state_at(now) {
         HoldState::Held | HoldState::Pinned | HoldState::Confirmed if hold.user != Some(user) => {
             Err(Refused::HoldNotFound(hold.id))
@@ -120,17 +124,17 @@ pub fn known_to_be(hold: &Hold, user: AccountId, now: DateTime<Utc>) -> Result<(
 /// What is asked of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// With `retake` the money is there already: whatever has become of the hold, take its units again.
+    /// With `retake` the money is captured already: a hold that has ended takes its units again.
     Pin {
         attempt: PaymentAttemptId,
         retake: bool,
     },
-    /// `lives_min` is the least that is left of the hold then, so that the buyer can try again.
+    /// The hold lives for `lives_min` at least from then on, so that the buyer can try again.
     Unpin {
         attempt: PaymentAttemptId,
         lives_min: Duration,
     },
-    /// `order_version` of the order that ended, if it is known.
+    /// `order_version` is that of the order's end; None if the caller does not know it.
     Release {
         reason: String,
         order_version: Option<i64>,
@@ -141,7 +145,7 @@ pub enum Step {
     Return {
         reason: String,
     },
-    /// The order was paid and its money has gone back: proof of a sale, even if the news of that is still on its way.
+    /// The order was paid and refunded. This proves a sale, even if `ORDER_PLACED` has not arrived yet.
     Refund {
         order_version: i64,
     },
@@ -150,38 +154,38 @@ pub enum Step {
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The units, which are held, wait for a payment.
+    /// The held units wait for a payment.
     Pin,
-    /// The units, which went back on sale, are taken out of it again for a payment.
+    /// The units, which had gone back on sale, are taken out of it again and wait for a payment.
     Retake,
     Unpin,
-    /// The attempt, which pins nothing, cannot pin any more: its request may be on its way.
-    Bar,
+    /// The attempt pins nothing, and cannot pin from now on: its `PinHold` may still arrive.
+    BlockAttempt,
     /// The units go back on sale.
     Release,
     /// The units leave the stock.
     Confirm,
     /// The sold units come back into the stock.
     Return,
-    /// A sale and its return in one: the units were held until now.
+    /// A sale and its return in one step; the units were held until now.
     ConfirmAndReturn,
-    /// It had been done before, or is not for this caller to do.
+    /// It was done before, or this step must not change the hold.
     Nothing,
-    /// Nobody knows this hold: whoever comes with its id later comes too late.
+    /// There is no such hold; a `Hold` with this id is refused from now on.
     Tombstone,
 }
 
 impl Effect {
-    /// Whether it changes a row of stock, which must be locked for that.
+    /// Whether it changes rows of stock, which must be locked for that.
     pub fn moves_stock(self) -> bool {
         match self {
             Effect::Retake | Effect::Release | Effect::Confirm | Effect::Return | Effect::ConfirmAndReturn => true,
-            Effect::Pin | Effect::Unpin | Effect::Bar | Effect::Nothing | Effect::Tombstone => false,
+            Effect::Pin | Effect::Unpin | Effect::BlockAttempt | Effect::Nothing | Effect::Tombstone => false,
         }
     }
 }
 
-/// What `step` comes to: a repeat is a success, and whatever contradicts what has happened has its own refusal.
+/// What `step` does to the hold. A repeat is a success; a step that contradicts the state is refused.
 pub fn effect_of(step: &Step, id: HoldId, hold: Option<&Hold>, now: DateTime<Utc>) -> Result<Effect, Refused> {
     use HoldState as State;
     let Some(hold) = hold else { return effect_on_unknown(step, id) };
@@ -189,12 +193,12 @@ pub fn effect_of(step: &Step, id: HoldId, hold: Option<&Hold>, now: DateTime<Utc
         (Step::Pin { attempt, retake }, _) => pin(hold, *attempt, *retake, now),
         (Step::Unpin { attempt, .. }, _) => Ok(unpin(hold, *attempt, now)),
 
-        // The end of the order is older than the payment that came late: that decides, and unpins or confirms.
-        (Step::Release { .. }, State::Pinned) if hold.pin.is_some_and(|pin| pin.late) => Ok(Effect::Nothing),
-        // Its units are still counted as held, so they are given back here even if its time is up.
+        // The order ended before it was paid late. The outcome of the payment unpins or confirms the hold.
+        (Step::Release { .. }, State::Pinned) if hold.is_pinned_late() => Ok(Effect::Nothing),
+        // Even if its time is up: the row of stock still counts the units as held.
         (Step::Release { .. }, State::Held | State::Pinned) => Ok(Effect::Release),
         (Step::Release { .. }, State::Released | State::Expired | State::Returned) => Ok(Effect::Nothing),
-        // The news of the sale has overtaken that of an end which a late payment has undone.
+        // ORDER_PLACED may arrive before the ORDER_EXPIRED that it supersedes.
         (Step::Release { order_version: Some(ended), .. }, State::Confirmed) if hold.is_sold_since(*ended) => {
             Ok(Effect::Nothing)
         }
@@ -227,15 +231,15 @@ fn pin(hold: &Hold, attempt: PaymentAttemptId, retake: bool, now: DateTime<Utc>)
     use HoldState as State;
     match hold.state {
         State::Pinned if !hold.is_pinned_by(attempt) => Err(Refused::PaymentInProgress(hold.id)),
-        // What was pinned in good time is now known to be paid.
-        State::Pinned if retake && hold.pin.is_some_and(|pin| !pin.late) => Ok(Effect::Pin),
+        // It was pinned in time, and now the money is captured.
+        State::Pinned if retake && !hold.is_pinned_late() => Ok(Effect::Pin),
         State::Pinned => Ok(Effect::Nothing),
         State::Held | State::Released | State::Expired if hold.unpinned_by.contains(&attempt) => {
             Err(Refused::PaymentInProgress(hold.id))
         }
         State::Held if hold.is_due(now) && !retake => Err(Refused::HoldExpired(hold.id)),
         State::Held => Ok(Effect::Pin),
-        // Nobody knows what a tombstone would have held.
+        // A tombstone has no lines to take.
         State::Released | State::Expired if retake && hold.lines.is_empty() => {
             Err(Refused::OutOfStock { shortages: Vec::new() })
         }
@@ -248,25 +252,25 @@ fn pin(hold: &Hold, attempt: PaymentAttemptId, retake: bool, now: DateTime<Utc>)
 
 fn unpin(hold: &Hold, attempt: PaymentAttemptId, now: DateTime<Utc>) -> Effect {
     use HoldState as State;
-    // Not while another attempt pins: attempts follow one another, so this one has ended before that.
+    // While another attempt pins, this one is blocked already: attempts of one order follow one another.
     let may_be_pinned = matches!(hold.state, State::Held | State::Released | State::Expired) && !hold.lines.is_empty();
-    if hold.pin.is_some_and(|pin| pin.attempt == attempt && pin.late) && hold.expires_at <= now {
-        // Its time was up before the money came, which has not paid it: there is nobody to hold it for.
+    if hold.is_pinned_by(attempt) && hold.is_pinned_late() && hold.expires_at <= now {
+        // Its time was up before the pin, and no payment came of it.
         Effect::Release
     } else if hold.is_pinned_by(attempt) {
         Effect::Unpin
     } else if may_be_pinned && !hold.unpinned_by.contains(&attempt) {
-        Effect::Bar
+        Effect::BlockAttempt
     } else {
         Effect::Nothing
     }
 }
 
-/// Makes `hold` what `effect` leaves of it.
+/// Changes `hold` by `effect`.
 pub fn apply(effect: Effect, step: &Step, hold: &mut Hold, now: DateTime<Utc>) {
     hold.state = match effect {
         Effect::Nothing | Effect::Tombstone => return,
-        Effect::Bar => hold.state,
+        Effect::BlockAttempt => hold.state,
         Effect::Pin | Effect::Retake => HoldState::Pinned,
         Effect::Unpin => HoldState::Held,
         Effect::Release => HoldState::Released,
@@ -278,7 +282,7 @@ pub fn apply(effect: Effect, step: &Step, hold: &mut Hold, now: DateTime<Utc>) {
         Step::Pin { attempt, retake } => {
             hold.pin = Some(Pin { attempt: *attempt, late: *retake });
             if effect == Effect::Retake {
-                // It had ended, however early.
+                // It had ended, maybe before its time was up: an unpin releases it then.
                 hold.expires_at = hold.expires_at.min(now);
             }
         }

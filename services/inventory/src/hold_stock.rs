@@ -1,9 +1,10 @@
 //! `Hold`: the gate refuses who comes too late, then one transaction decides for everybody who is waiting.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
+use common::batch::{Batch, BatchSettings};
 use common::db::{Db, Prepared, Tx};
 use common::{Error, Result};
 use contract::ids::{AccountId, HoldId, ProductId};
@@ -12,47 +13,48 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::expire_holds::{mark_expired, take_over_due};
-use crate::gate::{Gate, Mark, Settlement, Take};
+use crate::gate::{Gate, GateUpdate, Mark, Take};
 use crate::hold::{Hold, HoldState};
-use crate::ledger::{lock_stocks, move_stocks};
-use crate::read_holds::{Known, known_holds};
+use crate::hold_rows::{HoldsRead, read_holds};
+use crate::rebuild_gate::rebuild_later;
 use crate::refused::Refused;
-use crate::stock::{self, Decision, Moves, Scene, Stock, Wanted};
+use crate::stock::{Decision, Facts, Moves, Stock, Wanted, WantedLine, decide, new_hold, short_products};
+use crate::stock_rows::{lock_stocks, move_stocks};
+use crate::take_over::take_over;
 
-/// How often a batch is served when an id of it appears meanwhile.
+/// How often a batch is tried when other transactions insert ids of it first.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// One caller of a batch: what is wanted and what the gate said to each line.
+/// A request that the gate has let through, with the gate's answer for each line.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    pub wanted: Arc<Wanted>,
-    pub takes: Arc<[Take]>,
+pub struct Admitted {
+    wanted: Arc<Wanted>,
+    takes: Arc<[Take]>,
 }
 
-/// A hold, and whether this call made it.
+/// A hold, and whether this request has created it.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub hold: Hold,
     pub created: bool,
 }
 
-/// Takes every line out of sale until the hold's time is up, or none.
+/// Takes every line out of sale until the hold expires, or none.
 ///
 /// Idempotent by the hold's id: a repeat is answered with the first hold. Refuses with `OUT_OF_STOCK`,
-/// `PRODUCT_NOT_FOUND`, `PURCHASE_LIMIT_EXCEEDED`, `HOLD_EXPIRED` and `HOLD_ALREADY_RELEASED`.
+/// `PRODUCT_NOT_FOUND`, `PURCHASE_LIMIT_EXCEEDED`, `HOLD_NOT_FOUND`, `HOLD_EXPIRED` and `HOLD_ALREADY_RELEASED`.
 pub async fn hold_stock(app: &App, wanted: Wanted) -> Result<Held> {
-    let takes = app.gate.take(&wanted).await.inspect_err(|_| count("gate_refused"))?;
-    let caller = Caller { wanted: Arc::new(wanted), takes: takes.into() };
-    let outcome = app.holds.submit(caller.clone()).await;
+    let takes = pass_gate(&app.gate, &wanted).await.inspect_err(|_| count("gate_refused"))?;
+    let admitted = Admitted { wanted: Arc::new(wanted), takes: takes.into() };
+    let outcome = app.holds.submit(admitted.clone()).await;
     match &outcome {
         Ok(held) => count(if held.created { "held" } else { "repeated" }),
         Err(Error::Refused(_)) => count("refused"),
         Err(Error::Fault(_)) => {
             count("failed");
-            // Most likely it never began: a full queue must not keep units from others. Should it have committed all
-            // the same, the gate gives too much until it is told, which PostgreSQL can bear.
-            app.gate.give_back(&caller.wanted, &caller.takes);
+            // Most likely the queue was full, and others need the units. If the batch has committed all the same, the
+            // gate promises too much until it is loaded anew, and PostgreSQL refuses.
+            app.gate.undo_takes(admitted.wanted.hold, &admitted.wanted.lines, &admitted.takes);
         }
     }
     outcome
@@ -62,36 +64,67 @@ fn count(outcome: &'static str) {
     metrics::counter!("stampede_holds_total", "outcome" => outcome).increment(1);
 }
 
-/// Serves one batch, then tells the gate. Idempotent, so that a batch may be run again in parts.
-pub async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, callers: Arc<[Caller]>) -> Result<Vec<Result<Held>>> {
-    let served = serve_once_all_is_known(db, ttl, &callers).await?;
-    db.point("hold.after_commit").await;
-    gate.settle_later(settlements(&callers, &served));
-    for (caller, outcome) in callers.iter().zip(&served.outcomes) {
-        if let Err(Refused::OutOfStock { shortages }) = outcome {
-            // The gate had let it through: it promises more than there is.
-            let lines = caller.wanted.lines.iter().zip(caller.takes.iter());
-            let taken = |short: ProductId| lines.clone().any(|(l, take)| l.product == short && *take == Take::Taken);
-            shortages.iter().filter(|s| taken(s.product)).for_each(|s| gate.rebuild_later(s.product));
+/// Takes every line from the gate, or none. Refuses with `OUT_OF_STOCK`, but never a hold that the gate has.
+async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
+    let mut takes = Vec::with_capacity(wanted.lines.len());
+    for line in &wanted.lines {
+        match gate.take(wanted.hold, *line).await {
+            Ok(take) => {
+                if take == Take::NotLoaded {
+                    rebuild_later(gate, line.product);
+                }
+                takes.push(take);
+            }
+            // It has this hold by another line: PostgreSQL answers the repeat.
+            Err(_) if takes.contains(&Take::Repeat) => takes.push(Take::Unknown),
+            Err(shortage) => {
+                gate.undo_takes(wanted.hold, &wanted.lines, &takes);
+                metrics::counter!("stampede_gate_total", "outcome" => "refused").increment(1);
+                return Err(Refused::OutOfStock { shortages: vec![shortage] });
+            }
         }
+    }
+    Ok(takes)
+}
+
+/// Starts the queue of [`hold_stock`].
+pub fn start_batch(settings: &BatchSettings, ttl: Duration, db: &Db, gate: &Gate) -> Batch<Admitted, Held> {
+    let (db, gate) = (db.clone(), gate.clone());
+    Batch::start("hold_stock", settings, move |requests| {
+        let (db, gate) = (db.clone(), gate.clone());
+        async move { hold_batch(&db, &gate, ttl, requests).await }
+    })
+}
+
+/// Serves one batch, then tells the gate. Idempotent.
+async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, requests: Arc<[Admitted]>) -> Result<Vec<Result<Held>>> {
+    let served = commit_batch(db, ttl, &requests).await?;
+    db.point("hold.after_commit").await;
+    gate.apply_later(gate_updates(&requests, &served));
+    for (request, outcome) in requests.iter().zip(&served.outcomes) {
+        let Err(refused) = outcome else { continue };
+        let lines = request.wanted.lines.iter().zip(request.takes.iter());
+        let taken = |product: ProductId| lines.clone().any(|(l, take)| l.product == product && *take == Take::Taken);
+        // The gate has let it through, so it promises more than there is.
+        let wrong = refused.shortages().iter().filter(|shortage| taken(shortage.product));
+        wrong.for_each(|shortage| rebuild_later(gate, shortage.product));
     }
     Ok(served.outcomes.into_iter().map(|outcome| outcome.map_err(Into::into)).collect())
 }
 
-/// A twin on another replica that wants other products, and the tombstone of an early release, need none of the rows
-/// that this batch locks, so they show only when both insert the same id. By then the other has committed, and the next
-/// look finds it.
-async fn serve_once_all_is_known(db: &Db, ttl: Duration, callers: &[Caller]) -> Result<Served> {
+/// Another replica may insert a hold or a tombstone of the same id without needing any row of stock that this batch has
+/// locked. That shows only when this batch inserts its holds; by then the other has committed, and the next try reads it.
+async fn commit_batch(db: &Db, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
     let mut attempt = 1;
     loop {
-        match db.tx("hold_stock", async |tx| serve(tx, ttl, callers).await).await {
-            Err(error) if attempt < ATTEMPTS_MAX && is_twin(&error) => attempt += 1,
+        match db.tx("hold_stock", async |tx| serve(tx, ttl, requests).await).await {
+            Err(error) if attempt < ATTEMPTS_MAX && is_unique_violation(&error) => attempt += 1,
             outcome => return outcome,
         }
     }
 }
 
-fn is_twin(error: &Error) -> bool {
+fn is_unique_violation(error: &Error) -> bool {
     use diesel::result::{DatabaseErrorKind, Error as Diesel};
     let Error::Fault(fault) = error else { return false };
     let cause = fault.cause.downcast_ref::<Diesel>();
@@ -103,76 +136,54 @@ struct Served {
     now: DateTime<Utc>,
 }
 
-async fn serve(tx: &mut Tx, ttl: Duration, callers: &[Caller]) -> Result<Served> {
-    let requests: Vec<Wanted> = callers.iter().map(|caller| Wanted::clone(&caller.wanted)).collect();
-    let products: Vec<_> = distinct(requests.iter().flat_map(|wanted| &wanted.lines).map(|line| line.product));
-    let ids: Vec<_> = distinct(requests.iter().map(|wanted| wanted.hold));
+async fn serve(tx: &mut Tx, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
+    let requests: Vec<Wanted> = requests.iter().map(|request| Wanted::clone(&request.wanted)).collect();
+    let products: BTreeSet<_> = requests.iter().flat_map(|wanted| &wanted.lines).map(|line| line.product).collect();
+    let ids: BTreeSet<_> = requests.iter().map(|wanted| wanted.hold).collect();
 
-    // In this order and as two statements: only a snapshot taken under the lock sees a twin that has just committed.
-    let locked = lock_stocks(tx, &products).await?;
-    let Known { now, holds } = known_holds(tx, &ids).await?;
-    let owned = owned_units(tx, &requests, &locked, now).await?;
+    // In this order, and in statements of their own: what commits while this one waits for the lock is seen by the next.
+    let stocks = lock_stocks(tx, &Vec::from_iter(products)).await?;
+    let HoldsRead { now, holds } = read_holds(tx, &Vec::from_iter(ids)).await?;
+    let owned = owned_units(tx, &requests, &stocks, now).await?;
 
-    let mut scene = Scene { stocks: locked.clone(), holds, owned };
-    let mut outcomes = stock::decide(&requests, &scene, now);
-    let mut moves = Moves::new();
-    let mut before = locked;
-    let short = stock::short_products(&mut outcomes);
+    let mut facts = Facts { stocks, freed: Moves::new(), holds, owned };
+    let mut outcomes = decide(&requests, &facts, now);
+    let short = short_products(&outcomes);
     if !short.is_empty() {
-        // What has lapsed is on sale, whether or not the sweeper has come.
-        let taken_over = take_over_due(tx, &short, &before, &[], now).await?;
-        for (product, units) in taken_over.units {
-            moves.entry(product).or_default().held -= units;
-            if let Some(stock) = scene.stocks.get_mut(&product) {
-                stock.held -= units;
-            }
-        }
-        before.extend(taken_over.also_locked);
-        if !taken_over.holds.is_empty() {
-            mark_expired(tx, &taken_over.holds, now).await?;
-            outcomes = stock::decide(&requests, &scene, now);
+        facts.freed = take_over(tx, &short, &mut facts.stocks, &[], now).await?;
+        if !facts.freed.is_empty() {
+            outcomes = decide(&requests, &facts, now);
         }
     }
 
-    let new: Vec<Hold> = requests
-        .iter()
-        .zip(&outcomes)
-        .filter(|(_, outcome)| **outcome == Ok(Decision::Take))
-        .map(|(wanted, _)| stock::new_hold(wanted, &scene.stocks, now + ttl))
-        .collect();
-    for line in new.iter().flat_map(|hold| &hold.lines) {
+    let created = requests.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Ok(Decision::Create));
+    let created: Vec<Hold> = created.map(|(wanted, _)| new_hold(wanted, &facts.stocks, now + ttl)).collect();
+    let mut moves = facts.freed.clone();
+    for line in created.iter().flat_map(|hold| &hold.lines) {
         moves.entry(line.product).or_default().held += i64::from(line.quantity);
     }
-    insert_holds(tx, &new, now, now + ttl).await?;
     moves.retain(|_, change| change.held != 0);
+    insert_holds(tx, &created, now, now + ttl).await?;
     if !moves.is_empty() {
-        move_stocks(tx, &before, &moves).await?;
+        move_stocks(tx, &facts.stocks, &moves).await?;
     }
     tx.point("hold.before_commit").await;
-    Ok(Served { outcomes: answers(&requests, outcomes, new, &scene), now })
+    Ok(Served { outcomes: answers(&requests, outcomes, created, facts.holds), now })
 }
 
 fn answers(
     requests: &[Wanted],
     outcomes: Vec<Result<Decision, Refused>>,
-    new: Vec<Hold>,
-    scene: &Scene,
+    created: Vec<Hold>,
+    mut holds: HashMap<HoldId, Hold>,
 ) -> Vec<Result<Held, Refused>> {
-    let new: HashMap<HoldId, Hold> = new.into_iter().map(|hold| (hold.id, hold)).collect();
+    holds.extend(created.into_iter().map(|hold| (hold.id, hold)));
     let answer = |(wanted, outcome): (&Wanted, Result<Decision, Refused>)| {
-        let decision = outcome?;
-        let hold = new.get(&wanted.hold).or_else(|| scene.holds.get(&wanted.hold));
-        let hold = hold.cloned().ok_or(Refused::HoldNotFound(wanted.hold))?;
-        Ok(Held { hold, created: decision == Decision::Take })
+        let created = outcome? == Decision::Create;
+        let hold = holds.get(&wanted.hold).cloned().ok_or(Refused::HoldNotFound(wanted.hold))?;
+        Ok(Held { hold, created })
     };
     requests.iter().zip(outcomes).map(answer).collect()
-}
-
-fn distinct<T: Ord>(of: impl Iterator<Item = T>) -> Vec<T> {
-    let mut all: Vec<T> = of.collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 #[derive(QueryableByName)]
@@ -185,7 +196,8 @@ struct OwnedRow {
     units: i64,
 }
 
-/// What the callers hold and own of products with a limit. Exact, because whoever changes it has the product's lock.
+/// What the users of the batch hold and have bought of products with a limit. It cannot change before the commit: whoever
+/// changes it locks the stock of the product.
 async fn owned_units(
     tx: &mut Tx,
     requests: &[Wanted],
@@ -199,77 +211,61 @@ async fn owned_units(
         return Ok(HashMap::new());
     }
     let (users, products): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    let rows: Vec<OwnedRow> = Prepared(
-        sql_query(
-            "select holds.user_id, hold_lines.product_id, sum(hold_lines.quantity)::bigint as units
-           from unnest($1::uuid[], $2::uuid[]) as asked (user_id, product_id)
-           join holds on holds.user_id = asked.user_id
-                     and holds.state in ('HELD', 'PINNED', 'CONFIRMED')
-                     and (holds.state <> 'HELD' or holds.expires_at > $3)
-           join hold_lines on hold_lines.hold_id = holds.hold_id and hold_lines.product_id = asked.product_id
-          group by holds.user_id, hold_lines.product_id",
-        )
+    let query = sql_query(include_str!("hold_stock_owned.sql"))
         .bind::<Array<Uuid>, _>(users)
         .bind::<Array<Uuid>, _>(products)
-        .bind::<Timestamptz, _>(now),
-    )
-    .load(tx)
-    .await?;
+        .bind::<Timestamptz, _>(now);
+    let rows: Vec<OwnedRow> = Prepared(query).load(tx).await?;
     Ok(rows.into_iter().map(|row| ((row.user_id, row.product_id), row.units)).collect())
 }
 
-async fn insert_holds(tx: &mut Tx, new: &[Hold], now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Result<()> {
-    if new.is_empty() {
+async fn insert_holds(tx: &mut Tx, holds: &[Hold], now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Result<()> {
+    if holds.is_empty() {
         return Ok(());
     }
-    let ids: Vec<HoldId> = new.iter().map(|hold| hold.id).collect();
-    let users: Vec<AccountId> = new.iter().filter_map(|hold| hold.user).collect();
-    let lines: Vec<_> = new.iter().flat_map(|hold| hold.lines.iter().map(|line| (hold.id, line))).collect();
-    Prepared(
-        sql_query(include_str!("hold_stock.sql"))
-            .bind::<Array<Uuid>, _>(ids)
-            .bind::<Array<Uuid>, _>(users)
-            .bind::<Timestamptz, _>(expires_at)
-            .bind::<Timestamptz, _>(now)
-            .bind::<Array<Uuid>, _>(lines.iter().map(|(hold, _)| *hold).collect::<Vec<_>>())
-            .bind::<Array<Uuid>, _>(lines.iter().map(|(_, line)| line.product).collect::<Vec<_>>())
-            .bind::<Array<Integer>, _>(lines.iter().map(|(_, line)| line.quantity).collect::<Vec<_>>())
-            .bind::<Array<BigInt>, _>(lines.iter().map(|(_, line)| line.unit_price).collect::<Vec<_>>())
-            .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.currency.as_str()).collect::<Vec<_>>())
-            .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.sku.as_str()).collect::<Vec<_>>())
-            .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.name.as_str()).collect::<Vec<_>>()),
-    )
-    .execute(tx)
-    .await?;
+    let lines: Vec<_> = holds.iter().flat_map(|hold| hold.lines.iter().map(|line| (hold.id, line))).collect();
+    let query = sql_query(include_str!("hold_stock.sql"))
+        .bind::<Timestamptz, _>(expires_at)
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Uuid>, _>(holds.iter().map(|hold| hold.id).collect::<Vec<HoldId>>())
+        .bind::<Array<Uuid>, _>(holds.iter().filter_map(|hold| hold.user).collect::<Vec<AccountId>>())
+        .bind::<Array<Uuid>, _>(lines.iter().map(|(hold, _)| *hold).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(lines.iter().map(|(_, line)| line.product).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(lines.iter().map(|(_, line)| line.quantity).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(lines.iter().map(|(_, line)| line.unit_price).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.currency.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.sku.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.name.as_str()).collect::<Vec<_>>());
+    Prepared(query).execute(tx).await?;
     Ok(())
 }
 
-/// What the gate has to hear of a batch: holds stay taken until their time is up, takes for nothing go back.
-fn settlements(callers: &[Caller], served: &Served) -> Vec<Settlement> {
-    let mut settlements = Vec::new();
-    for (caller, outcome) in callers.iter().zip(&served.outcomes) {
-        for (line, take) in caller.wanted.lines.iter().zip(caller.takes.iter()) {
-            let kept = outcome.as_ref().ok().and_then(|held| kept_ms(&held.hold, line, served.now));
+/// Living holds keep their takes until they expire; a take without a hold goes back.
+fn gate_updates(requests: &[Admitted], served: &Served) -> Vec<GateUpdate> {
+    let mut updates = Vec::new();
+    for (request, outcome) in requests.iter().zip(&served.outcomes) {
+        for (line, take) in request.wanted.lines.iter().zip(request.takes.iter()) {
+            let kept = outcome.as_ref().ok().and_then(|held| keep(&held.hold, *line, served.now));
             let mark = match (kept, take) {
-                (Some(remaining_ms), _) => Mark::Keep { remaining_ms },
-                (None, Take::Taken) => Mark::Back,
-                (None, Take::Known | Take::Straight) => continue,
+                (Some(keep), _) => keep,
+                (None, Take::Taken) => Mark::Back { hold: request.wanted.hold },
+                (None, Take::Repeat | Take::NotLoaded | Take::Unknown) => continue,
             };
-            let (product, quantity) = (line.product, i64::from(line.quantity));
-            settlements.push(Settlement { product, hold: caller.wanted.hold, quantity, mark });
+            updates.push(GateUpdate { product: line.product, quantity: line.quantity.into(), mark });
         }
     }
-    settlements
+    updates
 }
 
-/// How much longer a living hold keeps exactly this line; None: it does not.
-fn kept_ms(hold: &Hold, line: &stock::WantedLine, now: DateTime<Utc>) -> Option<Option<i64>> {
+/// How long the hold keeps the units of exactly this line; None: it does not have them.
+fn keep(hold: &Hold, line: WantedLine, now: DateTime<Utc>) -> Option<Mark> {
     if !hold.lines.iter().any(|held| (held.product, held.quantity) == (line.product, line.quantity)) {
         return None;
     }
-    match hold.state_at(now) {
-        HoldState::Held => Some(Some((hold.expires_at - now).num_milliseconds())),
-        HoldState::Pinned => Some(None),
-        HoldState::Confirmed | HoldState::Released | HoldState::Expired | HoldState::Returned => None,
-    }
+    let remaining_ms = match hold.state_at(now) {
+        HoldState::Held => Some((hold.expires_at - now).num_milliseconds()),
+        HoldState::Pinned => None,
+        HoldState::Confirmed | HoldState::Released | HoldState::Expired | HoldState::Returned => return None,
+    };
+    Some(Mark::Keep { hold: hold.id, remaining_ms })
 }

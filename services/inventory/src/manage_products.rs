@@ -3,21 +3,25 @@
 use actix_web::http::header::{ETAG, IF_MATCH, LOCATION};
 use actix_web::{HttpRequest, HttpResponse, patch, post};
 use common::auth::Admin;
+use common::db::Tx;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::{Refused, Result};
 use contract::ids::ProductId;
 use contract::money::{KRW, Money};
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text as SqlText, Uuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
+use diesel::dsl::now;
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::App;
 use crate::product::{Name, Sku, check_limit, check_price};
 use crate::read_products::{ProductView, etag, product_key, read_view, shown_key};
 use crate::refused;
+use crate::schema::{catalogue, products, stocks};
 use crate::stock::ON_HAND_MAX;
+use crate::stock_rows::{NewAudit, insert_audit};
 
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,12 +52,12 @@ pub struct ProductChange {
     max_per_user: Option<Option<i32>>,
 }
 
-/// Tells null from absent.
+/// Called only if the field is present: null becomes `Some(None)`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i32>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A repeat is refused by its SKU.
+/// A repeat is refused, because its SKU exists.
 #[utoipa::path(tag = "products", request_body = NewProduct, responses(
     (status = 201, body = ProductView, headers(("Location" = String))),
     (status = 400, body = Problem, description = "VALIDATION_ERROR"),
@@ -76,51 +80,65 @@ pub async fn create_product(app: Data<App>, admin: Admin, body: Json<NewProduct>
 
 async fn create(app: &App, new: &NewProduct, admin: Admin) -> Result<ProductView> {
     let id = ProductId::generate();
-    let view = app
-        .db
-        .tx("create_product", async |tx| {
-            let inserted = sql_query(
-                "insert into products (id, sku, name, price_amount, currency, max_per_user)
-                 values ($1, $2, $3, $4, $5, $6)
-                     on conflict (sku) do nothing",
-            )
-            .bind::<Uuid, _>(id)
-            .bind::<SqlText, _>(new.sku.as_str())
-            .bind::<SqlText, _>(new.name.as_str())
-            .bind::<BigInt, _>(new.price.amount)
-            .bind::<SqlText, _>(KRW)
-            .bind::<Nullable<Integer>, _>(new.max_per_user)
-            .execute(tx)
-            .await?;
-            if inserted == 0 {
-                return Err(refused::Refused::SkuExists.into());
-            }
-            sql_query(
-                "with stock as (
-                    insert into stocks (product_id, on_hand)
-                    values ($1, $2)
-                    returning product_id, on_hand, held, version
-                 ), changed as (
-                    update catalogue set version = version + 1
-                 )
-                 insert into product_stock_audit
-                        (product_id, kind, delta, on_hand_after, held_after, stock_version, actor)
-                 select product_id, 'INITIAL', on_hand, on_hand, held, version, $3
-                   from stock",
-            )
-            .bind::<Uuid, _>(id)
-            .bind::<BigInt, _>(new.initial_stock)
-            .bind::<Uuid, _>(admin.0.account)
-            .execute(tx)
-            .await?;
-            read_view(tx, app, id).await
-        })
-        .await?;
+    let view = app.db.tx("create_product", async |tx| insert(tx, app, id, new, admin.0.account).await).await?;
     tracing::info!(product.id = %id, stock.units = new.initial_stock, "Created product {id}");
     Ok(view)
 }
 
-/// Refuses a change of anything but the version that `If-Match` names.
+#[derive(Insertable)]
+#[diesel(table_name = products)]
+struct ProductRow<'a> {
+    id: ProductId,
+    sku: &'a str,
+    name: &'a str,
+    price_amount: i64,
+    currency: &'static str,
+    max_per_user: Option<i32>,
+}
+
+async fn insert(tx: &mut Tx, app: &App, id: ProductId, new: &NewProduct, actor: Uuid) -> Result<ProductView> {
+    let row = ProductRow {
+        id,
+        sku: new.sku.as_str(),
+        name: new.name.as_str(),
+        price_amount: new.price.amount,
+        currency: KRW,
+        max_per_user: new.max_per_user,
+    };
+    let insert = diesel::insert_into(products::table).values(&row).on_conflict(products::sku).do_nothing();
+    if insert.execute(tx).await? == 0 {
+        return Err(refused::Refused::SkuExists.into());
+    }
+    let stock_version = diesel::insert_into(stocks::table)
+        .values((stocks::product_id.eq(id), stocks::on_hand.eq(new.initial_stock)))
+        .returning(stocks::version)
+        .get_result(tx)
+        .await?;
+    let audit = NewAudit {
+        product_id: id,
+        adjustment_id: None,
+        kind: "INITIAL",
+        delta: new.initial_stock,
+        on_hand_after: new.initial_stock,
+        held_after: 0,
+        stock_version,
+        reason: None,
+        reference: None,
+        actor,
+        fingerprint: None,
+    };
+    insert_audit(tx, &audit).await?;
+    raise_catalogue_version(tx).await?;
+    read_view(tx, app, id).await
+}
+
+/// Last in its transaction, because all changes of products wait for this one row.
+async fn raise_catalogue_version(tx: &mut Tx) -> Result<()> {
+    diesel::update(catalogue::table).set(catalogue::version.eq(catalogue::version + 1)).execute(tx).await?;
+    Ok(())
+}
+
+/// Changes only the version that `If-Match` names.
 #[utoipa::path(tag = "products", params(("productId" = ProductId, Path), ("If-Match" = String, Header)),
     request_body = ProductChange, responses(
     (status = 200, body = ProductView),
@@ -144,8 +162,8 @@ pub async fn change_product(
     check_limit(change.max_per_user.flatten())?;
     let app = app.into_inner();
     let view = detach(async move {
-        let view = app.db.tx("change_product", async |tx| apply(tx, &app, id, version, &change).await).await?;
-        // After the commit. A reader that read before it and writes after this is found out by the version.
+        let view = app.db.tx("change_product", async |tx| update(tx, &app, id, version, &change).await).await?;
+        // After the commit. A reader that still puts the old product into the cache is found out by its version.
         app.cache.invalidate(&[product_key(id).as_str(), shown_key(id).as_str()]).await;
         Ok(view)
     })
@@ -153,7 +171,7 @@ pub async fn change_product(
     Ok(HttpResponse::Ok().insert_header((ETAG, etag(&view))).json(view))
 }
 
-/// The version in `If-Match`: the tag of a read, or its first part alone. `*` matches whatever is there.
+/// The version in `If-Match`: the ETag of a read, or its first part alone. None: `*`, any version.
 fn expected_version(request: &HttpRequest) -> Result<Option<i64>, Refused> {
     let header = request.headers().get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::trim);
     let invalid = || Refused::invalid("If-Match", "Send the ETag of the product as you read it.");
@@ -167,53 +185,40 @@ fn expected_version(request: &HttpRequest) -> Result<Option<i64>, Refused> {
     }
 }
 
-#[derive(QueryableByName)]
-struct VersionRow {
-    #[diesel(sql_type = BigInt)]
-    version: i64,
+#[derive(AsChangeset)]
+#[diesel(table_name = products)]
+struct ProductColumns<'a> {
+    name: Option<&'a str>,
+    price_amount: Option<i64>,
+    max_per_user: Option<Option<i32>>,
 }
 
-async fn apply(
-    tx: &mut common::db::Tx,
+async fn update(
+    tx: &mut Tx,
     app: &App,
     id: ProductId,
     expected: Option<i64>,
     change: &ProductChange,
 ) -> Result<ProductView> {
-    let changed = sql_query(
-        "with changed as (
-            update products
-               set name = coalesce($3, name),
-                   price_amount = coalesce($4, price_amount),
-                   max_per_user = case when $5 then $6 else max_per_user end,
-                   version = version + 1,
-                   updated_at = clock_timestamp()
-             where id = $1
-               and ($2 is null or version = $2)
-            returning id
-         )
-         update catalogue
-            set version = catalogue.version + 1
-           from changed",
-    )
-    .bind::<Uuid, _>(id)
-    .bind::<Nullable<BigInt>, _>(expected)
-    .bind::<Nullable<SqlText>, _>(change.name.as_ref().map(Name::as_str))
-    .bind::<Nullable<BigInt>, _>(change.price.as_ref().map(|price| price.amount))
-    .bind::<Bool, _>(change.max_per_user.is_some())
-    .bind::<Nullable<Integer>, _>(change.max_per_user.flatten())
-    .execute(tx)
-    .await?;
-    if changed == 0 {
-        let row: Option<VersionRow> = sql_query("select version from products where id = $1")
-            .bind::<Uuid, _>(id)
-            .get_result(tx)
-            .await
-            .optional()?;
-        return Err(match row {
+    let columns = ProductColumns {
+        name: change.name.as_ref().map(Name::as_str),
+        price_amount: change.price.as_ref().map(|price| price.amount),
+        max_per_user: change.max_per_user,
+    };
+    let mut update = diesel::update(products::table)
+        .filter(products::id.eq(id))
+        .set((columns, products::version.eq(products::version + 1), products::updated_at.eq(now)))
+        .into_boxed();
+    if let Some(version) = expected {
+        update = update.filter(products::version.eq(version));
+    }
+    if update.execute(tx).await? == 0 {
+        let current = products::table.find(id).select(products::version).first(tx).await.optional()?;
+        return Err(match current {
             None => refused::Refused::ProductNotFound(id).into(),
-            Some(row) => refused::Refused::VersionConflict { current: row.version }.into(),
+            Some(current) => refused::Refused::VersionConflict { current }.into(),
         });
     }
+    raise_catalogue_version(tx).await?;
     read_view(tx, app, id).await
 }

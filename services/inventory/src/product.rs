@@ -30,7 +30,7 @@ pub fn check_limit(max_per_user: Option<i32>) -> Result<(), Refused> {
     }
 }
 
-/// A product without its stock: this part is cached, because it changes only when an administrator changes it.
+/// A product without its stock. It is cached: only an administrator changes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Product {
@@ -58,7 +58,7 @@ pub fn time(at: DateTime<Utc>) -> String {
 pub enum StockStatus {
     InStock,
     Low,
-    /// Nothing is left for now, but units that are held may come back.
+    /// All units are held or sold; held ones may come back.
     SoldOutTentative,
     SoldOut,
 }
@@ -72,7 +72,7 @@ pub struct StockView {
 }
 
 impl StockView {
-    /// `held` without what has lapsed.
+    /// `held` without the units of expired holds.
     pub fn new(on_hand: i64, held: i64, low_stock_units: i64) -> StockView {
         let available = on_hand - held;
         let status = if available > low_stock_units {

@@ -6,8 +6,7 @@ use common::auth::Admin;
 use common::http::{Data, Json, Path, Problem, Query};
 use common::{Refused, Result};
 use contract::ids::{AccountId, HoldId, ProductId};
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel::{QueryableByName, sql_query};
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -17,6 +16,7 @@ use crate::App;
 use crate::product::time;
 use crate::read_products::read_products_by_id;
 use crate::refused;
+use crate::schema::product_stock_audit;
 
 /// More would make one answer too large.
 const PAGE_MAX: i64 = 100;
@@ -75,20 +75,14 @@ pub async fn list_audits(
     let before = query.cursor.as_deref().map(str::parse::<i64>).transpose();
     let before = before.map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))?;
     let mut conn = app.db.read().await?;
-    let mut rows: Vec<AuditRow> = sql_query(
-        "select id, kind, delta, on_hand_after, held_after, stock_version, hold_id, adjustment_id, reason, reference,
-                actor, created_at
-           from product_stock_audit
-          where product_id = $1
-            and ($2 is null or id < $2)
-          order by id desc
-          limit $3",
-    )
-    .bind::<SqlUuid, _>(id)
-    .bind::<Nullable<BigInt>, _>(before)
-    .bind::<BigInt, _>(limit + 1)
-    .load(&mut conn)
-    .await?;
+    let mut rows: Vec<AuditRow> = product_stock_audit::table
+        .filter(product_stock_audit::product_id.eq(id))
+        .filter(product_stock_audit::id.lt(before.unwrap_or(i64::MAX)))
+        .order(product_stock_audit::id.desc())
+        .limit(limit + 1)
+        .select(AuditRow::as_select())
+        .load(&mut conn)
+        .await?;
     if rows.is_empty() && read_products_by_id(&mut conn, &[id]).await?.is_empty() {
         return Err(refused::Refused::ProductNotFound(id).into());
     }
@@ -98,31 +92,20 @@ pub async fn list_audits(
     Ok(Json(AuditsPage { items: rows.into_iter().map(StockAudit::from).collect(), next_cursor }))
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = product_stock_audit)]
 struct AuditRow {
-    #[diesel(sql_type = BigInt)]
     id: i64,
-    #[diesel(sql_type = Text)]
     kind: String,
-    #[diesel(sql_type = BigInt)]
     delta: i64,
-    #[diesel(sql_type = BigInt)]
     on_hand_after: i64,
-    #[diesel(sql_type = BigInt)]
     held_after: i64,
-    #[diesel(sql_type = BigInt)]
     stock_version: i64,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     hold_id: Option<HoldId>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     adjustment_id: Option<Uuid>,
-    #[diesel(sql_type = Nullable<Text>)]
     reason: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
     reference: Option<String>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     actor: Option<AccountId>,
-    #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
 }
 

@@ -1,27 +1,34 @@
-//! Reading holds: with their lines, for the flows and `GetHold`; and `GET /admin/holds`.
-
-use std::collections::HashMap;
+//! `GetHold` and `GET /admin/holds`.
 
 use actix_web::get;
 use chrono::{DateTime, Utc};
 use common::auth::Admin;
-use common::db::{Prepared, Tx};
 use common::http::{Data, Json, Problem, Query};
-use common::{Error, Refused, Result};
-use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid};
-use diesel::{QueryableByName, sql_query};
+use common::{Refused, Result};
+use contract::ids::{AccountId, HoldId, ProductId};
+use diesel::dsl;
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::hold::{Hold, HoldLine, HoldState, Pin};
+use crate::hold::{Hold, HoldLine, HoldState};
+use crate::hold_rows::{HoldsRead, read_holds};
 use crate::product::time;
+use crate::refused;
+use crate::schema::{hold_lines, holds};
 
 /// More would make one answer too large.
 const PAGE_MAX: i64 = 100;
 const PAGE: i64 = 50;
+
+/// One hold as readers see it now, and what now is. Refuses with `HOLD_NOT_FOUND`.
+pub async fn get_hold(app: &App, id: HoldId) -> Result<(Hold, DateTime<Utc>)> {
+    let HoldsRead { now, mut holds } = read_holds(&mut *app.db.read().await?, &[id]).await?;
+    let hold = holds.remove(&id).ok_or(refused::Refused::HoldNotFound(id))?;
+    Ok((hold, now))
+}
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -72,7 +79,7 @@ pub async fn list_holds(app: Data<App>, _: Admin, query: Query<HoldsQuery>) -> R
     }
     let mut conn = app.db.read().await?;
     let ids = page_of_ids(&mut conn, &query, limit + 1).await?;
-    let Known { now, mut holds } = known_holds(&mut conn, &ids).await?;
+    let HoldsRead { now, mut holds } = read_holds(&mut conn, &ids).await?;
     let items = ids.iter().take(limit as usize).filter_map(|id| holds.remove(id)).map(|hold| HoldView::at(hold, now));
     let items: Vec<_> = items.collect();
     let next_cursor = if ids.len() > limit as usize { items.last().map(|hold| hold.hold_id) } else { None };
@@ -92,135 +99,25 @@ impl HoldView {
     }
 }
 
-#[derive(QueryableByName)]
-struct IdRow {
-    #[diesel(sql_type = Uuid)]
-    hold_id: HoldId,
-}
-
+/// By id: ids are hashes, so the order means nothing, but it stays while holds come and go.
 async fn page_of_ids(conn: &mut AsyncPgConnection, query: &HoldsQuery, limit: i64) -> Result<Vec<HoldId>> {
-    // By id: ids are hashes, so the order means nothing, but it is stable while holds come and go.
-    let rows: Vec<IdRow> = sql_query(
-        "select holds.hold_id
-           from holds
-          where ($1 is null or holds.hold_id > $1)
-            and ($2 is null or
-                 case when holds.state = 'HELD' and holds.expires_at <= clock_timestamp() then 'EXPIRED'
-                      else holds.state end = $2)
-            and ($3 is null or exists (select from hold_lines
-                                        where hold_lines.hold_id = holds.hold_id and hold_lines.product_id = $3))
-          order by holds.hold_id
-          limit $4",
-    )
-    .bind::<Nullable<Uuid>, _>(query.cursor)
-    .bind::<Nullable<Text>, _>(query.state.map(HoldState::name))
-    .bind::<Nullable<Uuid>, _>(query.product_id)
-    .bind::<BigInt, _>(limit)
-    .load(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| row.hold_id).collect())
-}
-
-/// One hold as readers see it now. Refuses with `HOLD_NOT_FOUND`.
-pub async fn read_hold(app: &App, id: HoldId) -> Result<(Hold, DateTime<Utc>)> {
-    let mut conn = app.db.read().await?;
-    let Known { now, mut holds } = known_holds(&mut conn, &[id]).await?;
-    let hold = holds.remove(&id).ok_or(crate::refused::Refused::HoldNotFound(id))?;
-    Ok((hold, now))
-}
-
-/// Holds with their lines, and the database's clock when they were read.
-pub struct Known {
-    pub now: DateTime<Utc>,
-    pub holds: HashMap<HoldId, Hold>,
-}
-
-#[derive(QueryableByName)]
-struct KnownRow {
-    #[diesel(sql_type = Timestamptz)]
-    now: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Uuid>)]
-    hold_id: Option<HoldId>,
-    #[diesel(sql_type = Nullable<Uuid>)]
-    user_id: Option<AccountId>,
-    #[diesel(sql_type = Nullable<Text>)]
-    state: Option<String>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    expires_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Uuid>)]
-    pinned_by: Option<PaymentAttemptId>,
-    #[diesel(sql_type = Nullable<Bool>)]
-    pinned_late: Option<bool>,
-    #[diesel(sql_type = Nullable<Array<Uuid>>)]
-    unpinned_by: Option<Vec<PaymentAttemptId>>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    order_version: Option<i64>,
-    #[diesel(sql_type = Nullable<Uuid>)]
-    product_id: Option<ProductId>,
-    #[diesel(sql_type = Nullable<Integer>)]
-    quantity: Option<i32>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    unit_price: Option<i64>,
-    #[diesel(sql_type = Nullable<Text>)]
-    currency: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    sku: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    name: Option<String>,
-}
-
-/// Reads the holds that exist among `ids`. What it says may be outrun at once.
-pub async fn known_holds(conn: &mut AsyncPgConnection, ids: &[HoldId]) -> Result<Known> {
-    known(conn, "select * from holds where hold_id = any($1)", ids).await
-}
-
-/// The same with the rows of `holds` locked: each as it is after whatever was waited for, and the clock after that.
-///
-/// Whoever has a header waits for no stock, so the wait ends.
-pub async fn lock_holds(tx: &mut Tx, ids: &[HoldId]) -> Result<Known> {
-    known(tx, "select * from holds where hold_id = any($1) order by hold_id for update", ids).await
-}
-
-async fn known(conn: &mut AsyncPgConnection, holds: &'static str, ids: &[HoldId]) -> Result<Known> {
-    // The join begins with one row that is always there, so that the clock is told even when nothing is known.
-    let query = format!(
-        "select clock_timestamp() as now, holds.hold_id, holds.user_id, holds.state, holds.expires_at, holds.pinned_by,
-                holds.pinned_late, holds.unpinned_by, holds.order_version, hold_lines.product_id,
-                hold_lines.quantity, hold_lines.unit_price, hold_lines.currency, hold_lines.sku, hold_lines.name
-           from (values (0)) as always
-           left join ({holds}) as holds on true
-           left join hold_lines on hold_lines.hold_id = holds.hold_id
-          order by hold_lines.product_id"
-    );
-    let rows: Vec<KnownRow> = Prepared(sql_query(query).bind::<Array<Uuid>, _>(ids)).load(conn).await?;
-    let now =
-        rows.iter().map(|row| row.now).max().ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
-    let mut holds = HashMap::new();
-    for row in rows {
-        let (Some(id), Some(state), Some(expires_at)) = (row.hold_id, row.state, row.expires_at) else { continue };
-        let state = HoldState::parse(&state)
-            .ok_or_else(|| Error::fault(anyhow::anyhow!("hold {id} is in unknown state {state}")))?;
-        let hold = holds.entry(id).or_insert_with(|| Hold {
-            id,
-            user: row.user_id,
-            state,
-            expires_at,
-            pin: row.pinned_by.map(|attempt| Pin { attempt, late: row.pinned_late == Some(true) }),
-            unpinned_by: row.unpinned_by.unwrap_or_default(),
-            order_version: row.order_version,
-            lines: Vec::new(),
-        });
-        let (Some(product), Some(quantity), Some(unit_price)) = (row.product_id, row.quantity, row.unit_price) else {
-            continue;
-        };
-        hold.lines.push(HoldLine {
-            product,
-            quantity,
-            unit_price,
-            currency: row.currency.unwrap_or_default(),
-            sku: row.sku.unwrap_or_default(),
-            name: row.name.unwrap_or_default(),
-        });
+    let mut page = holds::table.select(holds::hold_id).order(holds::hold_id).limit(limit).into_boxed();
+    if let Some(cursor) = query.cursor {
+        page = page.filter(holds::hold_id.gt(cursor));
     }
-    Ok(Known { now, holds })
+    page = match query.state {
+        None => page,
+        Some(HoldState::Held) => page.filter(holds::state.eq(HoldState::Held).and(holds::expires_at.gt(dsl::now))),
+        Some(HoldState::Expired) => {
+            let is_due = holds::state.eq(HoldState::Held).and(holds::expires_at.le(dsl::now));
+            page.filter(holds::state.eq(HoldState::Expired).or(is_due))
+        }
+        Some(state) => page.filter(holds::state.eq(state)),
+    };
+    if let Some(product) = query.product_id {
+        let lines =
+            hold_lines::table.filter(hold_lines::hold_id.eq(holds::hold_id)).filter(hold_lines::product_id.eq(product));
+        page = page.filter(dsl::exists(lines));
+    }
+    Ok(page.load(conn).await?)
 }

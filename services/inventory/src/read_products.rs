@@ -1,10 +1,9 @@
-//! `GET /products`, `GET /products/{productId}`: from caches that know when they are wrong.
+//! `GET /products`, `GET /products/{productId}`: from caches that notice when they are outdated.
 //!
-//! A product is cached for long and its units for half a second. Units are read together with the product's version,
-//! so a reader that was slow and put an old product back is found out by the next look: what is older than the version
-//! is thrown away. No hold has to touch a cache, and a page that everybody reloads asks PostgreSQL twice a second.
+//! A product is cached for a minute, its units for half a second. Units are read together with the product's version: a
+//! cached product with an older version, as a slow reader may leave one, is thrown away. No hold touches a cache, and a
+//! page that everybody reloads asks PostgreSQL twice a second.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -12,13 +11,11 @@ use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, Utc};
 use common::Result;
-use common::db::Prepared;
 use common::http::{Data, Path, Problem, Query};
 use common::text::Text;
 use contract::ids::ProductId;
 use contract::money::Money;
-use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text as SqlText, Timestamptz, Uuid};
-use diesel::{QueryableByName, sql_query};
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -26,11 +23,13 @@ use utoipa::{IntoParams, ToSchema};
 use crate::App;
 use crate::product::{Product, StockView, time};
 use crate::refused::Refused;
+use crate::schema::{catalogue, products};
+use crate::stock_rows::read_units;
 
 /// More would make one answer too large.
 const SIZE_MAX: i64 = 100;
 const SIZE: i64 = 20;
-/// Rows that a page may lie behind: PostgreSQL has to count through them.
+/// Rows before a page: PostgreSQL reads them all.
 const OFFSET_MAX: i64 = 10_000;
 
 /// Section `[inventory.products]`.
@@ -115,7 +114,7 @@ pub async fn list_products(app: Data<App>, request: HttpRequest, query: Query<Pr
             let shown = format!("{key}:shown");
             app.cache.get_or_load(&shown, shown_for, || show_page(&app, &wanted)).await?
         }
-        // What people search for is too various to be kept.
+        // Searches differ too much to be cached.
         None => show_page(&app, &wanted).await?,
     };
     let mut hasher = DefaultHasher::new();
@@ -123,7 +122,7 @@ pub async fn list_products(app: Data<App>, request: HttpRequest, query: Query<Pr
     Ok(answer(&request, &format!("\"{:016x}\"", hasher.finish()), &page))
 }
 
-/// The version leads, so that the tag of a read can be sent back in `If-Match`; the units follow, because they show too.
+/// The version comes first, for `If-Match`; then the units, because they are shown as well.
 pub fn etag(view: &ProductView) -> String {
     format!("\"{}-{}-{}\"", view.product.version, view.stock.available, view.stock.held)
 }
@@ -132,12 +131,12 @@ fn answer(request: &HttpRequest, etag: &str, body: &impl Serialize) -> HttpRespo
     let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*"));
     let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    // A second in browsers and edges: as fresh as the units are anyway.
+    // A second in browsers and proxies: the units may be as old anyway.
     response.insert_header((ETAG, etag)).insert_header((CACHE_CONTROL, "public, max-age=1"));
     if unchanged { response.finish() } else { response.json(body) }
 }
 
-/// What a checked query asks for.
+/// A checked query.
 #[derive(Debug)]
 struct Listing {
     page: i64,
@@ -173,7 +172,7 @@ pub fn product_key(id: ProductId) -> String {
     format!("product:{id}")
 }
 
-/// Where a product is kept together with its units.
+/// Of a product with its units.
 pub fn shown_key(id: ProductId) -> String {
     format!("product:{id}:shown")
 }
@@ -233,8 +232,8 @@ async fn show_page(app: &App, wanted: &Listing) -> Result<ProductsPage> {
     })
 }
 
-/// The cached page, unless the catalogue has changed since: any page may be moved by one new product, so pages are not
-/// deleted one by one but carry the version they were read at.
+/// The cached page, unless the catalogue has changed since. One new product moves all pages, so each page carries the
+/// version of the catalogue that it was read from.
 async fn catalogue_page(app: &App, wanted: &Listing) -> Result<CataloguePage> {
     let load = || async { read_catalogue_page(&mut *app.db.read().await?, wanted).await };
     let Some(key) = wanted.key() else { return load().await };
@@ -248,59 +247,16 @@ async fn catalogue_page(app: &App, wanted: &Listing) -> Result<CataloguePage> {
     app.cache.get_or_load(&key, kept_for, load).await
 }
 
-#[derive(QueryableByName)]
-struct UnitsRow {
-    #[diesel(sql_type = Uuid)]
-    product_id: ProductId,
-    #[diesel(sql_type = BigInt)]
-    product_version: i64,
-    #[diesel(sql_type = BigInt)]
-    on_hand: i64,
-    #[diesel(sql_type = BigInt)]
-    held: i64,
-}
-
-/// Units and product versions. What has lapsed is not held any more, whether or not the sweeper has come.
-async fn read_units(conn: &mut AsyncPgConnection, ids: &[ProductId]) -> Result<HashMap<ProductId, UnitsRow>> {
-    let rows: Vec<UnitsRow> = Prepared(
-        sql_query(
-            "select stocks.product_id, products.version as product_version, stocks.on_hand,
-                (stocks.held - coalesce(lapsed.units, 0))::bigint as held
-           from stocks
-           join products on products.id = stocks.product_id
-           left join (
-                select hold_lines.product_id, sum(hold_lines.quantity) as units
-                  from holds
-                  join hold_lines on hold_lines.hold_id = holds.hold_id
-                 where holds.state = 'HELD' and holds.expires_at <= statement_timestamp()
-                 group by hold_lines.product_id
-                ) as lapsed on lapsed.product_id = stocks.product_id
-          where stocks.product_id = any($1)",
-        )
-        .bind::<Array<Uuid>, _>(ids),
-    )
-    .load(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.product_id, row)).collect())
-}
-
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = products)]
 struct ProductRow {
-    #[diesel(sql_type = Uuid)]
     id: ProductId,
-    #[diesel(sql_type = SqlText)]
     sku: String,
-    #[diesel(sql_type = SqlText)]
     name: String,
-    #[diesel(sql_type = BigInt)]
     price_amount: i64,
-    #[diesel(sql_type = Nullable<Integer>)]
     max_per_user: Option<i32>,
-    #[diesel(sql_type = BigInt)]
     version: i64,
-    #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
     updated_at: DateTime<Utc>,
 }
 
@@ -321,16 +277,8 @@ impl From<ProductRow> for Product {
 
 /// In no particular order.
 pub async fn read_products_by_id(conn: &mut AsyncPgConnection, ids: &[ProductId]) -> Result<Vec<Product>> {
-    let rows: Vec<ProductRow> = Prepared(
-        sql_query(
-            "select id, sku, name, price_amount, max_per_user, version, created_at, updated_at
-               from products
-              where id = any($1)",
-        )
-        .bind::<Array<Uuid>, _>(ids),
-    )
-    .load(conn)
-    .await?;
+    let query = products::table.filter(products::id.eq_any(ids)).select(ProductRow::as_select());
+    let rows: Vec<ProductRow> = query.load(conn).await?;
     Ok(rows.into_iter().map(Product::from).collect())
 }
 
@@ -342,48 +290,32 @@ pub async fn read_view(conn: &mut AsyncPgConnection, app: &App, id: ProductId) -
     Ok(ProductView { product, stock })
 }
 
-#[derive(QueryableByName)]
-struct NumberRow {
-    #[diesel(sql_type = BigInt)]
-    number: i64,
-}
-
 async fn read_catalogue_version(conn: &mut AsyncPgConnection) -> Result<i64> {
-    let row: NumberRow = Prepared(sql_query("select version as number from catalogue")).get_result(conn).await?;
-    Ok(row.number)
+    Ok(catalogue::table.select(catalogue::version).first(conn).await?)
 }
 
 async fn read_catalogue_page(conn: &mut AsyncPgConnection, wanted: &Listing) -> Result<CataloguePage> {
-    // The version first: a change that commits between the statements makes the page look older than it is, never newer.
+    // The version first: if a product changes between the statements, the page looks older than it is, never newer.
     let catalogue = read_catalogue_version(conn).await?;
-    let pattern = wanted.q.as_deref().map(|q| format!("%{}%", escape_like(q)));
-    let total: NumberRow =
-        sql_query("select count(*) as number from products where $1 is null or name ilike $1 or sku ilike $1")
-            .bind::<Nullable<SqlText>, _>(&pattern)
-            .get_result(conn)
-            .await?;
-    let order = match wanted.sort {
-        Sort::Newest => "created_at desc, id desc",
-        Sort::Name => "name, id",
-        Sort::Cheapest => "price_amount, id",
-        Sort::Dearest => "price_amount desc, id",
+    let mut total = products::table.count().into_boxed();
+    let mut page = products::table.select(ProductRow::as_select()).into_boxed();
+    if let Some(q) = &wanted.q {
+        let pattern = format!("%{}%", escape_like(q));
+        total = total.filter(products::name.ilike(pattern.clone()).or(products::sku.ilike(pattern.clone())));
+        page = page.filter(products::name.ilike(pattern.clone()).or(products::sku.ilike(pattern)));
+    }
+    page = match wanted.sort {
+        Sort::Newest => page.order((products::created_at.desc(), products::id.desc())),
+        Sort::Name => page.order((products::name, products::id)),
+        Sort::Cheapest => page.order((products::price_amount, products::id)),
+        Sort::Dearest => page.order((products::price_amount.desc(), products::id)),
     };
-    let rows: Vec<ProductRow> = sql_query(format!(
-        "select id, sku, name, price_amount, max_per_user, version, created_at, updated_at
-           from products
-          where $1 is null or name ilike $1 or sku ilike $1
-          order by {order}
-          limit $2 offset $3"
-    ))
-    .bind::<Nullable<SqlText>, _>(&pattern)
-    .bind::<BigInt, _>(wanted.size)
-    .bind::<BigInt, _>(wanted.page * wanted.size)
-    .load(conn)
-    .await?;
-    Ok(CataloguePage { catalogue, total: total.number, products: rows.into_iter().map(Product::from).collect() })
+    let total = total.get_result(conn).await?;
+    let rows: Vec<ProductRow> = page.limit(wanted.size).offset(wanted.page * wanted.size).load(conn).await?;
+    Ok(CataloguePage { catalogue, total, products: rows.into_iter().map(Product::from).collect() })
 }
 
-/// What a person types is text, not a pattern.
+/// `LIKE` takes the text literally then.
 fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

@@ -6,7 +6,7 @@ use contract::codes;
 use contract::ids::{HoldId, ProductId};
 use serde_json::{Value, json};
 
-/// A line that cannot be held, with what was left when the batch that refused it had been served.
+/// A line that cannot be held, with the units that were left after the batch that refused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortage {
     pub product: ProductId,
@@ -42,6 +42,15 @@ pub enum Refused {
     BelowHeld { on_hand: i64, held: i64, delta: i64 },
     #[error("Others keep changing this stock; try again with the same key.")]
     ConcurrentModification,
+}
+
+impl Refused {
+    pub fn shortages(&self) -> &[Shortage] {
+        match self {
+            Refused::OutOfStock { shortages } => shortages,
+            _ => &[],
+        }
+    }
 }
 
 impl Refusal for Refused {

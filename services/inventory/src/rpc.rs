@@ -1,4 +1,4 @@
-//! The gRPC door: texts become ids here, and every method calls one flow.
+//! The gRPC interface: each method checks its request and calls one flow.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use tonic::{Request, Response, Status};
 use crate::App;
 use crate::hold::{Hold, HoldState, Step};
 use crate::hold_stock::hold_stock;
-use crate::read_holds::read_hold;
+use crate::read_holds::get_hold;
 use crate::settle_hold::settle_hold;
 use crate::stock::{Wanted, WantedLine};
 
-/// Reasons are shown in lists; a longer one is a document.
+/// Reasons are shown in lists.
 const REASON_CHARS_MAX: usize = 200;
 
 /// Serves the contract on the flows of [`App`].
@@ -81,7 +81,7 @@ impl InventoryService for Rpc {
     }
 
     async fn get_hold(&self, request: Request<GetHoldRequest>) -> Result<Response<GetHoldResponse>, Status> {
-        let (hold, now) = read_hold(&self.0, hold_of(&request.into_inner().hold_id)?).await?;
+        let (hold, now) = get_hold(&self.0, hold_of(&request.into_inner().hold_id)?).await?;
         Ok(Response::new(GetHoldResponse { hold: Some(message(hold, Some(now))) }))
     }
 }

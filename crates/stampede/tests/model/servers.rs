@@ -213,6 +213,6 @@ fn movement(effect: Effect) -> (i8, i8) {
         Effect::Confirm => (-1, -1),
         Effect::Return => (1, 0),
         Effect::ConfirmAndReturn => (0, -1),
-        Effect::Pin | Effect::Unpin | Effect::Bar | Effect::Nothing | Effect::Tombstone => (0, 0),
+        Effect::Pin | Effect::Unpin | Effect::BlockAttempt | Effect::Nothing | Effect::Tombstone => (0, 0),
     }
 }

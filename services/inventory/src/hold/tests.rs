@@ -34,11 +34,11 @@ fn pinned(by: u128, late: bool) -> Hold {
     Hold { pin: Some(Pin { attempt: attempt(by), late }), ..hold(HoldState::Pinned, -1) }
 }
 
-fn barred(by: u128, hold: Hold) -> Hold {
+fn with_ended(by: u128, hold: Hold) -> Hold {
     Hold { unpinned_by: vec![attempt(by)], ..hold }
 }
 
-/// What becomes of a hold that is nothing, and of one in every state.
+/// What the step does to an unknown hold, to a tombstone, and to a hold in every state.
 fn row(step: &Step) -> [String; 14] {
     let tombstone = Hold { user: None, lines: Vec::new(), ..hold(HoldState::Released, -1) };
     let outcome = |hold: Option<Hold>| {
@@ -60,9 +60,9 @@ fn row(step: &Step) -> [String; 14] {
         outcome(Some(hold(HoldState::Expired, -1))),
         outcome(Some(hold(HoldState::Confirmed, -1))),
         outcome(Some(hold(HoldState::Returned, -1))),
-        outcome(Some(barred(1, hold(HoldState::Held, 1)))),
-        outcome(Some(barred(1, hold(HoldState::Expired, -1)))),
-        outcome(Some(barred(2, hold(HoldState::Held, 1)))),
+        outcome(Some(with_ended(1, hold(HoldState::Held, 1)))),
+        outcome(Some(with_ended(1, hold(HoldState::Expired, -1)))),
+        outcome(Some(with_ended(2, hold(HoldState::Held, 1)))),
     ]
 }
 
@@ -83,7 +83,7 @@ const SHORT: &str = "OUT_OF_STOCK";
 const NOTHING: &str = "Nothing";
 
 #[test]
-fn an_attempt_pins_what_is_alive_and_takes_again_what_is_not_unless_it_has_ended() {
+fn an_attempt_pins_a_living_hold_and_retakes_an_ended_one_unless_the_attempt_has_ended() {
     let pin = Step::Pin { attempt: attempt(1), retake: false };
     let (n, p) = (NOTHING, "Pin");
     check(&pin, [UNKNOWN, RELEASED, p, EXPIRED, n, n, BUSY, RELEASED, EXPIRED, SOLD, SOLD, BUSY, BUSY, p]);
@@ -93,14 +93,14 @@ fn an_attempt_pins_what_is_alive_and_takes_again_what_is_not_unless_it_has_ended
 }
 
 #[test]
-fn only_its_own_attempt_unpins_and_none_pins_after_its_end() {
+fn only_its_own_attempt_unpins_a_hold_and_none_pins_after_its_end() {
     let unpin = Step::Unpin { attempt: attempt(1), lives_min: Duration::seconds(60) };
-    let (n, b, u, late) = (NOTHING, "Bar", "Unpin", "Release");
+    let (n, b, u, late) = (NOTHING, "BlockAttempt", "Unpin", "Release");
     check(&unpin, [UNKNOWN, n, b, b, u, late, n, b, b, n, n, n, n, b]);
 }
 
 #[test]
-fn an_order_that_ends_gives_back_what_is_neither_sold_nor_paid() {
+fn the_end_of_an_order_releases_a_hold_that_is_neither_sold_nor_paid_late() {
     let release = |order_version| Step::Release { reason: String::new(), order_version };
     let (n, r) = (NOTHING, "Release");
     for (order_version, sold) in [(None, SOLD), (Some(2), NOTHING), (Some(3), SOLD), (Some(4), SOLD)] {
@@ -109,7 +109,7 @@ fn an_order_that_ends_gives_back_what_is_neither_sold_nor_paid() {
 }
 
 #[test]
-fn a_sale_is_made_of_what_is_alive() {
+fn only_a_living_hold_is_confirmed() {
     let confirm = Step::Confirm { order_version: 3 };
     let (n, c) = (NOTHING, "Confirm");
     check(&confirm, [UNKNOWN, RELEASED, c, EXPIRED, c, c, c, RELEASED, EXPIRED, n, n, c, EXPIRED, c]);
@@ -125,7 +125,7 @@ fn a_return_needs_a_sale_and_a_refund_proves_one() {
 }
 
 #[test]
-fn an_unpinned_hold_has_its_own_expiry_back_but_a_minute_at_least() {
+fn an_unpinned_hold_lives_as_long_as_before_but_a_minute_at_least() {
     for (seconds_left, expected) in [(300, 300), (60, 60), (59, 60), (-500, 60)] {
         let mut hold = hold(HoldState::Held, seconds_left);
         let pin = Step::Pin { attempt: attempt(1), retake: true };
@@ -141,18 +141,18 @@ fn an_unpinned_hold_has_its_own_expiry_back_but_a_minute_at_least() {
 }
 
 #[test]
-fn an_attempt_that_never_pinned_makes_nothing_live_longer() {
+fn the_end_of_an_attempt_that_never_pinned_changes_no_expiry() {
     for state in [HoldState::Held, HoldState::Released, HoldState::Expired] {
         let before = hold(state, -1);
         let mut after = before.clone();
         let unpin = Step::Unpin { attempt: attempt(1), lives_min: Duration::seconds(60) };
-        apply(Effect::Bar, &unpin, &mut after, NOW);
-        assert_eq!(after, barred(1, before));
+        apply(Effect::BlockAttempt, &unpin, &mut after, NOW);
+        assert_eq!(after, with_ended(1, before));
     }
 }
 
 #[test]
-fn a_repeat_is_answered_only_while_the_hold_lives_and_only_to_its_owner() {
+fn a_repeat_is_answered_while_the_hold_lives_and_only_to_its_owner() {
     for (hold, answered) in [
         (hold(HoldState::Held, 1), true),
         (hold(HoldState::Held, 0), false),
@@ -163,7 +163,7 @@ fn a_repeat_is_answered_only_while_the_hold_lives_and_only_to_its_owner() {
         (hold(HoldState::Returned, 1), false),
     ] {
         let owner = hold.user.unwrap();
-        assert_eq!(known_to_be(&hold, owner, NOW).is_ok(), answered, "{:?}", hold.state);
-        assert!(known_to_be(&hold, AccountId::generate(), NOW).is_err());
+        assert_eq!(check_repeat(&hold, owner, NOW).is_ok(), answered, "{:?}", hold.state);
+        assert!(check_repeat(&hold, AccountId::generate(), NOW).is_err());
     }
 }

@@ -1,7 +1,9 @@
+-- Applies what PostgreSQL has committed.
 -- ARGV: groups of four: mark, member, quantity, milliseconds.
---   keep  PostgreSQL has the hold: it lapses after so many milliseconds (or 'inf'). Taken now if the gate forgot it.
---   back  the take or the hold is over: its units go back, once.
---   sold  the hold became a sale: it goes without giving anything back.
+--   keep  PostgreSQL has the hold: the member expires after so many milliseconds (or 'inf'). If the gate has lost the
+--         member, its units are taken now.
+--   back  the hold is over, or was never made: its units go back, once.
+--   sold  the hold is a sale: the member goes, its units do not come back.
 --   units so many units came into the stock or left it; no member.
 local tokens = tonumber(redis.call('HGET', KEYS[1], 'tokens') or '')
 if not tokens then return 0 end

@@ -1,0 +1,17 @@
+-- Writes the headers of holds. The reason and the time of the last change of state stay if the state does.
+-- $1 now
+-- One element for each hold: $2 hold id  $3 state  $4 when it expires  $5 the attempt that pins it  $6 pinned late?
+-- $7 ended attempts, as the text of an array: arrays of different lengths cannot be unnested side by side
+-- $8 version of the order  $9 reason
+update holds
+   set state = changes.state,
+       expires_at = changes.expires_at,
+       pinned_by = changes.pinned_by,
+       pinned_late = changes.pinned_late,
+       unpinned_by = changes.unpinned_by::uuid[],
+       order_version = changes.order_version,
+       reason = case when holds.state = changes.state then holds.reason else changes.reason end,
+       updated_at = case when holds.state = changes.state then holds.updated_at else $1::timestamptz end
+  from unnest($2::uuid[], $3::text[], $4::timestamptz[], $5::uuid[], $6::bool[], $7::text[], $8::bigint[], $9::text[])
+       as changes (hold_id, state, expires_at, pinned_by, pinned_late, unpinned_by, order_version, reason)
+ where holds.hold_id = changes.hold_id
