@@ -3,10 +3,9 @@
 //! `./stampede test` starts the servers once and names them in the environment ([`ENVIRONMENT`]). A test binary that is
 //! started by hand starts its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use nix::sys::statvfs::statvfs;
 use sandbox::{External, KafkaChoice, Options, Sandbox};
 use tokio::sync::OnceCell;
 
@@ -43,6 +42,8 @@ pub fn options(purpose: &str) -> Options {
         fresh: true,
         ephemeral: true,
         kafka: KafkaChoice::Apache,
+        // Brokers allow 6 s at least; a test that kills a consumer waits for its session to end.
+        kafka_properties: vec![("group.min.session.timeout.ms".to_owned(), "1000".to_owned())],
         ..Options::default()
     }
 }
@@ -51,16 +52,7 @@ pub fn options(purpose: &str) -> Options {
 pub fn folder(purpose: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::SeqCst);
-    root().join(format!("stampede-test-{purpose}-{}-{number}", std::process::id()))
-}
-
-/// In memory where there is plenty: on a disk each new topic and each migration waits for several fsyncs.
-fn root() -> PathBuf {
-    /// More than the tests write: PostgreSQL keeps 2 GB of its log at most, the rest is far smaller.
-    const BYTES_MIN: u64 = 4 << 30;
-    let memory = Path::new("/dev/shm");
-    let free = statvfs(memory).map_or(0, |system| system.blocks_available() * system.fragment_size());
-    if free >= BYTES_MIN { memory.to_owned() } else { std::env::temp_dir() }
+    std::env::temp_dir().join(format!("stampede-test-{purpose}-{}-{number}", std::process::id()))
 }
 
 /// A port that a process can listen on, and again after it was killed. It lies below those that the system gives to
