@@ -34,12 +34,12 @@ use common::Host;
 use common::batch::{Batch, BatchSettings};
 use common::cache::Cache;
 use common::db::Db;
-use common::periodic::Schedule;
 use common::http::Data;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
 use common::outbox::Event as _;
-use common::service::ServiceSpec;
+use common::periodic::Schedule;
+use common::service::{Invariant, ServiceSpec};
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -86,7 +86,7 @@ pub struct App {
 }
 
 /// What the rest of the workspace knows about this service.
-pub fn spec() -> ServiceSpec {
+pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "inventory",
         summary: "what there is, and who has it",
@@ -96,7 +96,12 @@ pub fn spec() -> ServiceSpec {
         consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[],
+        invariants: &[
+            Invariant { id: "I1", sql: include_str!("../audit/stock_conserved.sql") },
+            Invariant { id: "I2", sql: include_str!("../audit/counters_equal_rows.sql") },
+            Invariant { id: "I3", sql: include_str!("../audit/sold_is_audited.sql") },
+            Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
+        ],
         unfinished: &[],
     }
 }
@@ -131,11 +136,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderRefunded, App>(&app);
     host.consume(consumer)?;
     host.relay(&db)?;
-    host.every("expire_holds", every_ms(settings.sweep_period_ms), move || {
+    host.periodic("expire_holds", every_ms(settings.sweep_period_ms), move || {
         let app = app.clone();
         async move { expire_holds::expire_holds(&app).await }
     });
-    host.every("check_gate", every_ms(settings.gate.check_period_ms), move || {
+    host.periodic("check_gate", every_ms(settings.gate.check_period_ms), move || {
         let gate = gate.clone();
         async move { rebuild_gate::check_gates(&gate).await }
     });

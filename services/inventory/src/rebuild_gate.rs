@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use common::db::Prepared;
-use common::redis::{Unavailable, Script, cmd};
+use common::redis::{Script, Unavailable, cmd};
 use common::{Error, Result};
 use contract::ids::{HoldId, ProductId};
 use diesel::sql_types::{BigInt, Integer, Nullable, Uuid};
