@@ -231,8 +231,8 @@ impl Site {
         status
     }
 
-    /// Drains and ends.
-    pub async fn stop(self) {
+    /// Drains and ends. Its data can still be read, and a replica can go on with it.
+    pub async fn stop(&self) {
         match std::mem::replace(&mut *self.process.lock().await, Process::Down) {
             Process::Here(running) => running.stop().await,
             Process::Child(mut child) => child.kill().await.expect("it is ours"),
