@@ -1,88 +1,86 @@
-//! Where people can be reached: account knows, and is believed for a minute.
+//! Where people can be reached: the account service knows, and its answers are kept for a minute.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::rpc::Upstream;
-use common::{Error, Refused, Result};
+use common::{Error, Result};
 use contract::account::account_service_client::AccountServiceClient;
 use contract::account::{Contact, GetContactsRequest};
-use contract::codes::USER_NOT_FOUND;
 use contract::ids::AccountId;
 use moka::future::Cache;
 
-use crate::Settings;
-
-/// Account's addresses. They are kept in memory only: an address is nobody's business but account's.
+/// E-mail addresses from the account service. They are kept in memory only: they are stored nowhere but in account.
 pub struct Contacts {
     account: AccountServiceClient<Upstream>,
     addresses: Cache<AccountId, Arc<str>>,
     timeout: Duration,
 }
 
-/// Ids in one question to account, which takes no more.
-pub const QUESTION_MAX: usize = 1_000;
+/// Users in one request to account, which takes no more.
+pub const USERS_MAX: usize = 1_000;
+
+/// What is known of a user's address.
+pub enum Address {
+    Known(Arc<str>),
+    /// Account answers, and does not know the user.
+    NoSuchUser,
+    /// Account does not answer, or not as it should. Shared by the users of one request.
+    Unavailable(Error),
+}
 
 impl Contacts {
-    pub fn new(account: AccountServiceClient<Upstream>, settings: &Settings) -> Self {
-        Self {
-            account,
-            addresses: Cache::builder()
-                .max_capacity(settings.contact_cache_max)
-                .time_to_live(Duration::from_secs(settings.contact_cache_seconds))
-                .build(),
-            timeout: Duration::from_millis(settings.email.timeout_ms),
-        }
+    /// Remembers up to `count_max` addresses, each for `age_max`. One request to account takes up to `timeout`.
+    pub fn new(
+        account: AccountServiceClient<Upstream>,
+        count_max: u64,
+        age_max: Duration,
+        timeout: Duration,
+    ) -> Contacts {
+        let addresses = Cache::builder().max_capacity(count_max).time_to_live(age_max).build();
+        Contacts { account, addresses, timeout }
     }
 
-    /// The e-mail addresses of `users`, as far as account answers before `enough` completes.
-    ///
-    /// A user without an entry was not asked for. Who does not exist is refused (`USER_NOT_FOUND`); a fault is shared by
-    /// those who were asked for together.
+    /// The e-mail addresses of `users`, as far as account answers before `enough` completes. A user without an entry was
+    /// not asked for.
     pub async fn addresses(
         &self,
         users: HashSet<AccountId>,
         enough: impl Future<Output = ()>,
-    ) -> HashMap<AccountId, Result<Arc<str>>> {
+    ) -> HashMap<AccountId, Address> {
         let mut addresses = HashMap::with_capacity(users.len());
-        let mut unknown = Vec::new();
+        let mut missing = Vec::new();
         for user in users {
             match self.addresses.get(&user).await {
-                Some(address) => drop(addresses.insert(user, Ok(address))),
-                None => unknown.push(user),
+                Some(address) => drop(addresses.insert(user, Address::Known(address))),
+                None => missing.push(user),
             }
         }
         tokio::pin!(enough);
-        for users in unknown.chunks(QUESTION_MAX) {
+        for users in missing.chunks(USERS_MAX) {
             let answer = tokio::select! {
                 () = &mut enough => break,
                 answer = self.ask(users) => answer,
             };
-            self.enter(users, answer, &mut addresses).await;
+            match answer {
+                Ok(contacts) => addresses.extend(self.remember(users, contacts).await),
+                Err(error) => addresses.extend(users.iter().map(|user| (*user, Address::Unavailable(error.clone())))),
+            }
         }
         addresses
     }
 
-    async fn enter(
-        &self,
-        users: &[AccountId],
-        answer: Result<Vec<Contact>>,
-        addresses: &mut HashMap<AccountId, Result<Arc<str>>>,
-    ) {
-        let contacts = match answer {
-            Ok(contacts) => contacts,
-            Err(error) => return addresses.extend(users.iter().map(|user| (*user, Err(error.clone())))),
-        };
-        let no_such_user = || Err(Refused::new(USER_NOT_FOUND, "There is no such user.").into());
-        addresses.extend(users.iter().map(|user| (*user, no_such_user())));
+    async fn remember(&self, users: &[AccountId], contacts: Vec<Contact>) -> HashMap<AccountId, Address> {
+        let mut addresses: HashMap<_, _> = users.iter().map(|user| (*user, Address::NoSuchUser)).collect();
         for contact in contacts {
             if let Ok(user) = contact.user_id.parse() {
                 let address: Arc<str> = contact.email.into();
                 self.addresses.insert(user, address.clone()).await;
-                addresses.insert(user, Ok(address));
+                addresses.insert(user, Address::Known(address));
             }
         }
+        addresses
     }
 
     async fn ask(&self, users: &[AccountId]) -> Result<Vec<Contact>> {

@@ -1,33 +1,29 @@
-//! Notifications: one for each fact that somebody should hear about, and one delivery for each channel it goes over.
+//! Notifications: one for each event that somebody should be told of, and one delivery for each channel it goes over.
 //!
-//! Owns schema `notification_hub`. Hears `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN` and
+//! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN` and
 //! `PAYMENT_REFUNDED`.
 
-mod channel;
-mod draft;
+mod channel; // rules
+mod delivery;
 mod notification;
-mod order_created;
-mod order_placed;
-mod payment_failed;
-mod payment_refunded;
-mod payment_unknown;
+mod schema;
+mod settings;
 mod wording;
 
-mod create_notifications;
+mod create_notifications; // reactions
 mod on_order;
 mod on_payment;
 
-mod deliver;
-mod deliver_slack;
-mod reclaim_deliveries;
-
-mod read_notifications;
-mod retry_delivery;
-
+mod claims; // delivering
 mod contacts;
-mod schema;
-mod settings;
+mod deliver;
+mod email;
+mod handoff;
+mod reclaim_deliveries;
 mod slack;
+
+mod read_notifications; // the HTTP interface
+mod retry_delivery;
 
 use std::sync::Arc;
 
@@ -53,10 +49,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notif
 pub struct App {
     db: Db,
     contacts: contacts::Contacts,
-    /// What this replica has written and claimed.
-    new: Arc<deliver::New>,
-    due: Arc<deliver::Due>,
-    /// None: what is for operators only goes to the log.
+    handoff: Arc<handoff::Handoff>,
+    due: Arc<handoff::DueSignals>,
+    /// None: messages for operators go to the log.
     slack: Option<slack::Webhook>,
     stopping: CancellationToken,
     settings: Settings,
@@ -97,8 +92,13 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let account = AccountServiceClient::new(host.upstream("account")?);
     let app = Arc::new(App {
         db: db.clone(),
-        contacts: contacts::Contacts::new(account, &settings),
-        new: Arc::default(),
+        contacts: contacts::Contacts::new(
+            account,
+            settings.contact_cache_max,
+            settings.contact_age_max(),
+            settings.email.timeout(),
+        ),
+        handoff: Arc::new(handoff::Handoff::new(settings.claim_batch_max)),
         due: Arc::default(),
         slack: slack::Webhook::new(&settings.slack)?,
         stopping: host.stopping(),
@@ -115,19 +115,16 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<PaymentRefunded, App>(&app);
     host.consume(consumer)?;
 
-    let due = |channel| Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
+    for (name, channel) in [("deliver", Channel::Email), ("deliver_slack", Channel::Slack)] {
+        let worker = app.clone();
+        let due = Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
+        host.periodic(name, due, move || {
+            let app = worker.clone();
+            async move { deliver::deliver_due(&app, channel).await }
+        });
+    }
     let worker = app.clone();
-    host.periodic("deliver", due(Channel::Email), move || {
-        let app = worker.clone();
-        async move { deliver::deliver_due(&app).await }
-    });
-    let worker = app.clone();
-    host.periodic("deliver_slack", due(Channel::Slack), move || {
-        let app = worker.clone();
-        async move { deliver_slack::deliver_slack(&app).await }
-    });
-    let new = Schedule { period: settings.idle_poll_max(), wake: Some(app.new.arrived.clone()) };
-    let worker = app.clone();
+    let new = Schedule { period: settings.idle_poll_max(), wake: Some(app.handoff.arrived.clone()) };
     host.periodic("deliver_new", new, move || {
         let app = worker.clone();
         async move { deliver::deliver_new(&app).await }

@@ -1,6 +1,6 @@
 //! `GET /notifications` and `GET /notifications/{id}`: people see their own, administrators see all.
 //!
-//! What went to operators is seen by administrators alone: for everybody else it neither exists nor counts.
+//! Only administrators see what went to operators: for everybody else it neither exists nor counts for the status.
 
 use std::collections::HashMap;
 
@@ -18,6 +18,7 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryD
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::VariantArray;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
@@ -61,7 +62,7 @@ pub struct NotificationView {
     notification_id: NotificationId,
     #[serde(rename = "type")]
     kind: String,
-    /// Null: for operators alone.
+    /// Null: for operators only.
     user_id: Option<AccountId>,
     /// Computed from the deliveries.
     status: Status,
@@ -76,14 +77,14 @@ pub struct DeliveryView {
     delivery_id: DeliveryId,
     channel: Channel,
     status: DeliveryStatus,
-    /// Tries so far.
+    /// Attempts so far.
     attempts: i32,
     /// When it is tried next; null unless it waits.
     next_attempt_at: Option<DateTime<Utc>>,
-    /// Why the last failed try failed: `ADDRESS_UNAVAILABLE`, `DIGEST_REFUSED`, `LEASE_LOST`, `MESSAGE_REFUSED`,
+    /// Why the last failed attempt failed: `ADDRESS_UNAVAILABLE`, `DIGEST_REFUSED`, `LEASE_LOST`, `MESSAGE_REFUSED`,
     /// `NO_ANSWER`, `RECIPIENT_UNKNOWN`, `THROTTLED`, `UNAVAILABLE` or `WEBHOOK_REFUSED`.
     last_error: Option<String>,
-    /// Since when nothing is tried any more by itself.
+    /// Since when it is a dead letter: only an operator has it tried again.
     dead_lettered_at: Option<DateTime<Utc>>,
     subject: String,
     body: String,
@@ -112,7 +113,7 @@ pub async fn list_notifications(
         return Err(common::Refused::invalid("from", format!("{bad} is beyond every calendar here.")).into());
     }
     let mut conn = app.db.read().await?;
-    // One more than asked for tells whether there is a next page.
+    // One more than asked for, to learn whether there is a next page.
     let mut rows = load_page(&mut conn, owner(&caller), &query, after, i64::from(limit) + 1).await?;
     let is_last = rows.len() <= limit as usize;
     rows.truncate(limit as usize);
@@ -146,10 +147,10 @@ fn owner(caller: &Caller) -> Option<AccountId> {
     (!caller.is_admin()).then(|| caller.account.into())
 }
 
-/// The names of the channels whose deliveries `owner` may see.
-fn visible(owner: Option<AccountId>) -> Vec<&'static str> {
-    let channels = Channel::ALL.into_iter().filter(|channel| owner.is_none() || !channel.is_for_operators());
-    channels.map(Channel::name).collect()
+/// The channels whose deliveries `owner` may see.
+fn visible(owner: Option<AccountId>) -> Vec<Channel> {
+    let is_visible = |channel: &Channel| owner.is_none() || !channel.is_for_operators();
+    Channel::VARIANTS.iter().copied().filter(is_visible).collect()
 }
 
 #[derive(diesel::Queryable, diesel::Selectable)]
@@ -198,11 +199,10 @@ async fn load_page(
             .filter(deliveries::channel.eq_any(visible(owner)))
     };
     if let Some(channel) = filter.channel {
-        query = query.filter(exists(own().filter(deliveries::channel.eq(channel.name()))));
+        query = query.filter(exists(own().filter(deliveries::channel.eq(channel))));
     }
     for (group, wanted) in filter.status.into_iter().flat_map(Status::requires) {
-        let names: Vec<_> = group.statuses().map(DeliveryStatus::name).collect();
-        let present = exists(own().filter(deliveries::status.eq_any(names)));
+        let present = exists(own().filter(deliveries::status.eq_any(group.statuses())));
         query = if *wanted { query.filter(present) } else { query.filter(not(present)) };
     }
     Ok(query.load(conn).await?)
@@ -228,7 +228,7 @@ struct DeliveryRow {
 async fn with_deliveries(
     conn: &mut AsyncPgConnection,
     rows: Vec<NotificationRow>,
-    visible: &[&str],
+    visible: &[Channel],
 ) -> Result<Vec<NotificationView>> {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let found: Vec<DeliveryRow> = deliveries::table

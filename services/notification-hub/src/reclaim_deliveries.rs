@@ -1,86 +1,76 @@
 //! The loop that takes deliveries back from workers that died or stalled, and counts what waits.
 
 use common::Result;
-use common::db::Prepared;
-use contract::ids::DeliveryId;
-use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Integer, Text, Uuid};
+use common::db::Tx;
+use diesel::dsl::{count_star, now};
+use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
+use strum::VariantArray;
 
+use crate::App;
 use crate::channel::Channel;
-use crate::deliver::{self, Settlement};
-use crate::notification::{Failure, Outcome, next};
-use crate::{App, Settings};
+use crate::claims::{Attempt, count_results, record_results};
+use crate::delivery::{Failure, Outcome};
+use crate::notification::DeliveryStatus;
+use crate::schema::deliveries;
 
 /// Deliveries that one transaction takes back: as many as one claim takes at most, so that locks are brief.
 const RECLAIM_MAX: i64 = 500;
 
-#[derive(QueryableByName)]
-struct Lost {
-    #[diesel(sql_type = Uuid)]
-    id: DeliveryId,
-    #[diesel(sql_type = Text)]
-    channel: Channel,
-    #[diesel(sql_type = Integer)]
-    attempt: i32,
-    #[diesel(sql_type = BigInt)]
-    lock_token: i64,
-}
-
-/// A lost claim counts as a failed try: something that kills its workers must not live for ever.
+/// A lost claim counts as a failed attempt: a message that kills its workers must not live for ever.
 pub async fn reclaim_deliveries(app: &App) -> Result<()> {
     let settings = &app.settings;
     loop {
-        let (settlements, settled) = app
+        let (results, recorded) = app
             .db
             .tx("reclaim_deliveries", async move |tx| {
-                let query = diesel::sql_query(include_str!("reclaim_deliveries.sql"));
-                let lost: Vec<Lost> = Prepared(query.bind::<BigInt, _>(RECLAIM_MAX)).load(tx).await?;
-                let settlements: Vec<_> = lost.into_iter().map(|lost| lost.settle(settings)).collect();
-                let settled = deliver::settle(tx, &settlements).await?;
-                Ok((settlements, settled))
+                let lost = lock_lost(tx).await?;
+                let results: Vec<_> = lost
+                    .iter()
+                    .map(|lost| {
+                        let retry_delays = settings.retry_delays(lost.channel);
+                        lost.result(Outcome::NotSent(Failure::LeaseLost), &retry_delays)
+                    })
+                    .collect();
+                let recorded = record_results(tx, &results).await?;
+                Ok((results, recorded))
             })
             .await?;
-        deliver::count(&settlements, &settled);
-        if settlements.is_empty() {
-            return report_pending(app).await;
-        }
-        tracing::warn!(deliveries = settlements.len(), "Took back deliveries whose lease was lost");
-        for Settlement { channel, .. } in &settlements {
-            app.due.wake(*channel);
+        count_results(&results, &recorded);
+        let [first, ..] = &results[..] else { return measure_pending(app).await };
+        tracing::warn!(
+            deliveryId = %first.attempt.delivery, deliveries = results.len(),
+            "The leases of deliveries ended without a result; they are tried again after a delay, or given up after their last attempt"
+        );
+        for result in &results {
+            app.due.wake(result.attempt.channel);
         }
     }
 }
 
-impl Lost {
-    fn settle(self, settings: &Settings) -> Settlement {
-        let Lost { id, channel, attempt, lock_token } = self;
-        let retry_delays = settings.retry_delays(channel);
-        let next = next(Outcome::NotSent(Failure::LeaseLost), attempt, &retry_delays, deliver::jitter());
-        Settlement { delivery: id, channel, lock_token, next }
-    }
+/// Attempts whose lease is over. Locked, so that two replicas do not count one loss twice.
+async fn lock_lost(tx: &mut Tx) -> Result<Vec<Attempt>> {
+    let lost = deliveries::table
+        .filter(deliveries::status.eq(DeliveryStatus::Processing))
+        .filter(deliveries::lease_until.lt(now))
+        .order(deliveries::lease_until)
+        .limit(RECLAIM_MAX)
+        .select(Attempt::as_select())
+        .for_update()
+        .skip_locked();
+    Ok(lost.load(tx).await?)
 }
 
-#[derive(QueryableByName)]
-struct Pending {
-    #[diesel(sql_type = Text)]
-    channel: String,
-    #[diesel(sql_type = BigInt)]
-    count: i64,
-}
-
-async fn report_pending(app: &App) -> Result<()> {
-    let rows: Vec<Pending> = diesel::sql_query(
-        "select deliveries.channel, count(*) as count
-         from deliveries
-         where deliveries.status = 'PENDING'
-         group by deliveries.channel",
-    )
-    .load(&mut *app.db.read().await?)
-    .await?;
-    for channel in Channel::ALL.map(Channel::name) {
-        let waiting = rows.iter().find(|row| row.channel == channel).map_or(0, |row| row.count);
-        metrics::gauge!("stampede_deliveries_pending", "channel" => channel).set(waiting as f64);
+async fn measure_pending(app: &App) -> Result<()> {
+    let rows: Vec<(Channel, i64)> = deliveries::table
+        .filter(deliveries::status.eq(DeliveryStatus::Pending))
+        .group_by(deliveries::channel)
+        .select((deliveries::channel, count_star()))
+        .load(&mut *app.db.read().await?)
+        .await?;
+    for channel in Channel::VARIANTS {
+        let pending = rows.iter().find(|(found, _)| found == channel).map_or(0, |(_, count)| *count);
+        metrics::gauge!("stampede_deliveries_pending", "channel" => channel.name()).set(pending as f64);
     }
     Ok(())
 }

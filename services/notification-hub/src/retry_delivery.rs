@@ -1,17 +1,23 @@
 //! `POST /notifications/{id}/deliveries/{deliveryId}/retry`: an operator has a delivery tried again at once.
 
 use actix_web::{HttpResponse, post};
+use chrono::{DateTime, Utc};
+use common::Result;
 use common::auth::Admin;
+use common::db::Tx;
 use common::http::{Data, Path, Problem, detach};
 use contract::ids::{DeliveryId, NotificationId};
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::dsl::now;
+use diesel::pg::Pg;
+use diesel::{AsChangeset, ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::App;
 use crate::channel::Channel;
-use crate::notification::{DeliveryStatus, Refused, retry};
+use crate::delivery::retry;
+use crate::notification::{DeliveryStatus, Refused};
 use crate::schema::deliveries;
 
 #[derive(Serialize, ToSchema)]
@@ -36,36 +42,10 @@ pub async fn retry_delivery(
     app: Data<App>,
     _admin: Admin,
     path: Path<(NotificationId, DeliveryId)>,
-) -> common::Result<HttpResponse> {
+) -> Result<HttpResponse> {
     let (notification, delivery) = path.into_inner();
     detach(async move {
-        let channel = app
-            .db
-            .tx("retry_delivery", async move |tx| {
-                let found = deliveries::table
-                    .filter(deliveries::id.eq(delivery))
-                    .filter(deliveries::notification_id.eq(notification))
-                    .select(Found::as_select())
-                    .for_update()
-                    .first(tx)
-                    .await
-                    .optional()?
-                    .ok_or(Refused::DeliveryNotFound(delivery))?;
-                let attempt = retry(delivery, found.status, found.attempt)?;
-                diesel::update(deliveries::table)
-                    .filter(deliveries::id.eq(delivery))
-                    .set((
-                        deliveries::status.eq(DeliveryStatus::Pending.name()),
-                        deliveries::attempt.eq(attempt),
-                        deliveries::next_attempt_at.eq(diesel::dsl::now),
-                        deliveries::dead_lettered_at.eq(None::<chrono::DateTime<chrono::Utc>>),
-                        deliveries::updated_at.eq(diesel::dsl::now),
-                    ))
-                    .execute(tx)
-                    .await?;
-                Ok(found.channel)
-            })
-            .await?;
+        let channel = app.db.tx("retry_delivery", async move |tx| make_due(tx, notification, delivery).await).await?;
         app.due.wake(channel);
         tracing::info!(deliveryId = %delivery, "An operator has a delivery tried again");
         Ok(())
@@ -74,10 +54,42 @@ pub async fn retry_delivery(
     Ok(HttpResponse::Accepted().json(RetriedDelivery { delivery_id: delivery, status: DeliveryStatus::Pending }))
 }
 
-#[derive(diesel::Queryable, diesel::Selectable)]
-#[diesel(table_name = deliveries, check_for_backend(diesel::pg::Pg))]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = deliveries, check_for_backend(Pg))]
 struct Found {
     channel: Channel,
     status: DeliveryStatus,
     attempt: i32,
+}
+
+#[derive(AsChangeset)]
+#[diesel(table_name = deliveries)]
+struct Due {
+    status: DeliveryStatus,
+    attempt: i32,
+    /// Set to null where it was a dead letter.
+    dead_lettered_at: Option<Option<DateTime<Utc>>>,
+}
+
+/// Makes the delivery due now and returns its channel.
+async fn make_due(tx: &mut Tx, notification: NotificationId, delivery: DeliveryId) -> Result<Channel> {
+    let found: Found = deliveries::table
+        .filter(deliveries::id.eq(delivery))
+        .filter(deliveries::notification_id.eq(notification))
+        .select(Found::as_select())
+        .for_update()
+        .first(tx)
+        .await
+        .optional()?
+        .ok_or(Refused::DeliveryNotFound(delivery))?;
+    let attempt = retry(delivery, found.status, found.attempt)?;
+    diesel::update(deliveries::table.find(delivery))
+        .set((
+            Due { status: DeliveryStatus::Pending, attempt, dead_lettered_at: Some(None) },
+            deliveries::next_attempt_at.eq(now),
+            deliveries::updated_at.eq(now),
+        ))
+        .execute(tx)
+        .await?;
+    Ok(found.channel)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::channel::Channel;
-use crate::slack::DIGEST_MAX;
+use crate::contacts::USERS_MAX;
+use crate::email::EmailSettings;
+use crate::slack::{DIGEST_MAX, SlackSettings};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,39 +26,6 @@ pub struct Settings {
     pub slack: SlackSettings,
 }
 
-/// Section `[notification_hub.email]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EmailSettings {
-    pub timeout_ms: u64,
-    pub retry_delays_seconds: Vec<u64>,
-}
-
-/// Section `[notification_hub.slack]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlackSettings {
-    pub url: SecretString,
-    pub connect_timeout_ms: u64,
-    pub timeout_ms: u64,
-    pub interval_ms: u64,
-    pub digest_max: u32,
-    pub retry_after_max_seconds: u64,
-    pub retry_delays_seconds: Vec<u64>,
-}
-
-impl SlackSettings {
-    pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
-    }
-
-    /// Between two messages. A log needs no pause.
-    pub fn interval(&self) -> Duration {
-        let is_log = self.url.expose_secret().is_empty();
-        Duration::from_millis(if is_log { 0 } else { self.interval_ms })
-    }
-}
-
 /// What a claim needs besides sending: recording the results, and a pause of the whole process now and then.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -68,12 +36,12 @@ impl Settings {
         anyhow::ensure!(self.claim_batch_max > 0, "notification_hub.claim_batch_max must be at least 1");
         anyhow::ensure!(self.idle_poll_first_ms > 0, "notification_hub.idle_poll_first_ms must be at least 1");
         anyhow::ensure!(self.page_default <= self.page_max, "notification_hub.page_default is above page_max");
-        let questions = self.claim_batch_max.div_ceil(crate::contacts::QUESTION_MAX as u32);
-        let needed = Duration::from_millis(email.timeout_ms) * questions + LEASE_MARGIN;
+        let requests = self.claim_batch_max.div_ceil(USERS_MAX as u32);
+        let needed = email.timeout() * requests + LEASE_MARGIN;
         for (name, lease) in [("lease_seconds", self.lease()), ("new_lease_seconds", self.new_lease())] {
             anyhow::ensure!(
                 lease >= needed,
-                "notification_hub.{name} is {lease:?}, but {questions} times email.timeout_ms and a margin need {needed:?}"
+                "notification_hub.{name} is {lease:?}, but {requests} times email.timeout_ms and a margin need {needed:?}"
             );
         }
         self.check_slack()
@@ -110,12 +78,24 @@ impl Settings {
         Duration::from_millis(self.idle_poll_max_ms)
     }
 
+    /// Deliveries that one claim takes.
+    pub fn claim_max(&self, channel: Channel) -> u32 {
+        match channel {
+            Channel::Email => self.claim_batch_max,
+            Channel::Slack => self.slack.digest_max,
+        }
+    }
+
     pub fn retry_delays(&self, channel: Channel) -> Vec<Duration> {
         let delays_seconds = match channel {
             Channel::Email => &self.email.retry_delays_seconds,
             Channel::Slack => &self.slack.retry_delays_seconds,
         };
         delays_seconds.iter().copied().map(Duration::from_secs).collect()
+    }
+
+    pub fn contact_age_max(&self) -> Duration {
+        Duration::from_secs(self.contact_cache_seconds)
     }
 
     pub fn reclaim_period(&self) -> Duration {
@@ -174,12 +154,5 @@ mod tests {
             let settings = Settings { slack: slack(timeout_ms, digest_max), ..settings(45, 3_000, 500) };
             assert_eq!(settings.check().is_ok(), is_fine, "{timeout_ms} ms, {digest_max}");
         }
-    }
-
-    #[test]
-    fn only_a_real_slack_needs_pauses() {
-        assert_eq!(slack(1, 1).interval(), Duration::ZERO);
-        let real = SlackSettings { url: "https://hooks.slack.com/services/T/B/X".to_owned().into(), ..slack(1, 1) };
-        assert_eq!(real.interval(), Duration::from_millis(1_100));
     }
 }

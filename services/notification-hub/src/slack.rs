@@ -1,136 +1,185 @@
-//! Slack: the incoming webhook of the operators' channel. Every answer is classified here, and nowhere else.
+//! Slack, over the incoming webhook of the operators' channel: one message at a turn.
+//!
+//! Slack takes one message a second from a webhook, whoever sends it. So the replicas take turns at a row in the
+//! database that also says when the next message may go. What is due at a turn goes in one message, so that a storm of
+//! alerts is some messages long and not some hours.
 
 mod message;
+mod webhook;
 
 use std::time::Duration;
 
-use anyhow::Context;
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Response, Url};
-use secrecy::ExposeSecret;
-use serde_json::Value;
+use common::Result;
+use common::db::{Prepared, Tx};
+use diesel::sql_types::{Double, Text};
+use diesel::{OptionalExtension, QueryableByName};
+use diesel_async::RunQueryDsl;
+use tokio::time::Instant;
 
-pub use message::{DIGEST_MAX, Item, message};
+use crate::App;
+use crate::channel::Channel;
+use crate::claims::{AttemptResult, Claimed, Turn, claim_deliveries};
+use crate::delivery::{Failure, Outcome};
 
-use crate::notification::{Failure, Outcome};
-use crate::settings::SlackSettings;
+pub use message::DIGEST_MAX;
+pub use webhook::{SlackSettings, Webhook};
 
-/// The pause after a refusal for haste that names none: what Slack's limit of one message a second suggests.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-
-/// Slack explains a refusal in one word.
-const REASON_CHARS_MAX: usize = 60;
-
-/// A client of one webhook.
-pub struct Webhook {
-    http: reqwest::Client,
-    /// Whoever knows it may post: it never gets into a log.
-    url: Url,
-    retry_after_max: Duration,
+/// Claims what goes into the next message, if the pace allows one now.
+pub async fn take_turn(app: &App) -> Result<Turn> {
+    app.db.point("slack.before_turn").await;
+    let (digest_max, lease) = (app.settings.claim_max(Channel::Slack), app.settings.lease());
+    let (interval, pause) = (app.settings.slack.interval(), app.settings.idle_poll_first());
+    app.db
+        .tx("claim_slack", async move |tx| {
+            let Some(wait) = lock_pace(tx).await? else { return Ok(Turn::NotYet(pause)) };
+            tx.point("slack.in_turn").await;
+            if !wait.is_zero() {
+                return Ok(Turn::NotYet(wait));
+            }
+            let claim = claim_deliveries(tx, Channel::Slack, digest_max, lease).await?;
+            if !claim.deliveries.is_empty() {
+                delay_next_message(tx, interval).await?;
+            }
+            Ok(claim.into())
+        })
+        .await
 }
 
-impl Webhook {
-    /// None when no webhook is set.
-    pub fn new(settings: &SlackSettings) -> anyhow::Result<Option<Webhook>> {
-        let url = settings.url.expose_secret();
-        if url.is_empty() {
-            return Ok(None);
-        }
-        let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .timeout(settings.timeout())
-            // A webhook does not move; whoever says so wants our messages.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        Ok(Some(Webhook {
-            http,
-            url: url.context("notification_hub.slack.url is not an http address")?,
-            retry_after_max: Duration::from_secs(settings.retry_after_max_seconds),
-        }))
-    }
-
-    /// Posts one message. A failure is logged here, where its details are known.
-    pub async fn post(&self, message: &Value) -> Outcome {
-        let (outcome, reason) = match self.http.post(self.url.clone()).json(message).send().await {
-            Ok(answer) => {
-                let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-                let status = answer.status().as_u16();
-                match classify(status, retry_after, self.retry_after_max) {
-                    Outcome::Sent => return Outcome::Sent,
-                    outcome => (outcome, format!("{status} {}", reason(answer).await)),
-                }
-            }
-            Err(error) if error.is_connect() || error.is_builder() => {
-                (Outcome::NotSent(Failure::Unavailable), error.without_url().to_string())
-            }
-            Err(error) => (Outcome::NotSent(Failure::NoAnswer), error.without_url().to_string()),
-        };
-        tracing::warn!(reason, ?outcome, "Slack did not take a message");
-        outcome
-    }
+#[derive(QueryableByName)]
+struct Pace {
+    #[diesel(sql_type = Double)]
+    wait_seconds: f64,
 }
 
-/// What an answer means for the message.
-fn classify(status: u16, retry_after: Option<&str>, retry_after_max: Duration) -> Outcome {
-    let pause = || {
-        let asked = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        asked.unwrap_or(PAUSE_MIN).clamp(PAUSE_MIN, retry_after_max.max(PAUSE_MIN))
+/// How long the next message has to wait. None: another replica has the turn.
+async fn lock_pace(tx: &mut Tx) -> Result<Option<Duration>> {
+    let pace: Option<Pace> =
+        Prepared(diesel::sql_query(include_str!("slack/lock_pace.sql")).bind::<Text, _>(Channel::Slack))
+            .get_result(tx)
+            .await
+            .optional()?;
+    Ok(pace.map(|pace| Duration::from_secs_f64(pace.wait_seconds)))
+}
+
+/// Lets nobody send for `pause`, whichever replica asks.
+async fn delay_next_message(tx: &mut Tx, pause: Duration) -> Result<()> {
+    Prepared(
+        diesel::sql_query(include_str!("slack/delay_next_message.sql"))
+            .bind::<Double, _>(pause.as_secs_f64())
+            .bind::<Text, _>(Channel::Slack),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Sends one message, outside any transaction.
+pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<AttemptResult> {
+    let (together, later) = divide(claimed);
+    let outcome = match &app.slack {
+        _ if Instant::now() >= deadline => Outcome::HandedBack,
+        Some(webhook) => post(webhook, &together).await,
+        None => write_to_log(&together),
     };
-    match status {
-        200..=299 => Outcome::Sent,
-        429 => Outcome::Throttled(pause()),
-        503 if retry_after.is_some() => Outcome::Throttled(pause()),
-        408 | 500..=599 => Outcome::NotSent(Failure::Unavailable),
-        // invalid_payload and its like.
-        400 | 413 | 415 | 422 => Outcome::NotSent(Failure::MessageRefused),
-        // no_service, invalid_token, channel_not_found, channel_is_archived; an address that has moved.
-        _ => Outcome::NotSent(Failure::WebhookRefused),
+    if let Outcome::Throttled(pause) = outcome {
+        // The limit is the webhook's: every replica waits.
+        let delayed = app.db.tx("hold_back_slack", async move |tx| delay_next_message(tx, pause).await).await;
+        if let Err(error) = delayed {
+            tracing::warn!(
+                %error, ?pause,
+                "The pause that Slack asks for cannot be recorded for all replicas; only the deliveries that it refused wait"
+            );
+        }
+    }
+    let retry_delays = app.settings.retry_delays(Channel::Slack);
+    let sent = together.iter().map(|delivery| delivery.attempt.result(outcome, &retry_delays));
+    let handed_back = later.iter().map(|delivery| delivery.attempt.result(Outcome::HandedBack, &retry_delays));
+    sent.chain(handed_back).collect()
+}
+
+/// What goes into one message, and what has to wait for another.
+///
+/// All goes into one, unless a part was refused in a digest before. That goes alone, so that it is found out which part is
+/// refused, and one bad part does not take good ones along for ever.
+fn divide(mut claimed: Vec<Claimed>) -> (Vec<Claimed>, Vec<Claimed>) {
+    let is_suspect = |delivery: &Claimed| delivery.last_error.as_deref() == Some(Failure::DigestRefused.name());
+    match claimed.iter().position(is_suspect) {
+        Some(suspect) => {
+            let alone = vec![claimed.remove(suspect)];
+            (alone, claimed)
+        }
+        None => (claimed, Vec::new()),
     }
 }
 
-/// The beginning of the answer, if there is one, fit for a log.
-async fn reason(mut answer: Response) -> String {
-    let body = answer.chunk().await.ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&body);
-    text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_ascii_graphic() { c } else { ' ' }).collect()
+async fn post(webhook: &Webhook, together: &[Claimed]) -> Outcome {
+    let items: Vec<_> = together
+        .iter()
+        .map(|delivery| message::Item {
+            notification: delivery.notification,
+            delivery: delivery.attempt.delivery,
+            subject: &delivery.subject,
+            body: &delivery.body,
+        })
+        .collect();
+    let Err(not_taken) = webhook.post(&message::message(&items)).await else { return Outcome::Sent };
+    let outcome = match not_taken.outcome {
+        Outcome::NotSent(Failure::MessageRefused) if items.len() > 1 => Outcome::NotSent(Failure::DigestRefused),
+        outcome => outcome,
+    };
+    let first = together.iter().map(|delivery| delivery.attempt.delivery.to_string()).next();
+    tracing::warn!(
+        deliveryId = first,
+        deliveries = items.len(),
+        reason = not_taken.reason,
+        ?outcome,
+        "Slack did not take a message; its deliveries are tried again, or given up where the outcome is final"
+    );
+    outcome
+}
+
+/// Without a webhook operators read the log: one line each, under the target `slack`; the body at debug only.
+fn write_to_log(together: &[Claimed]) -> Outcome {
+    for Claimed { attempt, subject, body, .. } in together {
+        tracing::info!(target: "slack", deliveryId = %attempt.delivery, subject, "Told operators");
+        tracing::debug!(target: "slack", deliveryId = %attempt.delivery, body, "Its text");
+    }
+    Outcome::Sent
 }
 
 #[cfg(test)]
 mod tests {
+    use contract::ids::{DeliveryId, NotificationId};
+
     use super::*;
+    use crate::claims::Attempt;
+
+    fn claimed(name: &str, last_error: Option<Failure>) -> Claimed {
+        let delivery = DeliveryId::derive(&[name.as_bytes()]);
+        Claimed {
+            attempt: Attempt { delivery, channel: Channel::Slack, number: 1, lock_token: 1 },
+            notification: NotificationId::derive(&[name.as_bytes()]),
+            last_error: last_error.map(|failure| failure.name().to_owned()),
+            subject: name.to_owned(),
+            body: String::new(),
+            user: None,
+        }
+    }
 
     #[test]
-    fn answers_are_taken_for_what_they_say() {
-        use Failure::{MessageRefused, Unavailable, WebhookRefused};
-        let throttled = |seconds| Outcome::Throttled(Duration::from_secs(seconds));
-        for (status, retry_after, expected) in [
-            (200, None, Outcome::Sent),
-            (204, None, Outcome::Sent),
-            (429, Some("30"), throttled(30)),
-            (429, Some(" 5 "), throttled(5)),
-            (429, Some("0"), throttled(1)),
-            (429, Some("86400"), throttled(60)),
-            (429, Some("99999999999999999999"), throttled(1)),
-            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), throttled(1)),
-            (429, Some("-1"), throttled(1)),
-            (429, None, throttled(1)),
-            (503, Some("7"), throttled(7)),
-            (503, None, Outcome::NotSent(Unavailable)),
-            (500, Some("7"), Outcome::NotSent(Unavailable)),
-            (502, None, Outcome::NotSent(Unavailable)),
-            (408, None, Outcome::NotSent(Unavailable)),
-            (400, None, Outcome::NotSent(MessageRefused)),
-            (413, None, Outcome::NotSent(MessageRefused)),
-            (301, None, Outcome::NotSent(WebhookRefused)),
-            (302, None, Outcome::NotSent(WebhookRefused)),
-            (401, None, Outcome::NotSent(WebhookRefused)),
-            (403, None, Outcome::NotSent(WebhookRefused)),
-            (404, None, Outcome::NotSent(WebhookRefused)),
-            (410, None, Outcome::NotSent(WebhookRefused)),
+    fn a_part_of_a_refused_digest_goes_alone() {
+        use Failure::{DigestRefused, Unavailable};
+        for (errors, expected) in [
+            (&[None, Some(Unavailable), None][..], (&["0", "1", "2"][..], &[][..])),
+            (&[None, Some(DigestRefused), Some(DigestRefused)], (&["1"], &["0", "2"])),
+            (&[Some(DigestRefused)], (&["0"], &[])),
         ] {
-            let outcome = classify(status, retry_after, Duration::from_secs(60));
-            assert_eq!(outcome, expected, "{status} {retry_after:?}");
+            let all = errors.iter().enumerate().map(|(name, error)| claimed(&name.to_string(), *error));
+            let (together, later) = divide(all.collect());
+            let names = |claimed: &[Claimed]| claimed.iter().map(|one| one.subject.clone()).collect::<Vec<_>>();
+            let (expected_together, expected_later): (&[&str], &[&str]) = expected;
+            assert_eq!(names(&together), expected_together);
+            assert_eq!(names(&later), expected_later);
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn korean_time(instant: DateTime<Utc>) -> String {
 pub fn items(lines: &[OrderLine], currency: &str) -> String {
     lines.iter().fold(String::new(), |mut text, line| {
         let price = money(line.unit_price, currency);
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "  - {} x {} ({price})", line.name, line.quantity);
         text
     })
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_outside_cannot_begin_a_line_or_fill_a_page() {
+    fn text_from_outside_stays_on_its_line_and_is_bounded() {
         assert_eq!(foreign("Fail\r\nBcc: x"), "Fail  Bcc: x");
         assert_eq!(foreign(&"가".repeat(5_000)).chars().count(), FOREIGN_CHARS_MAX);
     }

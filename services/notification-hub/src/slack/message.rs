@@ -1,5 +1,5 @@
-//! What is posted: Block Kit blocks, and the same as text for notifications and old clients. Within Slack's limits, so
-//! that nothing is refused for its length.
+//! What is posted: Block Kit blocks, and the same as text for notifications and old clients. It is kept within Slack's
+//! limits, so that nothing is refused for its length.
 
 use contract::ids::{DeliveryId, NotificationId};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ const BLOCKS_MAX: usize = 50;
 const HEADER_CHARS_MAX: usize = 150;
 /// Of a section.
 const SECTION_CHARS_MAX: usize = 3_000;
-/// Of all blocks together. Slack does not name this limit; it has been seen to refuse somewhat more than 13,000.
+/// Of all blocks together. Slack does not document this limit; it was seen to refuse a little more than 13,000.
 const MESSAGE_CHARS_MAX: usize = 12_000;
 /// Of a context with two ids.
 const CONTEXT_CHARS_MAX: usize = 120;

@@ -1,10 +1,14 @@
-//! The hub through its own doors: events in by Kafka, answers out by HTTP, on real servers. Only account and Slack are played.
+//! The hub through its own doors: events in by Kafka, answers out by HTTP, on real servers. Account and Slack are fakes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod deliveries;
+mod fake_account;
+mod fake_slack;
+mod hub;
+mod leases;
 mod payments;
-mod pretended_slack;
 mod reading;
-mod site;
 mod slack;
+mod slack_pace;
+mod stopping;

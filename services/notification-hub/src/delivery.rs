@@ -1,0 +1,197 @@
+//! Rules: what becomes of a delivery after an attempt to send it, and when an operator may have it tried again.
+
+use std::time::Duration;
+
+use contract::ids::DeliveryId;
+use strum::IntoStaticStr;
+
+use crate::notification::{DeliveryStatus, Refused};
+
+/// How soon a delivery is claimed among all that are due; the lower, the sooner. Leaves room on both sides.
+pub const PRIORITY_NORMAL: i16 = 100;
+
+/// Why an attempt did not succeed. The names are stored and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+pub enum Failure {
+    /// There is no such account (any more). Trying again would not help.
+    RecipientUnknown,
+    /// The account service did not answer with the address. Certainly not sent.
+    AddressUnavailable,
+    /// The worker died or stalled between its claim and its result. It may have been sent.
+    LeaseLost,
+    /// The provider cannot be reached, or says that it failed. Probably not sent.
+    Unavailable,
+    /// The provider took the message and did not answer. It may have been sent.
+    NoAnswer,
+    /// The provider asks for a pause. Certainly not sent.
+    Throttled,
+    /// The provider refuses this message. Trying again would not help.
+    MessageRefused,
+    /// The provider refuses a message that this was a part of: perhaps because of another part.
+    DigestRefused,
+    /// The webhook does not exist (any more) or is closed to us. Trying again would not help.
+    WebhookRefused,
+}
+
+impl Failure {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    const fn is_final(self) -> bool {
+        match self {
+            Failure::RecipientUnknown | Failure::MessageRefused | Failure::WebhookRefused => true,
+            Failure::AddressUnavailable
+            | Failure::LeaseLost
+            | Failure::Unavailable
+            | Failure::NoAnswer
+            | Failure::Throttled
+            | Failure::DigestRefused => false,
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Sent,
+    NotSent(Failure),
+    /// The provider asks for a pause of this length.
+    Throttled(Duration),
+    /// Claimed but not tried: the worker stops, or its lease is nearly over.
+    HandedBack,
+}
+
+/// What becomes of a claimed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    pub status: DeliveryStatus,
+    /// Attempts that count.
+    pub attempt: i32,
+    /// How long it waits before it is due again; zero where it is not.
+    pub delay: Duration,
+    pub failure: Option<Failure>,
+}
+
+impl Next {
+    /// It is a dead letter: only an operator has it tried again.
+    pub fn is_dead(self) -> bool {
+        self.status == DeliveryStatus::Failed
+    }
+
+    /// The `outcome` in metrics.
+    pub fn name(self) -> &'static str {
+        match (self.status, self.failure) {
+            (DeliveryStatus::Success, _) => "success",
+            (DeliveryStatus::Failed, _) => "dead",
+            (DeliveryStatus::Pending | DeliveryStatus::Processing, Some(_)) => "retry",
+            (DeliveryStatus::Pending | DeliveryStatus::Processing, None) => "handed_back",
+        }
+    }
+}
+
+/// Decides what follows after attempt number `attempt`. There is one attempt more than `retry_delays`.
+///
+/// `jitter` (0.8 to 1.2) spreads those that failed together.
+pub fn next(outcome: Outcome, attempt: i32, retry_delays: &[Duration], jitter: f64) -> Next {
+    let ended = |status, failure| Next { status, attempt, delay: Duration::ZERO, failure };
+    match outcome {
+        Outcome::Sent => ended(DeliveryStatus::Success, None),
+        Outcome::HandedBack => Next { attempt: attempt - 1, ..ended(DeliveryStatus::Pending, None) },
+        // Not the delivery's own fault, so it costs no attempt: however long the provider is busy, nothing is given up.
+        Outcome::Throttled(delay) => {
+            Next { attempt: attempt - 1, delay, ..ended(DeliveryStatus::Pending, Some(Failure::Throttled)) }
+        }
+        Outcome::NotSent(failure) => {
+            let attempts_before = usize::try_from(attempt - 1).unwrap_or(0);
+            match retry_delays.get(attempts_before) {
+                Some(delay) if !failure.is_final() => {
+                    Next { delay: delay.mul_f64(jitter), ..ended(DeliveryStatus::Pending, Some(failure)) }
+                }
+                Some(_) | None => ended(DeliveryStatus::Failed, Some(failure)),
+            }
+        }
+    }
+}
+
+/// The attempts that count after an operator asked to try again at once.
+///
+/// A failed delivery starts anew, a pending one waits no longer: so asking twice is asking once. What was sent is never
+/// sent again, and what is being sent is left alone.
+pub fn retry(delivery: DeliveryId, status: DeliveryStatus, attempt: i32) -> Result<i32, Refused> {
+    match status {
+        DeliveryStatus::Failed => Ok(0),
+        DeliveryStatus::Pending => Ok(attempt),
+        DeliveryStatus::Processing | DeliveryStatus::Success => Err(Refused::NotRetryable { delivery, status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+    #[test]
+    fn a_delivery_is_tried_once_more_than_there_are_delays() {
+        let failed = Outcome::NotSent(Failure::AddressUnavailable);
+        for (attempt, status, delay_ms) in [
+            (1, DeliveryStatus::Pending, 1_000),
+            (2, DeliveryStatus::Pending, 5_000),
+            (3, DeliveryStatus::Failed, 0),
+            (4, DeliveryStatus::Failed, 0),
+        ] {
+            let next = next(failed, attempt, &DELAYS, 1.0);
+            assert_eq!((next.status, next.delay.as_millis(), next.attempt), (status, delay_ms, attempt));
+            assert_eq!(next.failure, Some(Failure::AddressUnavailable));
+        }
+    }
+
+    #[test]
+    fn a_final_failure_is_not_tried_again() {
+        for failure in [Failure::RecipientUnknown, Failure::MessageRefused, Failure::WebhookRefused] {
+            assert!(next(Outcome::NotSent(failure), 1, &DELAYS, 1.0).is_dead(), "{failure:?}");
+        }
+        for failure in [Failure::LeaseLost, Failure::Unavailable, Failure::NoAnswer, Failure::DigestRefused] {
+            assert!(!next(Outcome::NotSent(failure), 1, &DELAYS, 1.0).is_dead(), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_that_the_provider_asks_for_is_kept_and_costs_no_attempt() {
+        let pause = Duration::from_secs(30);
+        let next = next(Outcome::Throttled(pause), 9, &DELAYS, 0.8);
+        assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 8, pause));
+        assert_eq!((next.failure, next.name()), (Some(Failure::Throttled), "retry"));
+    }
+
+    #[test]
+    fn handing_back_costs_no_attempt() {
+        let next = next(Outcome::HandedBack, 3, &DELAYS, 1.2);
+        assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 2, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_delay_is_spread() {
+        let failed = Outcome::NotSent(Failure::LeaseLost);
+        assert_eq!(next(failed, 2, &DELAYS, 0.8).delay, Duration::from_secs(4));
+        assert_eq!(next(failed, 2, &DELAYS, 1.2).delay, Duration::from_secs(6));
+    }
+
+    #[test]
+    fn only_what_is_not_sent_can_be_retried() {
+        let id = DeliveryId::derive(&[b"test"]);
+        assert_eq!(retry(id, DeliveryStatus::Failed, 9).unwrap(), 0);
+        assert_eq!(retry(id, DeliveryStatus::Pending, 2).unwrap(), 2);
+        assert!(retry(id, DeliveryStatus::Processing, 1).is_err());
+        assert!(retry(id, DeliveryStatus::Success, 1).is_err());
+    }
+
+    #[test]
+    fn failures_are_stored_under_the_names_that_operators_know() {
+        assert_eq!(Failure::LeaseLost.name(), "LEASE_LOST");
+        assert_eq!(Failure::NoAnswer.name(), "NO_ANSWER");
+        assert_eq!(Failure::RecipientUnknown.name(), "RECIPIENT_UNKNOWN");
+    }
+}

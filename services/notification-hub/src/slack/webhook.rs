@@ -1,0 +1,177 @@
+//! The incoming webhook: how a message is posted, and what each answer means. Answers are judged here, and nowhere else.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::delivery::{Failure, Outcome};
+
+/// Section `[notification_hub.slack]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackSettings {
+    pub url: SecretString,
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+    pub interval_ms: u64,
+    pub digest_max: u32,
+    pub retry_after_max_seconds: u64,
+    pub retry_delays_seconds: Vec<u64>,
+}
+
+impl SlackSettings {
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// Between two messages. A log needs no pause.
+    pub fn interval(&self) -> Duration {
+        let is_log = self.url.expose_secret().is_empty();
+        Duration::from_millis(if is_log { 0 } else { self.interval_ms })
+    }
+}
+
+/// The pause after a refusal for haste that names none: what Slack's limit of one message a second suggests.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// Slack explains a refusal in one word.
+const REASON_CHARS_MAX: usize = 60;
+
+/// A client of one webhook.
+pub struct Webhook {
+    http: reqwest::Client,
+    /// Whoever knows it may post: it never gets into a log.
+    url: Url,
+    retry_after_max: Duration,
+}
+
+/// A message that was not taken.
+pub struct NotTaken {
+    pub outcome: Outcome,
+    /// For the log. The webhook's address is not in it.
+    pub reason: String,
+}
+
+impl Webhook {
+    /// None when no webhook is set.
+    pub fn new(settings: &SlackSettings) -> anyhow::Result<Option<Webhook>> {
+        let url = settings.url.expose_secret();
+        if url.is_empty() {
+            return Ok(None);
+        }
+        let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+            .timeout(settings.timeout())
+            // A webhook does not move; whoever says so wants our messages.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Some(Webhook {
+            http,
+            url: url.context("notification_hub.slack.url is not an http address")?,
+            retry_after_max: Duration::from_secs(settings.retry_after_max_seconds),
+        }))
+    }
+
+    /// Posts one message.
+    pub async fn post(&self, message: &Value) -> Result<(), NotTaken> {
+        let answer = match self.http.post(self.url.clone()).json(message).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let is_sent = !(error.is_connect() || error.is_builder());
+                let failure = if is_sent { Failure::NoAnswer } else { Failure::Unavailable };
+                return Err(NotTaken { outcome: Outcome::NotSent(failure), reason: error.without_url().to_string() });
+            }
+        };
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let status = answer.status().as_u16();
+        match classify(status, retry_after, self.retry_after_max) {
+            Outcome::Sent => Ok(()),
+            outcome => Err(NotTaken { outcome, reason: format!("{status} {}", reason(answer).await) }),
+        }
+    }
+}
+
+/// What an answer means for the message.
+fn classify(status: u16, retry_after: Option<&str>, retry_after_max: Duration) -> Outcome {
+    let pause = || {
+        let asked = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        asked.unwrap_or(PAUSE_MIN).clamp(PAUSE_MIN, retry_after_max.max(PAUSE_MIN))
+    };
+    match status {
+        200..=299 => Outcome::Sent,
+        429 => Outcome::Throttled(pause()),
+        503 if retry_after.is_some() => Outcome::Throttled(pause()),
+        408 | 500..=599 => Outcome::NotSent(Failure::Unavailable),
+        // invalid_payload and its like.
+        400 | 413 | 415 | 422 => Outcome::NotSent(Failure::MessageRefused),
+        // no_service, invalid_token, channel_not_found, channel_is_archived; an address that has moved.
+        _ => Outcome::NotSent(Failure::WebhookRefused),
+    }
+}
+
+/// The beginning of the answer, if there is one, fit for a log.
+async fn reason(mut answer: Response) -> String {
+    let body = answer.chunk().await.ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_ascii_graphic() { c } else { ' ' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_has_one_meaning() {
+        use Failure::{MessageRefused, Unavailable, WebhookRefused};
+        let throttled = |seconds| Outcome::Throttled(Duration::from_secs(seconds));
+        for (status, retry_after, expected) in [
+            (200, None, Outcome::Sent),
+            (204, None, Outcome::Sent),
+            (429, Some("30"), throttled(30)),
+            (429, Some(" 5 "), throttled(5)),
+            (429, Some("0"), throttled(1)),
+            (429, Some("86400"), throttled(60)),
+            (429, Some("99999999999999999999"), throttled(1)),
+            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), throttled(1)),
+            (429, Some("-1"), throttled(1)),
+            (429, None, throttled(1)),
+            (503, Some("7"), throttled(7)),
+            (503, None, Outcome::NotSent(Unavailable)),
+            (500, Some("7"), Outcome::NotSent(Unavailable)),
+            (502, None, Outcome::NotSent(Unavailable)),
+            (408, None, Outcome::NotSent(Unavailable)),
+            (400, None, Outcome::NotSent(MessageRefused)),
+            (413, None, Outcome::NotSent(MessageRefused)),
+            (301, None, Outcome::NotSent(WebhookRefused)),
+            (302, None, Outcome::NotSent(WebhookRefused)),
+            (401, None, Outcome::NotSent(WebhookRefused)),
+            (403, None, Outcome::NotSent(WebhookRefused)),
+            (404, None, Outcome::NotSent(WebhookRefused)),
+            (410, None, Outcome::NotSent(WebhookRefused)),
+        ] {
+            let outcome = classify(status, retry_after, Duration::from_secs(60));
+            assert_eq!(outcome, expected, "{status} {retry_after:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_real_slack_needs_pauses() {
+        let settings = |url: &str| SlackSettings {
+            url: url.to_owned().into(),
+            connect_timeout_ms: 1_000,
+            timeout_ms: 3_000,
+            interval_ms: 1_100,
+            digest_max: 20,
+            retry_after_max_seconds: 60,
+            retry_delays_seconds: vec![1],
+        };
+        assert_eq!(settings("").interval(), Duration::ZERO);
+        assert_eq!(settings("https://hooks.slack.com/services/T/B/X").interval(), Duration::from_millis(1_100));
+    }
+}
