@@ -1,8 +1,9 @@
-//! Rules: what an e-mail address and a password may be, and why this service says no.
+//! Rules: what an e-mail address and a password may be, what a user's role is, and why this service says no.
 
 use std::time::Duration;
 
-use common::{Code, Refusal, Refused};
+use common::auth::Role;
+use common::{Code, Error, Refusal};
 use contract::codes;
 
 /// RFC 5321: the longest address that a mail server must take.
@@ -13,12 +14,12 @@ const LOCAL_PART_BYTES_MAX: usize = 64;
 /// Eight is NIST's minimum. 128 is longer than any passphrase and short enough to hash without a thought.
 const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=128;
 
-/// What a storage of hashes holds for an account without a password: not a hash, so no password matches it.
+/// Stored in place of a hash for an account without a password. It is no hash, so no password matches it.
 pub const NO_PASSWORD: &str = "!";
 
 /// Why this service says no.
 #[derive(Debug, thiserror::Error)]
-pub enum No {
+pub enum Refused {
     #[error("This e-mail address is registered already.")]
     EmailAlreadyExists,
     #[error("The e-mail address or the password is wrong.")]
@@ -33,20 +34,20 @@ pub enum No {
     UserNotFound,
 }
 
-impl Refusal for No {
+impl Refusal for Refused {
     fn code(&self) -> Code {
         match self {
-            No::EmailAlreadyExists => codes::EMAIL_ALREADY_EXISTS,
-            No::InvalidCredentials => codes::INVALID_CREDENTIALS,
-            No::RefreshTokenInvalid => codes::REFRESH_TOKEN_INVALID,
-            No::RefreshTokenReused => codes::REFRESH_TOKEN_REUSED,
-            No::TooManyAttempts => codes::TOO_MANY_ATTEMPTS,
-            No::UserNotFound => codes::USER_NOT_FOUND,
+            Refused::EmailAlreadyExists => codes::EMAIL_ALREADY_EXISTS,
+            Refused::InvalidCredentials => codes::INVALID_CREDENTIALS,
+            Refused::RefreshTokenInvalid => codes::REFRESH_TOKEN_INVALID,
+            Refused::RefreshTokenReused => codes::REFRESH_TOKEN_REUSED,
+            Refused::TooManyAttempts => codes::TOO_MANY_ATTEMPTS,
+            Refused::UserNotFound => codes::USER_NOT_FOUND,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, No::TooManyAttempts).then_some(Duration::from_secs(1))
+        matches!(self, Refused::TooManyAttempts).then_some(Duration::from_secs(1))
     }
 }
 
@@ -57,13 +58,13 @@ pub struct Email(String);
 impl Email {
     /// Takes what looks like an address; only a mail that arrives proves one.
     ///
-    /// So the rule is short: something, one `@`, a domain of labels that are not empty. White space, control
-    /// characters and the punctuation that has a meaning in mail headers are out, because they turn one recipient
-    /// into several. The local part loses its case too: no provider of today tells `Ann@` from `ann@`, people do not
-    /// either, and two accounts that look the same are worse than a server of 1982 that minds.
-    pub fn parse(text: &str) -> Result<Email, Refused> {
+    /// The rule is short: a local part, one `@`, a domain of labels that are not empty. White space, control characters
+    /// and the punctuation that has a meaning in mail headers are refused, because they turn one recipient into several.
+    /// The local part loses its case too: no large provider tells `Ann@` from `ann@`, and two accounts that look the same
+    /// would be a trap.
+    pub fn parse(text: &str) -> Result<Email, common::Refused> {
         let address = text.trim().to_lowercase();
-        let wrong = || Refused::invalid("email", "email must be an e-mail address");
+        let wrong = || common::Refused::invalid("email", "email must be an e-mail address");
         let (local, domain) = address.split_once('@').ok_or_else(wrong)?;
         let has_meaning = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"@".contains(c);
         let fits = !local.is_empty() && local.len() <= LOCAL_PART_BYTES_MAX && address.len() <= EMAIL_BYTES_MAX;
@@ -80,21 +81,26 @@ impl Email {
 }
 
 /// Length is the only rule that makes passwords better; rules about digits and signs make them worse.
-pub fn check_new_password(password: &str) -> Result<(), Refused> {
+pub fn check_new_password(password: &str) -> Result<(), common::Refused> {
     let (min, max) = (PASSWORD_CHARS.start(), PASSWORD_CHARS.end());
     if !PASSWORD_CHARS.contains(&password.chars().take(max + 1).count()) {
-        return Err(Refused::invalid("password", format!("password must be {min} to {max} characters long")));
+        return Err(common::Refused::invalid("password", format!("password must be {min} to {max} characters long")));
     }
     Ok(())
 }
 
-/// Nobody has a password beyond the maximum, so such a text is not worth a hash. Says nothing about any account.
-pub fn check_presented_password(password: &str) -> Result<(), Refused> {
+/// Nobody has a password beyond the maximum, so a longer text is refused before it is hashed, whatever the account.
+pub fn check_presented_password(password: &str) -> Result<(), common::Refused> {
     let max = PASSWORD_CHARS.end();
     if password.chars().take(max + 1).count() > *max {
-        return Err(Refused::invalid("password", format!("password must be at most {max} characters long")));
+        return Err(common::Refused::invalid("password", format!("password must be at most {max} characters long")));
     }
     Ok(())
+}
+
+/// A role as it is stored. An unknown name is a fault of ours: the table allows none.
+pub fn role(name: &str) -> Result<Role, Error> {
+    Role::from_name(name).ok_or_else(|| Error::fault(anyhow::anyhow!("a user has the unknown role {name}")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Hashing passwords without letting a storm of log-ins take the processors: a few at a time, a bounded queue.
+//! Hashing passwords a few at a time, with a bounded queue, so that a storm of log-ins does not take the processors.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVe
 use common::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::account::No;
+use crate::account::Refused;
 
 /// Part of section `[account]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,11 +24,17 @@ pub struct HashingSettings {
 #[derive(Clone)]
 pub struct Passwords {
     argon2: Argon2<'static>,
-    /// The hash of a text nobody knows, for accounts that do not exist.
+    /// The hash of a text that nobody knows, for accounts that do not exist.
     dummy: Arc<str>,
-    /// Those being hashed and those waiting.
+    /// Those that hash and those that wait.
     admitted: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
+}
+
+/// The right to hash once. Without one nothing is hashed or compared.
+pub struct Turn {
+    _place: OwnedSemaphorePermit,
+    _processor: OwnedSemaphorePermit,
 }
 
 /// What came of comparing a password with a hash.
@@ -56,16 +62,25 @@ impl Passwords {
         })
     }
 
-    /// A PHC string. Refuses with `TOO_MANY_ATTEMPTS` when too many wait already.
-    pub async fn hash(&self, password: SecretString) -> Result<String> {
-        self.run(move |argon2| hash(argon2, password.expose_secret().as_bytes())).await?
+    /// Waits for a turn. Refuses with `TOO_MANY_ATTEMPTS` when too many wait already.
+    pub async fn turn(&self) -> Result<Turn> {
+        let place = self.admitted.clone().try_acquire_owned().map_err(|_| {
+            metrics::counter!("stampede_password_hashing_refused_total").increment(1);
+            Refused::TooManyAttempts
+        })?;
+        let processor = self.hashing.clone().acquire_owned().await.map_err(Error::fault)?;
+        Ok(Turn { _place: place, _processor: processor })
+    }
+
+    /// A PHC string.
+    pub async fn hash(&self, turn: Turn, password: SecretString) -> Result<String> {
+        self.run(turn, move |argon2| hash(argon2, password.expose_secret().as_bytes())).await?
     }
 
     /// Compares `password` with `stored`. Without one, or with one that is no hash, it takes as long and is wrong.
-    /// Refuses with `TOO_MANY_ATTEMPTS` when too many wait already.
-    pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Result<Verdict> {
+    pub async fn verify(&self, turn: Turn, password: SecretString, stored: Option<String>) -> Result<Verdict> {
         let dummy = self.dummy.clone();
-        self.run(move |argon2| {
+        self.run(turn, move |argon2| {
             let password = password.expose_secret().as_bytes();
             let Some(parsed) = stored.as_deref().and_then(|stored| PasswordHash::new(stored).ok()) else {
                 let dummy = PasswordHash::new(&dummy).map_err(|error| Error::fault(anyhow::anyhow!("{error}")))?;
@@ -84,16 +99,15 @@ impl Passwords {
         .await?
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Argon2<'_>) -> T + Send + 'static) -> Result<T> {
-        let place = self.admitted.clone().try_acquire_owned().map_err(|_| {
-            metrics::counter!("stampede_password_hashing_refused_total").increment(1);
-            No::TooManyAttempts
-        })?;
-        let turn = self.hashing.clone().acquire_owned().await.map_err(Error::fault)?;
+    async fn run<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&Argon2<'_>) -> T + Send + 'static,
+    ) -> Result<T> {
         let argon2 = self.argon2.clone();
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work and not by its caller, who may go away while the processor is still busy.
-            let _held = (place, turn);
+            let _turn = turn;
             work(&argon2)
         });
         Ok(done.await?)
@@ -116,6 +130,8 @@ fn is_current(argon2: &Argon2<'_>, hash: &PasswordHash) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn passwords(memory_kib: u32, parallel: usize, waiting_max: usize) -> Passwords {
@@ -126,40 +142,49 @@ mod tests {
         text.to_owned().into()
     }
 
+    async fn hashed(passwords: &Passwords, password: &str) -> String {
+        passwords.hash(passwords.turn().await.unwrap(), secret(password)).await.unwrap()
+    }
+
+    async fn verified(passwords: &Passwords, password: &str, stored: Option<&str>) -> Verdict {
+        let turn = passwords.turn().await.unwrap();
+        passwords.verify(turn, secret(password), stored.map(str::to_owned)).await.unwrap()
+    }
+
     #[tokio::test]
     async fn only_the_right_password_for_a_real_hash_is_right() {
         let passwords = passwords(64, 2, 8);
-        let stored = passwords.hash(secret("correct horse")).await.unwrap();
+        let stored = hashed(&passwords, "correct horse").await;
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
-        let verify = async |password: &str, stored: Option<&str>| {
-            passwords.verify(secret(password), stored.map(str::to_owned)).await.unwrap()
-        };
-        assert_eq!(verify("correct horse", Some(&stored)).await, Verdict::Right);
-        assert_eq!(verify("correct horse ", Some(&stored)).await, Verdict::Wrong);
-        assert_eq!(verify("correct horse", None).await, Verdict::Wrong);
-        assert_eq!(verify("!", Some(crate::account::NO_PASSWORD)).await, Verdict::Wrong);
-        assert_ne!(passwords.hash(secret("correct horse")).await.unwrap(), stored);
+        assert_eq!(verified(&passwords, "correct horse", Some(&stored)).await, Verdict::Right);
+        assert_eq!(verified(&passwords, "correct horse ", Some(&stored)).await, Verdict::Wrong);
+        assert_eq!(verified(&passwords, "correct horse", None).await, Verdict::Wrong);
+        assert_eq!(verified(&passwords, "!", Some(crate::account::NO_PASSWORD)).await, Verdict::Wrong);
+        assert_ne!(hashed(&passwords, "correct horse").await, stored);
     }
 
     #[tokio::test]
     async fn a_hash_with_other_parameters_is_replaced() {
-        let old = passwords(64, 1, 1).hash(secret("correct horse")).await.unwrap();
+        let old = hashed(&passwords(64, 1, 1), "correct horse").await;
         let passwords = passwords(128, 1, 1);
-        let Verdict::RightButOld(new) = passwords.verify(secret("correct horse"), Some(old)).await.unwrap() else {
+        let Verdict::RightButOld(new) = verified(&passwords, "correct horse", Some(&old)).await else {
             panic!("the old parameters were not noticed");
         };
-        assert_eq!(passwords.verify(secret("correct horse"), Some(new)).await.unwrap(), Verdict::Right);
+        assert_eq!(verified(&passwords, "correct horse", Some(&new)).await, Verdict::Right);
     }
 
     #[tokio::test]
-    async fn a_storm_waits_in_a_bounded_queue() {
-        let passwords = passwords(4096, 1, 2);
-        let storm = (0..20).map(|_| passwords.verify(secret("x"), None));
-        let outcomes = futures_util::future::join_all(storm).await;
-        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        assert_eq!(refused, 17);
-        let refusal = outcomes.into_iter().find_map(Result::err).unwrap();
+    async fn no_more_wait_for_a_turn_than_the_queue_takes() {
+        let passwords = passwords(64, 1, 2);
+        let held = passwords.turn().await.unwrap();
+        let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(passwords.turn())).collect();
+        for turn in &mut waiting {
+            assert!(turn.as_mut().now_or_never().is_none(), "two may wait");
+        }
+        let refusal = passwords.turn().now_or_never().expect("who cannot wait is told so at once").err().unwrap();
         assert_eq!(refusal.reason(), Some("TOO_MANY_ATTEMPTS"));
-        passwords.verify(secret("x"), None).await.unwrap();
+        drop(held);
+        let first = waiting.remove(0).await;
+        assert!(first.is_ok(), "who waited has the next turn");
     }
 }

@@ -5,9 +5,9 @@ use actix_web::{HttpRequest, HttpResponse, post};
 use chrono::{DateTime, Utc};
 use common::auth::Role;
 use common::http::{self, Data, Json, Problem};
-use common::{Error, Result, rate};
+use common::{Result, rate};
 use contract::ids::AccountId;
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::App;
-use crate::account::{Email, No, check_presented_password};
+use crate::account::{Email, Refused, check_presented_password, role};
 use crate::hash_password::Verdict;
 use crate::schema::{refresh_tokens, token_families, users};
-use crate::session::RefreshToken;
+use crate::session::{NewToken, RefreshToken};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -82,10 +82,6 @@ pub fn tokens(app: &App, account: AccountId, role: Role, refresh: &RefreshToken,
     })
 }
 
-pub fn role(name: &str) -> Result<Role> {
-    Role::from_name(name).ok_or_else(|| Error::fault(anyhow::anyhow!("a user has the unknown role {name}")))
-}
-
 /// Whose address and password these are. Does the same work whether or not the account exists.
 async fn authenticate(app: &App, email: &Email, password: SecretString) -> Result<(AccountId, Role)> {
     let found: Option<(AccountId, String, String)> = {
@@ -98,10 +94,12 @@ async fn authenticate(app: &App, email: &Email, password: SecretString) -> Resul
             .optional()?
     };
     let stored = found.as_ref().map(|(_, hash, _)| hash.clone());
-    let verdict = app.passwords.verify(password, stored).await?;
-    let Some((account, old_hash, role_name)) = found else { return Err(No::InvalidCredentials.into()) };
+    let turn = app.passwords.turn().await?;
+    app.db.point("log_in.before_hash").await;
+    let verdict = app.passwords.verify(turn, password, stored).await?;
+    let Some((account, old_hash, role_name)) = found else { return Err(Refused::InvalidCredentials.into()) };
     match verdict {
-        Verdict::Wrong => return Err(No::InvalidCredentials.into()),
+        Verdict::Wrong => return Err(Refused::InvalidCredentials.into()),
         Verdict::Right => {}
         Verdict::RightButOld(new_hash) => replace_hash(app, account, old_hash, new_hash).await?,
     }
@@ -123,31 +121,28 @@ async fn replace_hash(app: &App, account: AccountId, old_hash: String, new_hash:
         .await
 }
 
+/// A new row of `token_families`.
+#[derive(Insertable)]
+#[diesel(table_name = token_families)]
+struct NewSession {
+    id: Uuid,
+    user_id: Uuid,
+    expires_at: DateTime<Utc>,
+}
+
 async fn begin_session(app: &App, account: AccountId) -> Result<RefreshToken> {
-    let now = Utc::now();
-    let (family, token) = (Uuid::now_v7(), RefreshToken::from_random(rand::random()));
-    let session_expires_at = now + app.lifetimes.session;
-    let token_expires_at = app.lifetimes.token_expires_at(now, session_expires_at);
-    let hash = token.hash();
+    let (now, token) = (Utc::now(), RefreshToken::from_random(rand::random()));
+    let session = NewSession { id: Uuid::now_v7(), user_id: account.uuid(), expires_at: now + app.lifetimes.session };
+    let first = NewToken {
+        hash: token.hash(),
+        family: session.id,
+        user_id: session.user_id,
+        expires_at: app.lifetimes.token_expires_at(now, session.expires_at),
+    };
     app.db
         .tx("log_in", async |tx| {
-            diesel::insert_into(token_families::table)
-                .values((
-                    token_families::id.eq(family),
-                    token_families::user_id.eq(account.uuid()),
-                    token_families::expires_at.eq(session_expires_at),
-                ))
-                .execute(tx)
-                .await?;
-            diesel::insert_into(refresh_tokens::table)
-                .values((
-                    refresh_tokens::hash.eq(hash),
-                    refresh_tokens::family.eq(family),
-                    refresh_tokens::user_id.eq(account.uuid()),
-                    refresh_tokens::expires_at.eq(token_expires_at),
-                ))
-                .execute(tx)
-                .await?;
+            diesel::insert_into(token_families::table).values(&session).execute(tx).await?;
+            diesel::insert_into(refresh_tokens::table).values(&first).execute(tx).await?;
             Ok(())
         })
         .await?;

@@ -13,7 +13,7 @@ use crate::refresh::{Refresh, revoke};
 use crate::schema::refresh_tokens;
 use crate::session::RefreshToken;
 
-/// Logs out. Idempotent; a token that is not ours ends nothing and is not told so.
+/// Logs out. Idempotent; a token that is not ours ends nothing and gets the same answer.
 #[utoipa::path(tag = "auth", responses((status = 204, description = "No token of this log-in is accepted any more")))]
 #[post("/auth/logout")]
 pub async fn log_out(app: Data<App>, body: Json<Refresh>) -> Result<HttpResponse> {

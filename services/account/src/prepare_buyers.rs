@@ -38,8 +38,8 @@ pub async fn prepare_buyers(db: &Db, auth: &AuthSettings, count: usize) -> Resul
     while buyers.len() < count {
         let accounts: Vec<Uuid> = (buyers.len()..count).take(CHUNK).map(|_| Uuid::now_v7()).collect();
         let insert = diesel::sql_query(include_str!("prepare_buyers.sql"))
-            .bind::<sql_types::Array<sql_types::Uuid>, _>(accounts.clone())
-            .bind::<sql_types::Text, _>(NO_PASSWORD);
+            .bind::<sql_types::Text, _>(NO_PASSWORD)
+            .bind::<sql_types::Array<sql_types::Uuid>, _>(accounts.clone());
         db.tx("prepare_buyers", async |tx| Ok(insert.execute(tx).await?)).await?;
         for account in accounts.into_iter().map(AccountId::from) {
             let access_token = signer.mint(account, Role::User, Uuid::new_v4(), Utc::now())?;

@@ -1,8 +1,11 @@
-insert into users (id, email, name, password_hash, role)
+-- Inserts buyers for load tests.
+-- $1: what stands in place of a password hash
+-- $2: ids
+insert into users (password_hash, id, email, name, role)
 select
+    $1,
     buyer.id,
     'buyer-' || buyer.id || '@load.invalid',
     'Load buyer',
-    $2,
     'USER'
-from unnest($1) as buyer (id)
+from unnest($2::uuid[]) as buyer (id)

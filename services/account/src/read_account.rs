@@ -7,14 +7,14 @@ use common::auth::{Caller, Role};
 use common::http::{Data, Problem};
 use contract::account::Contact;
 use contract::ids::AccountId;
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::pg::Pg;
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::account::No;
-use crate::log_in;
+use crate::account::{Refused, role};
 use crate::schema::users;
 
 #[derive(Serialize, ToSchema)]
@@ -37,20 +37,26 @@ pub struct Me {
 #[get("/auth/me")]
 pub async fn read_me(app: Data<App>, caller: Caller) -> Result<HttpResponse> {
     let mut conn = app.db.read().await?;
-    let found: Option<(AccountId, String, String, String, DateTime<Utc>)> = users::table
-        .find(caller.account)
-        .select((users::id, users::email, users::name, users::role, users::created_at))
-        .first(&mut *conn)
-        .await
-        .optional()?;
-    let (user_id, email, name, role, created_at) = found.ok_or(No::UserNotFound)?;
+    let found: Option<User> =
+        users::table.find(caller.account).select(User::as_select()).first(&mut *conn).await.optional()?;
+    let user = found.ok_or(Refused::UserNotFound)?;
     Ok(HttpResponse::Ok().json(Me {
-        user_id,
-        email,
-        name,
-        role: log_in::role(&role)?,
-        created_at: created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        user_id: user.id,
+        email: user.email,
+        name: user.name,
+        role: role(&user.role)?,
+        created_at: user.created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
     }))
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users, check_for_backend(Pg))]
+struct User {
+    id: AccountId,
+    email: String,
+    name: String,
+    role: String,
+    created_at: DateTime<Utc>,
 }
 
 /// Those of `accounts` that exist, in no particular order.

@@ -1,8 +1,9 @@
-//! `POST /auth/refresh`: every refresh token is used once and replaced; who presents a used one is taken for a thief.
+//! `POST /auth/refresh`: every refresh token is used once and replaced. When a used one is presented later, somebody has a
+//! copy: its session is revoked.
 
 use actix_web::{HttpResponse, post};
 use chrono::{DateTime, Utc};
-use common::db::Tx;
+use common::db::{Prepared, Tx};
 use common::http::{self, Data, Json, Problem};
 use common::{Error, Result};
 use contract::ids::AccountId;
@@ -14,10 +15,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::App;
-use crate::account::No;
+use crate::account::{Refused, role};
 use crate::log_in::{self, Tokens};
 use crate::schema::{refresh_tokens, token_families};
-use crate::session::{Known, Presented, RefreshToken, presented};
+use crate::session::{NewToken, RefreshToken, StoredToken, TokenUse};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -36,19 +37,22 @@ pub struct Refresh {
 )]
 #[post("/auth/refresh")]
 pub async fn refresh(app: Data<App>, body: Json<Refresh>) -> Result<HttpResponse> {
-    let token = RefreshToken::parse(body.0.refresh_token.expose_secret()).ok_or(No::RefreshTokenInvalid)?;
+    let token = RefreshToken::parse(body.0.refresh_token.expose_secret()).ok_or(Refused::RefreshTokenInvalid)?;
     let tokens = http::detach(async move {
         match exchange(&app, &token).await? {
             Exchanged::Successor { row, kid } => {
                 let successor = token.successor(&app.signer.key(&kid)?.private);
-                log_in::tokens(&app, row.user_id, log_in::role(&row.role)?, &successor, Utc::now())
+                log_in::tokens(&app, row.user_id, role(&row.role)?, &successor, Utc::now())
             }
-            Exchanged::Reused { family } => {
-                tracing::warn!(%family, "A used refresh token was presented; its session is revoked");
+            Exchanged::Reused { user, family } => {
+                tracing::warn!(
+                    userId = %user, session = %family,
+                    "A refresh token was presented again after its grace; its session is revoked and the user has to log in again"
+                );
                 metrics::counter!("stampede_refresh_tokens_reused_total").increment(1);
-                Err(No::RefreshTokenReused.into())
+                Err(Refused::RefreshTokenReused.into())
             }
-            Exchanged::Invalid => Err(No::RefreshTokenInvalid.into()),
+            Exchanged::Invalid => Err(Refused::RefreshTokenInvalid.into()),
         }
     })
     .await?;
@@ -63,6 +67,7 @@ enum Exchanged {
         kid: String,
     },
     Reused {
+        user: AccountId,
         family: Uuid,
     },
     Invalid,
@@ -97,27 +102,33 @@ async fn exchange(app: &App, token: &RefreshToken) -> Result<Exchanged> {
     let lifetimes = app.lifetimes;
     app.db
         .tx("refresh", async |tx| {
-            let query = diesel::sql_query(include_str!("refresh.sql")).bind::<sql_types::Bytea, _>(&hash);
-            let Some(row) = query.get_result::<Row>(tx).await.optional()? else { return Ok(Exchanged::Invalid) };
-            let known =
-                Known { expires_at: row.expires_at, used_at: row.used_at, session_revoked: row.session_revoked };
-            match presented(&known, row.now, lifetimes.grace) {
-                Presented::Rotate => {
+            let found: Option<Row> =
+                Prepared(diesel::sql_query(include_str!("refresh.sql")).bind::<sql_types::Bytea, _>(&hash))
+                    .get_result(tx)
+                    .await
+                    .optional()?;
+            let Some(row) = found else { return Ok(Exchanged::Invalid) };
+            tx.point("refresh.after_lock").await;
+            let Row { expires_at, used_at, session_revoked, .. } = row;
+            match (StoredToken { expires_at, used_at, session_revoked }).presented(row.now, lifetimes.grace) {
+                TokenUse::First => {
                     mark_used(tx, &hash, &row, &signing.kid).await?;
                     let expires_at = lifetimes.token_expires_at(row.now, row.session_expires_at);
-                    insert_successor(tx, &successor_hash, &row, expires_at).await?;
+                    let (family, user_id) = (row.family, row.user_id.uuid());
+                    let successor = NewToken { hash: successor_hash, family, user_id, expires_at };
+                    diesel::insert_into(refresh_tokens::table).values(successor).execute(tx).await?;
                     Ok(Exchanged::Successor { row, kid: signing.kid })
                 }
-                Presented::Repeat => {
+                TokenUse::Repeated => {
                     let kid = row.successor_kid.clone();
                     let kid = kid.ok_or_else(|| Error::fault(anyhow::anyhow!("a used token has no successor")))?;
                     Ok(Exchanged::Successor { row, kid })
                 }
-                Presented::Reused => {
+                TokenUse::Reused => {
                     revoke(tx, row.family).await?;
-                    Ok(Exchanged::Reused { family: row.family })
+                    Ok(Exchanged::Reused { user: row.user_id, family: row.family })
                 }
-                Presented::Invalid => Ok(Exchanged::Invalid),
+                TokenUse::Invalid => Ok(Exchanged::Invalid),
             }
         })
         .await
@@ -126,20 +137,6 @@ async fn exchange(app: &App, token: &RefreshToken) -> Result<Exchanged> {
 async fn mark_used(tx: &mut Tx, hash: &[u8], row: &Row, kid: &str) -> Result<()> {
     diesel::update(refresh_tokens::table.find(hash))
         .set((refresh_tokens::used_at.eq(row.now), refresh_tokens::successor_kid.eq(kid)))
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-async fn insert_successor(tx: &mut Tx, hash: &[u8], row: &Row, expires_at: DateTime<Utc>) -> Result<()> {
-    diesel::insert_into(refresh_tokens::table)
-        .values((
-            refresh_tokens::hash.eq(hash),
-            refresh_tokens::family.eq(row.family),
-            refresh_tokens::user_id.eq(row.user_id.uuid()),
-            refresh_tokens::issued_at.eq(row.now),
-            refresh_tokens::expires_at.eq(expires_at),
-        ))
         .execute(tx)
         .await?;
     Ok(())

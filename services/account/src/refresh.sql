@@ -1,16 +1,18 @@
+-- Locks a refresh token and its session. Both, in this order: a repeated request waits for the first, and a revocation
+-- waits for the transaction that replaces the token.
+-- $1: hash of the token
 select
-    t.user_id,
-    t.family,
-    t.expires_at,
-    t.used_at,
-    t.successor_kid,
-    f.expires_at as session_expires_at,
-    f.revoked_at is not null as session_revoked,
-    u.role,
+    refresh_tokens.user_id,
+    refresh_tokens.family,
+    refresh_tokens.expires_at,
+    refresh_tokens.used_at,
+    refresh_tokens.successor_kid,
+    token_families.expires_at as session_expires_at,
+    token_families.revoked_at is not null as session_revoked,
+    users.role,
     clock_timestamp() as now
-from refresh_tokens t
-join token_families f on f.id = t.family
-join users u on u.id = t.user_id
-where t.hash = $1
--- Both, in this order: a repeat waits for the first, a revocation waits for whoever is rotating.
-for update of t, f
+from refresh_tokens
+join token_families on token_families.id = refresh_tokens.family
+join users on users.id = refresh_tokens.user_id
+where refresh_tokens.hash = $1
+for update of refresh_tokens, token_families

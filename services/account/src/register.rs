@@ -2,19 +2,20 @@
 
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, post};
+use common::Result;
 use common::auth::Role;
 use common::http::{self, Data, Json, Problem};
 use common::text::Text;
-use common::{Error, Result};
 use contract::ids::AccountId;
-use diesel::{ExpressionMethods, QueryDsl};
+use diesel::{ExpressionMethods, Insertable, QueryDsl};
 use diesel_async::RunQueryDsl;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::App;
-use crate::account::{Email, No, check_new_password};
+use crate::account::{Email, Refused, check_new_password};
 use crate::schema::users;
 
 #[derive(Deserialize, ToSchema)]
@@ -47,18 +48,17 @@ pub struct Registered {
 )]
 #[post("/auth/register")]
 pub async fn register(app: Data<App>, body: Json<Register>) -> Result<HttpResponse> {
-    use secrecy::ExposeSecret;
     let Register { email, password, name } = body.into_inner();
     let email = Email::parse(&email)?;
     check_new_password(password.expose_secret())?;
     let registered = http::detach(async move {
         // Before the expensive hash; the unique index decides between two at once.
         if is_taken(&app, &email).await? {
-            return Err(No::EmailAlreadyExists.into());
+            return Err(Refused::EmailAlreadyExists.into());
         }
         let account = AccountId::generate();
         if !create(&app, account, &email, name.as_str(), password, Role::User).await? {
-            return Err(No::EmailAlreadyExists.into());
+            return Err(Refused::EmailAlreadyExists.into());
         }
         tracing::info!(userId = %account, "Registered {account}");
         Ok(Registered { user_id: account, email: email.as_str().to_owned(), role: Role::User })
@@ -73,7 +73,7 @@ pub async fn is_taken(app: &App, email: &Email) -> Result<bool> {
     Ok(taken.get_result(&mut *conn).await?)
 }
 
-/// Inserts a user. False: the address is taken, and nothing has changed.
+/// Inserts a user. Returns whether it did: nothing changes when the address is taken.
 pub async fn create(
     app: &App,
     account: AccountId,
@@ -82,20 +82,20 @@ pub async fn create(
     password: SecretString,
     role: Role,
 ) -> Result<bool> {
-    let password_hash = app.passwords.hash(password).await?;
-    let row = (
-        users::id.eq(account.uuid()),
-        users::email.eq(email.as_str().to_owned()),
-        users::name.eq(name.to_owned()),
-        users::password_hash.eq(password_hash),
-        users::role.eq(role.name()),
-    );
-    let inserted = app
-        .db
-        .tx("register", async |tx| {
-            let statement = diesel::insert_into(users::table).values(row).on_conflict(users::email).do_nothing();
-            statement.execute(tx).await.map_err(Error::from)
-        })
-        .await?;
+    let password_hash = app.passwords.hash(app.passwords.turn().await?, password).await?;
+    let (id, email, role) = (account.uuid(), email.as_str(), role.name());
+    let row = NewUser { id, email, name, password_hash: &password_hash, role };
+    let insert = diesel::insert_into(users::table).values(row).on_conflict(users::email).do_nothing();
+    let inserted = app.db.tx("register", async |tx| Ok(insert.execute(tx).await?)).await?;
     Ok(inserted == 1)
+}
+
+#[derive(Clone, Insertable)]
+#[diesel(table_name = users)]
+struct NewUser<'a> {
+    id: Uuid,
+    email: &'a str,
+    name: &'a str,
+    password_hash: &'a str,
+    role: &'a str,
 }

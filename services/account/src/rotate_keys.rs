@@ -10,7 +10,7 @@ use crate::App;
 use crate::schema::signing_keys;
 use crate::signing_key::{Rotation, SigningKey};
 
-/// Run every minute by every replica: the lock makes them agree on one next key.
+/// Run every minute by every replica; the lock makes them agree on one next key.
 pub async fn rotate_keys(app: &App) -> Result<()> {
     app.signer.replace(up_to_date_keys(&app.db, app.rotation).await?);
     Ok(())
@@ -19,8 +19,7 @@ pub async fn rotate_keys(app: &App) -> Result<()> {
 /// The keys in force, after making and removing what is due.
 pub async fn up_to_date_keys(db: &Db, rotation: Rotation) -> Result<Vec<SigningKey>> {
     db.tx("rotate_keys", async |tx| {
-        let lock = "select pg_advisory_xact_lock(hashtextextended(current_schema() || '.signing_keys', 0))";
-        diesel::sql_query(lock).execute(tx).await?;
+        diesel::sql_query(include_str!("rotate_keys_lock.sql")).execute(tx).await?;
         let now = chrono::Utc::now();
         diesel::delete(signing_keys::table.filter(signing_keys::retire_at.lt(now))).execute(tx).await?;
         let keys = load(tx).await?;

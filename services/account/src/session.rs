@@ -1,9 +1,13 @@
-//! Rules: a refresh token, the one that follows it, and what it means when one is presented.
+//! Rules: a refresh token, its successor, and what follows when one is presented.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::Insertable;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::schema::refresh_tokens;
 
 /// An opaque secret. Stored only as its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -14,9 +18,9 @@ impl RefreshToken {
         Self(bytes)
     }
 
-    /// `None`: this was never one of ours.
+    /// None: it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        // The length first: nobody needs a megabyte decoded to learn that it is not a token.
+        // The length first, so that a long text is not decoded.
         if text.len() != 43 {
             return None;
         }
@@ -32,8 +36,8 @@ impl RefreshToken {
         Sha256::digest(self.0).to_vec()
     }
 
-    /// The token that replaces this one: always the same, so that a client whose answer got lost asks again and gets
-    /// it, and known only to who has both this token and `secret`, so that nothing stored gives it away.
+    /// The token that replaces this one. It is always the same, so that a client whose answer was lost can ask again. Only
+    /// who has both this token and `secret` can derive it, so nothing that is stored gives it away.
     pub fn successor(&self, secret: &[u8]) -> Self {
         use aws_lc_rs::hmac;
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -52,7 +56,7 @@ pub struct Lifetimes {
     pub token: TimeDelta,
     /// From the log-in on, however often it was refreshed.
     pub session: TimeDelta,
-    /// For so long a used token is taken for a repeated request, not for a theft.
+    /// A used token is taken for a repeated request for so long, and for a stolen one afterwards.
     pub grace: TimeDelta,
 }
 
@@ -62,9 +66,19 @@ impl Lifetimes {
     }
 }
 
-/// What is known about a token that is presented.
+/// A new row of `refresh_tokens`.
+#[derive(Insertable)]
+#[diesel(table_name = refresh_tokens)]
+pub struct NewToken {
+    pub hash: Vec<u8>,
+    pub family: Uuid,
+    pub user_id: Uuid,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What is stored about a token that is presented.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct StoredToken {
     pub expires_at: DateTime<Utc>,
     pub used_at: Option<DateTime<Utc>>,
     pub session_revoked: bool,
@@ -72,23 +86,25 @@ pub struct Known {
 
 /// What presenting a token means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presented {
-    /// It is fresh: replace it.
-    Rotate,
-    /// It was replaced a moment ago: answer with the same successor.
-    Repeat,
+pub enum TokenUse {
+    /// It was not used before: replace it.
+    First,
+    /// It was replaced a moment ago, and the client may not have got the answer: answer with the same successor.
+    Repeated,
     /// Somebody has a copy: end the session for both.
     Reused,
     Invalid,
 }
 
-pub fn presented(token: &Known, now: DateTime<Utc>, grace: TimeDelta) -> Presented {
-    match token.used_at {
-        _ if token.expires_at <= now => Presented::Invalid,
-        Some(used_at) if now - used_at > grace => Presented::Reused,
-        _ if token.session_revoked => Presented::Invalid,
-        Some(_) => Presented::Repeat,
-        None => Presented::Rotate,
+impl StoredToken {
+    pub fn presented(&self, now: DateTime<Utc>, grace: TimeDelta) -> TokenUse {
+        match self.used_at {
+            _ if self.expires_at <= now => TokenUse::Invalid,
+            Some(used_at) if now - used_at > grace => TokenUse::Reused,
+            _ if self.session_revoked => TokenUse::Invalid,
+            Some(_) => TokenUse::Repeated,
+            None => TokenUse::First,
+        }
     }
 }
 
@@ -101,23 +117,23 @@ mod tests {
     }
 
     #[test]
-    fn a_used_token_is_a_repeat_within_the_grace_and_a_theft_after_it() {
+    fn a_used_token_is_a_repeated_request_within_the_grace_and_a_reuse_after_it() {
         let grace = TimeDelta::seconds(60);
         let check = |used: Option<i64>, revoked, now, expected| {
-            let token = Known { expires_at: at(1000), used_at: used.map(at), session_revoked: revoked };
-            assert_eq!(presented(&token, at(now), grace), expected, "{used:?} {revoked} {now}");
+            let token = StoredToken { expires_at: at(1000), used_at: used.map(at), session_revoked: revoked };
+            assert_eq!(token.presented(at(now), grace), expected, "{used:?} {revoked} {now}");
         };
-        check(None, false, 0, Presented::Rotate);
-        check(None, false, 999, Presented::Rotate);
-        check(None, false, 1000, Presented::Invalid);
-        check(None, true, 0, Presented::Invalid);
-        check(Some(10), false, 70, Presented::Repeat);
-        check(Some(10), false, 71, Presented::Reused);
-        check(Some(10), true, 70, Presented::Invalid);
-        check(Some(10), true, 71, Presented::Reused);
-        check(Some(10), false, 1000, Presented::Invalid);
+        check(None, false, 0, TokenUse::First);
+        check(None, false, 999, TokenUse::First);
+        check(None, false, 1000, TokenUse::Invalid);
+        check(None, true, 0, TokenUse::Invalid);
+        check(Some(10), false, 70, TokenUse::Repeated);
+        check(Some(10), false, 71, TokenUse::Reused);
+        check(Some(10), true, 70, TokenUse::Invalid);
+        check(Some(10), true, 71, TokenUse::Reused);
+        check(Some(10), false, 1000, TokenUse::Invalid);
         // The other request's transaction began later and committed first.
-        check(Some(10), false, 9, Presented::Repeat);
+        check(Some(10), false, 9, TokenUse::Repeated);
     }
 
     #[test]
@@ -138,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_spelling_is_a_token() {
+    fn a_token_has_exactly_one_spelling() {
         let token = RefreshToken::from_random([200; 32]);
         assert!(RefreshToken::parse(&token.text()) == Some(token.clone()));
         let text = token.text();

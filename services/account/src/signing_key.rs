@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// An Ed25519 key pair and its time.
+/// An Ed25519 key pair and the time for which it signs.
 #[derive(Clone, diesel::Queryable, diesel::Selectable, diesel::Insertable)]
 #[diesel(table_name = crate::schema::signing_keys)]
 pub struct SigningKey {
