@@ -8,8 +8,8 @@ use actix_web::{HttpResponse, get};
 use chrono::{DateTime, SubsecRound, Utc};
 use common::Result;
 use common::auth::Caller;
-use common::cursor::{Cursor, is_storable};
 use common::http::{Data, Path, Problem, Query};
+use common::page::{Cursor, is_storable, parse_cursor};
 use common::text::Text;
 use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::dsl::{exists, not};
@@ -108,7 +108,7 @@ pub async fn list_notifications(
     if !(1..=app.settings.page_max).contains(&limit) {
         return Err(common::Refused::invalid("limit", format!("limit is 1 to {}.", app.settings.page_max)).into());
     }
-    let after = query.cursor.as_deref().map(Cursor::parse).transpose()?;
+    let after = parse_cursor::<Cursor>(query.cursor.as_deref())?;
     if let Some(bad) = [query.from, query.to].iter().flatten().find(|at| !is_storable(at)) {
         return Err(common::Refused::invalid("from", format!("{bad} is beyond every calendar here.")).into());
     }

@@ -7,9 +7,9 @@ use actix_web::{HttpResponse, get};
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::auth::Caller;
 use common::batch::{Batch, BatchSettings};
-use common::cursor::Cursor;
 use common::db::Db;
 use common::http::{Data, Path, Problem, Query};
+use common::page::{Cursor, parse_cursor};
 use common::{Refused, Result};
 use contract::ids::{AccountId, OrderId, PaymentId, ProductId};
 use contract::money::Money;
@@ -121,8 +121,7 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     if let Some(status) = listing.status {
         query = query.filter(sql::<sql_types::Text>(STATUS_NOW).eq(status.as_str()));
     }
-    if let Some(text) = &listing.cursor {
-        let after = Cursor::parse(text)?;
+    if let Some(after) = parse_cursor::<Cursor>(listing.cursor.as_deref())? {
         query = query
             .filter(orders::created_at.lt(after.at).or(orders::created_at.eq(after.at).and(orders::id.lt(after.id))));
     }

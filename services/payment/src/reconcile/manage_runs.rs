@@ -3,10 +3,10 @@
 use actix_web::{HttpResponse, get, post};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use common::auth::Admin;
-use common::cursor::{Cursor, is_storable};
 use common::db::Prepared;
 use common::error::NOT_FOUND;
 use common::http::{Data, OptionalJson, Path, Problem, Query, detach};
+use common::page::{Cursor, is_storable, parse_cursor};
 use common::{Refused, Result};
 use contract::ids::{AccountId, OrderId, PaymentId};
 use contract::money::Money;
@@ -197,10 +197,8 @@ fn range(
 pub async fn list_runs(app: Data<App>, _admin: Admin, Query(listing): Query<Listing>) -> Result<HttpResponse> {
     let limit = listing.limit()?;
     // Later than every row.
-    let after = match &listing.cursor {
-        Some(text) => Cursor::parse(text)?,
-        None => Cursor { at: Utc::now() + TimeDelta::days(1), id: Uuid::max() },
-    };
+    let first = Cursor { at: Utc::now() + TimeDelta::days(1), id: Uuid::max() };
+    let after = parse_cursor(listing.cursor.as_deref())?.unwrap_or(first);
     let query = sql_query(
         "select * from reconciliation_runs
          where (created_at, id) < ($1, $2)
