@@ -58,7 +58,7 @@ async fn a_hold_that_waits_for_its_tombstone_is_refused() {
         site.until_waiting(1).await;
         release.batch_execute("commit").await.unwrap();
     });
-    assert_eq!(code(&held), "HOLD_ALREADY_RELEASED");
+    assert_eq!(code(&held), "HOLD_ALREADY_RELEASED", "the tombstone was first");
     assert_eq!(site.stock(&product).await, (1, 0));
     site.gate_agrees(&product).await;
     site.stop().await;
@@ -70,6 +70,7 @@ async fn each_ending_moves_stock_once() {
     let product = site.product(10).await;
     let (sold, freed) = (site.hold_one(&product).await.unwrap(), site.hold_one(&product).await.unwrap());
     let confirmed = join_all((0..10).map(|_| site.confirm(&sold.hold_id))).await;
+    assert!(confirmed.iter().all(|hold| code(hold) == "OK"), "a repeated confirmation is a success: {confirmed:?}");
     assert!(confirmed.iter().all(|hold| hold.as_ref().unwrap().state() == HoldState::Confirmed));
     let released = join_all((0..10).map(|_| site.release(&freed.hold_id))).await;
     assert!(released.iter().all(|hold| hold.as_ref().unwrap().state() == HoldState::Released));

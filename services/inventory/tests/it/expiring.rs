@@ -17,7 +17,8 @@ async fn a_hold_whose_time_is_up_is_expired_although_nobody_has_swept_it() {
     site.expire(&[&held]).await;
     assert_eq!(site.state(&held).await, HoldState::Expired);
     assert_eq!(code(&site.confirm(&held.hold_id).await), "HOLD_EXPIRED");
-    assert_eq!(code(&site.pin(&held.hold_id, Uuid::now_v7()).await), "HOLD_EXPIRED");
+    let pinned = code(&site.pin(&held.hold_id, Uuid::now_v7()).await);
+    assert_eq!(pinned, "HOLD_EXPIRED", "an expired hold is not pinned");
     assert_eq!(code(&site.hold(hold, user, &[(&product, 1)]).await), "HOLD_EXPIRED");
     let shown = site.admin().get(&format!("/products/{}", product.id)).await.json();
     assert_eq!(shown["stock"], serde_json::json!({ "available": 1, "held": 0, "status": "LOW" }));

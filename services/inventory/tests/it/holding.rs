@@ -192,7 +192,7 @@ async fn the_limit_per_buyer_holds_among_simultaneous_requests() {
     let lines = [(&product, 1)];
     let outcomes = join_all((0..20).map(|_| site.hold(Uuid::now_v7(), buyer, &lines))).await;
     let held: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
-    assert_eq!(held.len(), 3);
+    assert_eq!(held.len(), 3, "nobody holds more units than the limit");
     assert!(outcomes.iter().all(|outcome| ["OK", "PURCHASE_LIMIT_EXCEEDED"].contains(&code(outcome).as_str())));
     assert_eq!(site.stock(&product).await, (100, 3));
 
@@ -221,7 +221,8 @@ async fn the_limit_per_buyer_counts_a_hold_that_commits_while_another_waits() {
         });
         second
     });
-    assert_eq!((code(&first).as_str(), code(&second).as_str()), ("OK", "PURCHASE_LIMIT_EXCEEDED"));
+    let codes = (code(&first), code(&second));
+    assert_eq!(codes, ("OK".to_owned(), "PURCHASE_LIMIT_EXCEEDED".to_owned()), "the limit counts both holds");
     assert_eq!(site.stock(&product).await, (100, 2));
     // The refused units are not kept from others.
     site.gate_agrees(&product).await;

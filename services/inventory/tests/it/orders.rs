@@ -49,6 +49,7 @@ async fn an_order_placed_twice_is_one_sale() {
     let (hold, attempt) = pinned(&site, &product).await;
     site.deliver("inventory", &placed(&hold)).await;
     site.deliver("inventory", &placed(&hold)).await;
+    assert_eq!(parked(&site).await, 0, "a repeated sale is no contradiction");
     assert_eq!(site.state(&hold).await, HoldState::Confirmed);
     assert_eq!(site.stock(&product).await, (2, 0), "a sale counts once");
     assert_eq!(audits(&site, &hold, "CONFIRM").await, 1);
