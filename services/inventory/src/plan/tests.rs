@@ -9,8 +9,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::stock::{Decision, Facts, Wanted, WantedLine, decide, new_hold, short_products};
 
-/// Sequences that are tried.
-const CASES: u32 = 10_000;
 const TTL_SECONDS: i64 = 10;
 const LIVES_MIN_SECONDS: i64 = 3;
 const PRODUCTS: usize = 2;
@@ -333,63 +331,93 @@ fn short(outcome: Result<(), Refused>) -> String {
     if ["HOLD_EXPIRED", "HOLD_ALREADY_RELEASED"].contains(&code.as_str()) { "GONE".to_owned() } else { code }
 }
 
+fn check_lives(on_hand: [i64; PRODUCTS], acts: &[(u128, Act)]) -> Result<(), TestCaseError> {
+    let mut world = World::new(on_hand);
+    let mut naive = Naive { now: world.now, on_hand, holds: BTreeMap::new(), ended: BTreeSet::new() };
+    for (hold, act) in acts {
+        let outcome = match (act, step(act)) {
+            (_, Some(step)) => world.settle(&[HoldStep { hold: id(*hold), step }]).remove(0),
+            (Act::Hold { quantities }, _) => world.hold(*hold, quantities),
+            (Act::Wait { seconds }, _) => {
+                world.now += Duration::seconds(*seconds);
+                Ok(())
+            }
+            _ => {
+                world.expire_all_but(&[]);
+                Ok(())
+            }
+        };
+        prop_assert_eq!(short(outcome), naive.act(*hold, act), "{:?} of {}", act, hold);
+        world.check()?;
+        for hold in 0..4 {
+            let state = world.holds.get(&id(hold)).map(|hold| match hold.state_at(world.now) {
+                HoldState::Released | HoldState::Expired => "GONE",
+                state => state.name(),
+            });
+            prop_assert_eq!(state, naive.expected(hold), "hold {} after {:?}", hold, act);
+        }
+        for (n, stock) in world.stocks.values().enumerate() {
+            prop_assert_eq!(stock.on_hand, naive.on_hand[n]);
+        }
+    }
+    Ok(())
+}
+
+fn check_batches(on_hand: [i64; PRODUCTS], acts: &[(u128, Act)]) -> Result<(), TestCaseError> {
+    let mut world = World::new(on_hand);
+    for chunk in acts.chunks(5) {
+        for (hold, act) in chunk {
+            if let Act::Hold { quantities } = act {
+                drop(world.hold(*hold, quantities));
+            }
+        }
+        let steps: Vec<_> =
+            chunk.iter().filter_map(|(hold, act)| Some(HoldStep { hold: id(*hold), step: step(act)? })).collect();
+        let outcomes = world.settle(&steps);
+        prop_assert_eq!(outcomes.len(), steps.len());
+        world.check()?;
+        // Each last step that succeeded once more. One that was refused may succeed now: there may be units again.
+        if let (Some(last), Some(Ok(()))) = (steps.last(), outcomes.last()) {
+            let stocks: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
+            world.settle(std::slice::from_ref(last));
+            let after: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
+            prop_assert_eq!(stocks, after, "{:?}", last);
+        }
+        world.now += Duration::seconds(4);
+    }
+    Ok(())
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn holds_change_as_in_the_naive_model(on_hand in [0..8i64, 0..6i64], acts in acts()) {
-        let mut world = World::new(on_hand);
-        let mut naive = Naive { now: world.now, on_hand, holds: BTreeMap::new(), ended: BTreeSet::new() };
-        for (hold, act) in &acts {
-            let outcome = match (act, step(act)) {
-                (_, Some(step)) => world.settle(&[HoldStep { hold: id(*hold), step }]).remove(0),
-                (Act::Hold { quantities }, _) => world.hold(*hold, quantities),
-                (Act::Wait { seconds }, _) => {
-                    world.now += Duration::seconds(*seconds);
-                    Ok(())
-                }
-                _ => {
-                    world.expire_all_but(&[]);
-                    Ok(())
-                }
-            };
-            prop_assert_eq!(short(outcome), naive.act(*hold, act), "{:?} of {}", act, hold);
-            world.check()?;
-            for hold in 0..4 {
-                let state = world.holds.get(&id(hold)).map(|hold| match hold.state_at(world.now) {
-                    HoldState::Released | HoldState::Expired => "GONE",
-                    state => state.name(),
-                });
-                prop_assert_eq!(state, naive.expected(hold), "hold {} after {:?}", hold, act);
-            }
-            for (n, stock) in world.stocks.values().enumerate() {
-                prop_assert_eq!(stock.on_hand, naive.on_hand[n]);
-            }
-        }
+        check_lives(on_hand, &acts)?;
     }
 
     #[test]
     fn a_batch_conserves_units_and_repeating_it_moves_none(on_hand in [0..8i64, 0..6i64], acts in acts()) {
-        let mut world = World::new(on_hand);
-        for some in acts.chunks(5) {
-            for (hold, act) in some {
-                if let Act::Hold { quantities } = act {
-                    drop(world.hold(*hold, quantities));
-                }
-            }
-            let asked: Vec<_> =
-                some.iter().filter_map(|(hold, act)| Some(HoldStep { hold: id(*hold), step: step(act)? })).collect();
-            let outcomes = world.settle(&asked);
-            prop_assert_eq!(outcomes.len(), asked.len());
-            world.check()?;
-            // Each last step that succeeded once more. One that was refused may succeed now: there may be units again.
-            if let (Some(last), Some(Ok(()))) = (asked.last(), outcomes.last()) {
-                let stocks: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
-                world.settle(std::slice::from_ref(last));
-                let after: Vec<_> = world.stocks.values().map(|stock| (stock.on_hand, stock.held)).collect();
-                prop_assert_eq!(stocks, after, "{:?}", last);
-            }
-            world.now += Duration::seconds(4);
-        }
+        check_batches(on_hand, &acts)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20_000))]
+
+    #[test]
+    #[ignore = "soak: 20,000 random lives"]
+    fn many_holds_change_as_in_the_naive_model(on_hand in [0..8i64, 0..6i64], acts in acts()) {
+        check_lives(on_hand, &acts)?;
+    }
+
+    #[test]
+    #[ignore = "soak: 20,000 random batches"]
+    fn many_batches_conserve_units(on_hand in [0..8i64, 0..6i64], acts in acts()) {
+        check_batches(on_hand, &acts)?;
     }
 }
