@@ -1,4 +1,4 @@
-//! `POST /orders/{orderId}/cancel`: the owner ends an order. Unpaid, its units go back on sale; paid, so does its money.
+//! `POST /orders/{orderId}/cancel`: releases the units of an unpaid order, and refunds a paid one.
 
 use std::sync::Arc;
 
@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 
 use crate::App;
 use crate::change_order::change_order;
-use crate::order::{Action, Order, Status};
+use crate::order::{Action, Order};
 use crate::read_orders::{OrderView, view};
+use crate::status::Status;
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -68,7 +69,7 @@ async fn cancel(app: Arc<App>, id: OrderId, user_id: AccountId, reason: String) 
     Ok(order)
 }
 
-/// ORDER_CANCELLED releases the hold in any case; this only makes the units come back sooner.
+/// ORDER_CANCELLED releases the hold in any case. This call makes the units available sooner.
 fn release_early(app: &App, id: OrderId, reason: String) {
     let release = ReleaseHoldRequest { hold_id: id.to_string(), reason };
     let inventory = app.inventory.clone();
@@ -78,7 +79,7 @@ fn release_early(app: &App, id: OrderId, reason: String) {
             async move { inventory.release_hold(release).await }
         });
         if let Err(error) = released.await {
-            tracing::debug!(%error, "The event will release the hold of order {id}");
+            tracing::debug!(%error, "The hold of order {id} was not released; ORDER_CANCELLED will release it");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Every change that is asked of a stored order: one transaction for everybody who is waiting.
+//! Changes of stored orders: one transaction for all the commands that are waiting.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,149 +9,163 @@ use common::db::{Db, Prepared, Tx};
 use common::outbox::{EventWithContext, publish_with_contexts};
 use common::telemetry::Context;
 use common::{Error, Result, crash};
-use contract::events::{OrderCancelled, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded};
-use contract::ids::{AccountId, OrderId, PaymentId};
+use contract::events::{OrderCancelled, OrderPlaced, OrderRefundRequested, OrderRefunded};
+use contract::ids::{AccountId, OrderId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::order::{Action, Change, Order, Refused};
-use crate::rows::{self, OrderRow};
+use crate::events::{order_cancelled, order_placed, order_refund_requested, order_refunded};
+use crate::order::{Action, Change, Order, OrderRefusal};
+use crate::rows::OrderRow;
 use crate::schema::orders;
 
-/// What somebody asks of an order.
+/// A change that somebody asks for.
 #[derive(Debug, Clone)]
-pub struct Ask {
-    pub order: OrderId,
-    /// Somebody else's order is not there; `None` for services, which may ask anything.
-    pub user: Option<AccountId>,
+pub struct Command {
+    pub order_id: OrderId,
+    /// Whose order it must be; another's is not found. `None` for services, which may change any order.
+    pub owner: Option<AccountId>,
     pub action: Action,
-    /// The request or the event that asks.
+    /// The request or the event that asks for it.
     pub context: Context,
 }
 
-/// Changes an order and tells of it; returns it as it is then. Idempotent, as each [`Action`] is.
-pub async fn change_order(app: &App, order: OrderId, user: Option<AccountId>, action: Action) -> Result<Order> {
-    app.changes.submit(Ask { order, user, action, context: Context::outgoing() }).await
+/// Changes an order and publishes the events of the change. Returns the order after it. Idempotent, as each [`Action`] is.
+pub async fn change_order(app: &App, order_id: OrderId, owner: Option<AccountId>, action: Action) -> Result<Order> {
+    app.changes.submit(Command { order_id, owner, action, context: Context::outgoing() }).await
 }
 
-pub fn change_batch(db: &Db, settings: &BatchSettings) -> Batch<Ask, Order> {
+pub fn change_batch(db: &Db, settings: &BatchSettings) -> Batch<Command, Order> {
     let db = db.clone();
-    Batch::start("order_changes", settings, move |asked: Arc<[Ask]>| {
+    Batch::start("order_changes", settings, move |commands: Arc<[Command]>| {
         let db = db.clone();
         async move {
-            let outcomes = db.tx("change_orders", async |tx| change_all(tx, &asked).await).await?;
+            let outcomes = db.tx("change_orders", async |tx| change_all(tx, &commands).await).await?;
             Ok(outcomes.into_iter().map(|outcome| outcome.map_err(Error::from)).collect())
         }
     })
 }
 
-/// One outcome for each of `asked`, which are served in their order, in the caller's transaction.
-pub async fn change_all(tx: &mut Tx, asked: &[Ask]) -> Result<Vec<Result<Order, Refused>>> {
-    let mut ids: Vec<OrderId> = asked.iter().map(|ask| ask.order).collect();
+/// Does all commands in their order, in the caller's transaction. One outcome for each.
+pub async fn change_all(tx: &mut Tx, commands: &[Command]) -> Result<Vec<Result<Order, OrderRefusal>>> {
+    let mut ids: Vec<OrderId> = commands.iter().map(|command| command.order_id).collect();
     ids.sort();
     ids.dedup();
     let Some((now, mut locked)) = lock_orders(tx, &ids).await? else {
-        return Ok(asked.iter().map(|_| Err(Refused::NotFound)).collect());
+        return Ok(commands.iter().map(|_| Err(OrderRefusal::NotFound)).collect());
     };
-    let mut before: BTreeMap<OrderId, i64> = BTreeMap::new();
-    let mut news = News::default();
-    let mut outcomes = Vec::with_capacity(asked.len());
-    for ask in asked {
-        let own = |order: &&mut Order| ask.user.is_none_or(|user| order.user_id == user);
-        let Some(order) = locked.get_mut(&ask.order).filter(own) else {
-            outcomes.push(Err(Refused::NotFound));
+    let mut versions_before: BTreeMap<OrderId, i64> = BTreeMap::new();
+    let mut events = PendingEvents::default();
+    let mut outcomes = Vec::with_capacity(commands.len());
+    for command in commands {
+        let is_visible = |order: &&mut Order| command.owner.is_none_or(|owner| order.user_id == owner);
+        let Some(order) = locked.get_mut(&command.order_id).filter(is_visible) else {
+            outcomes.push(Err(OrderRefusal::NotFound));
             continue;
         };
-        let outcome = order.decide(&ask.action, now).map(|changes| {
+        let outcome = order.decide(&command.action, now).map(|changes| {
             for change in changes {
-                before.entry(order.id).or_insert(order.version);
-                order.take(*change, &ask.action);
-                news.add(*change, order, now, &ask.context);
+                versions_before.entry(order.id).or_insert(order.version);
+                order.apply(*change, &command.action);
+                events.add(*change, order, now, &command.context);
             }
             Order { status: order.status_at(now), ..order.clone() }
         });
         outcomes.push(outcome);
     }
-    save_orders(tx, &before, &locked, now).await?;
-    news.publish(tx).await?;
+    save_orders(tx, &versions_before, &locked, now).await?;
+    events.publish(tx).await?;
+    tx.point("change_order.before_commit").await;
     Ok(outcomes)
 }
 
-/// The orders among `ids` that exist, locked, and the database's clock; `None` if there are none.
+/// Locks the orders among `ids` that exist, and reads the database's clock. `None` if there are none.
 ///
-/// The clock may be from before a wait for a lock, but not from before a change that was waited for: then the row, with
-/// its clock, is computed again. So what is decided is right for the moment that the clock tells.
+/// The clock is read before a wait for a lock ends. If another transaction has changed the row during that wait,
+/// PostgreSQL computes the row again, with its clock. So each decision is right for the moment that the clock says.
 async fn lock_orders(tx: &mut Tx, ids: &[OrderId]) -> Result<Option<(DateTime<Utc>, HashMap<OrderId, Order>)>> {
-    let lock = orders::table.filter(orders::id.eq_any(ids)).order(orders::id).select(rows::columns()).for_update();
-    let found: Vec<OrderRow> = lock.load(tx).await?;
-    let Some(now) = found.iter().map(|row| row.now).max() else { return Ok(None) };
-    let locked = found.into_iter().map(|row| Ok((row.id, row.into_stored()?)));
-    Ok(Some((now, locked.collect::<Result<_>>()?)))
+    let rows: Vec<OrderRow> = orders::table
+        .filter(orders::id.eq_any(ids))
+        .order(orders::id)
+        .select(OrderRow::as_select())
+        .for_update()
+        .load(tx)
+        .await?;
+    let Some(now) = rows.iter().map(|row| row.now).max() else { return Ok(None) };
+    let locked = rows.into_iter().map(|row| (row.id, row.into_stored())).collect();
+    Ok(Some((now, locked)))
 }
 
-/// Writes those of `locked` that have changed since their version was as in `before`.
+/// Writes the orders in `versions_before`. Fails if one of them does not have that version any more.
 async fn save_orders(
     tx: &mut Tx,
-    before: &BTreeMap<OrderId, i64>,
+    versions_before: &BTreeMap<OrderId, i64>,
     locked: &HashMap<OrderId, Order>,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    if before.is_empty() {
+    if versions_before.is_empty() {
         return Ok(());
     }
-    let changed: Vec<&Order> = before.keys().filter_map(|id| locked.get(id)).collect();
+    let changed: Vec<&Order> = versions_before.keys().filter_map(|id| locked.get(id)).collect();
     let reserved = || changed.iter().map(|order| order.reservation);
     let save = diesel::sql_query(include_str!("change_order.sql"))
-        .bind::<Array<Uuid>, _>(before.keys().copied().collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(before.values().copied().collect::<Vec<_>>())
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Uuid>, _>(versions_before.keys().copied().collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(versions_before.values().copied().collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(changed.iter().map(|order| order.version).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(changed.iter().map(|order| order.status.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(changed.iter().map(|order| order.status).collect::<Vec<_>>())
         .bind::<Array<Nullable<Uuid>>, _>(reserved().map(|found| found.map(|by| by.payment)).collect::<Vec<_>>())
         .bind::<Array<Nullable<Uuid>>, _>(reserved().map(|found| found.map(|by| by.attempt)).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(changed.iter().map(|order| array(&order.ended_attempt_ids)).collect::<Vec<_>>())
         .bind::<Array<Nullable<Uuid>>, _>(changed.iter().map(|order| order.paid_payment_id).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(changed.iter().map(|order| array(&order.returned_payment_ids)).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(changed.iter().map(|order| order.hold_expires_at).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(
             changed.iter().map(|order| order.cancel_reason.as_deref()).collect::<Vec<_>>(),
-        )
-        .bind::<Timestamptz, _>(now)
-        .bind::<Array<Text>, _>(changed.iter().map(|order| array(&order.returned_payment_ids)).collect::<Vec<_>>());
+        );
     let saved = Prepared(save).execute(tx).await?;
     if saved != changed.len() {
-        return Err(Error::fault(anyhow::anyhow!("{} locked orders changed, {saved} were as before", changed.len())));
+        let changed: Vec<OrderId> = changed.iter().map(|order| order.id).collect();
+        return Err(Error::fault(anyhow::anyhow!(
+            "orders changed while they were locked: {saved} saved of {changed:?}"
+        )));
     }
     Ok(())
 }
 
-/// As PostgreSQL writes an array: arrays of different lengths cannot be unnested side by side.
+/// An array as PostgreSQL writes it: `unnest` cannot take several arrays of arrays of different lengths.
 fn array(ids: &[impl ToString]) -> String {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     format!("{{{}}}", ids.join(","))
 }
 
-/// What a transaction has to tell.
+/// The events of one transaction, until it publishes them.
 #[derive(Default)]
-struct News {
+struct PendingEvents {
     placed: Vec<EventWithContext<OrderPlaced>>,
     cancelled: Vec<EventWithContext<OrderCancelled>>,
     refund_requested: Vec<EventWithContext<OrderRefundRequested>>,
     refunded: Vec<EventWithContext<OrderRefunded>>,
 }
 
-impl News {
-    /// `order` is as `change` left it.
+impl PendingEvents {
+    /// `order` is as it is after `change`.
     fn add(&mut self, change: Change, order: &Order, now: DateTime<Utc>, context: &Context) {
         let context = context.clone();
         match change {
-            Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar | Change::BarPayment => {}
-            Change::Pay => self.placed.push(EventWithContext { event: placed(order, now), context }),
-            Change::Cancel => self.cancelled.push(EventWithContext { event: cancelled(order, now), context }),
+            Change::AwaitPayment
+            | Change::Reserve
+            | Change::ReleaseReservation
+            | Change::BlockAttempt
+            | Change::BlockPayment => {}
+            Change::Pay => self.placed.push(EventWithContext { event: order_placed(order, now), context }),
+            Change::Cancel => self.cancelled.push(EventWithContext { event: order_cancelled(order, now), context }),
             Change::RequestRefund => {
-                self.refund_requested.push(EventWithContext { event: refund_requested(order, now), context })
+                self.refund_requested.push(EventWithContext { event: order_refund_requested(order, now), context })
             }
-            Change::Refund => self.refunded.push(EventWithContext { event: refunded(order, now), context }),
+            Change::Refund => self.refunded.push(EventWithContext { event: order_refunded(order, now), context }),
         }
     }
 
@@ -180,63 +194,4 @@ impl News {
         });
         Ok(())
     }
-}
-
-fn placed(order: &Order, now: DateTime<Utc>) -> OrderPlaced {
-    let line = |item: &crate::draft::Item| OrderLine {
-        product_id: item.product_id.to_string(),
-        name: item.name.clone(),
-        quantity: item.quantity,
-        unit_price: item.unit_price,
-    };
-    OrderPlaced {
-        order_id: order.id.to_string(),
-        user_id: order.user_id.to_string(),
-        version: order.version,
-        payment_id: payment_of(order),
-        hold_id: order.id.to_string(),
-        items: order.items.iter().map(line).collect(),
-        amount: order.amount,
-        currency: order.currency.clone(),
-        placed_at: Some(now.into()),
-    }
-}
-
-fn cancelled(order: &Order, now: DateTime<Utc>) -> OrderCancelled {
-    OrderCancelled {
-        order_id: order.id.to_string(),
-        user_id: order.user_id.to_string(),
-        version: order.version,
-        hold_id: order.id.to_string(),
-        reason: order.cancel_reason.clone().unwrap_or_default(),
-        cancelled_at: Some(now.into()),
-    }
-}
-
-fn refund_requested(order: &Order, now: DateTime<Utc>) -> OrderRefundRequested {
-    OrderRefundRequested {
-        order_id: order.id.to_string(),
-        user_id: order.user_id.to_string(),
-        version: order.version,
-        payment_id: payment_of(order),
-        reason: order.cancel_reason.clone().unwrap_or_default(),
-        requested_at: Some(now.into()),
-    }
-}
-
-fn refunded(order: &Order, now: DateTime<Utc>) -> OrderRefunded {
-    OrderRefunded {
-        order_id: order.id.to_string(),
-        user_id: order.user_id.to_string(),
-        version: order.version,
-        payment_id: payment_of(order),
-        hold_id: order.id.to_string(),
-        amount: order.amount,
-        currency: order.currency.clone(),
-        refunded_at: Some(now.into()),
-    }
-}
-
-fn payment_of(order: &Order) -> String {
-    order.paid_payment_id.as_ref().map(PaymentId::to_string).unwrap_or_default()
 }

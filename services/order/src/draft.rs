@@ -1,10 +1,19 @@
-//! Rules: what may be ordered, and what it costs.
+//! An order before it is stored: what may be ordered, and the draft that a request and its hold make.
 
+use std::collections::HashMap;
+
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use common::Refused as BadRequest;
+use common::idempotency::reused;
 use common::telemetry::Context;
+use common::{Refused, Result};
 use contract::ids::{AccountId, OrderId, ProductId};
+use contract::inventory::{Hold, HoldLine};
+use contract::money::KRW;
 use serde::{Deserialize, Serialize};
+
+use crate::order::{Item, Order, Shipping};
+use crate::status::Status;
 
 /// Bounds of one order.
 #[derive(Debug, Clone, Copy)]
@@ -24,52 +33,39 @@ pub struct WantedItem {
     pub quantity: i32,
 }
 
-/// Refuses lines that break a rule of form: none, too many, one product twice, a quantity out of bounds.
-pub fn check_items(items: &[WantedItem], limits: &Limits) -> Result<(), BadRequest> {
+/// Refuses an order without lines or with too many, a product that has two lines, and a quantity out of bounds.
+pub fn check_items(items: &[WantedItem], limits: &Limits) -> Result<(), Refused> {
     if items.is_empty() || items.len() > limits.lines_max {
-        return Err(BadRequest::invalid("items", format!("An order has 1 to {} lines.", limits.lines_max)));
+        return Err(Refused::invalid("items", format!("An order has 1 to {} lines.", limits.lines_max)));
     }
     for (line, item) in items.iter().enumerate() {
         if !(1..=limits.quantity_max).contains(&item.quantity) {
             let field = format!("items[{line}].quantity");
-            return Err(BadRequest::invalid(&field, format!("Must be 1 to {}.", limits.quantity_max)));
+            return Err(Refused::invalid(&field, format!("Must be 1 to {}.", limits.quantity_max)));
         }
         if items[..line].iter().any(|earlier| earlier.product_id == item.product_id) {
             let field = format!("items[{line}].productId");
-            return Err(BadRequest::invalid(&field, "One line for each product; add up the quantities."));
+            return Err(Refused::invalid(&field, "One line for each product; add up the quantities."));
         }
     }
     Ok(())
 }
 
-/// A line with the price it was held at.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Item {
-    pub product_id: ProductId,
-    pub sku: String,
-    pub name: String,
-    pub quantity: i32,
-    pub unit_price: i64,
+/// What the owner of an Idempotency-Key asks for.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    pub order_id: OrderId,
+    pub user_id: AccountId,
+    pub idempotency_key: String,
+    pub fingerprint: Vec<u8>,
+    pub items: Vec<WantedItem>,
+    pub shipping: Option<Shipping>,
 }
 
-/// The sum of all lines in minor units, or `None` where it leaves the range of money.
-pub fn total(items: &[Item]) -> Option<i64> {
-    items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.unit_price.checked_mul(item.quantity.into())?))
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shipping {
-    pub recipient: String,
-    pub phone: String,
-    pub postal_code: String,
-    pub address: String,
-    pub memo: Option<String>,
-}
-
-/// An order that is about to be stored.
+/// An order whose units are held and which is about to be stored.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    pub id: OrderId,
+    pub order_id: OrderId,
     pub user_id: AccountId,
     pub idempotency_key: String,
     pub fingerprint: Vec<u8>,
@@ -78,8 +74,72 @@ pub struct Draft {
     pub currency: String,
     pub hold_expires_at: DateTime<Utc>,
     pub shipping: Option<Shipping>,
-    /// The request that asks for it.
+    /// The request that places the order.
     pub context: Context,
+}
+
+impl Draft {
+    /// Names and prices come from `hold` and never from the client. The lines keep the order of the request.
+    ///
+    /// Refuses with `IDEMPOTENCY_KEY_REUSED` if the hold is for other lines: then an earlier request with this key held
+    /// them, and its process died before it stored the order.
+    pub fn new(intent: Intent, hold: Hold, context: Context) -> Result<Draft> {
+        let expires_at = hold.expires_at.context("the hold has no expiry")?;
+        let hold_expires_at = DateTime::try_from(expires_at).map_err(|_| anyhow::anyhow!("the hold's expiry"))?;
+        let mut held: HashMap<String, HoldLine> =
+            hold.lines.into_iter().map(|line| (line.product_id.clone(), line)).collect();
+        let mut items = Vec::with_capacity(intent.items.len());
+        let mut currency = KRW.to_owned();
+        for WantedItem { product_id, quantity } in intent.items {
+            let line = held.remove(&product_id.to_string()).filter(|line| line.quantity == quantity);
+            let line = line.ok_or_else(reused)?;
+            currency = line.currency;
+            items.push(Item { product_id, sku: line.sku, name: line.name, quantity, unit_price: line.unit_price });
+        }
+        if !held.is_empty() {
+            return Err(reused().into());
+        }
+        Ok(Draft {
+            order_id: intent.order_id,
+            user_id: intent.user_id,
+            idempotency_key: intent.idempotency_key,
+            fingerprint: intent.fingerprint,
+            amount: total(&items).context("the order's total leaves the range of money")?,
+            items,
+            currency,
+            hold_expires_at,
+            shipping: intent.shipping,
+            context,
+        })
+    }
+
+    /// The order as it is stored.
+    pub fn to_order(&self, created_at: DateTime<Utc>) -> Order {
+        Order {
+            id: self.order_id,
+            user_id: self.user_id,
+            status: Status::Created,
+            version: 1,
+            amount: self.amount,
+            currency: self.currency.clone(),
+            fingerprint: self.fingerprint.clone(),
+            hold_expires_at: self.hold_expires_at,
+            first_hold_expires_at: self.hold_expires_at,
+            created_at,
+            cancel_reason: None,
+            reservation: None,
+            ended_attempt_ids: Vec::new(),
+            paid_payment_id: None,
+            returned_payment_ids: Vec::new(),
+            items: self.items.clone(),
+            shipping: self.shipping.clone(),
+        }
+    }
+}
+
+/// The sum of all lines in minor units, or `None` if it leaves the range of money.
+fn total(items: &[Item]) -> Option<i64> {
+    items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.unit_price.checked_mul(item.quantity.into())?))
 }
 
 #[cfg(test)]
@@ -95,6 +155,31 @@ mod tests {
             .collect()
     }
 
+    fn intent(items: &[WantedItem]) -> Intent {
+        Intent {
+            order_id: OrderId::generate(),
+            user_id: AccountId::generate(),
+            idempotency_key: "key".to_owned(),
+            fingerprint: vec![1],
+            items: items.to_vec(),
+            shipping: None,
+        }
+    }
+
+    /// What inventory answers: each unit costs 100 won more than that of the line before.
+    fn hold(items: &[WantedItem]) -> Hold {
+        let line = |(number, item): (i64, &WantedItem)| HoldLine {
+            product_id: item.product_id.to_string(),
+            quantity: item.quantity,
+            unit_price: number * 100,
+            currency: KRW.to_owned(),
+            name: format!("Sneaker {number}"),
+            sku: format!("SNEAKER-{number}"),
+        };
+        let lines = (1..).zip(items).map(line).collect();
+        Hold { lines, expires_at: Some(DateTime::<Utc>::UNIX_EPOCH.into()), ..Hold::default() }
+    }
+
     #[test]
     fn lines_outside_the_bounds_are_refused() {
         assert!(check_items(&wanted(&[1, 10]), &LIMITS).is_ok());
@@ -105,6 +190,29 @@ mod tests {
         twice[1].product_id = twice[0].product_id;
         let refused = check_items(&twice, &LIMITS).unwrap_err();
         assert_eq!(refused.details[0]["field"], "items[1].productId");
+    }
+
+    #[test]
+    fn a_draft_takes_names_and_prices_from_the_hold_and_the_order_of_lines_from_the_request() {
+        let wanted = wanted(&[2, 3]);
+        let mut hold = hold(&wanted);
+        hold.lines.reverse();
+        let draft = Draft::new(intent(&wanted), hold, Context::default()).unwrap();
+        let lines = draft.items.iter().map(|item| (item.product_id, item.name.as_str(), item.unit_price));
+        let expected = [(wanted[0].product_id, "Sneaker 1", 100), (wanted[1].product_id, "Sneaker 2", 200)];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+        assert_eq!((draft.amount, draft.currency.as_str()), (2 * 100 + 3 * 200, KRW));
+    }
+
+    #[test]
+    fn a_hold_of_other_lines_belongs_to_another_request_under_the_key() {
+        let wanted = wanted(&[2, 3]);
+        let mut more = wanted.clone();
+        more[1].quantity = 4;
+        for other in [&wanted[..1], &more, &[wanted.clone(), self::wanted(&[1])].concat()] {
+            let refused = Draft::new(intent(&wanted), hold(other), Context::default()).unwrap_err();
+            assert_eq!(refused.reason(), Some("IDEMPOTENCY_KEY_REUSED"), "{other:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Loop: orders that nobody paid in time become `EXPIRED`, and say so. Every replica may run it at once.
+//! Loop: orders that nobody paid in time become `EXPIRED`, with `ORDER_EXPIRED`. Several replicas may run it at once.
 
 use std::sync::Arc;
 
@@ -6,25 +6,25 @@ use chrono::{DateTime, Utc};
 use common::db::Prepared;
 use common::{Result, outbox};
 use contract::events::OrderExpired;
+use contract::ids::{AccountId, OrderId};
 use diesel::sql_types as sql;
 use diesel_async::RunQueryDsl;
-use uuid::Uuid;
 
 use crate::App;
 
 #[derive(diesel::QueryableByName)]
 struct Expired {
     #[diesel(sql_type = sql::Uuid)]
-    id: Uuid,
+    id: OrderId,
     #[diesel(sql_type = sql::Uuid)]
-    user_id: Uuid,
+    user_id: AccountId,
     #[diesel(sql_type = sql::BigInt)]
     version: i64,
     #[diesel(sql_type = sql::Timestamptz)]
     updated_at: DateTime<Utc>,
 }
 
-/// Takes chunk after chunk until nothing is due. The hold ends by its own clock in inventory; the event only confirms it.
+/// Takes chunk after chunk until no order is due. Inventory ends the hold by its own clock; the event only confirms that.
 pub async fn expire_orders(app: Arc<App>) -> Result<()> {
     loop {
         let chunk = app.expire_chunk;
@@ -44,12 +44,15 @@ pub async fn expire_orders(app: Arc<App>) -> Result<()> {
                     })
                     .collect();
                 outbox::publish_all(tx, &events).await?;
+                if !events.is_empty() {
+                    tx.point("expire_orders.before_commit").await;
+                }
                 Ok(due.len())
             })
             .await?;
         if expired > 0 {
             metrics::counter!("stampede_orders_total", "outcome" => "expired").increment(expired as u64);
-            tracing::info!(orders = expired, "Expired orders that were not paid in time");
+            tracing::info!(orders = expired, "Expired {expired} orders that were not paid in time");
         }
         if (expired as i64) < chunk {
             return Ok(());

@@ -1,5 +1,9 @@
--- The materialized pick keeps the limit: a subquery under IN may be run again and take more than its limit. The time
--- of the statement can be looked up in the index; clock_timestamp(), which changes from row to row, would read it all.
+-- Expires the orders that are due.
+--
+--   $1 how many orders at most
+--
+-- `materialized` keeps the limit: a subquery under IN may run again and take more rows. statement_timestamp() can be
+-- looked up in the index; clock_timestamp() changes from row to row and would read the whole index.
 with due as materialized (
     select id
     from orders

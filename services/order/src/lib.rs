@@ -1,19 +1,22 @@
-//! Orders: placed once per Idempotency-Key, then paid, cancelled by their owner or expired by the clock.
+//! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired.
 //!
-//! Owns schema `order`. Speaks `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
-//! `ORDER_REFUND_REQUESTED`, `ORDER_REFUNDED`; hears `PAYMENT_APPROVED`, `PAYMENT_REFUNDED`; asks inventory for holds.
+//! Owns schema `order`. Publishes `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
+//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_APPROVED` and `PAYMENT_REFUNDED`. Calls inventory for
+//! holds.
 
-mod cancel_order; // flows
-mod change_order;
+mod cancel_order; // flow
+mod change_order; // flow
 mod draft; // rules
-mod expire_orders; // loops
+mod events; // rules
+mod expire_orders; // loop
 mod on_payment; // reactions
-pub mod order; // rules; public for the model that walks through them
-mod place_order;
-mod read_orders;
-mod rows;
-mod rpc; // the gRPC door
+pub mod order; // rules; public for the model, which checks them
+mod place_order; // flow
+mod read_orders; // flows
+mod rows; // stored orders
+mod rpc; // gRPC interface
 mod schema;
+pub mod status; // rules
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,16 +55,16 @@ struct Settings {
     placements_per_minute: u32,
 }
 
-/// What every flow of this service may use.
+/// What the flows of this service use.
 pub struct App {
     db: Db,
     inventory: InventoryServiceClient<Upstream>,
-    inserts: Batch<draft::Draft, place_order::Stored>,
-    changes: Batch<change_order::Ask, order::Order>,
+    inserts: Batch<draft::Draft, place_order::Placement>,
+    changes: Batch<change_order::Command, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
     limits: draft::Limits,
     expire_chunk: i64,
-    /// For each account; a person does not place orders faster, a program that does is told so.
+    /// For each account.
     placements: RateLimiter,
 }
 
@@ -111,12 +114,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.grpc(OrderServiceServer::from_arc(app.clone()));
     host.consume(Consumer::new("order", &db).on::<PaymentApproved, App>(&app).on::<PaymentRefunded, App>(&app))?;
     host.relay(&db)?;
-    let every = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
-    host.periodic("expire_orders", every, move || expire_orders::expire_orders(app.clone()));
+    let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
+    host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));
     Ok(())
 }
 
-/// What can be asked for over HTTP, below `/api/v1`.
+/// The HTTP routes, below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(place_order::place_order)

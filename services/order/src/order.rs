@@ -1,15 +1,14 @@
-//! Rules of an order's life: `CREATED → PENDING_PAYMENT → PAID → REFUND_PENDING → REFUNDED`, or `CANCELLED`, or `EXPIRED`.
+//! The rules of an order: `CREATED → PENDING_PAYMENT → PAID → REFUND_PENDING → REFUNDED`, or `CANCELLED`, or `EXPIRED`.
 //!
-//! While it is reserved for an attempt to pay it, it can neither end nor be paid by another payment.
+//! While an order is reserved for a payment attempt, it cannot be cancelled, cannot expire, and no other payment can pay it.
 
 use chrono::{DateTime, Utc};
 use common::{Code, Refusal};
 use contract::codes;
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
-use serde::{Deserialize, Serialize};
+use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId, ProductId};
 use serde_json::{Value, json};
 
-use crate::draft::{Item, Shipping};
+use crate::status::Status;
 
 /// A stored order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,92 +16,67 @@ pub struct Order {
     pub id: OrderId,
     pub user_id: AccountId,
     pub status: Status,
-    /// Raised by one with every change of the row, whether it is announced or not.
+    /// Goes up by one with every change of the row, whether an event announces the change or not.
     pub version: i64,
+    /// In minor units of `currency`.
     pub amount: i64,
     pub currency: String,
+    /// Of the request that placed the order; see [`common::idempotency`].
     pub fingerprint: Vec<u8>,
-    /// Moves when the approval of a payment comes to nothing, so that there is time for another.
+    /// Moves forward when a payment attempt fails, so that the buyer has time for another one.
     pub hold_expires_at: DateTime<Utc>,
-    /// As the order was placed with it; never moves.
+    /// The first value of `hold_expires_at`; never changes.
     pub first_hold_expires_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
     pub cancel_reason: Option<String>,
     pub reservation: Option<Reservation>,
-    /// All attempts that have ended. None can begin any more: a request that was overtaken by its end changes nothing.
+    /// Attempts that have ended. They cannot begin again: a BeginApproval that arrives after its EndApproval is refused.
     pub ended_attempt_ids: Vec<PaymentAttemptId>,
-    /// The payment that paid it; there is never another.
+    /// The payment that paid the order. It never changes once it is set.
     pub paid_payment_id: Option<PaymentId>,
-    /// Payments whose money went back before they had paid it. They cannot any more.
+    /// Payments that were refunded before they paid the order. They can no longer pay it.
     pub returned_payment_ids: Vec<PaymentId>,
+    /// In the order of the request.
     pub items: Vec<Item>,
     pub shipping: Option<Shipping>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(as = OrderStatus)]
-pub enum Status {
-    /// Stored; its units are held until `holdExpiresAt`.
-    Created,
-    /// A payment has been prepared; the units are held until `holdExpiresAt`.
-    PendingPayment,
-    /// The money is there.
-    Paid,
-    /// Cancelled after it was paid; the money is on its way back.
-    RefundPending,
-    /// All of the money is back with the buyer.
-    Refunded,
-    /// Ended by its owner or by an operator before it was paid.
-    Cancelled,
-    /// Nobody paid in time.
-    Expired,
+/// A line of an order, with the price at which its units are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    pub product_id: ProductId,
+    pub sku: String,
+    pub name: String,
+    pub quantity: i32,
+    pub unit_price: i64,
 }
 
-impl Status {
-    pub const ALL: [Status; 7] = [
-        Status::Created,
-        Status::PendingPayment,
-        Status::Paid,
-        Status::RefundPending,
-        Status::Refunded,
-        Status::Cancelled,
-        Status::Expired,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Created => "CREATED",
-            Status::PendingPayment => "PENDING_PAYMENT",
-            Status::Paid => "PAID",
-            Status::RefundPending => "REFUND_PENDING",
-            Status::Refunded => "REFUNDED",
-            Status::Cancelled => "CANCELLED",
-            Status::Expired => "EXPIRED",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| status.as_str() == text)
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shipping {
+    pub recipient: String,
+    pub phone: String,
+    pub postal_code: String,
+    pub address: String,
+    pub memo: Option<String>,
 }
 
-/// Whose approval is under way.
+/// The payment attempt that an order is reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     pub payment: PaymentId,
     pub attempt: PaymentAttemptId,
 }
 
-/// A payment and the money it is about.
+/// A payment and its money.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill {
     pub payment: PaymentId,
+    /// In minor units of `currency`.
     pub amount: i64,
     pub currency: String,
 }
 
-/// What may be asked of a stored order. Expiry is not asked for: it happens by the clock, see [`Order::status_at`].
+/// What others may ask of a stored order. Nobody asks for expiry: it depends on the clock alone, see [`Order::status_at`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     BeginPayment(Bill),
@@ -116,11 +90,11 @@ pub enum Action {
     },
     MarkPaid {
         bill: Bill,
-        /// The units were taken again after the order's time was up.
+        /// The order's time was up, and payment has taken its units out of sale again.
         late: bool,
     },
-    /// All that this payment captured has been given back.
-    NoteRefund {
+    /// The whole amount of this payment has been refunded.
+    RecordRefund {
         payment: PaymentId,
     },
     Cancel {
@@ -128,19 +102,19 @@ pub enum Action {
     },
 }
 
-/// One step of an order's life: one version.
+/// One change of an order's row. Each makes a new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A payment has been prepared. Not announced.
+    /// The first payment has been prepared. No event.
     AwaitPayment,
-    /// Reserved for an attempt to pay it. Not announced.
+    /// Reserves the order for an attempt. No event.
     Reserve,
-    /// No longer reserved, and not to be reserved for that attempt again. Not announced.
-    Free,
-    /// Never to be reserved for an attempt that has ended before it began. Not announced.
-    Bar,
-    /// Never to be paid by a payment whose money has gone back. Not announced.
-    BarPayment,
+    /// Ends the attempt that the order is reserved for. No event.
+    ReleaseReservation,
+    /// Ends an attempt that the order is not reserved for, so that it can never reserve it. No event.
+    BlockAttempt,
+    /// Blocks a payment that was refunded before it paid the order. No event.
+    BlockPayment,
     /// Announced by `ORDER_PLACED`.
     Pay,
     /// Announced by `ORDER_CANCELLED`.
@@ -152,39 +126,39 @@ pub enum Change {
 }
 
 impl Order {
-    /// The status at `now`: an order past its time is expired even before the sweep has come by, unless it is reserved.
+    /// The status at `now`. An open order past its time is `EXPIRED` before the sweep has stored that, unless it is reserved.
     pub fn status_at(&self, now: DateTime<Utc>) -> Status {
         let is_open = matches!(self.status, Status::Created | Status::PendingPayment);
         let is_due = self.reservation.is_none() && self.hold_expires_at <= now;
         if is_open && is_due { Status::Expired } else { self.status }
     }
 
-    /// As its first answer described it, from what never changes.
+    /// The order as it was placed: a replay must be equal to the first answer.
     pub fn into_placed(self) -> Order {
         let hold_expires_at = self.first_hold_expires_at;
         Order { status: Status::Created, version: 1, hold_expires_at, paid_payment_id: None, ..self }
     }
 
-    /// The steps that `action` takes at `now`. None of them: it had been done before, or there is nothing to do.
-    pub fn decide(&self, action: &Action, now: DateTime<Utc>) -> Result<&'static [Change], Refused> {
+    /// The changes that `action` makes at `now`. Empty if it was done before, or if there is nothing to do.
+    pub fn decide(&self, action: &Action, now: DateTime<Utc>) -> Result<&'static [Change], OrderRefusal> {
         let status = self.status_at(now);
         match action {
             Action::BeginPayment(bill) => self.begin_payment(bill, status),
             Action::BeginApproval { bill, attempt } => self.begin_approval(bill, *attempt, status),
             Action::EndApproval { attempt, .. } => Ok(self.end_approval(*attempt, status)),
             Action::MarkPaid { bill, late } => self.mark_paid(bill, *late, status),
-            Action::NoteRefund { payment } => Ok(self.note_refund(*payment, status)),
+            Action::RecordRefund { payment } => Ok(self.record_refund(*payment, status)),
             Action::Cancel { .. } => self.cancel(status),
         }
     }
 
-    fn begin_payment(&self, bill: &Bill, status: Status) -> Result<&'static [Change], Refused> {
+    fn begin_payment(&self, bill: &Bill, status: Status) -> Result<&'static [Change], OrderRefusal> {
         match status {
             Status::Created => self.check(bill).map(|()| &[Change::AwaitPayment][..]),
             Status::PendingPayment => self.check(bill).map(|()| &[][..]),
-            Status::Expired => Err(Refused::HoldExpired),
+            Status::Expired => Err(OrderRefusal::HoldExpired),
             Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled => {
-                Err(Refused::NotPayable(status))
+                Err(OrderRefusal::NotPayable(status))
             }
         }
     }
@@ -194,23 +168,23 @@ impl Order {
         bill: &Bill,
         attempt: PaymentAttemptId,
         status: Status,
-    ) -> Result<&'static [Change], Refused> {
+    ) -> Result<&'static [Change], OrderRefusal> {
         let asking = Reservation { payment: bill.payment, attempt };
         match (status, self.reservation) {
             (Status::Created | Status::PendingPayment, _) if self.returned_payment_ids.contains(&bill.payment) => {
-                Err(Refused::NotPayableBy("its money has gone back"))
+                Err(OrderRefusal::NotPayableBy("it has been refunded"))
             }
             (Status::Created | Status::PendingPayment, _) if self.ended_attempt_ids.contains(&attempt) => {
-                Err(Refused::AttemptEnded)
+                Err(OrderRefusal::AttemptEnded)
             }
             (Status::Created | Status::PendingPayment, None) => self.check(bill).map(|()| &[Change::Reserve][..]),
             (Status::Created | Status::PendingPayment, Some(reserved)) if reserved == asking => {
                 self.check(bill).map(|()| &[][..])
             }
-            (Status::Created | Status::PendingPayment, Some(_)) => Err(Refused::PaymentInProgress),
-            (Status::Expired, _) => Err(Refused::HoldExpired),
+            (Status::Created | Status::PendingPayment, Some(_)) => Err(OrderRefusal::PaymentInProgress),
+            (Status::Expired, _) => Err(OrderRefusal::HoldExpired),
             (Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled, _) => {
-                Err(Refused::NotPayable(status))
+                Err(OrderRefusal::NotPayable(status))
             }
         }
     }
@@ -218,83 +192,86 @@ impl Order {
     fn end_approval(&self, attempt: PaymentAttemptId, status: Status) -> &'static [Change] {
         match status {
             Status::Created | Status::PendingPayment => match self.reservation {
-                Some(reserved) if reserved.attempt == attempt => &[Change::Free],
+                Some(reserved) if reserved.attempt == attempt => &[Change::ReleaseReservation],
                 _ if self.ended_attempt_ids.contains(&attempt) => &[],
-                _ => &[Change::Bar],
+                _ => &[Change::BlockAttempt],
             },
-            // Nothing reserves it any more.
+            // No attempt can reserve the order any more.
             Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled | Status::Expired => &[],
         }
     }
 
-    fn mark_paid(&self, bill: &Bill, late: bool, status: Status) -> Result<&'static [Change], Refused> {
+    fn mark_paid(&self, bill: &Bill, late: bool, status: Status) -> Result<&'static [Change], OrderRefusal> {
         match status {
             Status::Paid | Status::RefundPending | Status::Refunded if self.paid_payment_id == Some(bill.payment) => {
                 Ok(&[])
             }
-            Status::Expired if !late => Err(Refused::NotPayable(status)),
+            Status::Expired if !late => Err(OrderRefusal::NotPayable(status)),
             _ if self.returned_payment_ids.contains(&bill.payment) => {
-                Err(Refused::NotPayableBy("its money has gone back"))
+                Err(OrderRefusal::NotPayableBy("it has been refunded"))
             }
             Status::Created | Status::PendingPayment | Status::Expired => {
                 match self.reservation {
                     Some(reserved) if reserved.payment != bill.payment => {
-                        return Err(Refused::NotPayableBy("another payment is being approved"));
+                        return Err(OrderRefusal::NotPayableBy("another payment is being approved"));
                     }
-                    // Nobody keeps its units from lapsing: first they must be taken for the payment again.
-                    None if !late => return Err(Refused::NotPayableBy("it is not reserved for it")),
+                    // The hold may expire at any moment: payment must take the units again first, and then say `late`.
+                    None if !late => return Err(OrderRefusal::NotPayableBy("the order is not reserved for it")),
                     Some(_) | None => {}
                 }
-                // Whoever has captured something else cannot have this order for it: the money goes back.
-                self.check(bill).map_err(|_| Refused::NotPayableBy("its amount is not that of the order"))?;
+                // Another code than for BeginPayment: this money is captured already, and payment refunds it.
+                self.check(bill)
+                    .map_err(|_| OrderRefusal::NotPayableBy("its amount is not the amount of the order"))?;
                 Ok(&[Change::Pay])
             }
             Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled => {
-                Err(Refused::NotPayable(status))
+                Err(OrderRefusal::NotPayable(status))
             }
         }
     }
 
-    fn note_refund(&self, payment: PaymentId, status: Status) -> &'static [Change] {
+    fn record_refund(&self, payment: PaymentId, status: Status) -> &'static [Change] {
         match status {
             _ if self.returned_payment_ids.contains(&payment) => &[],
             Status::Paid | Status::RefundPending if self.paid_payment_id == Some(payment) => &[Change::Refund],
-            // Topics overtake each other: money that came back had been there, and the news of that is still to come.
+            // PAYMENT_REFUNDED may arrive before the PAYMENT_APPROVED of the same payment. Announce both changes.
             Status::Created | Status::PendingPayment
                 if self.reservation.is_some_and(|reserved| reserved.payment == payment) =>
             {
                 &[Change::Pay, Change::Refund]
             }
-            // The money of a payment that has not paid this order. Somebody may still be about to have it paid with that.
-            Status::Created | Status::PendingPayment | Status::Expired => &[Change::BarPayment],
+            // This payment has not paid the order. Its MarkPaid may still arrive, and must be refused then.
+            Status::Created | Status::PendingPayment | Status::Expired => &[Change::BlockPayment],
             Status::Paid | Status::RefundPending | Status::Refunded | Status::Cancelled => &[],
         }
     }
 
-    fn cancel(&self, status: Status) -> Result<&'static [Change], Refused> {
+    fn cancel(&self, status: Status) -> Result<&'static [Change], OrderRefusal> {
         match status {
-            Status::Created | Status::PendingPayment if self.reservation.is_some() => Err(Refused::PaymentInProgress),
+            Status::Created | Status::PendingPayment if self.reservation.is_some() => {
+                Err(OrderRefusal::PaymentInProgress)
+            }
             Status::Created | Status::PendingPayment => Ok(&[Change::Cancel]),
             Status::Paid => Ok(&[Change::RequestRefund]),
             Status::Cancelled | Status::RefundPending | Status::Refunded => Ok(&[]),
-            Status::Expired => Err(Refused::NotCancellable(status)),
+            Status::Expired => Err(OrderRefusal::NotCancellable(status)),
         }
     }
 
-    fn check(&self, bill: &Bill) -> Result<(), Refused> {
+    fn check(&self, bill: &Bill) -> Result<(), OrderRefusal> {
         let is_same = bill.amount == self.amount && bill.currency == self.currency;
-        let differs = || Refused::AmountMismatch { amount: self.amount, currency: self.currency.clone() };
+        let differs = || OrderRefusal::AmountMismatch { amount: self.amount, currency: self.currency.clone() };
         is_same.then_some(()).ok_or_else(differs)
     }
 
-    /// Takes one of the steps that [`Order::decide`] decided on for `action`.
-    pub fn take(&mut self, change: Change, action: &Action) {
+    /// Makes one of the changes that [`Order::decide`] returned for `action`.
+    pub fn apply(&mut self, change: Change, action: &Action) {
         self.version += 1;
         match change {
             Change::AwaitPayment => self.status = Status::PendingPayment,
             Change::Reserve => self.reservation = action.reservation(),
-            Change::Free | Change::Bar => self.end(change, action),
-            Change::BarPayment => self.returned_payment_ids.extend(action.payment()),
+            Change::ReleaseReservation | Change::BlockAttempt => self.end_attempt(change, action),
+            Change::BlockPayment => self.returned_payment_ids.extend(action.payment()),
             Change::Pay => {
                 self.status = Status::Paid;
                 self.reservation = None;
@@ -309,10 +286,10 @@ impl Order {
         }
     }
 
-    fn end(&mut self, change: Change, action: &Action) {
+    fn end_attempt(&mut self, change: Change, action: &Action) {
         let Action::EndApproval { attempt, hold_expires_at } = action else { return };
         self.ended_attempt_ids.push(*attempt);
-        if change == Change::Free {
+        if change == Change::ReleaseReservation {
             self.reservation = None;
             self.hold_expires_at = self.hold_expires_at.max(hold_expires_at.unwrap_or(self.hold_expires_at));
         }
@@ -325,26 +302,20 @@ impl Action {
             Action::BeginPayment(bill) | Action::BeginApproval { bill, .. } | Action::MarkPaid { bill, .. } => {
                 Some(bill.payment)
             }
-            Action::NoteRefund { payment } => Some(*payment),
+            Action::RecordRefund { payment } => Some(*payment),
             Action::EndApproval { .. } | Action::Cancel { .. } => None,
         }
     }
 
     fn reservation(&self) -> Option<Reservation> {
-        match self {
-            Action::BeginApproval { bill, attempt } => Some(Reservation { payment: bill.payment, attempt: *attempt }),
-            Action::BeginPayment(_)
-            | Action::EndApproval { .. }
-            | Action::MarkPaid { .. }
-            | Action::NoteRefund { .. }
-            | Action::Cancel { .. } => None,
-        }
+        let Action::BeginApproval { bill, attempt } = self else { return None };
+        Some(Reservation { payment: bill.payment, attempt: *attempt })
     }
 }
 
-/// Why the order service says no.
+/// Why an order cannot be changed as somebody asks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum OrderRefusal {
     #[error("There is no such order.")]
     NotFound,
     #[error("An order that is {} cannot be cancelled.", .0.as_str())]
@@ -363,29 +334,21 @@ pub enum Refused {
     AttemptEnded,
 }
 
-impl Refusal for Refused {
+impl Refusal for OrderRefusal {
     fn code(&self) -> Code {
         match self {
-            Refused::NotFound => codes::ORDER_NOT_FOUND,
-            Refused::NotCancellable(_) => codes::ORDER_NOT_CANCELLABLE,
-            Refused::NotPayable(_) | Refused::NotPayableBy(_) => codes::ORDER_NOT_PAYABLE,
-            Refused::HoldExpired => codes::HOLD_EXPIRED,
-            Refused::AmountMismatch { .. } => codes::AMOUNT_MISMATCH,
-            Refused::PaymentInProgress | Refused::AttemptEnded => codes::PAYMENT_IN_PROGRESS,
+            OrderRefusal::NotFound => codes::ORDER_NOT_FOUND,
+            OrderRefusal::NotCancellable(_) => codes::ORDER_NOT_CANCELLABLE,
+            OrderRefusal::NotPayable(_) | OrderRefusal::NotPayableBy(_) => codes::ORDER_NOT_PAYABLE,
+            OrderRefusal::HoldExpired => codes::HOLD_EXPIRED,
+            OrderRefusal::AmountMismatch { .. } => codes::AMOUNT_MISMATCH,
+            OrderRefusal::PaymentInProgress | OrderRefusal::AttemptEnded => codes::PAYMENT_IN_PROGRESS,
         }
     }
 
     fn details(&self) -> Vec<Value> {
-        match self {
-            Refused::AmountMismatch { amount, currency } => vec![json!({ "amount": amount, "currency": currency })],
-            Refused::NotFound
-            | Refused::NotCancellable(_)
-            | Refused::NotPayable(_)
-            | Refused::NotPayableBy(_)
-            | Refused::HoldExpired
-            | Refused::PaymentInProgress
-            | Refused::AttemptEnded => Vec::new(),
-        }
+        let OrderRefusal::AmountMismatch { amount, currency } = self else { return Vec::new() };
+        vec![json!({ "amount": amount, "currency": currency })]
     }
 }
 

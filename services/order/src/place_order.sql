@@ -1,4 +1,28 @@
--- Stores a batch of orders: those whose id exists already are left alone, with their items.
+-- Stores a batch of orders. An order whose id exists is left as it is, with its items and its shipping.
+--
+-- One element for each order:
+--   $1 id
+--   $2 user_id
+--   $3 amount
+--   $4 currency
+--   $5 fingerprint
+--   $6 idempotency_key
+--   $7 hold_expires_at
+-- One element for each line of an order:
+--   $8 order_id
+--   $9 line, from 0
+--   $10 product_id
+--   $11 sku
+--   $12 name
+--   $13 quantity
+--   $14 unit_price
+-- One element for each order with an address:
+--   $15 order_id
+--   $16 recipient
+--   $17 phone
+--   $18 postal_code
+--   $19 address
+--   $20 memo, or null
 with placed as (
     insert into orders
            (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at, first_hold_expires_at)

@@ -10,20 +10,21 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::{Data, Path, Problem, Query};
 use common::page::{Cursor, parse_cursor};
+use common::sql::clock_timestamp;
 use common::{Refused, Result};
 use contract::ids::{AccountId, OrderId, PaymentId, ProductId};
 use contract::money::Money;
-use diesel::dsl::sql;
+use diesel::dsl::not;
 use diesel::prelude::*;
-use diesel::sql_types;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::order::{self, Order, Status};
-use crate::rows::{self, OrderRow, STATUS_NOW};
+use crate::order::{Order, OrderRefusal};
+use crate::rows::{OrderRow, load_orders};
 use crate::schema::orders;
+use crate::status::Status;
 
 /// An order as its owner sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,7 +96,7 @@ struct Listing {
     cursor: Option<String>,
 }
 
-/// A page that nobody asks to be larger.
+/// The largest page.
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
 
@@ -115,11 +116,19 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     let mut query = orders::table
         .filter(orders::user_id.eq(AccountId::from(caller.account)))
         .order((orders::created_at.desc(), orders::id.desc()))
-        .select(rows::columns())
+        .select(OrderRow::as_select())
         .limit(limit + 1)
         .into_boxed();
     if let Some(status) = listing.status {
-        query = query.filter(sql::<sql_types::Text>(STATUS_NOW).eq(status.as_str()));
+        // `Order::status_at`, in SQL.
+        let is_overdue = orders::status
+            .eq_any([Status::Created, Status::PendingPayment])
+            .and(orders::approving_payment_id.is_null())
+            .and(orders::hold_expires_at.le(clock_timestamp()));
+        query = match status {
+            Status::Expired => query.filter(orders::status.eq(status).or(is_overdue)),
+            _ => query.filter(orders::status.eq(status).and(not(is_overdue))),
+        };
     }
     if let Some(after) = parse_cursor::<Cursor>(listing.cursor.as_deref())? {
         query = query
@@ -131,7 +140,7 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     found.truncate(limit as usize);
     let next_cursor =
         found.last().filter(|_| more).map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
-    let items = found.into_iter().map(|row| row.into_current().map(view)).collect::<Result<_>>()?;
+    let items = found.into_iter().map(|row| view(row.into_current())).collect();
     Ok(HttpResponse::Ok().json(OrderPage { items, next_cursor }))
 }
 
@@ -147,17 +156,17 @@ pub async fn read_order(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Re
     let mut conn = app.db.read().await?;
     let found = orders::table
         .filter(orders::id.eq(*id))
-        // Somebody else's order is not there: the owner is part of the question.
+        // Another account's order is not found.
         .filter(orders::user_id.eq(AccountId::from(caller.account)))
-        .select(rows::columns())
+        .select(OrderRow::as_select())
         .first::<OrderRow>(&mut conn)
         .await
         .optional()?;
-    let order = found.ok_or(order::Refused::NotFound)?.into_current()?;
+    let order = found.ok_or(OrderRefusal::NotFound)?.into_current();
     Ok(HttpResponse::Ok().json(view(order)))
 }
 
-/// Many look-ups by id in one query: what sold-out traffic asks after each refusal.
+/// Many look-ups by id in one query: when a product is sold out, each refused request makes one.
 pub fn lookup_batch(db: &Db, settings: &BatchSettings) -> Batch<OrderId, Option<Order>> {
     let db = db.clone();
     Batch::start("order_lookups", settings, move |ids: Arc<[OrderId]>| {
@@ -165,13 +174,13 @@ pub fn lookup_batch(db: &Db, settings: &BatchSettings) -> Batch<OrderId, Option<
         async move {
             let mut conn = db.read().await?;
             let found: HashMap<OrderId, Order> =
-                rows::by_ids(&mut conn, &ids).await?.into_iter().map(|order| (order.id, order)).collect();
+                load_orders(&mut conn, &ids).await?.into_iter().map(|order| (order.id, order)).collect();
             Ok(ids.iter().map(|id| Ok(found.get(id).cloned())).collect())
         }
     })
 }
 
-/// An order in the words of the HTTP interface.
+/// An order as the HTTP interface shows it.
 pub fn view(order: Order) -> OrderView {
     OrderView {
         order_id: order.id,

@@ -1,115 +1,102 @@
-//! Stored orders as rows: loading whole orders, and nothing else.
+//! Stored orders as rows: reads whole orders, with their items and their shipping.
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
 use common::Result;
 use common::sql::clock_timestamp;
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
-use diesel::dsl::sql;
-use diesel::expression::SqlLiteral;
+use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId, ProductId};
+use diesel::dsl;
+use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Jsonb, Nullable};
+use diesel::sql_types::{BigInt, Integer, Nullable, Record, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use serde_json::Value;
 
-use crate::order::{Order, Reservation, Status};
-use crate::schema::orders;
+use crate::order::{Item, Order, Reservation, Shipping};
+use crate::schema::{order_items, orders, shipping_info};
+use crate::status::Status;
 
-/// A row of `orders` with what belongs to it, and the database's clock when it was read.
-#[derive(Queryable)]
+type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt)>;
+type ShippingRecord = Record<(Text, Text, Text, Text, Nullable<Text>)>;
+
+diesel::define_sql_function! {
+    #[aggregate]
+    #[sql_name = "array_agg"]
+    fn array_of_items(item: ItemRecord) -> Nullable<Array<ItemRecord>>;
+}
+
+/// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment.
+///
+/// Select it with `OrderRow::as_select()`, and not with a piece of SQL text: Diesel does not keep a statement prepared
+/// that has such a piece in it.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = orders, check_for_backend(Pg))]
 pub struct OrderRow {
     pub id: OrderId,
-    pub user_id: AccountId,
-    pub status: String,
-    pub version: i64,
-    pub amount: i64,
-    pub currency: String,
-    pub fingerprint: Vec<u8>,
-    pub hold_expires_at: DateTime<Utc>,
-    pub first_hold_expires_at: DateTime<Utc>,
+    user_id: AccountId,
+    status: Status,
+    version: i64,
+    amount: i64,
+    currency: String,
+    fingerprint: Vec<u8>,
+    hold_expires_at: DateTime<Utc>,
+    first_hold_expires_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
-    pub cancel_reason: Option<String>,
-    pub approving_payment_id: Option<PaymentId>,
-    pub approving_attempt_id: Option<PaymentAttemptId>,
-    pub ended_attempt_ids: Vec<PaymentAttemptId>,
-    pub paid_payment_id: Option<PaymentId>,
-    pub returned_payment_ids: Vec<PaymentId>,
-    items: Value,
-    shipping: Option<Value>,
+    cancel_reason: Option<String>,
+    approving_payment_id: Option<PaymentId>,
+    approving_attempt_id: Option<PaymentAttemptId>,
+    ended_attempt_ids: Vec<PaymentAttemptId>,
+    paid_payment_id: Option<PaymentId>,
+    returned_payment_ids: Vec<PaymentId>,
+    #[diesel(select_expression = items())]
+    items: Option<Vec<(ProductId, String, String, i32, i64)>>,
+    #[diesel(select_expression = shipping())]
+    shipping: Option<(String, String, String, String, Option<String>)>,
+    #[diesel(select_expression = clock_timestamp())]
     pub now: DateTime<Utc>,
 }
 
-/// The lines of an order, in their order.
-const ITEMS: &str = "(select coalesce(jsonb_agg(to_jsonb(item) order by item.line), '[]') from order_items as item where item.order_id = orders.id)";
-/// Where it goes, if that was said.
-const SHIPPING: &str = "(select to_jsonb(info) from shipping_info as info where info.order_id = orders.id)";
+#[dsl::auto_type]
+fn items() -> _ {
+    let item =
+        (order_items::product_id, order_items::sku, order_items::name, order_items::quantity, order_items::unit_price);
+    order_items::table
+        .filter(order_items::order_id.eq(orders::id))
+        .select(array_of_items(item).aggregate_order(order_items::line))
+        .single_value()
+}
 
-/// [`Order::status_at`] in the words of the database, at its clock: for looking orders up by their status.
-pub const STATUS_NOW: &str = "case when orders.status in ('CREATED', 'PENDING_PAYMENT') and orders.approving_payment_id is null and orders.hold_expires_at <= clock_timestamp() then 'EXPIRED' else orders.status end";
-
-/// The columns of an [`OrderRow`].
-#[expect(clippy::type_complexity, reason = "one type for each column")]
-pub fn columns() -> (
-    orders::id,
-    orders::user_id,
-    orders::status,
-    orders::version,
-    orders::amount,
-    orders::currency,
-    orders::fingerprint,
-    orders::hold_expires_at,
-    orders::first_hold_expires_at,
-    orders::created_at,
-    orders::cancel_reason,
-    orders::approving_payment_id,
-    orders::approving_attempt_id,
-    orders::ended_attempt_ids,
-    orders::paid_payment_id,
-    orders::returned_payment_ids,
-    SqlLiteral<Jsonb>,
-    SqlLiteral<Nullable<Jsonb>>,
-    clock_timestamp,
-) {
-    (
-        orders::id,
-        orders::user_id,
-        orders::status,
-        orders::version,
-        orders::amount,
-        orders::currency,
-        orders::fingerprint,
-        orders::hold_expires_at,
-        orders::first_hold_expires_at,
-        orders::created_at,
-        orders::cancel_reason,
-        orders::approving_payment_id,
-        orders::approving_attempt_id,
-        orders::ended_attempt_ids,
-        orders::paid_payment_id,
-        orders::returned_payment_ids,
-        sql(ITEMS),
-        sql(SHIPPING),
-        clock_timestamp(),
-    )
+#[dsl::auto_type]
+fn shipping() -> _ {
+    let info = (
+        shipping_info::recipient,
+        shipping_info::phone,
+        shipping_info::postal_code,
+        shipping_info::address,
+        shipping_info::memo,
+    );
+    shipping_info::table
+        .filter(shipping_info::order_id.eq(orders::id))
+        .select(info.into_sql::<ShippingRecord>())
+        .single_value()
 }
 
 impl OrderRow {
-    /// The order with its status as of the row's clock.
-    pub fn into_current(self) -> Result<Order> {
+    /// The order with its status at the row's clock: for answers.
+    pub fn into_current(self) -> Order {
         let now = self.now;
-        let order = self.into_stored()?;
-        Ok(Order { status: order.status_at(now), ..order })
+        let order = self.into_stored();
+        Order { status: order.status_at(now), ..order }
     }
 
-    /// The order with its status as it is stored, for whoever writes it again.
-    pub fn into_stored(self) -> Result<Order> {
-        let approving = self.approving_payment_id.zip(self.approving_attempt_id);
-        Ok(Order {
-            status: Status::parse(&self.status).with_context(|| format!("status {}", self.status))?,
-            items: serde_json::from_value(self.items).context("the lines of an order")?,
-            shipping: self.shipping.map(serde_json::from_value).transpose().context("where an order goes")?,
+    /// The order with its stored status: for decisions.
+    pub fn into_stored(self) -> Order {
+        let item = |(product_id, sku, name, quantity, unit_price)| Item { product_id, sku, name, quantity, unit_price };
+        let shipping =
+            |(recipient, phone, postal_code, address, memo)| Shipping { recipient, phone, postal_code, address, memo };
+        let reservation = self.approving_payment_id.zip(self.approving_attempt_id);
+        Order {
             id: self.id,
             user_id: self.user_id,
+            status: self.status,
             version: self.version,
             amount: self.amount,
             currency: self.currency,
@@ -118,16 +105,19 @@ impl OrderRow {
             first_hold_expires_at: self.first_hold_expires_at,
             created_at: self.created_at,
             cancel_reason: self.cancel_reason,
-            reservation: approving.map(|(payment, attempt)| Reservation { payment, attempt }),
+            reservation: reservation.map(|(payment, attempt)| Reservation { payment, attempt }),
             ended_attempt_ids: self.ended_attempt_ids,
             paid_payment_id: self.paid_payment_id,
             returned_payment_ids: self.returned_payment_ids,
-        })
+            items: self.items.unwrap_or_default().into_iter().map(item).collect(),
+            shipping: self.shipping.map(shipping),
+        }
     }
 }
 
 /// The orders among `ids` that exist, in no particular order.
-pub async fn by_ids(conn: &mut AsyncPgConnection, ids: &[OrderId]) -> Result<Vec<Order>> {
-    let rows = orders::table.filter(orders::id.eq_any(ids)).select(columns()).load::<OrderRow>(conn).await?;
-    rows.into_iter().map(OrderRow::into_current).collect()
+pub async fn load_orders(conn: &mut AsyncPgConnection, ids: &[OrderId]) -> Result<Vec<Order>> {
+    let rows: Vec<OrderRow> =
+        orders::table.filter(orders::id.eq_any(ids)).select(OrderRow::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(OrderRow::into_current).collect())
 }

@@ -1,4 +1,4 @@
-//! The gRPC door: texts become ids here, and every method calls one flow.
+//! The gRPC interface: parses ids, and calls one flow in each method.
 
 use std::str::FromStr;
 
@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status};
 
 use crate::App;
 use crate::change_order::change_order;
-use crate::order::{self, Action, Bill, Order};
+use crate::order::{Action, Bill, Order, OrderRefusal};
 
 #[tonic::async_trait]
 impl OrderService for App {
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
         let id = order_of(&request.get_ref().order_id)?;
-        let order = self.lookups.submit(id).await?.ok_or_else(|| Error::from(order::Refused::NotFound))?;
+        let order = self.lookups.submit(id).await?.ok_or_else(|| Error::from(OrderRefusal::NotFound))?;
         Ok(Response::new(GetOrderResponse { order: Some(message(order)) }))
     }
 
@@ -59,11 +59,11 @@ impl OrderService for App {
             .map(DateTime::<Utc>::try_from)
             .transpose()
             .map_err(|_| Error::from(Refused::invalid("hold_expires_at", "not a time")))?
-            // As exactly as it is stored, so that this answer and a later one agree.
+            // In the precision of the database, so that this answer and later ones are equal.
             .map(|at| at.trunc_subsecs(6));
         let action = Action::EndApproval { attempt: parse("attempt_id", &attempt_id)?, hold_expires_at };
         let order = match change_order(self, id, None, action).await {
-            // Then it is not reserved either.
+            // An order that does not exist is not reserved: there is nothing to end.
             Err(error) if error.reason() == Some(&codes::ORDER_NOT_FOUND.reason) => None,
             outcome => Some(message(outcome?)),
         };

@@ -14,7 +14,7 @@ use crate::crash_points::{crashing, each};
 use crate::payer::{authorise, won};
 
 /// The number says at which pass.
-pub const PAYING: [&str; 22] = [
+pub const PAYING: [&str; 23] = [
     "payment.before_attempt:2",
     "payment.after_attempt:1",
     "payment.after_attempt:3",
@@ -26,6 +26,7 @@ pub const PAYING: [&str; 22] = [
     "payment.after_answer:4",
     "payment.before_record:2",
     "payment.after_record:1",
+    "change_order.before_commit:2",
     "mark_paid.before_commit:1",
     "mark_paid.after_commit:1",
     "payment.after_order_told:1",

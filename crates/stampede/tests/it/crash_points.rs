@@ -43,6 +43,8 @@ const TELLING: [&str; 7] = [
 const SENDING: [&str; 2] = ["delivery.after_claim:1", "delivery.after_send:1"];
 /// Dying while lapsed holds are tidied away.
 const SWEEPING: [&str; 1] = ["sweeper.mid:1"];
+/// Dying while orders that nobody paid expire.
+const EXPIRING: [&str; 1] = ["expire_orders.before_commit:1"];
 
 /// How much is sold while the process dies.
 #[derive(Clone, Copy)]
@@ -101,9 +103,15 @@ async fn dying_while_sweeping_gives_every_unit_back_once() {
     all(&SWEEPING, &[("inventory.hold_ttl_seconds", "5"), ("order.expire_sweep_ms", "600000")]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: waits for the orders' time"]
+async fn dying_while_orders_expire_gives_every_unit_back_once() {
+    all(&EXPIRING, &[("inventory.hold_ttl_seconds", "5"), ("order.expire_sweep_ms", "200")]).await;
+}
+
 #[test]
 fn every_crash_point_of_the_code_is_tried() {
-    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
+    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &EXPIRING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
     let tried: BTreeSet<&str> = tried.iter().filter_map(|point| point.split(':').next()).collect();
     let mut named = BTreeSet::new();
     let sources = tidy::sources();

@@ -1,7 +1,7 @@
 //! What must hold in every state, what must hold once nothing can happen any more, and what must be possible at all.
 
 use inventory::hold::HoldState;
-use order::order::Status as OrderStatus;
+use order::status::Status as OrderStatus;
 use payment::payment::Status as PaymentStatus;
 use stateright::Property;
 

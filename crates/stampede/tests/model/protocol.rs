@@ -283,7 +283,7 @@ impl Model for Protocol {
             Action::Tick { order } => state.now[usize::from(order)] += 1,
             Action::ExpireOrder { order } => {
                 let row = state.orders[usize::from(order)].as_mut().expect("an order that was offered");
-                row.status = Tag(order::order::Status::Expired);
+                row.status = Tag(order::status::Status::Expired);
                 row.version += 1;
                 let version = row.version;
                 state.publish(Event::OrderExpired { order, version });

@@ -4,7 +4,8 @@ use chrono::{DateTime, Duration, Utc};
 use common::{Code, Refusal};
 use contract::ids::{PaymentAttemptId, PaymentId};
 use inventory::hold::{self, Effect, Hold, HoldLine, HoldState, Step};
-use order::order::{Action, Bill, Change, Order, Reservation, Status};
+use order::order::{Action, Bill, Change, Order, Reservation};
+use order::status::Status;
 use uuid::Uuid;
 
 use crate::state::{Attempt, HoldRow, OrderRow, Pin, Tag};
@@ -54,8 +55,8 @@ pub fn end_approval(attempt: Attempt, hold_expires: Option<u8>) -> Action {
     Action::EndApproval { attempt: attempt_id(attempt), hold_expires_at: hold_expires.map(at) }
 }
 
-pub fn note_refund(payment: u8) -> Action {
-    Action::NoteRefund { payment: payment_id(payment) }
+pub fn record_refund(payment: u8) -> Action {
+    Action::RecordRefund { payment: payment_id(payment) }
 }
 
 pub fn pin(attempt: Attempt, retake: bool) -> Step {
@@ -150,7 +151,7 @@ pub fn change_order(row: &mut OrderRow, action: &Action, now: u8, memory: Memory
     let changes = order.decide(action, at(now)).map_err(|refused| refused.code())?;
     let mut made = Vec::new();
     for change in changes {
-        order.take(*change, action);
+        order.apply(*change, action);
         made.push((*change, u8::try_from(order.version).expect("few versions")));
     }
     row.status = Tag(order.status);

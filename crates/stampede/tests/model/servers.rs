@@ -97,7 +97,11 @@ impl Protocol {
                     state.events.push(Event::OrderRefundRequested { payment });
                 }
                 Change::Refund => state.events.push(Event::OrderRefunded { order: id, version }),
-                Change::AwaitPayment | Change::Reserve | Change::Free | Change::Bar | Change::BarPayment => {}
+                Change::AwaitPayment
+                | Change::Reserve
+                | Change::ReleaseReservation
+                | Change::BlockAttempt
+                | Change::BlockPayment => {}
             }
         }
         state.events.sort();
@@ -153,7 +157,7 @@ impl Protocol {
                 return true;
             }
             Event::PaymentRefunded { payment } => {
-                self.ask_order(state, self.order_of(payment), &rules::note_refund(payment));
+                self.ask_order(state, self.order_of(payment), &rules::record_refund(payment));
                 return true;
             }
             Event::OrderRefundRequested { payment } => {

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use inventory::hold::HoldState;
-use order::order::Status as OrderStatus;
+use order::status::Status as OrderStatus;
 use payment::payment::Status as PaymentStatus;
 
 /// A status of the real rules, which need no hash themselves.

@@ -1,6 +1,6 @@
-//! Every status meets every action.
+//! Every action on an order of every status.
 
-mod lives;
+mod histories;
 
 use chrono::Duration;
 
@@ -58,15 +58,15 @@ fn order(status: Status, reserved: Option<u8>, paid: Option<u8>) -> Order {
     }
 }
 
-/// Does all of `action`; what it changed, or the code of its refusal.
+/// Does `action`. Returns what it changed, or the code of its refusal.
 fn act(order: &mut Order, action: &Action, now: DateTime<Utc>) -> Result<&'static [Change], String> {
     let changes = order.decide(action, now).map_err(|refused| refused.code().reason.to_string())?;
-    changes.iter().for_each(|change| order.take(*change, action));
+    changes.iter().for_each(|change| order.apply(*change, action));
     Ok(changes)
 }
 
-/// Asks the questions of payment 1 and its attempt 1, and a cancellation, at `second` of an order like `given`, and compares the answers with
-/// those for BeginPayment, BeginApproval, EndApproval, MarkPaid, MarkPaid late, NoteRefund, Cancel.
+/// Tries every action of payment 1 and its attempt 1, and a cancellation, at `second` on an order like `given`. `expected` is
+/// for BeginPayment, BeginApproval, EndApproval, MarkPaid, late MarkPaid, RecordRefund, Cancel.
 #[track_caller]
 fn check(given: &Order, second: i64, expected: [Result<&'static [Change], &str>; 7]) {
     let actions = [
@@ -75,7 +75,7 @@ fn check(given: &Order, second: i64, expected: [Result<&'static [Change], &str>;
         end(1, Some(at(70))),
         Action::MarkPaid { bill: bill(1), late: false },
         Action::MarkPaid { bill: bill(1), late: true },
-        Action::NoteRefund { payment: payment(1) },
+        Action::RecordRefund { payment: payment(1) },
         Action::Cancel { reason: "mind".to_owned() },
     ];
     for (action, expected) in actions.into_iter().zip(expected) {
@@ -91,9 +91,9 @@ fn check(given: &Order, second: i64, expected: [Result<&'static [Change], &str>;
 const NOTHING: Result<&[Change], &str> = Ok(&[]);
 const AWAIT: Result<&[Change], &str> = Ok(&[Change::AwaitPayment]);
 const RESERVE: Result<&[Change], &str> = Ok(&[Change::Reserve]);
-const FREE: Result<&[Change], &str> = Ok(&[Change::Free]);
-const BAR: Result<&[Change], &str> = Ok(&[Change::Bar]);
-const BAR_PAYMENT: Result<&[Change], &str> = Ok(&[Change::BarPayment]);
+const RELEASE: Result<&[Change], &str> = Ok(&[Change::ReleaseReservation]);
+const BLOCK: Result<&[Change], &str> = Ok(&[Change::BlockAttempt]);
+const BLOCK_PAYMENT: Result<&[Change], &str> = Ok(&[Change::BlockPayment]);
 const PAY: Result<&[Change], &str> = Ok(&[Change::Pay]);
 const CANCEL: Result<&[Change], &str> = Ok(&[Change::Cancel]);
 const REQUEST: Result<&[Change], &str> = Ok(&[Change::RequestRefund]);
@@ -106,10 +106,10 @@ const IN_PROGRESS: Result<&[Change], &str> = Err("PAYMENT_IN_PROGRESS");
 
 #[test]
 fn an_open_order_can_be_paid_or_cancelled_until_the_instant_its_time_is_up() {
-    let due = [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, NOT_CANCELLABLE];
+    let due = [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BLOCK_PAYMENT, NOT_CANCELLABLE];
     for (status, begun) in [(Status::Created, AWAIT), (Status::PendingPayment, NOTHING)] {
         let open = order(status, None, None);
-        check(&open, 9, [begun, RESERVE, BAR, NOT_PAYABLE, PAY, BAR_PAYMENT, CANCEL]);
+        check(&open, 9, [begun, RESERVE, BLOCK, NOT_PAYABLE, PAY, BLOCK_PAYMENT, CANCEL]);
         assert_eq!((open.status_at(at(9)), open.status_at(at(10))), (status, Status::Expired));
         check(&open, 10, due);
     }
@@ -121,11 +121,11 @@ fn a_reserved_order_belongs_to_one_attempt_whatever_the_time() {
     for (status, begun) in [(Status::Created, AWAIT), (Status::PendingPayment, NOTHING)] {
         for second in [9, 10, 1000] {
             let own = order(status, Some(1), None);
-            check(&own, second, [begun, NOTHING, FREE, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
+            check(&own, second, [begun, NOTHING, RELEASE, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
             let other = order(status, Some(2), None);
-            check(&other, second, [begun, IN_PROGRESS, BAR, NOT_PAYABLE, NOT_PAYABLE, BAR_PAYMENT, IN_PROGRESS]);
+            check(&other, second, [begun, IN_PROGRESS, BLOCK, NOT_PAYABLE, NOT_PAYABLE, BLOCK_PAYMENT, IN_PROGRESS]);
             let earlier = order(status, Some(11), None);
-            check(&earlier, second, [begun, IN_PROGRESS, BAR, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
+            check(&earlier, second, [begun, IN_PROGRESS, BLOCK, PAY, PAY, PAY_REFUND, IN_PROGRESS]);
         }
     }
 }
@@ -135,44 +135,48 @@ fn an_attempt_that_has_ended_never_begins() {
     for status in [Status::Created, Status::PendingPayment] {
         let begun = if status == Status::Created { AWAIT } else { NOTHING };
         let mut overtaken = order(status, None, None);
-        assert_eq!(act(&mut overtaken, &end(1, Some(at(70))), at(9)).unwrap(), [Change::Bar]);
-        assert_eq!((overtaken.hold_expires_at, overtaken.reservation), (at(10), None), "its hold was never pinned");
-        check(&overtaken, 9, [begun, IN_PROGRESS, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, CANCEL]);
-        check(&overtaken, 10, [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BAR_PAYMENT, NOT_CANCELLABLE]);
+        assert_eq!(act(&mut overtaken, &end(1, Some(at(70))), at(9)).unwrap(), [Change::BlockAttempt]);
+        assert_eq!(
+            (overtaken.hold_expires_at, overtaken.reservation),
+            (at(10), None),
+            "the end of an attempt that never reserved it adds no time"
+        );
+        check(&overtaken, 9, [begun, IN_PROGRESS, NOTHING, NOT_PAYABLE, PAY, BLOCK_PAYMENT, CANCEL]);
+        check(&overtaken, 10, [HOLD_EXPIRED, HOLD_EXPIRED, NOTHING, NOT_PAYABLE, PAY, BLOCK_PAYMENT, NOT_CANCELLABLE]);
 
         let mut next = overtaken.clone();
-        assert_eq!(act(&mut next, &begin(11), at(9)).unwrap(), [Change::Reserve], "the payment may try again");
-        assert_eq!(act(&mut next, &end(11, None), at(9)).unwrap(), [Change::Free]);
+        assert_eq!(act(&mut next, &begin(11), at(9)).unwrap(), [Change::Reserve], "another attempt of the payment may");
+        assert_eq!(act(&mut next, &end(11, None), at(9)).unwrap(), [Change::ReleaseReservation]);
         assert_eq!(act(&mut next, &begin(11), at(9)).unwrap_err(), "PAYMENT_IN_PROGRESS");
 
-        // The end of one attempt while another has the order.
+        // One attempt ends while the order is reserved for another.
         let mut reserved = order(status, Some(2), None);
-        assert_eq!(act(&mut reserved, &end(1, Some(at(70))), at(1000)).unwrap(), [Change::Bar]);
+        assert_eq!(act(&mut reserved, &end(1, Some(at(70))), at(1000)).unwrap(), [Change::BlockAttempt]);
         assert_eq!((reserved.hold_expires_at, reserved.reservation), (at(10), Some(reservation(2))));
         assert_eq!(act(&mut reserved, &end(1, Some(at(70))), at(1000)).unwrap(), []);
     }
 }
 
 #[test]
-fn money_that_went_back_never_pays() {
+fn a_payment_that_was_refunded_first_never_pays() {
     for (status, second) in
         [(Status::Created, 9), (Status::PendingPayment, 9), (Status::PendingPayment, 10), (Status::Expired, 9)]
     {
         let mut order = order(status, None, None);
-        let gone = Action::NoteRefund { payment: payment(1) };
-        assert_eq!(act(&mut order, &gone, at(second)).unwrap(), [Change::BarPayment]);
-        assert_eq!((order.status, act(&mut order, &gone, at(second)).unwrap()), (status, &[][..]));
+        let refund = Action::RecordRefund { payment: payment(1) };
+        assert_eq!(act(&mut order, &refund, at(second)).unwrap(), [Change::BlockPayment]);
+        assert_eq!((order.status, act(&mut order, &refund, at(second)).unwrap()), (status, &[][..]));
         for late in [false, true] {
             let outcome = act(&mut order, &Action::MarkPaid { bill: bill(1), late }, at(second));
             assert_eq!(outcome.unwrap_err(), "ORDER_NOT_PAYABLE", "{status:?} {late}");
         }
         let other = Action::MarkPaid { bill: bill(2), late: true };
-        assert_eq!(act(&mut order, &other, at(second)).unwrap(), [Change::Pay], "another payment's money may");
+        assert_eq!(act(&mut order, &other, at(second)).unwrap(), [Change::Pay], "another payment may");
     }
 }
 
 #[test]
-fn an_attempt_is_one_payments() {
+fn an_attempt_belongs_to_one_payment() {
     let mut order = order(Status::PendingPayment, Some(1), None);
     let stolen = Action::BeginApproval { bill: bill(2), attempt: attempt(1) };
     assert_eq!(act(&mut order, &stolen, at(0)).unwrap_err(), "PAYMENT_IN_PROGRESS");
@@ -201,7 +205,7 @@ fn a_paid_order_is_paid_by_one_payment_and_ends_by_a_refund() {
 }
 
 #[test]
-fn only_the_right_money_pays() {
+fn a_payment_of_another_amount_or_currency_is_refused() {
     for wrong in [Bill { amount: 999, ..bill(1) }, Bill { currency: "USD".to_owned(), ..bill(1) }] {
         let open = order(Status::Created, None, None);
         let code = |action| act(&mut open.clone(), &action, at(0)).unwrap_err();
@@ -214,21 +218,12 @@ fn only_the_right_money_pays() {
 }
 
 #[test]
-fn an_approval_that_came_to_nothing_leaves_the_later_of_two_times() {
+fn ending_an_attempt_keeps_the_later_of_two_expiry_times() {
     for (given, expected) in [(Some(at(70)), at(70)), (Some(at(5)), at(10)), (None, at(10))] {
         let mut order = order(Status::PendingPayment, Some(1), None);
         act(&mut order, &end(1, given), at(8)).unwrap();
         assert_eq!((order.hold_expires_at, order.reservation), (expected, None));
         assert_eq!(order.ended_attempt_ids, [attempt(1)]);
-        assert_eq!(order.into_placed().hold_expires_at, at(10), "a replay says what the first answer said");
+        assert_eq!(order.into_placed().hold_expires_at, at(10), "a replay is equal to the first answer");
     }
-}
-
-#[test]
-fn a_status_is_read_as_it_is_written() {
-    for status in Status::ALL {
-        assert_eq!(Status::parse(status.as_str()), Some(status));
-        assert_eq!(json!(status), json!(status.as_str()));
-    }
-    assert_eq!(Status::parse("COMPLETED"), None);
 }
