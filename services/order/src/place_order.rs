@@ -1,6 +1,6 @@
 //! `POST /orders`: hold the stock, then store the order and `ORDER_CREATED` in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,11 +198,13 @@ pub fn insert_batch(db: &Db, settings: &BatchSettings) -> Batch<Draft, Placement
 
 /// Stores the orders that do not exist yet, each with its event. One outcome for each draft.
 async fn insert_all(tx: &mut Tx, drafts: &[Draft]) -> Result<Vec<Result<Placement>>> {
-    let all: Vec<&Draft> = drafts.iter().collect();
+    // Two requests with one key may share a batch: the first of them places the order, whole.
+    let mut keys = HashSet::new();
+    let first: Vec<&Draft> = drafts.iter().filter(|draft| keys.insert(draft.order_id)).collect();
     let created: HashMap<OrderId, DateTime<Utc>> =
-        insert_orders(tx, &all).await?.into_iter().map(|row| (row.id, row.created_at)).collect();
+        insert_orders(tx, &first).await?.into_iter().map(|row| (row.id, row.created_at)).collect();
     let existing: Vec<OrderId> =
-        drafts.iter().map(|draft| draft.order_id).filter(|id| !created.contains_key(id)).collect();
+        first.iter().map(|draft| draft.order_id).filter(|id| !created.contains_key(id)).collect();
     let mut orders: HashMap<OrderId, Order> = HashMap::new();
     if !existing.is_empty() {
         orders.extend(load_orders(tx, &existing).await?.into_iter().map(|order| (order.id, order)));
@@ -266,4 +268,57 @@ async fn insert_orders(tx: &mut Tx, drafts: &[&Draft]) -> Result<Vec<Inserted>> 
             shipping.iter().map(|(_, s)| s.memo.as_deref()).collect::<Vec<_>>(),
         );
     Ok(Prepared(insert).load::<Inserted>(tx).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::money::KRW;
+    use testkit::Site;
+
+    use super::*;
+
+    fn draft(address: Option<&str>) -> Draft {
+        let shipping = |address: &str| Shipping {
+            recipient: "Kim".to_owned(),
+            phone: "010-0000-0000".to_owned(),
+            postal_code: "04524".to_owned(),
+            address: address.to_owned(),
+            memo: None,
+        };
+        Draft {
+            order_id: OrderId::generate(),
+            user_id: AccountId::generate(),
+            idempotency_key: "key".to_owned(),
+            fingerprint: vec![1, 2, 3],
+            items: vec![Item {
+                product_id: ProductId::generate(),
+                sku: "SNEAKER".to_owned(),
+                name: "Sneaker".to_owned(),
+                quantity: 2,
+                unit_price: 1000,
+            }],
+            amount: 2000,
+            currency: KRW.to_owned(),
+            hold_expires_at: Utc::now(),
+            shipping: address.map(shipping),
+            context: Context::default(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_requests_with_one_key_in_one_batch_the_first_is_stored_whole() {
+        let db = Site::builder(&[crate::spec()]).migrate().await.db("order").await;
+        for first in [draft(None), draft(Some("Seoul"))] {
+            let second = Draft { order_id: first.order_id, fingerprint: vec![1, 4, 5], ..draft(Some("Busan")) };
+            let batch = [first, second];
+            let placements = db.tx("test", async |tx| insert_all(tx, &batch).await).await.unwrap();
+            let placements: Vec<Placement> = placements.into_iter().map(Result::unwrap).collect();
+            let [Placement::New(new), Placement::Replay(replay)] = &placements[..] else { panic!("{placements:?}") };
+            assert_eq!(new, replay);
+            let [first, _] = batch;
+            let stored = load_orders(&mut db.read().await.unwrap(), &[first.order_id]).await.unwrap().remove(0);
+            assert_eq!((stored.items, stored.shipping), (first.items, first.shipping), "nothing is of the second");
+            assert_eq!(stored.fingerprint, first.fingerprint);
+        }
+    }
 }

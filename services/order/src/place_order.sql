@@ -1,6 +1,6 @@
 -- Stores a batch of orders. An order whose id exists is left as it is, with its items and its shipping.
 --
--- One element for each order:
+-- One element for each order; no two have one id:
 --   $1 id
 --   $2 user_id
 --   $3 amount
@@ -32,14 +32,12 @@ with placed as (
     on conflict (id) do nothing
     returning id, created_at
 ),
--- Of two requests with one key in one batch, the items of the first are stored.
 placed_items as (
     insert into order_items (order_id, line, product_id, sku, name, quantity, unit_price)
     select item.order_id, item.line, item.product_id, item.sku, item.name, item.quantity, item.unit_price
     from unnest($8::uuid[], $9::smallint[], $10::uuid[], $11::text[], $12::text[], $13::int[], $14::bigint[])
         as item (order_id, line, product_id, sku, name, quantity, unit_price)
     join placed on placed.id = item.order_id
-    on conflict (order_id, line) do nothing
 ),
 placed_shipping as (
     insert into shipping_info (order_id, recipient, phone, postal_code, address, memo)
@@ -47,6 +45,5 @@ placed_shipping as (
     from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[])
         as info (order_id, recipient, phone, postal_code, address, memo)
     join placed on placed.id = info.order_id
-    on conflict (order_id) do nothing
 )
 select id, created_at from placed

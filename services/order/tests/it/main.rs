@@ -1,10 +1,17 @@
-//! Orders through their own doors, on real PostgreSQL, Redis and Kafka.
+//! The order service through HTTP, gRPC and Kafka, on real PostgreSQL, Redis and Kafka.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod inventory;
+mod site;
+
+mod announcing;
 mod cancelling;
+mod expiring;
 mod paying;
+mod placing;
 mod racing;
 mod reading;
 mod reserving;
-mod site;
+mod soak;
+mod statements;

@@ -1,90 +1,145 @@
-//! Two who want opposite things at the same moment: one of them gets it, and the other is told so.
+//! Two requests that exclude each other, in each of their two orders: one waits with its change written and not
+//! committed while the other comes, and then both go on.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use chrono::{TimeDelta, Utc};
-use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::site::{Placed, Site, code, until};
+use crate::site::{OrderSite, SWEEP, code, outcome, payment_approved, soon};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_cancelled_or_reserved_and_never_both() {
-    let site = Site::start("either").await;
-    let beside = Site::start_beside(&site).await;
-    let mut counts: HashMap<(u16, String), i64> = HashMap::new();
-    for round in 0..100_u64 {
-        let order = site.order().await;
-        // A head start for each in turn: HTTP takes longer than gRPC.
-        let begin = async {
-            tokio::time::sleep(Duration::from_micros(round % 5 * 500)).await;
-            code(&beside.begin(&order, Uuid::now_v7(), Uuid::now_v7()).await)
-        };
-        let (begun, cancelled) = tokio::join!(begin, site.cancel(&order));
-        let stored = site.get(&order).await;
-        match (begun.as_str(), cancelled.outcome()) {
-            ("OK", (409, refused)) => {
-                assert_eq!((refused.as_str(), stored.status.as_str()), ("PAYMENT_IN_PROGRESS", "CREATED"));
-                assert_eq!(site.said(&order).await, ["ORDER_CREATED 1"]);
-            }
-            ("ORDER_NOT_PAYABLE", (200, _)) => {
-                assert_eq!(stored.status, "CANCELLED");
-                assert_eq!(site.said(&order).await, ["ORDER_CREATED 1", "ORDER_CANCELLED 2"]);
-            }
-            both => panic!("round {round}: {both:?}"),
-        }
-        assert_eq!(stored.version, 2);
-        *counts.entry((cancelled.status.as_u16(), begun)).or_default() += 1;
-    }
-    assert_eq!(counts.len(), 2, "each of them wins at times: {counts:?}");
-    beside.stop().await;
-    site.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_expires_or_is_reserved_at_the_instant_its_time_is_up() {
-    let site = Site::start_with("instant", &[("order.expire_sweep_ms", "2")]).await;
-    let lanes = join_all((0..4).map(async |_| {
-        let mut outcomes = Vec::new();
-        let mut lead = TimeDelta::milliseconds(4);
-        for _ in 0..50 {
-            let (order, reserved) = reserve_at_the_instant(&site, lead).await;
-            // Whoever won starts later the next time, so that it stays a close race however busy the machine is.
-            lead = if reserved { lead * 3 / 4 } else { lead * 4 / 3 + TimeDelta::microseconds(100) };
-            outcomes.push((order, reserved));
-        }
-        outcomes
-    }));
-    let outcomes = lanes.await.concat();
-    let expired = outcomes.iter().filter(|(_, reserved)| !reserved).count();
-    println!("{} were reserved, {expired} had expired", 200 - expired);
-    assert!((20..=180).contains(&expired), "{expired} of 200 had expired");
-
-    let told = || async { site.told().await.get("ORDER_EXPIRED").copied().unwrap_or_default() };
-    until("all that expired is told", async || told().await == expired as i64).await;
-    for (order, reserved) in &outcomes {
-        let (status, said) = (site.get(order).await.status, site.said(order).await);
-        if *reserved {
-            assert_eq!((status.as_str(), said), ("CREATED", vec!["ORDER_CREATED 1".to_owned()]));
-        } else {
-            assert_eq!(status, "EXPIRED");
-            assert_eq!(said, ["ORDER_CREATED 1", "ORDER_EXPIRED 2"]);
-        }
-    }
-    assert_eq!(told().await, expired as i64, "what is reserved has not expired meanwhile");
-    site.stop().await;
-}
-
-/// Asks for a new order `lead` before its time is up; whether it was reserved.
-async fn reserve_at_the_instant(site: &Site, lead: TimeDelta) -> (Placed, bool) {
+async fn an_order_that_is_being_reserved_is_not_cancelled() {
+    let site = OrderSite::start().await;
     let order = site.order().await;
-    let asked_at = Utc::now() + TimeDelta::milliseconds(30);
-    site.set_expiry(&order, asked_at + lead).await;
-    tokio::time::sleep((asked_at - Utc::now()).to_std().unwrap_or_default()).await;
-    match code(&site.begin(&order, Uuid::now_v7(), Uuid::now_v7()).await).as_str() {
-        "OK" => (order, true),
-        "HOLD_EXPIRED" => (order, false),
-        other => panic!("{other}"),
-    }
+    let reserve = site.begin_approval(&order, Uuid::now_v7(), Uuid::now_v7());
+    let (reserved, cancelled) = site.overlapping("change_order.before_commit", reserve, site.cancel(&order)).await;
+    assert_eq!(code(&reserved), "OK");
+    assert_eq!(outcome(&cancelled), (409, "PAYMENT_IN_PROGRESS".to_owned()));
+    let stored = site.get(&order).await;
+    assert_eq!((stored.status.as_str(), stored.version), ("CREATED", 2));
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_being_cancelled_is_not_reserved() {
+    let site = OrderSite::start().await;
+    let order = site.order().await;
+    let reserve = site.begin_approval(&order, Uuid::now_v7(), Uuid::now_v7());
+    let (cancelled, reserved) = site.overlapping("change_order.before_commit", site.cancel(&order), reserve).await;
+    assert_eq!(outcome(&cancelled), (200, "CANCELLED".to_owned()));
+    assert_eq!(code(&reserved), "ORDER_NOT_PAYABLE");
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_CANCELLED 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_attempts_at_once_one_reserves_the_order() {
+    let site = OrderSite::start().await;
+    let order = site.order().await;
+    let attempts = [Uuid::now_v7(), Uuid::now_v7()];
+    let [first, second] = attempts.map(|attempt| site.begin_approval(&order, Uuid::now_v7(), attempt));
+    let (first, second) = site.overlapping("change_order.before_commit", first, second).await;
+    assert_eq!((code(&first), code(&second)), ("OK".to_owned(), "PAYMENT_IN_PROGRESS".to_owned()));
+    let reserved = format!(
+        "select count(*) from {{order}}.orders where id = '{}' and version = 2 and approving_attempt_id = '{}'",
+        order.id, attempts[0]
+    );
+    assert_eq!(site.number(&reserved).await, 1, "the order is reserved for the first attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_being_paid_is_refunded_when_it_is_cancelled() {
+    let site = OrderSite::start().await;
+    let (order, payment) = (site.order().await, Uuid::now_v7());
+    site.reserve(&order, payment).await;
+    let pay = site.mark_paid(&order, payment, false);
+    let (paid, cancelled) = site.overlapping("change_order.before_commit", pay, site.cancel(&order)).await;
+    assert_eq!(paid.unwrap().status, "PAID");
+    assert_eq!(outcome(&cancelled), (202, "REFUND_PENDING".to_owned()));
+    let events = ["ORDER_CREATED 1", "ORDER_PLACED 3", "ORDER_REFUND_REQUESTED 4"];
+    assert_eq!(site.events(&order).await, events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_being_cancelled_is_not_paid() {
+    let site = OrderSite::start().await;
+    let order = site.order().await;
+    let pay = site.mark_paid(&order, Uuid::now_v7(), true);
+    let (cancelled, paid) = site.overlapping("change_order.before_commit", site.cancel(&order), pay).await;
+    assert_eq!(outcome(&cancelled), (200, "CANCELLED".to_owned()));
+    assert_eq!(code(&paid), "ORDER_NOT_PAYABLE");
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_CANCELLED 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_payments_at_once_one_pays_the_order() {
+    let site = OrderSite::start().await;
+    let (order, payments) = (site.order().await, [Uuid::now_v7(), Uuid::now_v7()]);
+    let [first, second] = payments.map(|payment| site.mark_paid(&order, payment, true));
+    let (first, second) = site.overlapping("change_order.before_commit", first, second).await;
+    assert_eq!((code(&first), code(&second)), ("OK".to_owned(), "ORDER_NOT_PAYABLE".to_owned()));
+    assert_eq!(site.get(&order).await.paid_payment_id, payments[0].to_string());
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_arrives_while_its_call_pays_the_order_changes_nothing() {
+    let site = OrderSite::start().await;
+    let (order, payment) = (site.order().await, Uuid::now_v7());
+    site.reserve(&order, payment).await;
+    let event = payment_approved(&order, payment);
+    let pay = site.mark_paid(&order, payment, false);
+    let (paid, ()) = site.overlapping("change_order.before_commit", pay, site.deliver("order", &event)).await;
+    assert_eq!(paid.unwrap().version, 3);
+    assert_eq!(site.get(&order).await.version, 3);
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_arrives_while_its_event_pays_the_order_finds_it_paid() {
+    let site = OrderSite::start().await;
+    let (order, payment) = (site.order().await, Uuid::now_v7());
+    site.reserve(&order, payment).await;
+    let event = payment_approved(&order, payment);
+    let pay = site.mark_paid(&order, payment, false);
+    let ((), paid) = site.overlapping("change_order.before_commit", site.deliver("order", &event), pay).await;
+    let paid = paid.unwrap();
+    assert_eq!((paid.status.as_str(), paid.version), ("PAID", 3));
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_expiring_is_not_reserved() {
+    let site = OrderSite::start_with(&SWEEP).await;
+    let order = site.order().await;
+    let reserve = site.begin_approval(&order, Uuid::now_v7(), Uuid::now_v7());
+    let (_, reserved) = site.overlapping("expire_orders.before_commit", site.make_overdue(&[&order]), reserve).await;
+    assert_eq!(code(&reserved), "HOLD_EXPIRED");
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_EXPIRED 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_payment_pays_an_order_that_is_expiring() {
+    let site = OrderSite::start_with(&SWEEP).await;
+    let (order, payment) = (site.order().await, Uuid::now_v7());
+    let pay = site.mark_paid(&order, payment, true);
+    let (_, paid) = site.overlapping("expire_orders.before_commit", site.make_overdue(&[&order]), pay).await;
+    assert_eq!(paid.unwrap().status, "PAID");
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_EXPIRED 2", "ORDER_PLACED 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_being_paid_does_not_expire_and_does_not_stop_the_sweep() {
+    let site = OrderSite::start().await;
+    let (order, payment) = (site.order().await, Uuid::now_v7());
+    site.make_overdue(&[&order]).await;
+    let mut paused = site.pause("order", "change_order.before_commit");
+    let sweep = async {
+        soon("the payment writes its change", paused.reached()).await;
+        let sweeping = site.replica(&[("order.expire_sweep_ms", "10")]).await;
+        sweeping.until_swept("the sweep does not wait for an order that is being changed").await;
+        paused.resume();
+        sweeping
+    };
+    let (paid, sweeping) = tokio::join!(site.mark_paid(&order, payment, true), sweep);
+    assert_eq!(paid.unwrap().status, "PAID");
+    sweeping.until_swept("the sweep goes on").await;
+    assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 2"]);
 }
