@@ -9,6 +9,15 @@ use serde_json::Value;
 
 use crate::{Site, eventually};
 
+/// A transaction that keeps its locks until it is committed. Dropping it rolls it back.
+pub struct OpenTransaction(AsyncPgConnection);
+
+impl OpenTransaction {
+    pub async fn commit(mut self) {
+        self.0.batch_execute("commit").await.expect("a transaction of the test commits");
+    }
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = sql_types::Jsonb)]
@@ -80,6 +89,15 @@ impl Site {
             .batch_execute(&self.with_schemas(statements))
             .await
             .unwrap_or_else(|error| panic!("{error}: {statements}"));
+    }
+
+    /// Begins a transaction of the test's own, such as one that locks a row, and runs `statements` in it.
+    pub async fn begin(&self, statements: &str) -> OpenTransaction {
+        let mut connection =
+            AsyncPgConnection::establish(&self.servers.postgres_url()).await.expect("PostgreSQL accepts us");
+        let begin = format!("begin; {}", self.with_schemas(statements));
+        connection.batch_execute(&begin).await.unwrap_or_else(|error| panic!("{error}: {statements}"));
+        OpenTransaction(connection)
     }
 
     /// A digest of every table: equal before and after means that nothing was stored and nothing changed.
