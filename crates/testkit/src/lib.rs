@@ -3,6 +3,7 @@
 mod builder;
 pub mod events; // what other services would publish
 pub mod logs;
+pub mod properties;
 pub mod proxy;
 pub mod servers;
 pub mod site;
