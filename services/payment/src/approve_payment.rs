@@ -1,10 +1,11 @@
-//! `POST /payments/{paymentId}/approve`: write the attempt down, reserve order and stock, then ask for the money.
+//! `POST /payments/{paymentId}/approve`: write the attempt down, reserve order and stock, then ask the provider for the money.
 //!
-//! In this order: whatever is reserved or taken, a row says in whose name, so nothing is left behind by whoever dies on
-//! the way; and a hold that is gone costs nobody anything. An answer that never comes is not an answer: the payment is
-//! then `UNKNOWN`, order and stock stay reserved, and `resolve_payments.rs` finds out.
+//! In this order: a row names every attempt in whose name something may be reserved or captured, so that a crash leaves
+//! nothing behind; and a hold that has expired charges nobody. Without an answer the payment becomes `UNKNOWN`, order and
+//! stock stay reserved, and `resolve_payments.rs` finds the outcome out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::{HttpResponse, post};
 use common::auth::Caller;
@@ -17,23 +18,25 @@ use contract::ids::{AccountId, PaymentId};
 use contract::inventory::PinHoldRequest;
 use contract::money::Money;
 use contract::order::BeginApprovalRequest;
+use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double, Text as SqlText, Uuid};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, Approve, Found, Method, Refused};
-use crate::provider::Approval;
+use crate::payment::{self, ApproveDecision, AttemptOutcome, Method, Refused};
+use crate::provider::Attempt;
 use crate::read_payments::{PaymentView, approved_view, view};
-use crate::record_attempt::{Finding, record_attempt, withdraw_attempt};
+use crate::record_attempt::{AttemptReport, record_attempt, withdraw_attempt};
+use crate::refunds::is_refunded;
 use crate::rows::{self, Payment};
 use crate::settle_owed::settle_owed;
 
-/// When a client that was told to come back should.
-const COME_BACK_SECONDS: u64 = 2;
+/// When a client that got 202 is to ask again.
+const RETRY_AFTER_SECONDS: u64 = 2;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -77,19 +80,19 @@ pub async fn approve_payment(
 ) -> Result<HttpResponse> {
     let user = AccountId::from(caller.account);
     let payment = detach(approve(app.clone().into_inner(), *id, user, body)).await?;
-    if payment.status().is_captured() {
-        // Paid is paid: who cannot be told about the order now is told about the money.
-        let is_given_back = is_given_back(&app, payment.id).await.unwrap_or(true);
-        return Ok(HttpResponse::Ok().json(approved_view(&payment, is_given_back)));
+    if payment.status.is_captured() {
+        // If this cannot be read, the answer is silent about the order: the payment is paid all the same.
+        let is_refunded = is_refunded_now(&app, payment.id).await.unwrap_or(true);
+        return Ok(HttpResponse::Ok().json(approved_view(&payment, is_refunded)));
     }
     let mut unknown = HttpResponse::Accepted();
-    unknown.insert_header(("Retry-After", COME_BACK_SECONDS));
+    unknown.insert_header(("Retry-After", RETRY_AFTER_SECONDS));
     unknown.insert_header(("Location", format!("/api/v1/payments/{}", payment.id)));
     Ok(unknown.json(view(&payment)))
 }
 
-async fn is_given_back(app: &App, id: PaymentId) -> Result<bool> {
-    rows::is_given_back(&mut *app.db.read().await?, id).await
+async fn is_refunded_now(app: &App, id: PaymentId) -> Result<bool> {
+    is_refunded(&mut *app.db.read().await?, id).await
 }
 
 async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePayment) -> Result<Payment> {
@@ -97,23 +100,23 @@ async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePay
     if body.amount.amount != payment.amount {
         return Err(Refused::AmountMismatch { expected: payment.amount }.into());
     }
-    match payment::approve(payment.status())? {
-        Approve::AlreadyPaid | Approve::StillUnknown => return Ok(payment),
-        Approve::Ask => {}
+    match payment::approve(payment.status)? {
+        ApproveDecision::AlreadyPaid | ApproveDecision::StillUnknown => return Ok(payment),
+        ApproveDecision::Capture => {}
     }
-    let pg_payment_id = authorised(payment.method(), id, body.pg_payment_id)?;
-    let (payment, approval) = begin_attempt(&app, id, pg_payment_id).await?;
+    let pg_payment_id = authorisation(payment.method, id, body.pg_payment_id)?;
+    let (payment, attempt) = begin_attempt(&app, id, pg_payment_id).await?;
     app.db.point("payment.after_attempt").await;
-    let asking = tokio::spawn(ask(app.clone(), payment.clone(), approval.clone()));
-    match tokio::time::timeout(app.approve_wait, asking).await {
+    let running = tokio::spawn(run_attempt(app.clone(), payment.clone(), attempt.clone()));
+    match tokio::time::timeout(app.approve_wait, running).await {
         Ok(outcome) => outcome?,
-        // It goes on; whoever asks again learns what came of it.
-        Err(_) => still_unknown(&app, &approval, payment).await,
+        // The attempt goes on. The client is told 202 and asks again.
+        Err(_) => still_unknown(&app, &attempt, payment).await,
     }
 }
 
-/// The provider's name for what the buyer has authorised. Points need no window, so a payment is its own authorisation.
-fn authorised(method: Method, id: PaymentId, given: Option<Text<1, 64>>) -> Result<String> {
+/// The provider's id of what the buyer has authorised. Points need no payment window, so a payment authorises itself.
+fn authorisation(method: Method, id: PaymentId, given: Option<Text<1, 64>>) -> Result<String> {
     match (method, given) {
         (Method::NaverPay, Some(given)) => Ok(given.into_string()),
         (Method::NaverPay, None) => Err(PublicRefusal::invalid("pgPaymentId", "Must be given for this method.").into()),
@@ -124,89 +127,92 @@ fn authorised(method: Method, id: PaymentId, given: Option<Text<1, 64>>) -> Resu
     }
 }
 
-/// Commits the attempt. From here on something may be reserved, or taken, in its name.
-async fn begin_attempt(app: &App, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Approval)> {
+/// Commits the attempt. From here on something may be reserved or captured in its name.
+async fn begin_attempt(app: &App, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Attempt)> {
     let begun = app.db.tx("begin_attempt", async |tx| begin(app, tx, id, pg_payment_id.clone()).await).await;
-    begun.map_err(|error| if is_taken(&error) { Refused::InProgress.into() } else { error })
+    begun.map_err(|error| if is_other_open(&error) { Refused::InProgress.into() } else { error })
 }
 
-async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Approval)> {
+async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Attempt)> {
     let Some((payment, _)) = rows::lock(tx, id).await? else { return Err(Refused::NotFound.into()) };
-    match payment::approve(payment.status())? {
-        // Somebody is still letting go of what the last attempt had reserved.
-        Approve::Ask if payment.owes_release => return Err(Refused::InProgress.into()),
-        Approve::Ask => {}
-        Approve::AlreadyPaid | Approve::StillUnknown => return Err(Refused::InProgress.into()),
+    match payment::approve(payment.status)? {
+        // The reservation of the last attempt is still being released.
+        ApproveDecision::Capture if payment.owes_release => return Err(Refused::InProgress.into()),
+        ApproveDecision::Capture => {}
+        ApproveDecision::AlreadyPaid | ApproveDecision::StillUnknown => return Err(Refused::InProgress.into()),
     }
     check_attempts(app, tx, &payment).await?;
-    let approval = payment.next_approval(pg_payment_id);
-    // The resolver looks after the client has been told to come back: earlier, it would only ask what is being asked.
-    let resolve_after = app.approve_wait.as_millis() as f64;
-    let begun = sql_query(include_str!("begin_attempt.sql"))
+    let attempt = payment.next_attempt(pg_payment_id);
+    let query = sql_query(include_str!("begin_attempt.sql"))
         .bind::<Uuid, _>(id)
-        .bind::<Uuid, _>(approval.attempt)
-        .bind::<SqlText, _>(&approval.pg_payment_id)
-        .bind::<SqlText, _>(&approval.key)
-        .bind::<BigInt, _>(approval.amount)
-        .bind::<Double, _>(resolve_after);
-    let payment = Prepared(begun).get_result(tx).await?;
+        .bind::<Uuid, _>(attempt.id)
+        .bind::<SqlText, _>(&attempt.pg_payment_id)
+        .bind::<SqlText, _>(&attempt.key)
+        .bind::<BigInt, _>(attempt.amount)
+        .bind::<Double, _>(app.approve_wait.as_millis() as f64);
+    let payment = Prepared(query).get_result(tx).await?;
     tx.point("payment.before_attempt").await;
-    Ok((payment, approval))
+    Ok((payment, attempt))
 }
 
-/// Each attempt keeps the order's units from others for a while, so there is an end to them.
+/// Each attempt keeps the order's units from other buyers for a while, so their number is limited.
 async fn check_attempts(app: &App, tx: &mut Tx, payment: &Payment) -> Result<()> {
     #[derive(QueryableByName)]
     struct Count {
         #[diesel(sql_type = BigInt)]
         count: i64,
     }
-    let query = sql_query(
-        "select count(*) as count
-         from payments
-             join payment_attempt on payment_attempt.payment_id = payments.id
-         where payments.order_id = $1",
-    );
-    let Count { count } = Prepared(query.bind::<Uuid, _>(payment.order_id)).get_result(tx).await?;
+    let query = sql_query(include_str!("check_attempts.sql")).bind::<Uuid, _>(payment.order_id);
+    let Count { count } = Prepared(query).get_result(tx).await?;
     if count >= app.attempts_per_order_max { Err(Refused::TooManyAttempts(count).into()) } else { Ok(()) }
 }
 
-/// Whether another payment of the order may be getting the money.
-fn is_taken(error: &Error) -> bool {
+/// Whether another payment of the order is open, and may get the money.
+fn is_other_open(error: &Error) -> bool {
+    const ONE_OPEN_PER_ORDER: &str = "payments_one_per_order";
     let Error::Fault(fault) = error else { return false };
-    matches!(fault.cause.downcast_ref(), Some(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
+    match fault.cause.downcast_ref() {
+        Some(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, details)) => {
+            details.constraint_name() == Some(ONE_OPEN_PER_ORDER)
+        }
+        _ => false,
+    }
 }
 
-/// Reserves, asks, records what is said, and does what follows from that.
-async fn ask(app: Arc<App>, payment: Payment, approval: Approval) -> Result<Payment> {
-    if let Err(error) = reserve(&app, &payment, &approval).await {
-        let payment = withdraw_attempt(&app, &approval, &error).await?;
+/// Reserves order and stock, asks the provider, records its answer, and tells the order.
+async fn run_attempt(app: Arc<App>, payment: Payment, attempt: Attempt) -> Result<Payment> {
+    if let Err(error) = reserve(&app, &payment, &attempt).await {
+        let payment = withdraw_attempt(&app, &attempt, &error).await?;
         settle_owed(&app, payment).await;
         return Err(error);
     }
     app.db.point("payment.after_pin").await;
-    let finding = ask_provider(&app, payment.method(), &approval).await;
+    let report = capture(&app, payment.method, &attempt).await;
     app.db.point("payment.after_answer").await;
-    let payment = record_attempt(&app, &approval, &finding).await?;
+    let payment = record_attempt(&app, &attempt, &report).await?;
     let payment = settle_owed(&app, payment).await;
-    let (id, code) = (payment.id, finding.code);
-    match finding.found {
-        // Somebody else may have found it out meanwhile, or be about to.
-        _ if payment.status().is_captured() => Ok(payment),
-        _ if payment.status().is_open() => {
-            app.unclear.notify_one();
-            Ok(payment)
+    // The resolver may have learnt the outcome first.
+    if payment.status.is_captured() {
+        return Ok(payment);
+    }
+    if payment.status.is_open() {
+        app.unclear.notify_one();
+        return Ok(payment);
+    }
+    let (id, code) = (payment.id, report.code);
+    match report.outcome {
+        AttemptOutcome::NotCaptured if code == codes::INSUFFICIENT_POINTS.reason => {
+            Err(Refused::InsufficientPoints.into())
         }
-        Found::NotCaptured if code == codes::INSUFFICIENT_POINTS.reason => Err(Refused::InsufficientPoints.into()),
-        Found::NotCaptured if finding.is_declined => Err(Refused::Declined { payment: id, code }.into()),
-        Found::NotCaptured => Err(Refused::ProviderFailed { payment: id, code }.into()),
-        Found::Captured | Found::Unknown | Found::Overdue => Ok(payment),
+        AttemptOutcome::NotCaptured if report.is_declined => Err(Refused::Declined { payment: id, code }.into()),
+        AttemptOutcome::NotCaptured => Err(Refused::ProviderFailed { payment: id, code }.into()),
+        AttemptOutcome::Captured | AttemptOutcome::Unknown | AttemptOutcome::Overdue => Ok(payment),
     }
 }
 
-/// The order for this attempt alone, and its stock for as long as it takes. Repeatable.
-pub async fn reserve(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
-    let (order_id, attempt_id) = (payment.order_id.to_string(), approval.attempt.to_string());
+/// Reserves the order for this attempt, then pins its stock. Idempotent by the attempt's id.
+pub async fn reserve(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
+    let (order_id, attempt_id) = (payment.order_id.to_string(), attempt.id.to_string());
     let begin = BeginApprovalRequest {
         order_id: order_id.clone(),
         payment_id: payment.id.to_string(),
@@ -229,31 +235,25 @@ pub async fn reserve(app: &App, payment: &Payment, approval: &Approval) -> Resul
     Ok(())
 }
 
-/// Asks for the money. With the same key a provider does nothing twice, so this may be repeated.
-pub async fn ask_provider(app: &App, method: Method, approval: &Approval) -> Finding {
-    let started = std::time::Instant::now();
-    let finding = Finding::from(app.take_money(method, approval).await);
-    let outcome = match finding.found {
-        Found::Captured => "captured",
-        Found::NotCaptured if finding.is_declined => "declined",
-        Found::NotCaptured => "not_done",
-        Found::Unknown | Found::Overdue => "unknown",
+/// Asks the provider for the money. Idempotent by the attempt's key.
+pub async fn capture(app: &App, method: Method, attempt: &Attempt) -> AttemptReport {
+    let started = Instant::now();
+    let report = AttemptReport::from(app.capture(method, attempt).await);
+    let outcome = match report.outcome {
+        AttemptOutcome::Captured => "captured",
+        AttemptOutcome::NotCaptured if report.is_declined => "declined",
+        AttemptOutcome::NotCaptured => "not_done",
+        AttemptOutcome::Unknown | AttemptOutcome::Overdue => "unknown",
     };
     let labels = [("method", method.name()), ("outcome", outcome)];
     metrics::histogram!("stampede_payment_approve_seconds", &labels).record(started.elapsed());
-    finding
+    report
 }
 
-/// The client has waited long enough.
-async fn still_unknown(app: &App, approval: &Approval, begun: Payment) -> Result<Payment> {
-    let finding = Finding {
-        found: Found::Unknown,
-        is_declined: false,
-        is_proof: false,
-        code: "SLOW".to_owned(),
-        message: "no answer yet".to_owned(),
-    };
-    let payment = record_attempt(app, approval, &finding).await.unwrap_or(begun);
+/// The client has waited for `approve_wait`: the payment is unknown until the attempt has an answer.
+async fn still_unknown(app: &App, attempt: &Attempt, begun: Payment) -> Result<Payment> {
+    let report = AttemptReport::unknown("SLOW", "no answer yet");
+    let payment = record_attempt(app, attempt, &report).await.unwrap_or(begun);
     app.unclear.notify_one();
     Ok(payment)
 }

@@ -1,7 +1,12 @@
--- $1 payment, $2 attempt, $3 the provider's payment id, $4 its idempotency key, $5 the amount, $6 milliseconds.
+-- $1 payment
+-- $2 attempt
+-- $3 the provider's payment id
+-- $4 the provider's idempotency key
+-- $5 amount
+-- $6 milliseconds that the client waits for the provider; a second later the resolver asks
 with attempt as (
-    insert into payment_attempt (id, payment_id, pg_payment_id, idempotency_key, amount)
-    values ($2, $1, $3, $4, $5)
+    insert into payment_attempt (payment_id, id, pg_payment_id, idempotency_key, amount)
+    values ($1, $2, $3, $4, $5)
 )
 update payments
 set status = 'APPROVING',

@@ -1,4 +1,4 @@
-//! Questions to a provider that are on their way: a bounded number of them, and none that hangs holds up the next one.
+//! A bounded number of requests to a provider under way, of which one that hangs does not hold up the next.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ impl InFlight {
         InFlight { room: Arc::new(Semaphore::new(tasks_max)), freed: freed.clone() }
     }
 
-    /// How many more can begin now. Whoever claims no more than that begins all of them at once, so that a claim need last
-    /// no longer than the work.
+    /// How many more tasks can begin now. A caller that claims no more than that begins all of them at once, so that a claim
+    /// need not last longer than the work.
     pub fn room(&self) -> usize {
         self.room.available_permits()
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_hangs_holds_up_nobody_and_no_more_than_the_bound_are_on_their_way() {
+    async fn a_hanging_task_holds_up_no_other_and_the_bound_is_kept() {
         let freed = Arc::new(Notify::new());
         let flight = InFlight::new(2, &freed);
         flight.begin(pending()).await.unwrap();
@@ -66,8 +66,10 @@ mod tests {
         finish.send(()).unwrap();
         tokio::time::timeout(Duration::from_secs(10), third)
             .await
-            .expect("the one that hangs is not waited for")
+            .expect("the hanging task is not waited for")
             .unwrap();
-        tokio::time::timeout(Duration::from_secs(10), freed.notified()).await.expect("the loop hears of the room");
+        tokio::time::timeout(Duration::from_secs(10), freed.notified())
+            .await
+            .expect("the loop is woken when there is room");
     }
 }

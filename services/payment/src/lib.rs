@@ -1,10 +1,11 @@
-//! Payments: prepared for an order, approved once, given back at most once, and never unknown for ever.
+//! Payments: a payment is prepared for an order, captured once and refunded at most once, and its outcome always becomes known.
 //!
-//! Owns schema `payment`. Speaks `PAYMENT_APPROVED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`, `PAYMENT_REFUNDED`; hears
-//! `ORDER_PLACED`, `ORDER_REFUND_REQUESTED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`; asks order and inventory to reserve, and
+//! Owns schema `payment`. Publishes `PAYMENT_APPROVED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`, `PAYMENT_REFUNDED`; consumes
+//! `ORDER_PLACED`, `ORDER_REFUND_REQUESTED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`. Reserves at order and inventory, and asks
 //! providers for money.
 
 mod approve_payment; // flows
+mod cancel_payment;
 mod in_flight; // loops
 mod naverpay; // providers
 mod on_order; // reactions
@@ -15,13 +16,14 @@ pub mod provider;
 mod read_payments;
 mod reconcile;
 mod record_attempt;
-mod refund_payment;
+mod refunds;
 mod resolve_payments;
 mod rows;
 mod schema;
+mod send_refunds;
 mod settle_owed;
-mod settle_refunds;
 mod standard_webhooks; // rules
+mod undo_attempt;
 mod webhooks;
 
 use std::sync::Arc;
@@ -49,9 +51,9 @@ use tokio::sync::Notify;
 
 use crate::in_flight::InFlight;
 use crate::naverpay::NaverPay;
-use crate::payment::{Method, Patience};
+use crate::payment::{Method, Timeouts};
 use crate::points::Points;
-use crate::provider::{Approval, Approved, Giveback, GivenBack, Known, Provider};
+use crate::provider::{Attempt, CaptureOutcome, Provider, ProviderStatus, RefundOutcome, RefundRequest};
 use crate::webhooks::Senders;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/payment");
@@ -67,7 +69,7 @@ struct Settings {
     resolve_poll_ms: u64,
     owed_poll_ms: u64,
     refund_poll_ms: u64,
-    patience: Patience,
+    timeouts: Timeouts,
     naverpay: naverpay::Settings,
     points: points::Settings,
     webhooks: webhooks::Settings,
@@ -81,18 +83,19 @@ pub struct App {
     inventory: InventoryServiceClient<Upstream>,
     naverpay: NaverPay,
     points: Points,
-    patience: Patience,
-    /// How long a client waits for the provider; after that it is told to come back.
+    timeouts: Timeouts,
+    /// How long a client waits for the provider; after that it gets 202.
     approve_wait: Duration,
-    /// For how long a payment or a refund that somebody asks about is left alone, unless they say otherwise.
+    /// For how long a claimed payment or refund is left alone by the loops.
     claim_time: Duration,
-    /// What an order's buyer has at least, after an attempt that came to nothing, to try another.
+    /// What is left at least of an order after an attempt that failed, for another one.
     retry_time: TimeDelta,
     attempts_per_order_max: i64,
     payments_per_order_max: i64,
-    /// Something is to be found out.
+    /// Wakes the resolver.
     unclear: Arc<Notify>,
     resolving: InFlight,
+    /// Wakes the loop of refunds.
     refunds_due: Arc<Notify>,
     refunding: InFlight,
     webhook_senders: Senders,
@@ -102,24 +105,24 @@ pub struct App {
 }
 
 impl App {
-    async fn take_money(&self, method: Method, approval: &Approval) -> Approved {
+    async fn capture(&self, method: Method, attempt: &Attempt) -> CaptureOutcome {
         match method {
-            Method::NaverPay => self.naverpay.approve(approval).await,
-            Method::Points => self.points.approve(approval).await,
+            Method::NaverPay => self.naverpay.capture(attempt).await,
+            Method::Points => self.points.capture(attempt).await,
         }
     }
 
-    async fn known(&self, method: Method, approval: &Approval) -> Known {
+    async fn query_status(&self, method: Method, attempt: &Attempt) -> ProviderStatus {
         match method {
-            Method::NaverPay => self.naverpay.known(approval).await,
-            Method::Points => self.points.known(approval).await,
+            Method::NaverPay => self.naverpay.query_status(attempt).await,
+            Method::Points => self.points.query_status(attempt).await,
         }
     }
 
-    async fn give_back(&self, method: Method, giveback: &Giveback) -> GivenBack {
+    async fn refund(&self, method: Method, request: &RefundRequest) -> RefundOutcome {
         match method {
-            Method::NaverPay => self.naverpay.give_back(giveback).await,
-            Method::Points => self.points.give_back(giveback).await,
+            Method::NaverPay => self.naverpay.refund(request).await,
+            Method::Points => self.points.refund(request).await,
         }
     }
 }
@@ -171,15 +174,15 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         naverpay: NaverPay::new(&settings.naverpay)?,
         points: points.clone(),
-        patience: settings.patience,
+        timeouts: settings.timeouts,
         approve_wait: Duration::from_millis(settings.approve_wait_ms),
         claim_time: settings.naverpay.longest() + RECORDING,
         retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
         attempts_per_order_max: settings.attempts_per_order_max,
         payments_per_order_max: settings.payments_per_order_max,
-        resolving: InFlight::new(resolve_payments::AT_ONCE, &unclear),
+        resolving: InFlight::new(resolve_payments::IN_FLIGHT_MAX, &unclear),
         unclear,
-        refunding: InFlight::new(settle_refunds::AT_ONCE, &refunds_due),
+        refunding: InFlight::new(send_refunds::IN_FLIGHT_MAX, &refunds_due),
         refunds_due,
         webhook_senders: Senders::new(&settings.webhooks)?,
         webhooks_kept_days: settings.webhooks.kept_days,
@@ -215,7 +218,7 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         let app = each.clone();
         async move {
             resolve_payments::measure_unknown(&app).await?;
-            settle_refunds::measure_pending(&app).await
+            send_refunds::measure_pending(&app).await
         }
     });
     let each = app.clone();
@@ -225,7 +228,7 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
     });
     let each = app.clone();
     host.periodic("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {
-        settle_refunds::settle_refunds(each.clone())
+        send_refunds::send_refunds(each.clone())
     });
     let each = app.clone();
     let period = Schedule { period: settings.reconciliation.check_period(), wake: Some(app.reconcile_now.clone()) };
@@ -240,19 +243,19 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
     });
 }
 
-/// What writing down takes, after the provider's longest answers.
+/// What recording an answer may take, beyond the longest time that the provider takes for it.
 const RECORDING: Duration = Duration::from_secs(5);
-/// Nobody looks at metrics more often.
+/// As often as metrics are usually scraped.
 const MEASURE_PERIOD_MS: u64 = 5_000;
-/// Old webhooks take room, and nothing else.
+/// Old webhooks only take up space.
 const FORGET_PERIOD_MS: u64 = 3_600_000;
 
-/// What can be asked for over HTTP, below `/api/v1`.
+/// The routes below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(prepare_payment::prepare_payment)
         .service(approve_payment::approve_payment)
-        .service(refund_payment::cancel_payment)
+        .service(cancel_payment::cancel_payment)
         .service(read_payments::read_payment)
         .service(read_payments::list_attempts)
         .service(read_payments::list_payments)

@@ -1,5 +1,5 @@
-//! What became of an order concerns its payments: `ORDER_PLACED` makes its points a sale, `ORDER_REFUND_REQUESTED` gives
-//! its money back, `ORDER_CANCELLED` and `ORDER_EXPIRED` end what nobody has paid.
+//! Events of order: `ORDER_PLACED` turns held points into sales, `ORDER_REFUND_REQUESTED` refunds the payment,
+//! `ORDER_CANCELLED` and `ORDER_EXPIRED` end the payments that nothing was taken for.
 
 use common::db::{Prepared, Tx};
 use common::inbox::{Handler, Received};
@@ -13,7 +13,7 @@ use diesel_async::RunQueryDsl;
 use crate::App;
 use crate::payment::Status;
 use crate::points::confirm_points;
-use crate::refund_payment::owe_refund_in;
+use crate::refunds::request_full_refund;
 
 impl Handler<OrderPlaced> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
@@ -24,14 +24,14 @@ impl Handler<OrderPlaced> for App {
 
 impl Handler<OrderRefundRequested> for App {
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefundRequested>]) -> Result<()> {
-        let mut asked = Vec::with_capacity(events.len());
+        let mut requests = Vec::with_capacity(events.len());
         for Received { event, .. } in events {
-            asked.push((parse::<PaymentId>(&event.payment_id)?, event));
+            requests.push((parse::<PaymentId>(&event.payment_id)?, event));
         }
         // Payments are locked in the order of their ids, so that two batches cannot wait for each other.
-        asked.sort_by_key(|(payment, _)| *payment);
-        for (payment, event) in asked {
-            owe_refund_in(tx, payment, &format!("order {}", event.order_id), &event.reason).await?;
+        requests.sort_by_key(|(payment, _)| *payment);
+        for (payment, event) in requests {
+            request_full_refund(tx, payment, &format!("order {}", event.order_id), &event.reason).await?;
         }
         let due = self.refunds_due.clone();
         tx.after_commit(move || due.notify_one());
@@ -53,18 +53,10 @@ impl Handler<OrderExpired> for App {
     }
 }
 
-/// Payments of an order that has ended can no longer be approved. Those that may have money are left to the resolver.
+/// Ends the payments of ended orders that nothing was taken for. Those that may have money are left to the resolver.
 async fn end_unpaid(tx: &mut Tx, orders: &[OrderId], status: Status) -> Result<()> {
-    let query = sql_query(
-        "with ended as (
-             select id from payments where order_id = any ($1) and status = 'PENDING' order by id for update
-         )
-         update payments
-         set status = $2, version = payments.version + 1, updated_at = clock_timestamp()
-         from ended
-         where payments.id = ended.id",
-    );
-    Prepared(query.bind::<Array<Uuid>, _>(orders).bind::<Text, _>(status.name())).execute(tx).await?;
+    let query = sql_query(include_str!("end_unpaid.sql")).bind::<Array<Uuid>, _>(orders).bind::<Text, _>(status);
+    Prepared(query).execute(tx).await?;
     Ok(())
 }
 

@@ -1,18 +1,38 @@
-//! Rules of a payment's life. Nothing here does anything.
+//! Rules of a payment's life: pure functions of a status and what happened to it.
 //!
-//! `PENDING → APPROVING → PAID → PARTIALLY_REFUNDED → REFUNDED`. An approval that came to nothing leads back to `PENDING`
-//! while the order can still be paid, else to `FAILED`; one of which nobody knows leads to `UNKNOWN`, and from there
-//! wherever the provider says in the end, or after a day to a person.
+//! `PENDING → APPROVING → PAID → PARTIALLY_REFUNDED → REFUNDED`. An attempt that failed leads back to `PENDING` while the
+//! order can still be paid, else to `FAILED`. An attempt without an answer leads to `UNKNOWN`, and from there to whatever
+//! the provider says in the end, or to `NEEDS_REVIEW` after a day.
 
 use common::{Code, Refusal};
 use contract::codes;
 use contract::ids::PaymentId;
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::AsExpression;
+use diesel::sql_types::Text;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-use crate::provider::Known;
+use crate::provider::ProviderStatus;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    VariantArray,
+    IntoStaticStr,
+    EnumString,
+    AsExpression,
+    FromSqlRow,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
+#[diesel(sql_type = Text)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = PaymentStatus)]
 pub enum Status {
@@ -20,9 +40,9 @@ pub enum Status {
     Pending,
     /// The provider is being asked.
     Approving,
-    /// Nobody knows yet whether the money was taken; it is being found out.
+    /// It is not known yet whether the money was taken; the resolver asks the provider.
     Unknown,
-    /// Nobody could find out within a day; a person has to look.
+    /// Not known after a day: an operator has to look.
     NeedsReview,
     Paid,
     PartiallyRefunded,
@@ -36,51 +56,39 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Status; 10] = [
-        Status::Pending,
-        Status::Approving,
-        Status::Unknown,
-        Status::NeedsReview,
-        Status::Paid,
-        Status::PartiallyRefunded,
-        Status::Refunded,
-        Status::Failed,
-        Status::Cancelled,
-        Status::Expired,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Status::Pending => "PENDING",
-            Status::Approving => "APPROVING",
-            Status::Unknown => "UNKNOWN",
-            Status::NeedsReview => "NEEDS_REVIEW",
-            Status::Paid => "PAID",
-            Status::PartiallyRefunded => "PARTIALLY_REFUNDED",
-            Status::Refunded => "REFUNDED",
-            Status::Failed => "FAILED",
-            Status::Cancelled => "CANCELLED",
-            Status::Expired => "EXPIRED",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
-    pub fn parse(name: &str) -> Option<Status> {
-        Self::ALL.into_iter().find(|status| status.name() == name)
-    }
-
-    /// Whether the money may be on its way: a provider was asked, and its answer is not known.
+    /// Whether a provider was asked for the money and its answer is not known.
     pub fn is_open(self) -> bool {
         matches!(self, Status::Approving | Status::Unknown | Status::NeedsReview)
     }
 
-    /// Whether the money was taken, given back or not.
+    /// Whether the money was taken, refunded or not.
     pub fn is_captured(self) -> bool {
         matches!(self, Status::Paid | Status::PartiallyRefunded | Status::Refunded)
     }
 }
 
 /// Who takes the money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    VariantArray,
+    IntoStaticStr,
+    EnumString,
+    AsExpression,
+    FromSqlRow,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
+#[diesel(sql_type = Text)]
+#[strum(serialize_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
     /// Naver Pay, after the buyer has authorised the payment in its window.
@@ -90,20 +98,11 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 2] = [Method::NaverPay, Method::Points];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Method::NaverPay => "NAVERPAY",
-            Method::Points => "POINTS",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
-    pub fn parse(name: &str) -> Option<Method> {
-        Self::ALL.into_iter().find(|method| method.name() == name)
-    }
-
-    /// As events and webhook paths name it.
+    /// The name in events and webhook paths.
     pub const fn provider(self) -> &'static str {
         match self {
             Method::NaverPay => "naverpay",
@@ -112,167 +111,170 @@ impl Method {
     }
 }
 
-/// What a request to approve comes to.
+/// What to do about a request to approve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Approve {
-    /// Ask the provider.
-    Ask,
-    /// It was approved before.
+pub enum ApproveDecision {
+    /// Ask the provider for the money.
+    Capture,
+    /// It is paid already.
     AlreadyPaid,
-    /// It is being found out; a repeated request learns as much as its first.
+    /// An earlier request has no answer yet; this one gets 202 too.
     StillUnknown,
 }
 
 /// Whether a payment may be approved now.
-pub fn approve(status: Status) -> Result<Approve, Refused> {
+pub fn approve(status: Status) -> Result<ApproveDecision, Refused> {
     match status {
-        Status::Pending => Ok(Approve::Ask),
-        Status::Paid | Status::PartiallyRefunded => Ok(Approve::AlreadyPaid),
-        Status::Unknown | Status::NeedsReview => Ok(Approve::StillUnknown),
+        Status::Pending => Ok(ApproveDecision::Capture),
+        Status::Paid | Status::PartiallyRefunded => Ok(ApproveDecision::AlreadyPaid),
+        Status::Unknown | Status::NeedsReview => Ok(ApproveDecision::StillUnknown),
         Status::Approving => Err(Refused::InProgress),
         Status::Expired => Err(Refused::HoldExpired),
         Status::Refunded | Status::Failed | Status::Cancelled => Err(Refused::NotApprovable(status)),
     }
 }
 
-/// What a request to give the money back comes to.
+/// What to do about a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancel {
-    /// There is none: the payment ends, or has ended.
+pub enum CancelDecision {
+    /// Nothing was taken: the payment ends, or has ended.
     End,
-    /// Promise all that is left, or the part that was asked for.
-    GiveBack,
+    /// Refund all that is left, or the part that was asked for.
+    Refund,
 }
 
-/// Whether a buyer or an operator may have the money back now. `owes_order`: the order has not been told that it is paid.
+/// Whether a buyer or an operator may cancel a payment now. `owes_order`: the order has not been told that it is paid.
 ///
-/// It hears of the money's coming first. Were the money to go before that, its return would mean nothing to an order that
-/// is not paid yet, and the order would be paid afterwards, with money that is gone.
-pub fn cancel(status: Status, owes_order: bool) -> Result<Cancel, Refused> {
+/// The order must be told first. An order that is not paid yet ignores the refund of a payment, and would then be paid
+/// with money that is gone.
+pub fn cancel(status: Status, owes_order: bool) -> Result<CancelDecision, Refused> {
     match status {
-        Status::Pending | Status::Cancelled => Ok(Cancel::End),
+        Status::Pending | Status::Cancelled => Ok(CancelDecision::End),
         status if status.is_open() || owes_order => Err(Refused::InProgress),
-        status if status.is_captured() => Ok(Cancel::GiveBack),
+        status if status.is_captured() => Ok(CancelDecision::Refund),
         _ => Err(Refused::NotRefundable(status)),
     }
 }
 
-/// How an attempt stands, as far as anybody knows.
+/// What is known about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Our money, of our payment, in our amount.
+pub enum AttemptOutcome {
+    /// The money was taken, for this payment and in its amount.
     Captured,
-    /// Certainly not taken, and it will not be.
+    /// The money was not taken and will not be.
     NotCaptured,
     Unknown,
-    /// Still not known after a day.
+    /// Still unknown after a day.
     Overdue,
 }
 
-/// The status after `found`; None when nothing changes. `payable`: the order may be paid by another try.
+/// The status after `outcome`; None when it stays as it is. `payable`: the order may be paid by another attempt.
 ///
-/// Only open payments move, so whoever comes second with the same or another finding changes nothing. A payment that
-/// was given up and turns out to be captured all the same is money without an order: it moves to `PAID` too, and is
-/// then honoured or given back like every other.
-pub fn settle(status: Status, found: Found, payable: bool) -> Option<Status> {
-    let next = match (status, found) {
+/// Only open payments move, so reporting an outcome twice changes nothing. A capture moves every payment that is not
+/// captured to `PAID`, even one that had ended: the order is then paid with the money, or the money is refunded.
+pub fn after_attempt(status: Status, outcome: AttemptOutcome, payable: bool) -> Option<Status> {
+    let next = match (status, outcome) {
         (Status::Paid | Status::PartiallyRefunded | Status::Refunded, _) => return None,
-        (_, Found::Captured) => Status::Paid,
+        (_, AttemptOutcome::Captured) => Status::Paid,
         (status, _) if !status.is_open() => return None,
-        (_, Found::NotCaptured) if payable => Status::Pending,
-        (_, Found::NotCaptured) => Status::Failed,
-        (Status::NeedsReview, Found::Unknown) => return None,
-        (_, Found::Unknown) => Status::Unknown,
-        (_, Found::Overdue) => Status::NeedsReview,
+        (_, AttemptOutcome::NotCaptured) if payable => Status::Pending,
+        (_, AttemptOutcome::NotCaptured) => Status::Failed,
+        (Status::NeedsReview, AttemptOutcome::Unknown) => return None,
+        (_, AttemptOutcome::Unknown) => Status::Unknown,
+        (_, AttemptOutcome::Overdue) => Status::NeedsReview,
     };
     (next != status).then_some(next)
 }
 
-/// What the resolver does after the provider was asked about an attempt.
+/// What the resolver does after it has asked the provider about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// It is known.
-    Record(Found),
-    /// The provider has never heard of it, and the order still waits: ask for the money again, under the same key.
+pub enum ResolverStep {
+    /// The outcome is known.
+    Record(AttemptOutcome),
+    /// The provider knows no capture, and the order can still be paid: ask for the money again, under the same key.
     Retry,
-    /// Ask again later. `absent`: the provider has never heard of it, from now on if not before.
+    /// Query the status again later. `absent`: the provider knew no capture, from now on if not before.
     Wait { absent: bool },
-    /// Have it undone, so much or all that there may be, and ask again.
+    /// Refund `amount`, or all that may have been captured, and query the status again.
     Undo { amount: Option<i64> },
 }
 
-/// What is known besides the answer when the resolver decides.
+/// What the resolver knows about an attempt besides the provider's answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    /// The order's time is not up.
+pub struct AttemptFacts {
+    /// The order has not expired.
     pub payable: bool,
     /// Seconds since the attempt began.
     pub age: i64,
-    /// Seconds since the money was last asked for: what a provider has heard so late it may still begin.
+    /// Seconds since the provider was last asked for the money. It may still begin for `provider_seconds`.
     pub requested_ago: i64,
-    /// Seconds since the provider first said that it knew nothing of it; None when it has not, or has said otherwise since.
+    /// Seconds for which every answer was that the provider knows no capture; None when the last answer was another.
     pub absent_for: Option<i64>,
-    /// The provider was told to undo it: what it did all the same is not wanted any more.
+    /// The provider was told to undo the attempt: a capture of it is refunded.
     pub undone: bool,
 }
 
-/// Bounds of the resolver, in seconds.
+/// Time limits of the resolver, in seconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Patience {
-    /// So long after it was asked for money, what a provider has not begun it never will.
+pub struct Timeouts {
+    /// A provider that has not begun so long after it was asked for the money never will.
     pub provider_seconds: i64,
-    /// Between the two negative answers that prove absence.
+    /// Between the two answers that together prove that there is no capture.
     pub absence_seconds: i64,
-    /// After this, what is unclear is undone at the provider.
+    /// After this, an attempt without a clear answer is undone at the provider.
     pub undo_after_seconds: i64,
-    /// After this, a person has to look.
+    /// After this, an operator has to look.
     pub review_after_seconds: i64,
 }
 
-/// What follows from `known` of an attempt.
-pub fn resolve(known: &Known, asked: Asked, patience: Patience) -> Next {
-    let is_overdue = asked.age >= patience.review_after_seconds;
-    match known {
-        Known::Captured if asked.undone && is_overdue => Next::Record(Found::Overdue),
-        Known::Captured if asked.undone => Next::Undo { amount: None },
-        Known::Captured => Next::Record(Found::Captured),
-        // Nothing is left of the money, or was never taken for this payment.
-        Known::Cancelled | Known::Foreign => Next::Record(Found::NotCaptured),
-        Known::WrongAmount { .. } if is_overdue => Next::Record(Found::Overdue),
-        // Whoever authorised another amount than was asked for gets that back at once, and may try again.
-        Known::WrongAmount { left } => Next::Undo { amount: Some(*left) },
-        Known::Absent if asked.payable => Next::Retry,
-        Known::Absent if asked.requested_ago < patience.provider_seconds => Next::Wait { absent: false },
-        Known::Absent => match asked.absent_for {
-            Some(seconds) if seconds >= patience.absence_seconds => Next::Record(Found::NotCaptured),
-            _ => Next::Wait { absent: true },
+/// What the resolver does when the provider answers `status` about an attempt.
+pub fn resolve(status: &ProviderStatus, facts: AttemptFacts, timeouts: Timeouts) -> ResolverStep {
+    let is_overdue = facts.age >= timeouts.review_after_seconds;
+    match status {
+        ProviderStatus::Captured if facts.undone && is_overdue => ResolverStep::Record(AttemptOutcome::Overdue),
+        ProviderStatus::Captured if facts.undone => ResolverStep::Undo { amount: None },
+        ProviderStatus::Captured => ResolverStep::Record(AttemptOutcome::Captured),
+        ProviderStatus::Cancelled | ProviderStatus::Foreign => ResolverStep::Record(AttemptOutcome::NotCaptured),
+        ProviderStatus::WrongAmount { .. } if is_overdue => ResolverStep::Record(AttemptOutcome::Overdue),
+        // The buyer gets a wrong amount back at once and may try again.
+        ProviderStatus::WrongAmount { left } => ResolverStep::Undo { amount: Some(*left) },
+        ProviderStatus::Absent if facts.payable => ResolverStep::Retry,
+        ProviderStatus::Absent if facts.requested_ago < timeouts.provider_seconds => {
+            ResolverStep::Wait { absent: false }
+        }
+        ProviderStatus::Absent => match facts.absent_for {
+            Some(seconds) if seconds >= timeouts.absence_seconds => ResolverStep::Record(AttemptOutcome::NotCaptured),
+            _ => ResolverStep::Wait { absent: true },
         },
-        Known::Unclear(_) if is_overdue => Next::Record(Found::Overdue),
-        // Not while the money may still be asked for again: under the same key, a provider would repeat its first answer.
-        Known::Unclear(_) if asked.age >= patience.undo_after_seconds && !asked.payable => Next::Undo { amount: None },
-        Known::Unclear(_) => Next::Wait { absent: false },
+        ProviderStatus::Unclear(_) if is_overdue => ResolverStep::Record(AttemptOutcome::Overdue),
+        // While the order is payable the money may be asked for again under the same key, and the provider would repeat the
+        // answer from before the undo.
+        ProviderStatus::Unclear(_) if facts.age >= timeouts.undo_after_seconds && !facts.payable => {
+            ResolverStep::Undo { amount: None }
+        }
+        ProviderStatus::Unclear(_) => ResolverStep::Wait { absent: false },
     }
 }
 
-/// Seconds until the provider is asked for the n-th time (from 1) about the same attempt.
-pub fn pause_seconds(asked: i32) -> i32 {
+/// Seconds between the n-th question to a provider (from 1) and the next one about the same attempt or refund.
+pub fn retry_delay_seconds(asked: i32) -> i32 {
     match asked {
         ..=1 => 1,
         2 => 2,
         3 => 5,
         4 => 15,
-        // No longer: an outage of the provider's is over for everybody a minute after it is over.
+        // No longer: when a provider is back after an outage, every payment is known a minute later.
         _ => 60,
     }
 }
 
-/// How much of a captured payment a refund takes, `wanted` or all that is left. `promised`: given back or about to be.
-pub fn refund(status: Status, captured: i64, promised: i64, wanted: Option<i64>) -> Result<i64, Refused> {
+/// The amount of a refund: `wanted`, or all that is left. `earlier`: the sum of the refunds that are done or pending.
+pub fn refund_amount(status: Status, captured: i64, earlier: i64, wanted: Option<i64>) -> Result<i64, Refused> {
     if !status.is_captured() {
         return Err(Refused::NotRefundable(status));
     }
-    let left = captured - promised;
+    let left = captured - earlier;
     let amount = wanted.unwrap_or(left);
     if amount <= 0 || amount > left {
         return Err(Refused::ExceedsCaptured { wanted: amount, left });
@@ -280,7 +282,7 @@ pub fn refund(status: Status, captured: i64, promised: i64, wanted: Option<i64>)
     Ok(amount)
 }
 
-/// The status of a captured payment of which `refunded` is back with the buyer.
+/// The status of a captured payment of which `refunded` was given back.
 pub fn after_refund(captured: i64, refunded: i64) -> Status {
     match refunded {
         0 => Status::Paid,
@@ -289,7 +291,7 @@ pub fn after_refund(captured: i64, refunded: i64) -> Status {
     }
 }
 
-/// Why payment says no.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("There is no such payment.")]

@@ -1,12 +1,12 @@
-//! Points: money that an account keeps with the shop, and a provider like any other that payments can be made with.
+//! Points: money that an account keeps with the shop, and one of the providers that payments can be made with.
 //!
-//! A double-entry ledger in this service's schema says where every point is. Paying is two-phase: approving a payment
-//! moves its points into escrow, the placed order (`ORDER_PLACED`) sells for them, and a refund gives them back from
-//! wherever they are. Balances of users are rows; those of the shop's own accounts are only the sums of their entries,
-//! because a row for each would be locked by every payment there is.
+//! A double-entry ledger in this service's schema says where every point is. Paying has two phases: approving a payment
+//! moves its points into escrow, and the placed order (`ORDER_PLACED`) turns them into sales. A refund returns them from
+//! wherever they are. Balances of users are rows. Those of the shop's own accounts are the sums of their entries: a row for
+//! each would be locked by every payment.
 //!
-//! Locks are taken in one order: the row of `payment_attempt`, the row of `point` of the one user concerned, then rows of
-//! `point_holds` by payment id.
+//! Locks are taken in one order: the row of `payment_attempt`, the row of `point` of the user, then rows of `point_holds`
+//! by payment id.
 
 use common::Result;
 use common::db::{Db, Tx};
@@ -16,12 +16,12 @@ use serde::Deserialize;
 
 pub use confirm_points::confirm_points;
 
-mod books;
 mod charge_points;
 mod confirm_points;
-mod ledger;
+mod ledger; // rules
 mod pay_with_points;
 mod read_points;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -46,13 +46,13 @@ impl Points {
     }
 }
 
-/// Whether points were taken for a payment and are not all given back. Waits for whoever is taking them right now, if the
-/// payment's attempt has just been ended in this transaction.
-pub async fn has_taken(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
-    Ok(books::read_hold(tx, payment).await?.is_some_and(|hold| hold.left() > 0))
+/// Whether points are held for a payment and not refunded in full. If the caller has ended the payment's attempt in this
+/// transaction, it waits for a transaction that is taking points in the name of that attempt.
+pub async fn are_points_held(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
+    Ok(rows::read_hold(tx, payment).await?.is_some_and(|hold| hold.left() > 0))
 }
 
-/// What can be asked of points over HTTP. Needs [`Points`] among the data of the application.
+/// The routes of points. They need [`Points`] among the data of the application.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(charge_points::charge_points).service(read_points::read_points).service(read_points::list_entries);
 }

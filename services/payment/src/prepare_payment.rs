@@ -6,15 +6,13 @@ use actix_web::{HttpResponse, post};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use common::auth::Caller;
-use common::db::Prepared;
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::{Error, Result, rpc};
 use contract::ids::{AccountId, OrderId, PaymentId};
 use contract::money::{KRW, Money};
 use contract::order::BeginPaymentRequest;
-use diesel::sql_types::{BigInt, Binary, Text, Timestamptz, Uuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +22,7 @@ use crate::naverpay;
 use crate::payment::{Method, Refused, Status};
 use crate::read_payments::rfc3339;
 use crate::rows::{self, Payment};
+use crate::schema::payments;
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -93,22 +92,28 @@ pub async fn prepare_payment(
     key: IdempotencyKey,
     Json(body): Json<PreparePayment>,
 ) -> Result<HttpResponse> {
-    let user = AccountId::from(caller.account);
     let app = app.into_inner();
-    let (payment, replayed) = detach(prepare(app.clone(), user, key, body)).await?;
+    let request = Request {
+        id: PaymentId::derive(&[caller.account.as_bytes(), b"payment", key.as_bytes()]),
+        user: AccountId::from(caller.account),
+        fingerprint: fingerprint(FINGERPRINT_VERSION, &body),
+        key,
+        body,
+    };
+    let PrepareOutcome { payment, is_replay } = detach(prepare(app.clone(), request)).await?;
     let mut response = HttpResponse::Created();
     response.insert_header(("Location", format!("/api/v1/payments/{}", payment.id)));
-    if replayed {
+    if is_replay {
         response.insert_header((REPLAYED_HEADER, "true"));
     }
-    // Rendered from what never changes, so a replay is equal to the first answer to the byte.
+    // Rendered from what never changes, so that a replay equals the first answer to the byte.
     Ok(response.json(PreparedPayment {
         payment_id: payment.id,
         order_id: payment.order_id,
         status: Status::Pending,
         order_status: "PENDING_PAYMENT",
         amount: Money::krw(payment.amount),
-        pg: (payment.method() == Method::NaverPay).then(|| Checkout {
+        pg: (payment.method == Method::NaverPay).then(|| Checkout {
             provider: naverpay::NAME,
             redirect_url: app.naverpay.checkout(payment.id, payment.amount),
             client_token: payment.id.to_string(),
@@ -117,84 +122,104 @@ pub async fn prepare_payment(
     }))
 }
 
-async fn prepare(app: Arc<App>, user: AccountId, key: IdempotencyKey, body: PreparePayment) -> Result<(Payment, bool)> {
-    let id = PaymentId::derive(&[user.as_bytes(), b"payment", key.as_bytes()]);
-    let fingerprint = fingerprint(FINGERPRINT_VERSION, &body);
-    if let Some(known) = rows::by_id(&mut *app.db.read().await?, id).await? {
-        same_request(&known.fingerprint, &fingerprint)?;
-        return Ok((known, true));
-    }
-    let expires_at = begin(&app, id, user, &body).await?;
-    check_payments(&app, &body).await?;
-    let payment = insert(&app, id, user, &key, &fingerprint, &body, expires_at).await?;
-    let Some(payment) = payment else {
-        // A twin was faster.
-        let known = rows::by_id(&mut *app.db.read().await?, id).await?;
-        let known = known.ok_or_else(|| Error::transient(anyhow::anyhow!("payment {id} vanished")))?;
-        same_request(&known.fingerprint, &fingerprint)?;
-        return Ok((known, true));
-    };
-    Ok((payment, false))
+struct Request {
+    /// Derived from the account and the key.
+    id: PaymentId,
+    user: AccountId,
+    key: IdempotencyKey,
+    fingerprint: Vec<u8>,
+    body: PreparePayment,
 }
 
-/// An order is paid once; more than a few payments of it are nobody's wish.
-async fn check_payments(app: &App, body: &PreparePayment) -> Result<()> {
-    #[derive(QueryableByName)]
-    struct Count {
-        #[diesel(sql_type = BigInt)]
-        count: i64,
+struct PrepareOutcome {
+    payment: Payment,
+    /// The payment was prepared by an earlier request with the same key.
+    is_replay: bool,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = payments)]
+struct NewPayment<'a> {
+    id: PaymentId,
+    order_id: OrderId,
+    user_id: AccountId,
+    method: Method,
+    amount: i64,
+    currency: &'a str,
+    idempotency_key: &'a str,
+    fingerprint: &'a [u8],
+    expires_at: DateTime<Utc>,
+}
+
+async fn prepare(app: Arc<App>, request: Request) -> Result<PrepareOutcome> {
+    if let Some(payment) = prepared_before(&app, &request).await? {
+        return Ok(PrepareOutcome { payment, is_replay: true });
     }
-    let query = sql_query("select count(*) as count from payments where order_id = $1");
-    let Count { count } = Prepared(query.bind::<Uuid, _>(body.order_id)).get_result(&mut *app.db.read().await?).await?;
+    let created = create(&app, &request).await;
+    if let Ok(Some(payment)) = created {
+        return Ok(PrepareOutcome { payment, is_replay: false });
+    }
+    // Another request with this key may have been faster, and the order may have ended since: the key's answer stays the same.
+    match (prepared_before(&app, &request).await?, created) {
+        (Some(payment), _) => Ok(PrepareOutcome { payment, is_replay: true }),
+        (None, Err(error)) => Err(error),
+        (None, Ok(_)) => Err(Error::transient(anyhow::anyhow!("payment {} has vanished", request.id))),
+    }
+}
+
+/// The payment of an earlier request with the same key. Refuses a request that differs from that one.
+async fn prepared_before(app: &App, request: &Request) -> Result<Option<Payment>> {
+    let found = rows::by_id(&mut *app.db.read().await?, request.id).await?;
+    if let Some(payment) = &found {
+        same_request(&payment.fingerprint, &request.fingerprint)?;
+    }
+    Ok(found)
+}
+
+/// None: another request with the same key was faster.
+async fn create(app: &App, request: &Request) -> Result<Option<Payment>> {
+    let expires_at = begin_payment(app, request).await?;
+    check_payments(app, request).await?;
+    let row = NewPayment {
+        id: request.id,
+        order_id: request.body.order_id,
+        user_id: request.user,
+        method: request.body.method,
+        amount: request.body.amount.amount,
+        currency: KRW,
+        idempotency_key: request.key.as_str(),
+        fingerprint: &request.fingerprint,
+        expires_at,
+    };
+    app.db
+        .tx("prepare_payment", async |tx| {
+            let insert = diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing();
+            Ok(insert.returning(Payment::as_returning()).get_result(tx).await.optional()?)
+        })
+        .await
+}
+
+/// Only one payment of an order is ever paid, so the number of those prepared is limited.
+async fn check_payments(app: &App, request: &Request) -> Result<()> {
+    let of_order = payments::table.filter(payments::order_id.eq(request.body.order_id));
+    let count: i64 = of_order.count().get_result(&mut *app.db.read().await?).await?;
     if count >= app.payments_per_order_max { Err(Refused::TooManyPayments(count).into()) } else { Ok(()) }
 }
 
-/// Has the order check the payer and the amount and move; returns when its time is up.
-async fn begin(app: &App, id: PaymentId, user: AccountId, body: &PreparePayment) -> Result<DateTime<Utc>> {
+/// Order checks payer and amount, and becomes `PENDING_PAYMENT`. Returns when it expires.
+async fn begin_payment(app: &App, request: &Request) -> Result<DateTime<Utc>> {
     let begin = BeginPaymentRequest {
-        order_id: body.order_id.to_string(),
-        payment_id: id.to_string(),
-        user_id: user.to_string(),
-        amount: body.amount.amount,
+        order_id: request.body.order_id.to_string(),
+        payment_id: request.id.to_string(),
+        user_id: request.user.to_string(),
+        amount: request.body.amount.amount,
         currency: KRW.to_owned(),
     };
     let begun = rpc::retrying(|| {
         let (mut order, begin) = (app.order.clone(), begin.clone());
         async move { order.begin_payment(begin).await }
     });
-    let order = begun.await?.order.context("order answered without an order")?;
-    let expires_at = order.hold_expires_at.context("an order without an end")?;
-    DateTime::try_from(expires_at).map_err(|_| Error::fault(anyhow::anyhow!("the order's end")))
-}
-
-async fn insert(
-    app: &App,
-    id: PaymentId,
-    user: AccountId,
-    key: &IdempotencyKey,
-    fingerprint: &[u8],
-    body: &PreparePayment,
-    expires_at: DateTime<Utc>,
-) -> Result<Option<Payment>> {
-    app.db
-        .tx("prepare_payment", async |tx| {
-            let query = sql_query(
-                "insert into payments
-                     (id, order_id, user_id, method, amount, currency, idempotency_key, fingerprint, expires_at)
-                 values ($1, $2, $3, $9, $4, $5, $6, $7, $8)
-                 on conflict (id) do nothing
-                 returning *",
-            )
-            .bind::<Uuid, _>(id)
-            .bind::<Uuid, _>(body.order_id)
-            .bind::<Uuid, _>(user)
-            .bind::<BigInt, _>(body.amount.amount)
-            .bind::<Text, _>(KRW)
-            .bind::<Text, _>(key.as_str())
-            .bind::<Binary, _>(fingerprint)
-            .bind::<Timestamptz, _>(expires_at)
-            .bind::<Text, _>(body.method.name());
-            Ok(Prepared(query).get_result(tx).await.optional()?)
-        })
-        .await
+    let order = begun.await?.order.context("BeginPayment answered without an order")?;
+    let expires_at = order.hold_expires_at.context("BeginPayment answered without hold_expires_at")?;
+    DateTime::try_from(expires_at).map_err(|_| Error::fault(anyhow::anyhow!("BeginPayment answered {expires_at:?}")))
 }

@@ -1,85 +1,84 @@
-//! What every payment provider is asked, and what may be believed of its answers.
+//! What every payment provider is asked, and what its answers mean.
 
 use contract::ids::{AccountId, PaymentAttemptId, PaymentId, RefundId};
 
-/// Takes money and gives it back. Nothing here fails: what is not an answer is an outcome of its own.
+/// Takes money and gives it back. No method returns an error: a missing or unusable answer is an outcome of its own.
 pub trait Provider {
-    /// Takes the money. Waits for as long as the provider may take; asked again with the same key, it does nothing again.
-    fn approve(&self, approval: &Approval) -> impl Future<Output = Approved> + Send;
-    /// What the provider knows about an attempt.
-    fn known(&self, approval: &Approval) -> impl Future<Output = Known> + Send;
-    /// Gives money back; asked again for the same refund, it does nothing again.
-    fn give_back(&self, giveback: &Giveback) -> impl Future<Output = GivenBack> + Send;
+    /// Takes the money. Waits for as long as the provider may take. Idempotent by [`Attempt::key`].
+    fn capture(&self, attempt: &Attempt) -> impl Future<Output = CaptureOutcome> + Send;
+    /// What the provider knows about an attempt. Changes nothing.
+    fn query_status(&self, attempt: &Attempt) -> impl Future<Output = ProviderStatus> + Send;
+    /// Gives money back. Idempotent by [`RefundRequest::id`].
+    fn refund(&self, request: &RefundRequest) -> impl Future<Output = RefundOutcome> + Send;
 }
 
 /// One attempt to take the money of one payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
-    /// Of this attempt alone. Order and stock are reserved in its name.
-    pub attempt: PaymentAttemptId,
+pub struct Attempt {
+    /// Order and stock are reserved in its name.
+    pub id: PaymentAttemptId,
     /// The provider's idempotency key, at most 64 characters. Attempts at the same authorisation share it, so that none of
     /// them can take the money again.
     pub key: String,
-    /// Our name for the payment, which the provider knows it by too.
+    /// The provider knows the payment by this id too.
     pub payment: PaymentId,
     /// Who pays.
     pub user: AccountId,
-    /// The provider's name for what the buyer authorised.
+    /// The provider's id of what the buyer authorised.
     pub pg_payment_id: String,
     /// In minor units of `currency`.
     pub amount: i64,
     pub currency: String,
 }
 
-/// What an approval came to.
+/// How a request for the money ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Approved {
+pub enum CaptureOutcome {
     /// Payment, amount and currency are those that were asked for.
     Captured,
-    /// The provider says no. The buyer may try something else.
+    /// The provider refuses. The buyer may try another card.
     Declined { code: String, message: String },
-    /// The provider has certainly not done it.
-    NotDone { code: String, message: String },
-    /// It may have been done: no answer, a broken answer, an answer about something else, or "wait".
+    /// The provider has certainly not taken the money.
+    Failed { code: String, message: String },
+    /// The money may have been taken: no answer, a broken answer, an answer about something else, or "in progress".
     Unknown { code: String, message: String },
 }
 
 /// What a provider knows about an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
-    /// Captured and not given back.
+pub enum ProviderStatus {
+    /// Captured, and not refunded in full.
     Captured,
-    /// Given back in full: nothing is left of it.
+    /// Refunded in full.
     Cancelled,
-    /// It has never heard of a capture. No proof, so soon after a request that got no answer.
+    /// The provider knows no capture. This is no proof soon after a request that got no answer.
     Absent,
-    /// What the buyer named was captured for another payment: nothing was taken for this one, and nothing of that is ours
-    /// to undo.
+    /// The authorisation was captured for another payment. Nothing was taken for this one, so nothing is undone.
     Foreign,
-    /// Captured for this payment, but not its amount. So much of it is left.
+    /// Captured for this payment, but another amount than was asked for. `left` is not refunded yet.
     WrongAmount { left: i64 },
     /// No usable answer.
     Unclear(String),
 }
 
-/// Money to be given back.
+/// A request to give money back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Giveback {
+pub struct RefundRequest {
     /// The idempotency key.
-    pub refund: RefundId,
+    pub id: RefundId,
     pub payment: PaymentId,
-    /// Whose money it is.
+    /// Who gets the money.
     pub user: AccountId,
     pub pg_payment_id: String,
     pub amount: i64,
     pub reason: String,
 }
 
-/// What a refund came to.
+/// How a request for a refund ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GivenBack {
-    Done,
-    /// The provider says that this cannot be done, and asking again would not help.
+pub enum RefundOutcome {
+    Refunded,
+    /// The provider refuses, and would refuse again.
     Refused {
         code: String,
     },

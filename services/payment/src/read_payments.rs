@@ -1,4 +1,4 @@
-//! `GET /payments/{paymentId}`, its attempts, and the payments of an order: one's own, as far as anybody knows.
+//! `GET /payments/{paymentId}`, its attempts, and the payments of an order. Buyers see their own only.
 
 use actix_web::{HttpResponse, get};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -7,8 +7,8 @@ use common::auth::Caller;
 use common::http::{Data, Path, Problem};
 use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
 use contract::money::Money;
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid};
-use diesel::{QueryableByName, sql_query};
+use diesel::pg::Pg;
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::App;
 use crate::payment::{Method, Status};
 use crate::rows::{self, Payment};
+use crate::schema::{payment_attempt, payments};
 
 /// A payment as its owner sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,21 +72,15 @@ struct AttemptsView {
     items: Vec<AttemptView>,
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = payment_attempt, check_for_backend(Pg))]
 struct AttemptRow {
-    #[diesel(sql_type = Uuid)]
     id: PaymentAttemptId,
-    #[diesel(sql_type = Text)]
     status: String,
-    #[diesel(sql_type = BigInt)]
     amount: i64,
-    #[diesel(sql_type = Text)]
     pg_payment_id: String,
-    #[diesel(sql_type = Nullable<Text>)]
     pg_code: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
     started_at: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     ended_at: Option<DateTime<Utc>>,
 }
 
@@ -118,9 +113,12 @@ pub async fn read_payment(app: Data<App>, caller: Caller, id: Path<PaymentId>) -
 pub async fn list_attempts(app: Data<App>, caller: Caller, id: Path<PaymentId>) -> Result<HttpResponse> {
     let mut conn = app.db.read().await?;
     let payment = rows::own(&mut conn, *id, AccountId::from(caller.account)).await?;
-    let query = sql_query("select * from payment_attempt where payment_id = $1 order by started_at desc limit $2");
-    let attempts: Vec<AttemptRow> =
-        query.bind::<Uuid, _>(payment.id).bind::<BigInt, _>(ATTEMPTS_MAX).load(&mut conn).await?;
+    let newest = payment_attempt::table
+        .filter(payment_attempt::payment_id.eq(payment.id))
+        .order(payment_attempt::started_at.desc())
+        .limit(ATTEMPTS_MAX)
+        .select(AttemptRow::as_select());
+    let attempts: Vec<AttemptRow> = newest.load(&mut conn).await?;
     let items = attempts.into_iter().map(|row| AttemptView {
         attempt_id: row.id,
         status: row.status,
@@ -142,22 +140,24 @@ pub async fn list_attempts(app: Data<App>, caller: Caller, id: Path<PaymentId>) 
 )]
 #[get("/orders/{orderId}/payments")]
 pub async fn list_payments(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Result<HttpResponse> {
-    // Somebody else's order has no payments of one's own.
-    let query = sql_query(
-        "select * from payments where order_id = $1 and user_id = $2 order by created_at desc, id desc limit $3",
-    );
-    let query = query.bind::<Uuid, _>(*id).bind::<Uuid, _>(AccountId::from(caller.account));
-    let payments: Vec<Payment> = query.bind::<BigInt, _>(PAYMENTS_MAX).load(&mut *app.db.read().await?).await?;
+    // The payments of somebody else's order are not this user's.
+    let newest = payments::table
+        .filter(payments::order_id.eq(*id))
+        .filter(payments::user_id.eq(AccountId::from(caller.account)))
+        .order((payments::created_at.desc(), payments::id.desc()))
+        .limit(PAYMENTS_MAX)
+        .select(Payment::as_select());
+    let payments: Vec<Payment> = newest.load(&mut *app.db.read().await?).await?;
     Ok(HttpResponse::Ok().json(PaymentsView { items: payments.iter().map(view).collect() }))
 }
 
-/// A payment in the words of the HTTP interface.
+/// A payment as the HTTP interface shows it.
 pub fn view(payment: &Payment) -> PaymentView {
     PaymentView {
         payment_id: payment.id,
         order_id: payment.order_id,
-        method: payment.method(),
-        status: payment.status(),
+        method: payment.method,
+        status: payment.status,
         order_status: None,
         amount: Money::krw(payment.amount),
         captured: Money::krw(payment.captured),
@@ -169,9 +169,9 @@ pub fn view(payment: &Payment) -> PaymentView {
     }
 }
 
-/// The same for whoever has approved it, with what has become of its order by that. Money on its way back pays no order.
-pub fn approved_view(payment: &Payment, is_given_back: bool) -> PaymentView {
-    let pays = payment.status() == Status::Paid && !payment.owes_order && !is_given_back;
+/// [`view`] in the answer to an approval: it says whether the order is paid. Money that is refunded pays no order.
+pub fn approved_view(payment: &Payment, is_refunded: bool) -> PaymentView {
+    let pays = payment.status == Status::Paid && !payment.owes_order && !is_refunded;
     PaymentView { order_status: pays.then_some("PAID"), ..view(payment) }
 }
 

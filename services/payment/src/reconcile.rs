@@ -1,8 +1,8 @@
 //! Reconciliation: the provider's book is read by time and compared with our payments, and these with their orders.
 //!
-//! Everything else here trusts what it was told about single payments. This trusts nobody: it finds what was lost, taken
-//! twice, taken for nobody or given back behind our back. Money that nobody wants is given back, money that somebody
-//! may want is asked about, and everything else is reported. Any part may be repeated.
+//! It finds captures that we do not know, captures that are missing, double captures, and refunds that we did not request.
+//! A capture that belongs to no payment is refunded, one that may belong to a payment is given to the resolver, and
+//! everything else is reported. Any part of it may be repeated.
 
 pub mod compare; // rules
 pub mod manage_runs;
@@ -12,12 +12,12 @@ mod walk_book;
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use common::{Error, Result};
 use serde::Deserialize;
 
 use crate::App;
-use runs::Run;
+use runs::{End, RANGE_MAX, Run};
 
 /// Section `[payment.reconciliation]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,10 +43,7 @@ impl Settings {
     }
 }
 
-/// The longest time that one run compares.
-const RANGE_MAX: TimeDelta = TimeDelta::days(31);
-
-/// The loop: runs what is due by the clock, what an operator has asked for, and what somebody else began and did not end.
+/// The loop: does the runs that are due, that operators have requested, and that other processes began and did not end.
 pub async fn reconcile_due(app: &App) -> Result<()> {
     request_due(app).await?;
     while let Some(run) = runs::take(app).await? {
@@ -64,30 +61,31 @@ async fn request_due(app: &App) -> Result<()> {
     if waits || to - reached < TimeDelta::hours(period_hours.into()) {
         return Ok(());
     }
-    // What was compared is compared again for a while: it may have changed behind our back.
+    // The last part is compared again: a refund may have followed.
     let from = (reached - TimeDelta::hours(overlap_hours.into())).max(to - RANGE_MAX);
     runs::request(app, from, to, None).await?;
     Ok(())
 }
 
 async fn perform(app: &App, run: &Run) -> Result<()> {
-    tracing::info!(run.id = %run.id, from = %run.from_time, to = %run.to_time, "Reconciliation begins");
+    tracing::info!(run.id = %run.id, from = %run.from_time, to = %run.to_time, "Reconciliation {} begins", run.id);
     let outcome = walk_book::walk_book(app, run).await;
     let error = outcome.as_ref().err().map(Error::to_string);
-    let Some(ended) = runs::end(app, run, error.as_deref()).await? else {
-        tracing::warn!(run.id = %run.id, "Another process has taken this run over");
-        return Ok(());
+    let ended = match runs::end(app, run, error.as_deref()).await? {
+        End::Ended(ended) => ended,
+        End::TakenOver => {
+            tracing::warn!(
+                run.id = %run.id,
+                "Reconciliation {} was taken over by another process, which goes on with it", run.id
+            );
+            return Ok(());
+        }
     };
     metrics::counter!("stampede_reconciliation_runs_total", "outcome" => ended.status.to_lowercase()).increment(1);
     metrics::gauge!("stampede_reconciliation_difference").set(ended.difference as f64);
     tracing::info!(
         run.id = %run.id, ended.captured, ended.cancelled, ended.paid, ended.difference, ended.findings,
-        "Reconciliation ends: {}", ended.status
+        "Reconciliation {} ends: {}", run.id, ended.status
     );
     outcome
-}
-
-/// As the provider knows times.
-fn whole_seconds(at: DateTime<Utc>) -> DateTime<Utc> {
-    DateTime::from_timestamp(at.timestamp(), 0).unwrap_or(at)
 }

@@ -1,191 +1,176 @@
-//! What becomes known about an attempt, by whatever way, is recorded here: one transaction, and the event with it.
+//! Recording the outcome of an attempt, whoever learnt it: one transaction, with the event in it.
 
 use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
 use common::{Error, Result, outbox};
 use contract::codes;
 use contract::events::{PaymentApproved, PaymentFailed, PaymentUnknown};
-use contract::ids::PaymentId;
+use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Bool, Text, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::payment::{Found, Method, Status, settle};
-use crate::points::has_taken;
-use crate::provider::{Approval, Approved};
-use crate::refund_payment::owe_stray;
+use crate::payment::{AttemptOutcome, Method, Status, after_attempt};
+use crate::points::are_points_held;
+use crate::provider::{Attempt, CaptureOutcome};
+use crate::refunds::refund_duplicate_capture;
 use crate::rows::{self, Payment};
+use crate::schema::payments;
 
-/// What is known, and in which words of the provider's.
+/// What somebody has learnt about an attempt.
 #[derive(Debug, Clone)]
-pub struct Finding {
-    pub found: Found,
-    /// Whether the provider said no, as against having failed.
+pub struct AttemptReport {
+    pub outcome: AttemptOutcome,
+    /// The provider refused, as against having failed.
     pub is_declined: bool,
-    /// Whether it is what the provider knows in the end, as against its answer to one of maybe several requests for the
-    /// money.
+    /// It comes from the provider's history. Without it, it is the answer to one of maybe several requests for the money.
     pub is_proof: bool,
+    /// In the provider's words.
     pub code: String,
     pub message: String,
 }
 
-impl From<Approved> for Finding {
-    fn from(approved: Approved) -> Finding {
-        let finding =
-            |found, is_declined, code, message| Finding { found, is_declined, is_proof: false, code, message };
-        match approved {
-            Approved::Captured => finding(Found::Captured, false, "Success".to_owned(), String::new()),
-            Approved::Declined { code, message } => finding(Found::NotCaptured, true, code, message),
-            Approved::NotDone { code, message } => finding(Found::NotCaptured, false, code, message),
-            Approved::Unknown { code, message } => finding(Found::Unknown, false, code, message),
+impl AttemptReport {
+    /// Nobody knows yet whether the money was taken.
+    pub fn unknown(code: &str, message: &str) -> AttemptReport {
+        AttemptReport::answer(AttemptOutcome::Unknown, code.to_owned(), message.to_owned())
+    }
+
+    fn answer(outcome: AttemptOutcome, code: String, message: String) -> AttemptReport {
+        AttemptReport { outcome, is_declined: false, is_proof: false, code, message }
+    }
+}
+
+impl From<CaptureOutcome> for AttemptReport {
+    fn from(outcome: CaptureOutcome) -> AttemptReport {
+        let answer = AttemptReport::answer;
+        match outcome {
+            CaptureOutcome::Captured => answer(AttemptOutcome::Captured, "Success".to_owned(), String::new()),
+            CaptureOutcome::Declined { code, message } => {
+                AttemptReport { is_declined: true, ..answer(AttemptOutcome::NotCaptured, code, message) }
+            }
+            CaptureOutcome::Failed { code, message } => answer(AttemptOutcome::NotCaptured, code, message),
+            CaptureOutcome::Unknown { code, message } => answer(AttemptOutcome::Unknown, code, message),
         }
     }
 }
 
-/// Longer texts of a provider's are cut.
+/// Longer texts of a provider are cut.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Records `finding` about `approval` and returns the payment as it is then. Idempotent: only an open payment moves.
-pub async fn record_attempt(app: &App, approval: &Approval, finding: &Finding) -> Result<Payment> {
-    let recorded = app.db.tx("record_attempt", async |tx| record(app, tx, approval, finding).await).await?;
+/// Records `report` about `attempt` and returns the payment as it is then. Idempotent: only an open payment moves.
+pub async fn record_attempt(app: &App, attempt: &Attempt, report: &AttemptReport) -> Result<Payment> {
+    let recorded = app.db.tx("record_attempt", async |tx| record(app, tx, attempt, report).await).await?;
     app.db.point("payment.after_record").await;
     Ok(recorded)
 }
 
-async fn record(app: &App, tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<Payment> {
-    let (payment, now) = locked(tx, approval).await?;
-    let unsure;
-    let finding = if is_unsure(&payment, finding) {
-        unsure = Finding { found: Found::Unknown, ..finding.clone() };
-        &unsure
-    } else {
-        finding
-    };
-    end_attempt(tx, approval, finding).await?;
-    // Points are taken in this very database, so that they were not can be seen, and not only believed.
-    let is_points = payment.method() == Method::Points;
-    let taken;
-    let finding = if is_points && finding.found == Found::NotCaptured && has_taken(tx, payment.id).await? {
-        taken = Finding { found: Found::Captured, ..finding.clone() };
-        &taken
-    } else {
-        finding
-    };
-    let is_current = payment.attempt_id == Some(approval.attempt);
-    if is_current && finding.found == Found::Captured && payment.undo_at.is_some() && !payment.status().is_captured() {
-        // It was to be undone, and the provider may be at it: the resolver sees to that.
-        ask_now(tx, payment.id).await?;
-        return Ok(payment);
+async fn record(app: &App, tx: &mut Tx, attempt: &Attempt, report: &AttemptReport) -> Result<Payment> {
+    let (payment, now) = rows::lock_existing(tx, attempt.payment).await?;
+    let mut report = report.clone();
+    if is_doubtful(&payment, &report) {
+        report.outcome = AttemptOutcome::Unknown;
     }
-    if finding.found == Found::Captured && payment.status().is_captured() {
-        if payment.pg_payment_id.as_deref() != Some(&approval.pg_payment_id) {
-            // The money of another authorisation is there already, so this is taken twice.
-            owe_stray(tx, &payment, approval).await?;
+    end_attempt(tx, attempt, &report).await?;
+    // The points are in this database: whether they were taken is looked up instead of believed.
+    let is_points = payment.method == Method::Points;
+    if is_points && report.outcome == AttemptOutcome::NotCaptured && are_points_held(tx, payment.id).await? {
+        report.outcome = AttemptOutcome::Captured;
+    }
+    let is_current = payment.attempt_id == Some(attempt.id);
+    if report.outcome == AttemptOutcome::Captured {
+        if payment.status.is_captured() {
+            if payment.pg_payment_id.as_deref() != Some(&attempt.pg_payment_id) {
+                refund_duplicate_capture(tx, (&payment, now), attempt).await?;
+            }
+            return Ok(payment);
         }
+        if is_current && payment.undo_at.is_some() {
+            // The provider was told to undo it, or is being told: the resolver decides.
+            query_status_now(tx, &payment, now).await?;
+            return Ok(payment);
+        }
+    } else if !is_current {
+        // A later attempt is under way.
         return Ok(payment);
     }
-    if !is_current && finding.found != Found::Captured {
-        // A later attempt is under way; this one has nothing more to say.
-        return Ok(payment);
-    }
-    // Who is told at once that this card was declined may try another, even if the provider took its time to say so.
-    let payable = payment.expires_at > now || finding.is_declined;
-    let Some(next) = settle(payment.status(), finding.found, payable) else { return Ok(payment) };
-    let payment = move_on(app, tx, approval, next).await?;
-    announce(tx, &payment, approval, finding, now).await?;
+    // A buyer whose card was declined may try another one, even if the order expired while the provider was asked.
+    let payable = payment.expires_at > now || report.is_declined;
+    let Some(next) = after_attempt(payment.status, report.outcome, payable) else { return Ok(payment) };
+    let payment = move_to(app, tx, attempt, next).await?;
+    announce(tx, &payment, attempt, &report, now).await?;
     tx.point("payment.before_record").await;
     Ok(payment)
 }
 
-async fn ask_now(tx: &mut Tx, payment: PaymentId) -> Result<()> {
-    let query = sql_query("update payments set ask_at = clock_timestamp() where id = $1");
-    Prepared(query.bind::<Uuid, _>(payment)).execute(tx).await?;
+/// Once the resolver asks for the money too, the failure of one request says nothing about the other.
+fn is_doubtful(payment: &Payment, report: &AttemptReport) -> bool {
+    payment.asked > 0 && report.outcome == AttemptOutcome::NotCaptured && !report.is_declined && !report.is_proof
+}
+
+async fn query_status_now(tx: &mut Tx, payment: &Payment, now: DateTime<Utc>) -> Result<()> {
+    diesel::update(payments::table.find(payment.id)).set(payments::ask_at.eq(now)).execute(tx).await?;
     Ok(())
 }
 
-/// Once the resolver asks too, the request of one asker that came to nothing says nothing about the other's.
-fn is_unsure(payment: &Payment, finding: &Finding) -> bool {
-    payment.asked > 0 && finding.found == Found::NotCaptured && !finding.is_declined && !finding.is_proof
-}
-
-/// Ends an attempt that was refused before the provider was asked, and returns the payment as it is then. Nobody is told:
-/// nothing has failed but what the buyer is told at once.
-pub async fn withdraw_attempt(app: &App, approval: &Approval, refused: &Error) -> Result<Payment> {
+/// Ends an attempt that was refused before the provider was asked, and returns the payment as it is then. No event tells of
+/// it: only the buyer is concerned, who gets the refusal as an answer.
+pub async fn withdraw_attempt(app: &App, attempt: &Attempt, refused: &Error) -> Result<Payment> {
     let reason = refused.reason().unwrap_or("UNAVAILABLE");
-    app.db.tx("withdraw_attempt", async |tx| withdraw(app, tx, approval, reason).await).await
+    app.db.tx("withdraw_attempt", async |tx| withdraw(app, tx, attempt, reason).await).await
 }
 
-async fn withdraw(app: &App, tx: &mut Tx, approval: &Approval, reason: &str) -> Result<Payment> {
-    let (payment, now) = locked(tx, approval).await?;
-    // Where the resolver asks too, it may be about to have what was refused here.
-    let is_mine = payment.attempt_id == Some(approval.attempt) && payment.asked == 0;
-    if !is_mine || payment.status() != Status::Approving {
+async fn withdraw(app: &App, tx: &mut Tx, attempt: &Attempt, reason: &str) -> Result<Payment> {
+    let (payment, now) = rows::lock_existing(tx, attempt.payment).await?;
+    // Once the resolver has taken the attempt up, it may get the reservation that was refused here.
+    let is_mine = payment.attempt_id == Some(attempt.id) && payment.asked == 0;
+    if !is_mine || payment.status != Status::Approving {
         return Ok(payment);
     }
-    let finding = Finding {
-        found: Found::NotCaptured,
-        is_declined: false,
-        is_proof: false,
-        code: reason.to_owned(),
-        message: "the provider was not asked".to_owned(),
-    };
-    end_attempt(tx, approval, &finding).await?;
+    let message = "the provider was not asked".to_owned();
+    end_attempt(tx, attempt, &AttemptReport::answer(AttemptOutcome::NotCaptured, reason.to_owned(), message)).await?;
     let next = match reason {
         _ if reason == codes::HOLD_EXPIRED.reason => Status::Expired,
         _ if reason == codes::ORDER_NOT_PAYABLE.reason || payment.expires_at <= now => Status::Failed,
         _ => Status::Pending,
     };
-    move_on(app, tx, approval, next).await
+    move_to(app, tx, attempt, next).await
 }
 
-async fn locked(tx: &mut Tx, approval: &Approval) -> Result<(Payment, DateTime<Utc>)> {
-    let found = rows::lock(tx, approval.payment).await?;
-    found.ok_or_else(|| Error::fault(anyhow::anyhow!("payment {} has an attempt and no row", approval.payment)))
-}
-
-async fn end_attempt(tx: &mut Tx, approval: &Approval, finding: &Finding) -> Result<()> {
-    let status = match finding.found {
-        Found::Captured => "SUCCESS",
-        Found::NotCaptured if finding.is_declined => "DECLINED",
-        Found::NotCaptured => "ERROR",
-        Found::Unknown | Found::Overdue => "UNKNOWN",
+/// An attempt that has ended stays as it is, unless it turns out that the money was captured.
+async fn end_attempt(tx: &mut Tx, attempt: &Attempt, report: &AttemptReport) -> Result<()> {
+    let status = match report.outcome {
+        AttemptOutcome::Captured => "SUCCESS",
+        AttemptOutcome::NotCaptured if report.is_declined => "DECLINED",
+        AttemptOutcome::NotCaptured => "ERROR",
+        AttemptOutcome::Unknown | AttemptOutcome::Overdue => "UNKNOWN",
     };
-    let message: String = finding.message.chars().take(MESSAGE_CHARS_MAX).collect();
-    Prepared(
-        sql_query(
-            "update payment_attempt
-             set status = $2, pg_code = $3, pg_message = $4, ended_at = clock_timestamp()
-             where id = $1 and (status in ('STARTED', 'UNKNOWN') or ($2 = 'SUCCESS' and status <> 'SUCCESS'))",
-        )
-        .bind::<Uuid, _>(approval.attempt)
+    let message: String = report.message.chars().take(MESSAGE_CHARS_MAX).collect();
+    let query = sql_query(include_str!("end_attempt.sql"))
+        .bind::<Uuid, _>(attempt.id)
         .bind::<Text, _>(status)
-        .bind::<Text, _>(&finding.code)
-        .bind::<Text, _>(message),
-    )
-    .execute(tx)
-    .await?;
+        .bind::<Text, _>(&report.code)
+        .bind::<Text, _>(message);
+    Prepared(query).execute(tx).await?;
     Ok(())
 }
 
-/// The row as `next` wants it.
-async fn move_on(app: &App, tx: &mut Tx, approval: &Approval, next: Status) -> Result<Payment> {
-    let captured = if next == Status::Paid { approval.amount } else { 0 };
-    let came_to_nothing = !next.is_open() && next != Status::Paid;
-    let payment = Prepared(
-        sql_query(include_str!("record_attempt.sql"))
-            .bind::<Uuid, _>(approval.payment)
-            .bind::<Text, _>(next.name())
-            .bind::<Uuid, _>(approval.attempt)
-            .bind::<Text, _>(&approval.pg_payment_id)
-            .bind::<BigInt, _>(captured)
-            .bind::<Bool, _>(next.is_open())
-            .bind::<Bool, _>(came_to_nothing)
-            .bind::<Bool, _>(next == Status::Paid)
-            .bind::<BigInt, _>(app.retry_time.num_seconds()),
-    )
-    .get_result(tx)
-    .await?;
+/// Moves the payment to `next`, with everything in its row that follows from that.
+async fn move_to(app: &App, tx: &mut Tx, attempt: &Attempt, next: Status) -> Result<Payment> {
+    let captured = if next == Status::Paid { attempt.amount } else { 0 };
+    let is_over = !next.is_open() && next != Status::Paid;
+    let query = sql_query(include_str!("record_attempt.sql"))
+        .bind::<Uuid, _>(attempt.payment)
+        .bind::<Text, _>(next)
+        .bind::<Uuid, _>(attempt.id)
+        .bind::<Text, _>(&attempt.pg_payment_id)
+        .bind::<BigInt, _>(captured)
+        .bind::<Bool, _>(next.is_open())
+        .bind::<BigInt, _>(app.retry_time.num_seconds())
+        .bind::<Bool, _>(is_over)
+        .bind::<Bool, _>(next == Status::Paid);
+    let payment = Prepared(query).get_result(tx).await?;
     metrics::counter!("stampede_payments_total", "status" => next.name()).increment(1);
     Ok(payment)
 }
@@ -193,17 +178,17 @@ async fn move_on(app: &App, tx: &mut Tx, approval: &Approval, next: Status) -> R
 async fn announce(
     tx: &mut Tx,
     payment: &Payment,
-    approval: &Approval,
-    finding: &Finding,
+    attempt: &Attempt,
+    report: &AttemptReport,
     now: DateTime<Utc>,
 ) -> Result<()> {
     let (payment_id, order_id, user_id) =
         (payment.id.to_string(), payment.order_id.to_string(), payment.user_id.to_string());
-    let (attempt_id, provider) = (approval.attempt.to_string(), payment.method().provider().to_owned());
+    let (attempt_id, provider) = (attempt.id.to_string(), payment.method.provider().to_owned());
     let (version, amount, currency) = (payment.version, payment.amount, payment.currency.clone());
-    match payment.status() {
+    match payment.status {
         Status::Paid => {
-            let pg_payment_id = approval.pg_payment_id.clone();
+            let pg_payment_id = attempt.pg_payment_id.clone();
             let approved_at = Some(now.into());
             let event = PaymentApproved {
                 payment_id,
@@ -237,8 +222,8 @@ async fn announce(
             outbox::publish(tx, &event).await
         }
         _ => {
-            let code = if finding.is_declined { codes::PAYMENT_DECLINED } else { codes::PG_ERROR };
-            let (code, pg_code) = (code.reason.into_owned(), finding.code.clone());
+            let code = if report.is_declined { codes::PAYMENT_DECLINED } else { codes::PG_ERROR };
+            let (code, pg_code) = (code.reason.into_owned(), report.code.clone());
             let failed_at = Some(now.into());
             let event = PaymentFailed {
                 payment_id,

@@ -1,5 +1,6 @@
--- $1 how many, $2 seconds that they are left alone. A payment that was given up is asked about once, an open one until it
--- is known.
+-- Claims payments that the provider is to be asked about: an open one until its outcome is known, an ended one once.
+-- $1 how many
+-- $2 seconds for which the loop leaves them alone
 with due as (
     select id
     from payments

@@ -1,6 +1,6 @@
-//! What other services are still to hear of a payment: that they may let go of it, or that it is paid.
+//! What other services are still to be told about a payment: that order and stock are free again, or that the order is paid.
 //!
-//! Owed from the commit that made it true until they have answered: at once by whoever made it true, and by a loop
+//! It is owed from the commit that made it true until they have answered: whoever committed tells them at once, and a loop
 //! where that was cut off. Everything here may be done twice.
 
 use common::db::{Prepared, Tx};
@@ -9,84 +9,85 @@ use contract::codes;
 use contract::ids::PaymentAttemptId;
 use contract::inventory::{PinHoldRequest, UnpinHoldRequest};
 use contract::order::{EndApprovalRequest, MarkPaidRequest};
+use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Nullable, Uuid};
+use diesel::sql_types::{BigInt, Integer};
 use diesel_async::RunQueryDsl;
 use futures_util::future::join_all;
 
 use crate::App;
 use crate::payment::Status;
-use crate::provider::Approval;
-use crate::refund_payment::owe_refund_in;
+use crate::provider::Attempt;
+use crate::refunds::request_full_refund;
 use crate::rows::{self, Payment};
+use crate::schema::payments;
 
-/// Payments that are taken together, and settled at the same time.
-const TOGETHER: i64 = 16;
+/// Payments that are claimed together, and settled at the same time.
+const CLAIM_MAX: i64 = 16;
 
-/// The loop: whatever has been owed for a while.
+/// How long the loop leaves a claimed payment alone.
+const RETRY_SECONDS: i32 = 2;
+
+/// The loop: settles whatever has been owed for [`RETRY_SECONDS`].
 pub async fn settle_all_owed(app: &App) -> Result<()> {
     loop {
         let owing = claim(app).await?;
-        let taken = owing.len() as i64;
+        let claimed = owing.len() as i64;
         join_all(owing.into_iter().map(|payment| settle_owed(app, payment))).await;
-        if taken < TOGETHER {
+        if claimed < CLAIM_MAX {
             return Ok(());
         }
     }
 }
 
-/// Whoever takes a payment moves it behind the others, so that one which cannot be settled holds up none of them.
+/// A claimed payment goes behind the others, so that one which cannot be settled holds up none of them.
 async fn claim(app: &App) -> Result<Vec<Payment>> {
     app.db
         .tx("claim_owing", async |tx| {
-            let query = sql_query(
-                "with owing as (
-                     select id
-                     from payments
-                     where (owes_release or owes_order) and settle_at <= statement_timestamp()
-                     order by settle_at
-                     limit $1
-                     for update skip locked
-                 )
-                 update payments
-                 set settle_at = clock_timestamp() + interval '2 seconds'
-                 from owing
-                 where payments.id = owing.id
-                 returning payments.*",
-            );
-            Ok(Prepared(query.bind::<BigInt, _>(TOGETHER)).load(tx).await?)
+            let query = sql_query(include_str!("settle_owed.sql"));
+            Ok(Prepared(query.bind::<BigInt, _>(CLAIM_MAX).bind::<Integer, _>(RETRY_SECONDS)).load(tx).await?)
         })
         .await
 }
 
 /// Does what `payment` owes, as far as it can be done now, and returns the payment as it is then.
 pub async fn settle_owed(app: &App, mut payment: Payment) -> Payment {
-    let Some(approval) = payment.approval() else { return payment };
-    let settled = match (payment.owes_release, payment.owes_order) {
-        (true, _) => release(app, &payment, &approval).await,
-        (_, true) => tell_order(app, &payment, &approval).await,
+    let Some(attempt) = payment.attempt() else { return payment };
+    let (what, settled) = match (payment.owes_release, payment.owes_order) {
+        (true, _) => ("EndApproval and UnpinHold", release(app, &payment, &attempt).await),
+        (_, true) => ("MarkPaid", tell_order(app, &payment, &attempt).await),
         (false, false) => return payment,
     };
     match settled {
         Ok(()) => (payment.owes_release, payment.owes_order) = (false, false),
-        Err(error) => tracing::warn!(%error, payment.id = %payment.id, "What a payment owes to others waits"),
+        Err(error) => tracing::warn!(
+            %error, payment.id = %payment.id, orderId = %payment.order_id,
+            "Payment {}: {what} failed ({error}); retried in {RETRY_SECONDS} s", payment.id
+        ),
     }
     payment
 }
 
-async fn release(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
-    give_reservation_back(app, payment, approval.attempt).await?;
-    app.db.point("payment.after_release").await;
-    clear(app, payment, true).await
+/// What is no longer owed.
+#[derive(Clone, Copy)]
+enum Owed {
+    Release,
+    Order,
 }
 
-/// Frees the order and unpins the stock, as far as they are this attempt's.
+async fn release(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
+    release_reservation(app, payment, attempt.id).await?;
+    app.db.point("payment.after_release").await;
+    clear(app, payment, Owed::Release).await
+}
+
+/// Ends the order's reservation and unpins the stock, if `attempt` has them.
 ///
-/// The order first: as long as it is reserved, late news of the money pays it, and then its units must still be pinned.
-async fn give_reservation_back(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<()> {
+/// The order first: while it is reserved a late capture can pay it, and its units must still be pinned then.
+async fn release_reservation(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<()> {
     let (order_id, attempt_id) = (payment.order_id.to_string(), attempt.to_string());
-    // Whoever cannot try again is not waited for.
-    let retry_until = match payment.status() {
+    // The order lives on for another attempt only where there can be one.
+    let retry_until = match payment.status {
         Status::Pending => Some(rows::database_time(&mut *app.db.read().await?).await? + app.retry_time),
         _ => None,
     };
@@ -117,26 +118,34 @@ async fn give_reservation_back(app: &App, payment: &Payment, attempt: PaymentAtt
     }
 }
 
-/// The order is paid with this money, or the money goes back: there is no third way.
-async fn tell_order(app: &App, payment: &Payment, approval: &Approval) -> Result<()> {
-    if !mark_paid(app, payment, false).await? && !honour_late(app, payment, approval).await? {
-        tracing::warn!(
-            payment.id = %payment.id, orderId = %payment.order_id,
-            "The order cannot be paid any more; its money goes back"
-        );
-        metrics::counter!("stampede_payments_late_total", "outcome" => "refunded").increment(1);
-        return give_back_late(app, payment).await;
+/// Either the order is paid with this money, or the money is refunded.
+async fn tell_order(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
+    let told = match mark_paid(app, payment, Capture::InTime).await? {
+        MarkPaid::Paid => MarkPaid::Paid,
+        MarkPaid::NotPayable => pay_late(app, payment, attempt).await?,
+    };
+    match told {
+        MarkPaid::Paid => {
+            app.db.point("payment.after_order_told").await;
+            clear(app, payment, Owed::Order).await
+        }
+        MarkPaid::NotPayable => {
+            tracing::warn!(
+                payment.id = %payment.id, orderId = %payment.order_id,
+                "Payment {}: order {} cannot be paid any more; the money is refunded", payment.id, payment.order_id
+            );
+            metrics::counter!("stampede_payments_late_total", "outcome" => "refunded").increment(1);
+            refund_late(app, payment).await
+        }
     }
-    app.db.point("payment.after_order_told").await;
-    clear(app, payment, false).await
 }
 
-/// One commit: whoever comes later neither promises it again nor has the order paid with it after all.
-async fn give_back_late(app: &App, payment: &Payment) -> Result<()> {
+/// In one commit: nobody who comes later requests another refund, or has the order paid with this money.
+async fn refund_late(app: &App, payment: &Payment) -> Result<()> {
     app.db
         .tx("give_back_late", async |tx| {
-            owe_refund_in(tx, payment.id, "late", "the order could not be paid any more").await?;
-            clear_in(tx, payment, false).await
+            request_full_refund(tx, payment.id, "late", "the order could not be paid any more").await?;
+            clear_in(tx, payment, Owed::Order).await
         })
         .await?;
     app.db.point("payment.after_late_promise").await;
@@ -144,68 +153,84 @@ async fn give_back_late(app: &App, payment: &Payment) -> Result<()> {
     Ok(())
 }
 
-/// False: the order has ended, or another payment has paid it.
-async fn mark_paid(app: &App, payment: &Payment, late: bool) -> Result<bool> {
+/// What order said to MarkPaid.
+enum MarkPaid {
+    Paid,
+    /// The order has ended, or another payment has paid it.
+    NotPayable,
+}
+
+/// Whether the order's units are still pinned for the attempt, or were taken again.
+#[derive(Clone, Copy, PartialEq)]
+enum Capture {
+    InTime,
+    Late,
+}
+
+async fn mark_paid(app: &App, payment: &Payment, capture: Capture) -> Result<MarkPaid> {
     let mark = MarkPaidRequest {
         order_id: payment.order_id.to_string(),
         payment_id: payment.id.to_string(),
         amount: payment.amount,
         currency: payment.currency.clone(),
-        late,
+        late: capture == Capture::Late,
     };
     let marked = rpc::retrying(|| {
         let (mut order, mark) = (app.order.clone(), mark.clone());
         async move { order.mark_paid(mark).await }
     });
     match marked.await {
-        Ok(_) => Ok(true),
-        Err(error) if is_lost(&error) => Ok(false),
+        Ok(_) => Ok(MarkPaid::Paid),
+        Err(error) if is_final(&error) => Ok(MarkPaid::NotPayable),
         Err(error) => Err(error),
     }
 }
 
-/// Whether no repeat will make the order be paid with it.
-fn is_lost(error: &Error) -> bool {
-    let lost = [codes::ORDER_NOT_PAYABLE, codes::ORDER_NOT_FOUND];
-    lost.iter().any(|code| error.reason() == Some(&code.reason))
+/// Whether order would refuse again.
+fn is_final(error: &Error) -> bool {
+    let refusals = [codes::ORDER_NOT_PAYABLE, codes::ORDER_NOT_FOUND];
+    refusals.iter().any(|code| error.reason() == Some(&code.reason))
 }
 
-/// The money came after the order's time was up: it is honoured if its units can be had again.
-async fn honour_late(app: &App, payment: &Payment, approval: &Approval) -> Result<bool> {
-    // In a name of its own: the attempt has let go of the hold already and cannot pin it again.
-    let attempt = PaymentAttemptId::derive(&[approval.attempt.as_bytes(), b"late"]);
-    let pin = PinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: attempt.to_string(), retake: true };
+/// The money came after the order had expired: the order is paid all the same if its units can be taken again.
+async fn pay_late(app: &App, payment: &Payment, attempt: &Attempt) -> Result<MarkPaid> {
+    // Under another id: the attempt has released the hold and cannot pin it again.
+    let late_attempt = PaymentAttemptId::derive(&[attempt.id.as_bytes(), b"late"]);
+    let pin =
+        PinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: late_attempt.to_string(), retake: true };
     let pinned = rpc::retrying(|| {
         let (mut inventory, pin) = (app.inventory.clone(), pin.clone());
         async move { inventory.pin_hold(pin).await }
     });
     match pinned.await {
         Ok(_) => {}
-        // Somebody else may have honoured it a moment ago.
-        Err(Error::Refused(_)) => return mark_paid(app, payment, false).await,
+        // The loop of another replica may have taken them for this payment a moment ago.
+        Err(Error::Refused(_)) => return mark_paid(app, payment, Capture::InTime).await,
         Err(error) => return Err(error),
     }
     app.db.point("payment.after_retake").await;
-    if mark_paid(app, payment, true).await? {
-        metrics::counter!("stampede_payments_late_total", "outcome" => "honoured").increment(1);
-        return Ok(true);
+    match mark_paid(app, payment, Capture::Late).await? {
+        MarkPaid::Paid => {
+            metrics::counter!("stampede_payments_late_total", "outcome" => "honoured").increment(1);
+            Ok(MarkPaid::Paid)
+        }
+        MarkPaid::NotPayable => {
+            release_reservation(app, payment, late_attempt).await?;
+            Ok(MarkPaid::NotPayable)
+        }
     }
-    give_reservation_back(app, payment, attempt).await?;
-    Ok(false)
 }
 
-/// Nothing is owed any more, unless a newer attempt owes it.
-async fn clear(app: &App, payment: &Payment, release: bool) -> Result<()> {
-    app.db.tx("clear_owed", async |tx| clear_in(tx, payment, release).await).await
+async fn clear(app: &App, payment: &Payment, owed: Owed) -> Result<()> {
+    app.db.tx("clear_owed", async |tx| clear_in(tx, payment, owed).await).await
 }
 
-async fn clear_in(tx: &mut Tx, payment: &Payment, release: bool) -> Result<()> {
-    let query = sql_query(
-        "update payments
-         set owes_release = owes_release and not $3, owes_order = owes_order and $3
-         where id = $1 and attempt_id = $2",
-    );
-    let query = query.bind::<Uuid, _>(payment.id).bind::<Nullable<Uuid>, _>(payment.attempt_id);
-    Prepared(query.bind::<Bool, _>(release)).execute(tx).await?;
+/// `owed` is done, unless a newer attempt owes it.
+async fn clear_in(tx: &mut Tx, payment: &Payment, owed: Owed) -> Result<()> {
+    let row = payments::table.find(payment.id).filter(payments::attempt_id.eq(payment.attempt_id));
+    match owed {
+        Owed::Release => diesel::update(row).set(payments::owes_release.eq(false)).execute(tx).await?,
+        Owed::Order => diesel::update(row).set(payments::owes_order.eq(false)).execute(tx).await?,
+    };
     Ok(())
 }

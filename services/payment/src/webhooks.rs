@@ -1,21 +1,20 @@
-//! `POST /webhooks/pg/{provider}`: a provider calls to say that money has moved.
+//! `POST /webhooks/pg/{provider}`: a provider says that money has moved.
 //!
-//! What it says is stored and never believed: it names a payment, and the resolver asks the provider about that. So a
-//! webhook that is late, repeated, out of order or wrong can do no harm, and one that is lost costs only time.
+//! A webhook is stored and never believed: it only names a payment that the resolver then asks the provider about. So a
+//! webhook that is late, repeated, out of order or wrong does no harm, and one that is lost costs only time.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, post};
 use chrono::Utc;
-use common::db::{Prepared, Tx};
 use common::error::NOT_FOUND;
 use common::http::{Data, Path, Problem, detach};
 use common::{Refused, Result};
 use contract::ids::PaymentId;
+use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Double, Nullable, Text, Uuid};
+use diesel::sql_types::{BigInt, Double};
 use diesel_async::RunQueryDsl;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -23,6 +22,8 @@ use serde::Deserialize;
 use crate::App;
 use crate::naverpay;
 use crate::payment;
+use crate::resolve_payments::query_soon;
+use crate::schema::psp_webhooks;
 use crate::standard_webhooks::{Secrets, verify};
 
 /// Section `[payment.webhooks]`.
@@ -45,10 +46,6 @@ impl Senders {
 
 /// Larger bodies are refused unread. Ours are below 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-
-/// While an approval waits for its own answer, the webhook about it mostly arrives just before that: nobody needs to be
-/// asked yet.
-const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Rows that one statement removes, so that it holds its locks briefly.
 const FORGET_MAX: i64 = 1_000;
@@ -100,70 +97,51 @@ pub async fn receive_webhook(
         Ok(id) => id.to_owned(),
         Err(unverified) => {
             metrics::counter!("stampede_psp_webhooks_total", "outcome" => "refused").increment(1);
-            tracing::debug!(provider, %unverified, "A webhook is not believed");
+            tracing::debug!(provider, %unverified, "A webhook is refused");
             return Err(common::Error::from(payment::Refused::InvalidSignature).into());
         }
     };
     let app = app.into_inner();
-    detach(async move { app.hear(provider, id, &body).await }).await?;
+    detach(async move { store_hint(&app, provider, &id, &body).await }).await?;
     Ok(HttpResponse::Ok().finish())
 }
 
-impl App {
-    async fn hear(&self, provider: &'static str, id: String, body: &[u8]) -> Result<()> {
-        let payment = serde_json::from_slice(body).ok().map(|hint: Hint| hint.data.merchant_pay_key);
-        let payload = as_text(body);
-        let is_new = self
-            .db
-            .tx("receive_webhook", async |tx| {
-                let is_new = store(tx, provider, &id, payment, &payload).await?;
-                if let Some(payment) = payment.filter(|_| is_new) {
-                    // Nobody wakes the resolver: the approver, who knows most of the time, has a head start.
-                    ask_soon(tx, payment).await?;
-                }
-                Ok(is_new)
-            })
-            .await?;
-        let outcome = if is_new { "stored" } else { "repeated" };
-        metrics::counter!("stampede_psp_webhooks_total", "outcome" => outcome).increment(1);
-        Ok(())
-    }
+/// Stores a webhook, and has the resolver ask about the payment that it names. A repeated one changes nothing.
+async fn store_hint(app: &App, provider: &'static str, id: &str, body: &[u8]) -> Result<()> {
+    let payment = serde_json::from_slice(body).ok().map(|hint: Hint| hint.data.merchant_pay_key);
+    let payload = as_text(body);
+    let row = NewWebhook { provider, webhook_id: id, payment_id: payment, payload: &payload };
+    let stored = app
+        .db
+        .tx("receive_webhook", async |tx| {
+            let insert = diesel::insert_into(psp_webhooks::table).values(&row).on_conflict_do_nothing();
+            let stored = insert.execute(tx).await?;
+            if let Some(payment) = payment.filter(|_| stored > 0) {
+                // The resolver is not woken: mostly the approval itself gets its answer within its head start.
+                query_soon(tx, payment).await?;
+            }
+            Ok(stored)
+        })
+        .await?;
+    let outcome = if stored > 0 { "stored" } else { "repeated" };
+    metrics::counter!("stampede_psp_webhooks_total", "outcome" => outcome).increment(1);
+    Ok(())
 }
 
-/// As PostgreSQL can store it: what is not UTF-8 is replaced, and the end of what thereby became too long is lost.
+#[derive(Insertable)]
+#[diesel(table_name = psp_webhooks)]
+struct NewWebhook<'a> {
+    provider: &'a str,
+    webhook_id: &'a str,
+    payment_id: Option<PaymentId>,
+    payload: &'a str,
+}
+
+/// The body as PostgreSQL can store it: what is not UTF-8 is replaced, and what is then too long is cut.
 fn as_text(body: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
     text.truncate(text.floor_char_boundary(BODY_BYTES_MAX));
     text
-}
-
-/// Whether it was not there before.
-async fn store(tx: &mut Tx, provider: &str, id: &str, payment: Option<PaymentId>, payload: &str) -> Result<bool> {
-    let query = sql_query(
-        "insert into psp_webhooks (provider, webhook_id, payment_id, payload)
-         values ($1, $2, $3, $4)
-         on conflict (provider, webhook_id) do nothing",
-    );
-    let query = query.bind::<Text, _>(provider).bind::<Text, _>(id);
-    let query = query.bind::<Nullable<Uuid>, _>(payment).bind::<Text, _>(payload);
-    Ok(Prepared(query).execute(tx).await? > 0)
-}
-
-/// Has the resolver ask the provider about a payment of which it is not known that it is paid, given up or not. False if
-/// there is nothing to ask: there is no such payment, it is paid, or nobody ever tried to take its money.
-pub async fn ask_soon(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
-    let query = sql_query(
-        "update payments
-         set ask_at = case
-             when status = 'APPROVING' then least(ask_at, statement_timestamp() + $2 * interval '1 second')
-             else statement_timestamp()
-         end
-         where id = $1
-             and attempt_id is not null
-             and status in ('PENDING', 'APPROVING', 'UNKNOWN', 'NEEDS_REVIEW', 'FAILED', 'CANCELLED', 'EXPIRED')",
-    );
-    let query = query.bind::<Uuid, _>(payment).bind::<Double, _>(HEAD_START.as_secs_f64());
-    Ok(Prepared(query).execute(tx).await? > 0)
 }
 
 /// The loop that removes what is older than `[payment.webhooks] kept_days`.
@@ -172,18 +150,9 @@ pub async fn forget_webhooks(app: &App) -> Result<()> {
         let forgotten = app
             .db
             .tx("forget_webhooks", async |tx| {
-                let query = sql_query(
-                    "delete from psp_webhooks
-                     where (provider, webhook_id) in (
-                         select provider, webhook_id
-                         from psp_webhooks
-                         where received_at < statement_timestamp() - $1 * interval '1 day'
-                         order by received_at
-                         limit $2
-                     )",
-                );
+                let query = sql_query(include_str!("forget_webhooks.sql"));
                 let query = query.bind::<Double, _>(f64::from(app.webhooks_kept_days)).bind::<BigInt, _>(FORGET_MAX);
-                Ok(Prepared(query).execute(tx).await? as i64)
+                Ok(query.execute(tx).await? as i64)
             })
             .await?;
         if forgotten < FORGET_MAX {

@@ -54,8 +54,8 @@ const BRIEF: [(&str, &str); 13] = [
     ("payment.retry_seconds", "10"),
     ("payment.approve_wait_ms", "2000"),
     ("payment.naverpay.read_timeout_ms", "4000"),
-    ("payment.patience.provider_seconds", "3"),
-    ("payment.patience.absence_seconds", "1"),
+    ("payment.timeouts.provider_seconds", "3"),
+    ("payment.timeouts.absence_seconds", "1"),
     ("payment.reconciliation.grace_seconds", "1"),
 ];
 

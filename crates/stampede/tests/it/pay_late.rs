@@ -341,8 +341,8 @@ pub const SHORT_LIVED: [(&str, &str); 7] = [
     ("order.expire_sweep_ms", "200"),
     ("payment.approve_wait_ms", "1000"),
     ("payment.naverpay.read_timeout_ms", "3000"),
-    ("payment.patience.provider_seconds", "2"),
-    ("payment.patience.absence_seconds", "1"),
+    ("payment.timeouts.provider_seconds", "2"),
+    ("payment.timeouts.absence_seconds", "1"),
 ];
 
 /// The provider captures behind our back what had been given up: the order gets it if it can, else it goes back.

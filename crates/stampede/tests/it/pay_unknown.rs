@@ -28,7 +28,7 @@ async fn start(more: &[(&str, &str)]) -> (Site, Fakes) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the_provider_talks_again() {
-    let (site, fakes) = start(&[("payment.patience.review_after_seconds", "3")]).await;
+    let (site, fakes) = start(&[("payment.timeouts.review_after_seconds", "3")]).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     let agreed = buyer.agrees(&site, &product).await;
     misbehaves(&fakes, &json!({ "lostAfter": 1.0, "lostQuery": 1.0 })).await;
@@ -54,7 +54,7 @@ async fn what_nobody_can_find_out_about_alerts_operators_and_is_settled_when_the
     fakes.stop().await.expect("the provider ends");
 }
 
-pub const SOON_UNDONE: [(&str, &str); 1] = [("payment.patience.undo_after_seconds", "1")];
+pub const SOON_UNDONE: [(&str, &str); 1] = [("payment.timeouts.undo_after_seconds", "1")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_unclear_beyond_the_orders_time_is_undone_and_its_unit_is_on_sale_again() {

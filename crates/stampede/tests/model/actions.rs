@@ -43,7 +43,7 @@ pub enum Action {
         payment: u8,
         is_answered: bool,
     },
-    GiveBackStray {
+    RefundDuplicateCapture {
         authorisation: u8,
     },
     Reconcile {

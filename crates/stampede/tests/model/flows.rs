@@ -1,7 +1,7 @@
 //! The flows of the payment service, each step between two points at which it can be cut off.
 
 use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
-use payment::payment::{Approve, Cancel, Found, Status, approve, cancel, settle};
+use payment::payment::{ApproveDecision, AttemptOutcome, CancelDecision, Status, after_attempt, approve, cancel};
 
 use crate::protocol::{Mutation, Protocol};
 use crate::servers::{Reply, owe_refund};
@@ -62,7 +62,7 @@ impl Protocol {
     /// T1: the attempt is written down before anybody is asked. False: refused.
     pub fn begin_attempt(&self, state: &mut State, payment: u8, authorisation: u8) -> bool {
         let row = &state.payments[usize::from(payment)];
-        if approve(row.status.0) != Ok(Approve::Ask) || row.owes_release || self.is_taken(state, payment) {
+        if approve(row.status.0) != Ok(ApproveDecision::Capture) || row.owes_release || self.is_taken(state, payment) {
             return false;
         }
         let row = &mut state.payments[usize::from(payment)];
@@ -87,26 +87,26 @@ impl Protocol {
     }
 
     /// T2: what became known is recorded, and the event with it.
-    pub fn record(&self, state: &mut State, attempt: Attempt, authorisation: u8, found: Found) {
-        self.record_answer(state, attempt, authorisation, found, false);
+    pub fn record(&self, state: &mut State, attempt: Attempt, authorisation: u8, outcome: AttemptOutcome) {
+        self.record_answer(state, attempt, authorisation, outcome, false);
     }
 
-    fn record_answer(&self, state: &mut State, attempt: Attempt, authorisation: u8, found: Found, is_declined: bool) {
+    fn record_answer(&self, state: &mut State, attempt: Attempt, authorisation: u8, outcome: AttemptOutcome, is_declined: bool) {
         let row = &state.payments[usize::from(attempt.payment)];
-        if found == Found::Captured && row.status.0.is_captured() {
-            state.authorisations[usize::from(authorisation)].is_stray |= row.authorisation != authorisation;
+        if outcome == AttemptOutcome::Captured && row.status.0.is_captured() {
+            state.authorisations[usize::from(authorisation)].is_duplicate_capture |= row.authorisation != authorisation;
             return;
         }
-        if row.attempt != Some(attempt.number) && found != Found::Captured {
+        if row.attempt != Some(attempt.number) && outcome != AttemptOutcome::Captured {
             return;
         }
-        if row.attempt == Some(attempt.number) && found == Found::Captured && row.undone {
+        if row.attempt == Some(attempt.number) && outcome == AttemptOutcome::Captured && row.undone {
             // The resolver is made to look, and has it undone.
             self.begin_undo(state, attempt, authorisation);
             return;
         }
         let is_payable = is_declined || self.is_payable(state, attempt.payment);
-        let Some(next) = settle(row.status.0, found, is_payable) else { return };
+        let Some(next) = after_attempt(row.status.0, outcome, is_payable) else { return };
         self.move_on(state, attempt, authorisation, next);
     }
 
@@ -207,14 +207,14 @@ impl Protocol {
         let payment = task.attempt.payment;
         match task.at {
             At::Record(heard) => {
-                let found = match heard {
-                    Heard::Captured => Found::Captured,
-                    Heard::NotCaptured => Found::NotCaptured,
-                    Heard::NotSent if !self.may_be_asked_twice(state, task) => Found::NotCaptured,
-                    Heard::NotSent | Heard::Nothing => Found::Unknown,
+                let outcome = match heard {
+                    Heard::Captured => AttemptOutcome::Captured,
+                    Heard::NotCaptured => AttemptOutcome::NotCaptured,
+                    Heard::NotSent if !self.may_be_asked_twice(state, task) => AttemptOutcome::NotCaptured,
+                    Heard::NotSent | Heard::Nothing => AttemptOutcome::Unknown,
                 };
                 let is_declined = heard == Heard::NotCaptured;
-                self.record_answer(state, task.attempt, task.authorisation, found, is_declined);
+                self.record_answer(state, task.attempt, task.authorisation, outcome, is_declined);
                 self.settle_owed(state, payment);
             }
             At::Withdraw(why) => {
@@ -310,8 +310,8 @@ impl Protocol {
         let row = &mut state.payments[usize::from(payment)];
         let owes_order = row.owes_order && self.mutation != Some(Mutation::MoneyGoesBackFirst);
         match cancel(row.status.0, owes_order) {
-            Ok(Cancel::End) => row.status = Tag(Status::Cancelled),
-            Ok(Cancel::GiveBack) => {
+            Ok(CancelDecision::End) => row.status = Tag(Status::Cancelled),
+            Ok(CancelDecision::Refund) => {
                 owe_refund(state, payment);
                 let paid = state.orders[order].as_mut().filter(|order| order.paid_by == Some(payment));
                 paid.into_iter().for_each(|order| order.refund_wanted = true);
@@ -334,7 +334,7 @@ impl Protocol {
             state.authorisations[usize::from(authorisation)].refunds = 1;
         } else if !row.status.0.is_captured() {
             let attempt = Attempt { payment: click.payment, number: row.attempt.expect("asked for") };
-            self.record(state, attempt, authorisation, Found::Captured);
+            self.record(state, attempt, authorisation, AttemptOutcome::Captured);
         }
     }
 }

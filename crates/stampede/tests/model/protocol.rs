@@ -1,7 +1,7 @@
 //! The model itself: which steps are possible in a state, and what each of them leaves.
 
 use order::order::Action as OrderAction;
-use payment::payment::Found;
+use payment::payment::AttemptOutcome;
 use stateright::{Model, Property};
 
 use crate::actions::{Action, Answer};
@@ -105,8 +105,8 @@ impl Protocol {
         for task in state.tasks.iter().filter(|task| state.left.waits > 0 && task.is_approving() && !task.is_retry) {
             actions.push(Action::TellToWait(task.attempt));
         }
-        let strays = (0..).zip(&state.authorisations).filter(|(_, book)| book.is_stray && book.refunds < book.captures);
-        actions.extend(strays.map(|(authorisation, _)| Action::GiveBackStray { authorisation }));
+        let duplicates = (0..).zip(&state.authorisations).filter(|(_, book)| book.is_duplicate_capture && book.refunds < book.captures);
+        actions.extend(duplicates.map(|(authorisation, _)| Action::RefundDuplicateCapture { authorisation }));
         actions.extend((0..state.authorisations.len() as u8).map(|authorisation| Action::Reconcile { authorisation }));
     }
 
@@ -318,12 +318,12 @@ impl Model for Protocol {
             }
             Action::TellToWait(attempt) => {
                 let authorisation = state.payments[usize::from(attempt.payment)].authorisation;
-                self.record(&mut state, attempt, authorisation, Found::Unknown);
+                self.record(&mut state, attempt, authorisation, AttemptOutcome::Unknown);
                 if state != *last {
                     state.left.waits -= 1;
                 }
             }
-            Action::GiveBackStray { authorisation } => state.authorisations[usize::from(authorisation)].refunds = 1,
+            Action::RefundDuplicateCapture { authorisation } => state.authorisations[usize::from(authorisation)].refunds = 1,
             Action::Reconcile { authorisation } => self.reconcile(&mut state, authorisation),
             Action::Deliver(event) => {
                 state.events.retain(|other| *other != event);

@@ -100,7 +100,7 @@ pub struct Authorisation {
     pub refunds: u8,
     pub declined: bool,
     /// In payment's database: a capture beside the payment's own, to be given back.
-    pub is_stray: bool,
+    pub is_duplicate_capture: bool,
     /// Not in the book: captured although order and hold were not reserved for the attempt.
     pub unreserved: bool,
 }

@@ -1,19 +1,19 @@
-//! The provider's book: what has happened to the money, for who is unsure and for reconciliation.
+//! The provider's history of captures and cancellations: for the resolver and for reconciliation, which calls it the book.
 
 use chrono::{DateTime, FixedOffset, NaiveDateTime, TimeDelta, Utc};
 use contract::money::KRW;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, NaverPay, Trouble, answer};
-use crate::provider::{Approval, Known};
+use super::client::{Answer, NaverPay, NoAnswer, answer};
+use crate::provider::{Attempt, ProviderStatus};
 
 const HISTORY: &str = "naverpay-partner/naverpay/payments/v2.2/list/history";
 
-/// As many as the provider gives.
+/// The most that the provider gives.
 const ROWS_ON_PAGE: u32 = 100;
 
-/// Nobody tries to pay one payment more than two thousand times.
+/// Two thousand rows: far more than one payment can have.
 const PAGES_OF_PAYMENT_MAX: u32 = 20;
 
 const SECONDS_IN_KOREA: i32 = 9 * 3600;
@@ -27,28 +27,28 @@ pub(super) const CAPTURE: &str = "01";
 pub(super) const FULL_CANCEL: &str = "03";
 pub(super) const PARTIAL_CANCEL: &str = "04";
 
-/// Whose rows.
+/// Which rows are asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Of<'a> {
-    /// Of what the buyer authorised, by the provider's name for it.
+    /// Those of one authorisation, by the provider's id.
     Payment(&'a str),
-    /// Of all that was authorised under our name for it.
+    /// Those of all authorisations of one payment, by our id of it.
     MerchantPayKey(&'a str),
-    /// Of all payments, from one time up to another that is left out. The provider knows whole seconds only.
+    /// Those of all payments, from one time up to another, which is excluded. The provider knows whole seconds only.
     Between(DateTime<Utc>, DateTime<Utc>),
 }
 
-/// The provider gave no answer that can be used.
+/// The provider gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the provider's book cannot be read: {0}")]
-pub struct Unread(pub String);
+#[error("the provider's history cannot be read: {0}")]
+pub struct HistoryUnreadable(pub String);
 
 /// Money that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The provider's name for what the buyer authorised.
+    /// The provider's id of what the buyer authorised.
     pub pg_payment_id: String,
-    /// Our name for it, as the provider was told it.
+    /// Our id of the payment, as the provider was told it.
     pub merchant_pay_key: String,
     pub movement: Movement,
     /// In won, above 0.
@@ -62,17 +62,17 @@ pub enum Movement {
     Cancel,
 }
 
-/// One page of the book, in the order in which it was written.
+/// One page of the history, oldest rows first.
 #[derive(Debug)]
 pub struct Page {
     pub entries: Vec<Entry>,
-    /// Rows on this page and on all pages together, those included that tell of failures and are no entries.
+    /// Rows on this page and on all pages together, including those of failures, which are no entries.
     pub rows: u64,
     pub total: u64,
     pub is_last: bool,
 }
 
-/// A capture or a cancellation as the provider tells of it.
+/// A capture or a cancellation as the provider describes it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
@@ -105,33 +105,35 @@ impl Row {
         [FULL_CANCEL, PARTIAL_CANCEL].contains(&self.admission_type_code.as_str())
     }
 
-    /// Whether this is the capture that was asked for: the same payment on both sides, and the same amount.
-    pub(super) fn captures(&self, approval: &Approval) -> bool {
+    /// Whether this is the capture that was asked for: the same authorisation, payment, amount and currency.
+    pub(super) fn captures(&self, attempt: &Attempt) -> bool {
         self.admission_type_code == CAPTURE
             && self.is_successful()
-            && self.payment_id == approval.pg_payment_id
-            && self.is_for(approval)
-            && self.total_pay_amount == approval.amount
-            && approval.currency == KRW
+            && self.payment_id == attempt.pg_payment_id
+            && self.is_for(attempt)
+            && self.total_pay_amount == attempt.amount
+            && attempt.currency == KRW
     }
 
-    /// Whether the provider took it for this payment of ours.
-    fn is_for(&self, approval: &Approval) -> bool {
-        self.merchant_pay_key == approval.payment.to_string()
+    /// Whether it belongs to this payment of ours.
+    fn is_for(&self, attempt: &Attempt) -> bool {
+        self.merchant_pay_key == attempt.payment.to_string()
     }
 
-    /// None for what moved no money.
-    fn entry(self) -> Result<Option<Entry>, Unread> {
+    /// None when no money was moved.
+    fn entry(self) -> Result<Option<Entry>, HistoryUnreadable> {
         if !self.is_successful() {
             return Ok(None);
         }
         let movement = match self.admission_type_code.as_str() {
             CAPTURE => Movement::Capture,
             FULL_CANCEL | PARTIAL_CANCEL => Movement::Cancel,
-            other => return Err(Unread(format!("{} has a row of the unknown type {other}", self.payment_id))),
+            other => {
+                return Err(HistoryUnreadable(format!("{} has a row of the unknown type {other}", self.payment_id)));
+            }
         };
         if self.total_pay_amount <= 0 {
-            return Err(Unread(format!("{} has a row about {}", self.payment_id, self.total_pay_amount)));
+            return Err(HistoryUnreadable(format!("{} has a row about {}", self.payment_id, self.total_pay_amount)));
         }
         Ok(Some(Entry {
             at: from_korea(&self.admission_ymdt)?,
@@ -145,7 +147,7 @@ impl Row {
 
 impl NaverPay {
     /// Page `number`, from 1.
-    pub async fn book_page(&self, of: &Of<'_>, number: u32) -> Result<Page, Unread> {
+    pub async fn book_page(&self, of: &Of<'_>, number: u32) -> Result<Page, HistoryUnreadable> {
         let Listed { list, total_count, total_page_count } = self.list(of, number).await?;
         let rows = list.len() as u64;
         let entries = list.into_iter().filter_map(|row| row.entry().transpose()).collect::<Result<_, _>>()?;
@@ -153,12 +155,12 @@ impl NaverPay {
     }
 
     /// All entries of one payment.
-    pub async fn book_of(&self, of: &Of<'_>) -> Result<Vec<Entry>, Unread> {
+    pub async fn book_of(&self, of: &Of<'_>) -> Result<Vec<Entry>, HistoryUnreadable> {
         self.rows(of).await?.into_iter().filter_map(|row| row.entry().transpose()).collect()
     }
 
-    /// All rows of one payment: the money may be on the last page.
-    pub(super) async fn rows(&self, of: &Of<'_>) -> Result<Vec<Row>, Unread> {
+    /// All rows of one payment, from all pages.
+    pub(super) async fn rows(&self, of: &Of<'_>) -> Result<Vec<Row>, HistoryUnreadable> {
         let mut rows = Vec::new();
         for number in 1..=PAGES_OF_PAYMENT_MAX {
             let page = self.list(of, number).await?;
@@ -167,10 +169,10 @@ impl NaverPay {
                 return Ok(rows);
             }
         }
-        Err(Unread("a payment without end".to_owned()))
+        Err(HistoryUnreadable("more pages than one payment can have".to_owned()))
     }
 
-    async fn list(&self, of: &Of<'_>, number: u32) -> Result<Listed, Unread> {
+    async fn list(&self, of: &Of<'_>, number: u32) -> Result<Listed, HistoryUnreadable> {
         let mut body = match of {
             Of::Payment(payment_id) => json!({ "paymentId": payment_id }),
             Of::MerchantPayKey(merchant_pay_key) => json!({ "merchantPayKey": merchant_pay_key }),
@@ -181,34 +183,34 @@ impl NaverPay {
         };
         body["pageNumber"] = number.into();
         body["rowsPerPage"] = ROWS_ON_PAGE.into();
-        match answer::<Listed>(self.post(HISTORY, "", self.settings.query_timeout_ms).json(&body)).await {
+        match answer::<Listed>(self.query(HISTORY).json(&body)).await {
             Ok(Answer { code, body, .. }) if code == "Success" => {
                 Ok(body.unwrap_or(Listed { list: Vec::new(), total_count: 0, total_page_count: 0 }))
             }
-            Ok(Answer { code, .. }) => Err(Unread(code)),
-            Err(Trouble::NotSent(message) | Trouble::Unclear(message)) => Err(Unread(message)),
+            Ok(Answer { code, .. }) => Err(HistoryUnreadable(code)),
+            Err(NoAnswer::NotSent(message) | NoAnswer::Unclear(message)) => Err(HistoryUnreadable(message)),
         }
     }
 }
 
-/// What rows of a payment's history mean for an attempt.
-pub(super) fn judge(rows: &[Row], approval: &Approval) -> Known {
-    let own = || rows.iter().filter(|row| row.is_successful() && row.payment_id == approval.pg_payment_id);
+/// What the rows of an authorisation say about an attempt.
+pub(super) fn status(rows: &[Row], attempt: &Attempt) -> ProviderStatus {
+    let own = || rows.iter().filter(|row| row.is_successful() && row.payment_id == attempt.pg_payment_id);
     let sum =
         |rows: &mut dyn Iterator<Item = &Row>| rows.fold(0_i64, |sum, row| sum.saturating_add(row.total_pay_amount));
     let mut captures = own().filter(|row| row.admission_type_code == CAPTURE).peekable();
     if captures.peek().is_none() {
-        return Known::Absent;
+        return ProviderStatus::Absent;
     }
-    if !captures.all(|row| row.is_for(approval)) {
-        return Known::Foreign;
+    if !captures.all(|row| row.is_for(attempt)) {
+        return ProviderStatus::Foreign;
     }
     let captured = sum(&mut own().filter(|row| row.admission_type_code == CAPTURE));
     let left = captured - sum(&mut own().filter(|row| row.is_cancel()));
-    match own().any(|row| row.captures(approval)) {
-        _ if left <= 0 => Known::Cancelled,
-        true => Known::Captured,
-        false => Known::WrongAmount { left },
+    match own().any(|row| row.captures(attempt)) {
+        _ if left <= 0 => ProviderStatus::Cancelled,
+        true => ProviderStatus::Captured,
+        false => ProviderStatus::WrongAmount { left },
     }
 }
 
@@ -220,11 +222,11 @@ fn in_korea(at: DateTime<Utc>) -> String {
     at.with_timezone(&korea()).format(TIME_FORMAT).to_string()
 }
 
-fn from_korea(text: &str) -> Result<DateTime<Utc>, Unread> {
+fn from_korea(text: &str) -> Result<DateTime<Utc>, HistoryUnreadable> {
     let is_whole = text.len() == TIME_CHARS;
     let local = is_whole.then(|| NaiveDateTime::parse_from_str(text, TIME_FORMAT).ok()).flatten();
     let at = local.and_then(|local| local.and_local_timezone(korea()).single());
-    at.map(|at| at.with_timezone(&Utc)).ok_or_else(|| Unread(format!("{text:?} is no time")))
+    at.map(|at| at.with_timezone(&Utc)).ok_or_else(|| HistoryUnreadable(format!("{text:?} is no time")))
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
-//! Whatever the provider says, and however it fails to: over a socket, so that broken answers are really broken.
+//! Every answer of the provider, and every way in which it can fail to answer, over a real socket.
 
-use contract::ids::{AccountId, PaymentAttemptId, RefundId};
+use contract::ids::{AccountId, PaymentAttemptId, PaymentId, RefundId};
 use contract::money::KRW;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::history::{CAPTURE, FULL_CANCEL, PARTIAL_CANCEL, judge};
+use super::client::ANSWER_BYTES_MAX;
+use super::history::{CAPTURE, FULL_CANCEL, PARTIAL_CANCEL, status};
 use super::*;
 
-fn approval() -> Approval {
-    Approval {
-        attempt: PaymentAttemptId::generate(),
+fn attempt() -> Attempt {
+    Attempt {
+        id: PaymentAttemptId::generate(),
         key: "k".to_owned(),
         payment: PaymentId::generate(),
         user: AccountId::generate(),
@@ -21,16 +22,16 @@ fn approval() -> Approval {
     }
 }
 
-fn row(approval: &Approval, kind: &str, amount: i64) -> Row {
-    serde_json::from_value(told(approval, kind, amount)).unwrap()
+fn row(attempt: &Attempt, kind: &str, amount: i64) -> Row {
+    serde_json::from_value(row_json(attempt, kind, amount)).unwrap()
 }
 
 /// A row as the provider writes it.
-fn told(approval: &Approval, kind: &str, amount: i64) -> Value {
+fn row_json(attempt: &Attempt, kind: &str, amount: i64) -> Value {
     json!({
-        "paymentId": approval.pg_payment_id,
+        "paymentId": attempt.pg_payment_id,
         "payHistId": "H1",
-        "merchantPayKey": approval.payment,
+        "merchantPayKey": attempt.payment,
         "admissionTypeCode": kind,
         "admissionState": "SUCCESS",
         "admissionYmdt": "20261121000001",
@@ -40,32 +41,32 @@ fn told(approval: &Approval, kind: &str, amount: i64) -> Value {
 
 #[test]
 fn only_the_capture_that_was_asked_for_counts() {
-    let approval = approval();
-    let capture = || row(&approval, CAPTURE, 1_000);
-    assert_eq!(judge(&[], &approval), Known::Absent);
-    assert_eq!(judge(&[capture()], &approval), Known::Captured);
-    assert_eq!(judge(&[Row { admission_state: "FAIL".to_owned(), ..capture() }], &approval), Known::Absent);
-    assert_eq!(judge(&[Row { payment_id: "P2".to_owned(), ..capture() }], &approval), Known::Absent);
+    let attempt = attempt();
+    let capture = || row(&attempt, CAPTURE, 1_000);
+    assert_eq!(status(&[], &attempt), ProviderStatus::Absent);
+    assert_eq!(status(&[capture()], &attempt), ProviderStatus::Captured);
+    assert_eq!(status(&[Row { admission_state: "FAIL".to_owned(), ..capture() }], &attempt), ProviderStatus::Absent);
+    assert_eq!(status(&[Row { payment_id: "P2".to_owned(), ..capture() }], &attempt), ProviderStatus::Absent);
     let for_another = || Row { merchant_pay_key: "x".to_owned(), ..capture() };
     // Somebody names what somebody else has paid with: that is not touched.
-    assert_eq!(judge(&[for_another()], &approval), Known::Foreign);
-    assert_eq!(judge(&[for_another(), row(&approval, FULL_CANCEL, 1_000)], &approval), Known::Foreign);
+    assert_eq!(status(&[for_another()], &attempt), ProviderStatus::Foreign);
+    assert_eq!(status(&[for_another(), row(&attempt, FULL_CANCEL, 1_000)], &attempt), ProviderStatus::Foreign);
     // The buyer has authorised another amount.
-    assert_eq!(judge(&[row(&approval, CAPTURE, 999)], &approval), Known::WrongAmount { left: 999 });
-    let part = [row(&approval, CAPTURE, 999), row(&approval, PARTIAL_CANCEL, 400)];
-    assert_eq!(judge(&part, &approval), Known::WrongAmount { left: 599 });
-    let back = [row(&approval, CAPTURE, 999), row(&approval, FULL_CANCEL, 999)];
-    assert_eq!(judge(&back, &approval), Known::Cancelled, "it is over");
+    assert_eq!(status(&[row(&attempt, CAPTURE, 999)], &attempt), ProviderStatus::WrongAmount { left: 999 });
+    let part = [row(&attempt, CAPTURE, 999), row(&attempt, PARTIAL_CANCEL, 400)];
+    assert_eq!(status(&part, &attempt), ProviderStatus::WrongAmount { left: 599 });
+    let back = [row(&attempt, CAPTURE, 999), row(&attempt, FULL_CANCEL, 999)];
+    assert_eq!(status(&back, &attempt), ProviderStatus::Cancelled, "it is over");
 }
 
 #[test]
-fn money_is_gone_when_all_of_it_went_back() {
-    let approval = approval();
-    let capture = || row(&approval, CAPTURE, 1_000);
-    assert_eq!(judge(&[capture(), row(&approval, FULL_CANCEL, 1_000)], &approval), Known::Cancelled);
-    assert_eq!(judge(&[capture(), row(&approval, PARTIAL_CANCEL, 400)], &approval), Known::Captured);
-    let twice = [capture(), row(&approval, PARTIAL_CANCEL, 400), row(&approval, PARTIAL_CANCEL, 600)];
-    assert_eq!(judge(&twice, &approval), Known::Cancelled);
+fn a_capture_that_was_refunded_in_full_is_cancelled() {
+    let attempt = attempt();
+    let capture = || row(&attempt, CAPTURE, 1_000);
+    assert_eq!(status(&[capture(), row(&attempt, FULL_CANCEL, 1_000)], &attempt), ProviderStatus::Cancelled);
+    assert_eq!(status(&[capture(), row(&attempt, PARTIAL_CANCEL, 400)], &attempt), ProviderStatus::Captured);
+    let twice = [capture(), row(&attempt, PARTIAL_CANCEL, 400), row(&attempt, PARTIAL_CANCEL, 600)];
+    assert_eq!(status(&twice, &attempt), ProviderStatus::Cancelled);
 }
 
 /// What the other side does with one request.
@@ -154,33 +155,32 @@ async fn request(socket: &mut TcpStream) -> String {
     }
 }
 
-async fn approved(approval: &Approval, replies: Vec<Reply>) -> Approved {
+async fn capture(attempt: &Attempt, replies: Vec<Reply>) -> CaptureOutcome {
     let (provider, served) = provider(replies).await;
-    let approved = provider.approve(approval).await;
+    let outcome = provider.capture(attempt).await;
     served.await.unwrap();
-    approved
+    outcome
 }
 
 /// The kind of outcome and its code.
-fn outcome(approved: Approved) -> (&'static str, String) {
-    match approved {
-        Approved::Captured => ("captured", String::new()),
-        Approved::Declined { code, .. } => ("declined", code),
-        Approved::NotDone { code, .. } => ("not done", code),
-        Approved::Unknown { code, .. } => ("unknown", code),
+fn kind_and_code(outcome: CaptureOutcome) -> (&'static str, String) {
+    match outcome {
+        CaptureOutcome::Captured => ("captured", String::new()),
+        CaptureOutcome::Declined { code, .. } => ("declined", code),
+        CaptureOutcome::Failed { code, .. } => ("failed", code),
+        CaptureOutcome::Unknown { code, .. } => ("unknown", code),
     }
 }
 
 #[tokio::test]
-async fn every_answer_to_an_approval_has_its_meaning() {
-    let approval = approval();
-    let right = || told(&approval, CAPTURE, 1_000);
+async fn every_answer_to_a_capture_has_its_meaning() {
+    let attempt = attempt();
+    let right = || row_json(&attempt, CAPTURE, 1_000);
     let changed = |member: &str, value: Value| {
         let mut row = right();
         row[member] = value;
         captured(row)
     };
-    let cut = || Reply::Bytes("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"code\":\"Success\",".to_owned());
     let cases = [
         ("success", vec![captured(right())], "captured", ""),
         ("another payment", vec![changed("paymentId", json!("P2"))], "unknown", "MISMATCH"),
@@ -192,48 +192,60 @@ async fn every_answer_to_an_approval_has_its_meaning() {
         ("declined", vec![code("OwnerAuthFail")], "declined", "OwnerAuthFail"),
         ("declined", vec![code("TimeExpired")], "declined", "TimeExpired"),
         ("declined", vec![code("InvalidPaymentId")], "declined", "InvalidPaymentId"),
-        ("maintenance", vec![code("MaintenanceOngoing")], "not done", "MaintenanceOngoing"),
-        ("maintenance", vec![code("InvalidMerchant")], "not done", "InvalidMerchant"),
-        ("under way", vec![code("AlreadyOnGoing")], "unknown", "AlreadyOnGoing"),
+        ("maintenance", vec![code("MaintenanceOngoing")], "failed", "MaintenanceOngoing"),
+        ("maintenance", vec![code("InvalidMerchant")], "failed", "InvalidMerchant"),
+        ("in progress", vec![code("AlreadyOnGoing")], "unknown", "AlreadyOnGoing"),
         ("failed", vec![code("Fail")], "unknown", "Fail"),
-        ("a code of tomorrow", vec![code("Tomorrow")], "unknown", "Tomorrow"),
-        ("done before", vec![code("AlreadyComplete"), history(vec![right()])], "captured", ""),
-        ("done before?", vec![code("AlreadyComplete"), history(vec![])], "unknown", "AlreadyComplete"),
-        ("done before?", vec![code("AlreadyComplete"), Reply::Silence], "unknown", "AlreadyComplete"),
-        ("500", vec![Reply::Whole("500 Oops", json!({ "code": "Success" }))], "unknown", "NO_ANSWER"),
-        ("503 of a proxy", vec![Reply::Whole("503 Busy", json!({ "code": "Fail" }))], "unknown", "NO_ANSWER"),
-        ("elsewhere", vec![Reply::Whole("302 Found", json!({ "code": "Fail" }))], "unknown", "NO_ANSWER"),
-        ("not an object", vec![ok(json!([1, 2]))], "unknown", "NO_ANSWER"),
-        ("no code", vec![ok(json!({ "message": "m" }))], "unknown", "NO_ANSWER"),
-        ("not HTTP", vec![Reply::Bytes("hello\r\n\r\n".to_owned())], "unknown", "NO_ANSWER"),
-        ("cut off", vec![cut()], "unknown", "NO_ANSWER"),
-        ("closed at once", vec![Reply::Bytes(String::new())], "unknown", "NO_ANSWER"),
-        ("silent", vec![Reply::Silence], "unknown", "NO_ANSWER"),
+        ("a code that we do not know", vec![code("Tomorrow")], "unknown", "Tomorrow"),
+        ("captured before", vec![code("AlreadyComplete"), history(vec![right()])], "captured", ""),
+        ("captured before?", vec![code("AlreadyComplete"), history(vec![])], "unknown", "AlreadyComplete"),
+        ("captured before?", vec![code("AlreadyComplete"), Reply::Silence], "unknown", "AlreadyComplete"),
         ("400 with a code", vec![Reply::Whole("400 Bad", json!({ "code": "TimeExpired" }))], "declined", "TimeExpired"),
     ];
     for (name, replies, kind, code) in cases {
-        assert_eq!(outcome(approved(&approval, replies).await), (kind, code.to_owned()), "{name}");
+        assert_eq!(kind_and_code(capture(&attempt, replies).await), (kind, code.to_owned()), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_request_that_was_not_sent_has_charged_nobody() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    assert_eq!(outcome(client(port).approve(&approval()).await), ("not done", "NOT_SENT".to_owned()));
+async fn without_a_usable_answer_the_money_may_have_been_captured() {
+    let attempt = attempt();
+    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"code\":\"Success\",".to_owned();
+    let cases = [
+        ("silence", Reply::Silence),
+        ("closed at once", Reply::Bytes(String::new())),
+        ("cut off", Reply::Bytes(cut)),
+        ("not HTTP", Reply::Bytes("hello\r\n\r\n".to_owned())),
+        ("500", Reply::Whole("500 Oops", json!({ "code": "Success" }))),
+        ("503 of a proxy", Reply::Whole("503 Busy", json!({ "code": "Fail" }))),
+        ("a redirect", Reply::Whole("302 Found", json!({ "code": "Fail" }))),
+        ("not an object", ok(json!([1, 2]))),
+        ("no code", ok(json!({ "message": "m" }))),
+    ];
+    for (name, reply) in cases {
+        let outcome = capture(&attempt, vec![reply]).await;
+        assert_eq!(kind_and_code(outcome), ("unknown", "NO_ANSWER".to_owned()), "{name} proves nothing");
+    }
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_the_end() {
+async fn a_request_that_was_not_sent_charges_nobody() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    assert_eq!(kind_and_code(client(port).capture(&attempt()).await), ("failed", "NOT_SENT".to_owned()));
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_not_read_to_its_end() {
     let body = "x".repeat(ANSWER_BYTES_MAX + 1);
     let endless = Reply::Bytes(format!("HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{body}"));
-    assert_eq!(outcome(approved(&approval(), vec![endless]).await), ("unknown", "NO_ANSWER".to_owned()));
+    assert_eq!(kind_and_code(capture(&attempt(), vec![endless]).await), ("unknown", "NO_ANSWER".to_owned()));
 }
 
 #[tokio::test]
-async fn an_approval_carries_its_key_and_our_name() {
+async fn a_capture_carries_the_attempts_key_and_our_credentials() {
     let (provider, served) = provider(vec![code("Fail")]).await;
-    let approval = approval();
-    provider.approve(&approval).await;
+    let attempt = attempt();
+    provider.capture(&attempt).await;
     let request = served.await.unwrap().remove(0).to_lowercase();
     assert!(request.starts_with("post /naverpay-partner/naverpay/payments/v2.2/apply/payment "), "{request}");
     for line in
@@ -243,16 +255,21 @@ async fn an_approval_carries_its_key_and_our_name() {
     }
 }
 
-#[test]
-fn an_id_stays_in_its_field() {
-    assert_eq!(form_encoded("20261121NP0000000001"), "20261121NP0000000001");
-    assert_eq!(form_encoded("a&b=c d%é"), "a%26b%3Dc%20d%25%C3%A9");
+/// The id comes from a client.
+#[tokio::test]
+async fn an_id_with_any_characters_stays_in_its_form_field() {
+    let (provider, served) = provider(vec![code("Fail")]).await;
+    let attempt = Attempt { pg_payment_id: "a&b=c d%é".to_owned(), ..attempt() };
+    provider.capture(&attempt).await;
+    let request = served.await.unwrap().remove(0);
+    assert!(request.to_lowercase().contains("content-type: application/x-www-form-urlencoded"), "{request}");
+    assert!(request.ends_with("\r\n\r\npaymentId=a%26b%3Dc+d%25%C3%A9"), "{request}");
 }
 
 #[tokio::test]
 async fn every_answer_about_an_attempt_has_its_meaning() {
-    let approval = approval();
-    let right = || told(&approval, CAPTURE, 1_000);
+    let attempt = attempt();
+    let right = || row_json(&attempt, CAPTURE, 1_000);
     let page = |rows: Vec<Value>, pages: u32| {
         ok(json!({ "code": "Success", "body": { "list": rows, "totalCount": 150, "totalPageCount": pages } }))
     };
@@ -262,42 +279,42 @@ async fn every_answer_about_an_attempt_has_its_meaning() {
         row
     };
     let cases = [
-        (vec![history(vec![right()])], Known::Captured),
-        (vec![history(vec![])], Known::Absent),
-        (vec![code("Success")], Known::Absent),
-        (vec![history(vec![right(), told(&approval, FULL_CANCEL, 1_000)])], Known::Cancelled),
-        (vec![code("MaintenanceOngoing")], Known::Unclear("MaintenanceOngoing".to_owned())),
-        (vec![Reply::Whole("500 Oops", json!({}))], Known::Unclear("HTTP 500".to_owned())),
+        (vec![history(vec![right()])], ProviderStatus::Captured),
+        (vec![history(vec![])], ProviderStatus::Absent),
+        (vec![code("Success")], ProviderStatus::Absent),
+        (vec![history(vec![right(), row_json(&attempt, FULL_CANCEL, 1_000)])], ProviderStatus::Cancelled),
+        (vec![code("MaintenanceOngoing")], ProviderStatus::Unclear("MaintenanceOngoing".to_owned())),
+        (vec![Reply::Whole("500 Oops", json!({}))], ProviderStatus::Unclear("HTTP 500".to_owned())),
         // The capture is on the second page.
-        (vec![page(vec![failed()], 2), page(vec![right()], 2)], Known::Captured),
+        (vec![page(vec![failed()], 2), page(vec![right()], 2)], ProviderStatus::Captured),
     ];
     for (replies, expected) in cases {
         let (provider, served) = provider(replies).await;
-        assert_eq!(provider.known(&approval).await, expected);
+        assert_eq!(provider.query_status(&attempt).await, expected);
         served.await.unwrap();
     }
     // The second page is missing: nothing is known.
     let (provider, served) = provider(vec![page(vec![failed()], 2), Reply::Bytes(String::new())]).await;
-    assert!(matches!(provider.known(&approval).await, Known::Unclear(_)));
+    assert!(matches!(provider.query_status(&attempt).await, ProviderStatus::Unclear(_)));
     served.await.unwrap();
 }
 
 #[tokio::test]
 async fn every_answer_to_a_refund_has_its_meaning() {
-    let approval = approval();
-    let giveback = Giveback {
-        refund: RefundId::generate(),
-        payment: approval.payment,
-        user: approval.user,
-        pg_payment_id: approval.pg_payment_id.clone(),
+    let attempt = attempt();
+    let request = RefundRequest {
+        id: RefundId::generate(),
+        payment: attempt.payment,
+        user: attempt.user,
+        pg_payment_id: attempt.pg_payment_id.clone(),
         amount: 400,
         reason: "r".to_owned(),
     };
-    let refused = |code: &str| GivenBack::Refused { code: code.to_owned() };
-    let unknown = |code: &str| GivenBack::Unknown { code: code.to_owned() };
+    let refused = |code: &str| RefundOutcome::Refused { code: code.to_owned() };
+    let unknown = |code: &str| RefundOutcome::Unknown { code: code.to_owned() };
     let success = |payment: &str| ok(json!({ "code": "Success", "message": "m", "body": { "paymentId": payment } }));
     let cases = [
-        (success("P1"), GivenBack::Done),
+        (success("P1"), RefundOutcome::Refunded),
         (success("P2"), unknown("MISMATCH")),
         (code("OverRemainAmount"), refused("OverRemainAmount")),
         (code("AlreadyCanceled"), refused("AlreadyCanceled")),
@@ -307,23 +324,20 @@ async fn every_answer_to_a_refund_has_its_meaning() {
     ];
     for (reply, expected) in cases {
         let (provider, served) = provider(vec![reply]).await;
-        assert_eq!(provider.give_back(&giveback).await, expected);
-        let request = served.await.unwrap().remove(0);
-        assert!(
-            request.contains(&giveback.refund.to_string()) && request.contains("\"cancelAmount\":400"),
-            "{request}"
-        );
+        assert_eq!(provider.refund(&request).await, expected);
+        let sent = served.await.unwrap().remove(0);
+        assert!(sent.contains(&request.id.to_string()) && sent.contains("\"cancelAmount\":400"), "{sent}");
     }
     let (provider, _served) = provider(vec![Reply::Silence]).await;
-    assert!(matches!(provider.give_back(&giveback).await, GivenBack::Unknown { .. }));
+    assert!(matches!(provider.refund(&request).await, RefundOutcome::Unknown { .. }));
 }
 
 #[tokio::test]
 async fn a_page_of_the_book_has_the_money_that_moved() {
-    let approval = approval();
-    let mut failed = told(&approval, CAPTURE, 5);
+    let attempt = attempt();
+    let mut failed = row_json(&attempt, CAPTURE, 5);
     failed["admissionState"] = json!("FAIL");
-    let rows = vec![told(&approval, CAPTURE, 1_000), failed, told(&approval, PARTIAL_CANCEL, 400)];
+    let rows = vec![row_json(&attempt, CAPTURE, 1_000), failed, row_json(&attempt, PARTIAL_CANCEL, 400)];
     let (provider, served) = provider(vec![history(rows)]).await;
     let from = "2026-11-20T15:00:00Z".parse().unwrap();
     let page = provider.book_page(&Of::Between(from, from + chrono::TimeDelta::days(1)), 1).await.unwrap();
@@ -341,7 +355,7 @@ async fn a_page_of_the_book_has_the_money_that_moved() {
         ("admissionTypeCode", json!("99")),
         ("admissionYmdt", json!("yesterday")),
     ] {
-        let mut row = told(&approval, CAPTURE, 1_000);
+        let mut row = row_json(&attempt, CAPTURE, 1_000);
         row[member] = value;
         let (provider, _served) = self::provider(vec![history(vec![row])]).await;
         assert!(provider.book_page(&Of::Payment("P1"), 1).await.is_err(), "{member}");

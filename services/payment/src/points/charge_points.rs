@@ -1,4 +1,4 @@
-//! `POST /points/charge`: points out of nothing, which is what a demonstration needs and a shop must not have.
+//! `POST /points/charge`: points for nothing, for demonstrations and tests. A shop turns it off.
 
 use actix_web::{HttpResponse, post};
 use chrono::{DateTime, Utc};
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::points::Points;
-use crate::points::books::{self, Posting, Transfer, transfer_id};
 use crate::points::ledger::{self, Kind};
-use crate::points::read_points::time;
+use crate::points::rows::{self, Posting, Transfer, transfer_id};
+use crate::read_payments::rfc3339;
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -67,11 +67,11 @@ pub async fn charge_points(
     if charged.replayed {
         response.insert_header((REPLAYED_HEADER, "true"));
     }
-    // Rendered from what never changes, so a replay is equal to the first answer to the byte.
+    // Rendered from what never changes, so that a replay equals the first answer to the byte.
     Ok(response.json(ChargedPoints {
         amount: Money::krw(charged.amount),
         balance: Money::krw(charged.balance),
-        charged_at: time(charged.charged_at),
+        charged_at: rfc3339(charged.charged_at),
     }))
 }
 
@@ -88,14 +88,14 @@ pub async fn charge(points: &Points, user: AccountId, key: &IdempotencyKey, body
     let (amount, max) = (body.amount.amount, points.charge_max);
     let fingerprint = fingerprint(FINGERPRINT_VERSION, body);
     let charge = points.db.tx("charge_points", async |tx| {
-        let balance = books::lock_balance(tx, user).await?;
-        // After the lock: a twin has committed by now.
-        if let Some(known) = books::transfer(tx, id).await? {
+        let balance = rows::lock_balance(tx, user).await?;
+        // After the lock: a request with the same key has committed by now.
+        if let Some(known) = rows::transfer(tx, id).await? {
             return replay(&known, &fingerprint);
         }
         let movement = ledger::charge(balance, amount, max)?;
         let posting = Posting { id, user, payment: None, movement, fingerprint: Some(fingerprint.clone()) };
-        let posted = books::post(tx, &[posting]).await?;
+        let posted = rows::post(tx, &[posting]).await?;
         let of_user = posted.iter().find_map(|posted| Some((posted.balance?, posted.created_at)));
         let (balance, charged_at) = of_user.ok_or_else(|| Error::fault(anyhow::anyhow!("a charge without a user")))?;
         Ok(Charged { amount, balance, charged_at, replayed: false })

@@ -1,47 +1,61 @@
-//! Rules of points. Nothing here does anything.
+//! Rules of points: a double-entry ledger in which every movement has two sides, so that all accounts add up to zero.
 //!
-//! Points are charged (`ISSUED → USER`), held for a payment (`USER → ESCROW`), and then sold for (`ESCROW → SALES`) or
-//! given back (`ESCROW → USER` before the sale, `SALES → USER` after it). Every movement has two sides, so what all
-//! accounts have together is always nothing.
+//! Points are charged (`ISSUED → USER`) and held for a payment (`USER → ESCROW`). When the order is placed they are sold
+//! for (`ESCROW → SALES`). A refund returns them (`ESCROW → USER` before the sale, `SALES → USER` after it).
 
 use common::error::{FORBIDDEN, VALIDATION_ERROR};
 use common::{Code, Refusal};
 use contract::ids::AccountId;
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::AsExpression;
+use diesel::sql_types::Text;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 #[cfg(test)]
 mod tests;
 
-/// No balance is higher, so that every one is exact in JSON; far above all that anybody could pay with.
+/// The highest balance: exact in JSON, and far above what anybody can pay with.
 pub const BALANCE_MAX: i64 = 1_000_000_000_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum Account {
     /// One for each user; never below zero.
     User,
-    /// The shop's: where points come from. Below zero by all points there are.
+    /// The shop's: where points come from. Minus all points that there are.
     Issued,
     /// The shop's: held for payments whose orders are not placed yet.
     Escrow,
-    /// The shop's: what was sold for, less what was given back since.
+    /// The shop's: what was sold for, less what was refunded since.
     Sales,
 }
 
 impl Account {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Account::User => "USER",
-            Account::Issued => "ISSUED",
-            Account::Escrow => "ESCROW",
-            Account::Sales => "SALES",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
 /// Why points moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    VariantArray,
+    IntoStaticStr,
+    EnumString,
+    AsExpression,
+    FromSqlRow,
+    Serialize,
+    ToSchema,
+)]
+#[diesel(sql_type = Text)]
+#[strum(serialize_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
 #[schema(as = PointsKind)]
 pub enum Kind {
@@ -55,19 +69,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Charge, Kind::Hold, Kind::Confirm, Kind::Return];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Charge => "CHARGE",
-            Kind::Hold => "HOLD",
-            Kind::Confirm => "CONFIRM",
-            Kind::Return => "RETURN",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Kind> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -81,29 +84,21 @@ pub struct Movement {
     pub amount: i64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray, IntoStaticStr, EnumString, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum HoldStatus {
     /// In escrow.
     Held,
     /// Sold for.
     Confirmed,
-    /// Given back in full before it was sold for.
+    /// Refunded in full before it was sold for.
     Released,
 }
 
 impl HoldStatus {
-    pub const ALL: [HoldStatus; 3] = [HoldStatus::Held, HoldStatus::Confirmed, HoldStatus::Released];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            HoldStatus::Held => "HELD",
-            HoldStatus::Confirmed => "CONFIRMED",
-            HoldStatus::Released => "RELEASED",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<HoldStatus> {
-        Self::ALL.into_iter().find(|status| status.name() == name)
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -112,25 +107,25 @@ impl HoldStatus {
 pub struct Hold {
     pub user: AccountId,
     pub status: HoldStatus,
-    /// What was taken for the payment, and what of it is back.
+    /// What was taken for the payment, and what of it was refunded.
     pub amount: i64,
-    pub given_back: i64,
+    pub refunded: i64,
 }
 
 impl Hold {
-    /// What of it the shop has.
+    /// What of it is not refunded.
     pub fn left(&self) -> i64 {
-        self.amount - self.given_back
+        self.amount - self.refunded
     }
 
-    /// Whether it is what `user` pays with `amount`. Payments do not change their payer or amount, so anything else is
-    /// a mistake that must not move points.
+    /// Whether it is of `user` and `amount`. A payment never changes these, so anything else is a mistake that must not move
+    /// points.
     pub fn is_of(&self, user: AccountId, amount: i64) -> bool {
         self.user == user && self.amount == amount
     }
 }
 
-/// Points for an account that has `balance`. `max`: the most in one charge; 0 when nobody can charge.
+/// Charges an account that has `balance`. `max`: the most in one charge; 0 when nobody can charge.
 pub fn charge(balance: i64, amount: i64, max: i64) -> Result<Movement, Refused> {
     if max == 0 {
         return Err(Refused::ChargingOff);
@@ -144,42 +139,42 @@ pub fn charge(balance: i64, amount: i64, max: i64) -> Result<Movement, Refused> 
     Ok(Movement { kind: Kind::Charge, from: Account::Issued, to: Account::User, amount })
 }
 
-/// What a request to pay with points comes to.
+/// What to do about a request to pay with points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Take {
-    /// They are there to be taken.
-    Fresh(Hold, Movement),
+pub enum HoldDecision {
+    /// Take them from the user.
+    Take(Hold, Movement),
     /// They were taken before.
-    Taken,
-    /// They were taken before, and given back in full since.
-    GivenBack,
+    AlreadyHeld,
+    /// They were taken before, and refunded in full since.
+    Refunded,
     /// There are not enough.
     Insufficient,
-    /// It was said of this attempt that it has taken nothing.
-    Ended,
-    /// The payment has the points of somebody else, or another amount.
+    /// It is recorded that this attempt has taken nothing.
+    AttemptEnded,
+    /// The payment has the points of another user, or another amount.
     Mismatch,
 }
 
-/// `amount` of `user`, who has `balance`, for a payment of which `hold` is known, by an attempt that may have ended.
-pub fn take(user: AccountId, balance: i64, amount: i64, hold: Option<&Hold>, is_ended: bool) -> Take {
+/// Holds `amount` of `user`, who has `balance`, for a payment whose hold is `hold`. `is_ended`: the attempt that asks has ended.
+pub fn hold_points(user: AccountId, balance: i64, amount: i64, hold: Option<&Hold>, is_ended: bool) -> HoldDecision {
     match hold {
-        Some(hold) if !hold.is_of(user, amount) => Take::Mismatch,
-        Some(hold) if hold.left() == 0 => Take::GivenBack,
-        Some(_) => Take::Taken,
-        None if amount <= 0 => Take::Mismatch,
-        None if is_ended => Take::Ended,
-        None if amount > balance => Take::Insufficient,
+        Some(hold) if !hold.is_of(user, amount) => HoldDecision::Mismatch,
+        Some(hold) if hold.left() == 0 => HoldDecision::Refunded,
+        Some(_) => HoldDecision::AlreadyHeld,
+        None if amount <= 0 => HoldDecision::Mismatch,
+        None if is_ended => HoldDecision::AttemptEnded,
+        None if amount > balance => HoldDecision::Insufficient,
         None => {
-            let hold = Hold { user, status: HoldStatus::Held, amount, given_back: 0 };
+            let hold = Hold { user, status: HoldStatus::Held, amount, refunded: 0 };
             let movement = Movement { kind: Kind::Hold, from: Account::User, to: Account::Escrow, amount };
-            Take::Fresh(hold, movement)
+            HoldDecision::Take(hold, movement)
         }
     }
 }
 
-/// The order is placed: what is left of its payment is sold for. None when that is so already, or nothing is left: a
-/// refund may have come first.
+/// The order is placed: what is left of its payment is sold for. None when that is so already, or when nothing is left
+/// because a refund came first.
 pub fn confirm(hold: &Hold) -> Option<(Hold, Movement)> {
     match hold.status {
         HoldStatus::Confirmed | HoldStatus::Released => None,
@@ -191,8 +186,8 @@ pub fn confirm(hold: &Hold) -> Option<(Hold, Movement)> {
     }
 }
 
-/// Gives `amount` back, from wherever the points are. None when there is not so much left.
-pub fn give_back(hold: &Hold, amount: i64) -> Option<(Hold, Movement)> {
+/// Refunds `amount`, from wherever the points are. None when less is left.
+pub fn refund(hold: &Hold, amount: i64) -> Option<(Hold, Movement)> {
     if amount <= 0 || amount > hold.left() {
         return None;
     }
@@ -201,13 +196,13 @@ pub fn give_back(hold: &Hold, amount: i64) -> Option<(Hold, Movement)> {
         HoldStatus::Confirmed => Account::Sales,
         HoldStatus::Released => return None,
     };
-    let given_back = hold.given_back + amount;
+    let refunded = hold.refunded + amount;
     let status = match hold.status {
-        HoldStatus::Held if given_back == hold.amount => HoldStatus::Released,
+        HoldStatus::Held if refunded == hold.amount => HoldStatus::Released,
         status => status,
     };
     let movement = Movement { kind: Kind::Return, from, to: Account::User, amount };
-    Some((Hold { status, given_back, ..*hold }, movement))
+    Some((Hold { status, refunded, ..*hold }, movement))
 }
 
 /// Why points cannot be charged.

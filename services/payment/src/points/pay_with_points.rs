@@ -1,8 +1,8 @@
-//! Points as a provider: approving a payment moves its points into escrow, a refund gives them back.
+//! Points as a provider: a capture moves points into escrow, a refund returns them.
 //!
-//! There is one hold for a payment, whichever of its attempts makes it: with points, a payment is its own authorisation.
-//! Points move under the lock of the payer's balance, so a payment's attempts and refunds come one after another. An
-//! attempt takes points under a lock of its own row too: once it is recorded that it has taken nothing, it cannot.
+//! A payment has one hold, whichever of its attempts makes it: with points, a payment is its own authorisation. Points
+//! move under the lock of the payer's balance, so a payment's attempts and refunds come one after another. An attempt takes
+//! points under a lock of its own row too: once it is recorded that it has taken nothing, it cannot.
 
 use common::Result;
 use common::db::{Db, Tx};
@@ -10,17 +10,17 @@ use contract::ids::PaymentId;
 use uuid::Uuid;
 
 use crate::points::Points;
-use crate::points::books::{self, Posting, transfer_id};
-use crate::points::ledger::{self, Hold, Kind, Movement, Take};
-use crate::provider::{Approval, Approved, Giveback, GivenBack, Known, Provider};
+use crate::points::ledger::{self, Hold, HoldDecision, Kind, Movement};
+use crate::points::rows::{self, Posting, transfer_id};
+use crate::provider::{Attempt, CaptureOutcome, Provider, ProviderStatus, RefundOutcome, RefundRequest};
 
 /// The balance is lower than the amount.
 const INSUFFICIENT_POINTS: &str = "INSUFFICIENT_POINTS";
-/// What was taken for the payment has been given back in full.
+/// What was taken for the payment has been refunded in full.
 const ALREADY_GIVEN_BACK: &str = "ALREADY_GIVEN_BACK";
 /// It was recorded that the attempt has taken nothing, before it could.
 const ATTEMPT_ENDED: &str = "ATTEMPT_ENDED";
-/// What was taken for the payment is somebody else's or another amount.
+/// What was taken for the payment is another user's or another amount.
 const HOLD_MISMATCH: &str = "HOLD_MISMATCH";
 /// Nothing was taken for the payment.
 const HOLD_NOT_FOUND: &str = "HOLD_NOT_FOUND";
@@ -31,98 +31,117 @@ const REFUND_MISMATCH: &str = "REFUND_MISMATCH";
 const NO_ANSWER: &str = "NO_ANSWER";
 
 impl Provider for Points {
-    async fn approve(&self, approval: &Approval) -> Approved {
-        let taken = self.db.tx("take_points", async |tx| take(tx, approval).await).await;
+    async fn capture(&self, attempt: &Attempt) -> CaptureOutcome {
+        let taken = self.db.tx("take_points", async |tx| take(tx, attempt).await).await;
         match taken {
-            Ok(Take::Fresh(..) | Take::Taken) => Approved::Captured,
-            Ok(Take::Insufficient) => {
-                Approved::Declined { code: INSUFFICIENT_POINTS.to_owned(), message: "not enough points".to_owned() }
+            Ok(HoldDecision::Take(..) | HoldDecision::AlreadyHeld) => CaptureOutcome::Captured,
+            Ok(HoldDecision::Insufficient) => {
+                let (code, message) = (INSUFFICIENT_POINTS.to_owned(), "not enough points".to_owned());
+                CaptureOutcome::Declined { code, message }
             }
-            Ok(Take::GivenBack) => not_done(ALREADY_GIVEN_BACK),
-            Ok(Take::Ended) => not_done(ATTEMPT_ENDED),
-            Ok(Take::Mismatch) => {
-                tracing::error!(payment.id = %approval.payment, "Points are held that are not this payment's");
-                Approved::Unknown { code: HOLD_MISMATCH.to_owned(), message: String::new() }
+            Ok(HoldDecision::Refunded) => failed(ALREADY_GIVEN_BACK),
+            Ok(HoldDecision::AttemptEnded) => failed(ATTEMPT_ENDED),
+            Ok(HoldDecision::Mismatch) => {
+                tracing::error!(
+                    payment.id = %attempt.payment, attempt.id = %attempt.id,
+                    "Payment {}: its points are held for another user or in another amount; an operator has to look",
+                    attempt.payment
+                );
+                unknown(HOLD_MISMATCH)
             }
             Err(error) => {
-                tracing::warn!(%error, payment.id = %approval.payment, "Points gave no answer");
-                Approved::Unknown { code: NO_ANSWER.to_owned(), message: String::new() }
+                tracing::warn!(
+                    %error, payment.id = %attempt.payment, attempt.id = %attempt.id,
+                    "Payment {}: it is not known whether its points were taken ({error}); the resolver looks again",
+                    attempt.payment
+                );
+                unknown(NO_ANSWER)
             }
         }
     }
 
-    async fn known(&self, approval: &Approval) -> Known {
-        match find(&self.db, approval).await {
-            Ok(Some(hold)) if !hold.is_of(approval.user, approval.amount) => Known::Unclear(HOLD_MISMATCH.to_owned()),
-            Ok(Some(hold)) if hold.left() == 0 => Known::Cancelled,
-            Ok(Some(_)) => Known::Captured,
-            Ok(None) => Known::Absent,
+    async fn query_status(&self, attempt: &Attempt) -> ProviderStatus {
+        match find(&self.db, attempt).await {
+            Ok(Some(hold)) if !hold.is_of(attempt.user, attempt.amount) => {
+                ProviderStatus::Unclear(HOLD_MISMATCH.to_owned())
+            }
+            Ok(Some(hold)) if hold.left() == 0 => ProviderStatus::Cancelled,
+            Ok(Some(_)) => ProviderStatus::Captured,
+            Ok(None) => ProviderStatus::Absent,
             Err(error) => {
-                tracing::warn!(%error, payment.id = %approval.payment, "Points gave no answer");
-                Known::Unclear(NO_ANSWER.to_owned())
+                tracing::warn!(
+                    %error, payment.id = %attempt.payment,
+                    "Payment {}: its points cannot be read ({error}); the resolver looks again", attempt.payment
+                );
+                ProviderStatus::Unclear(NO_ANSWER.to_owned())
             }
         }
     }
 
-    async fn give_back(&self, giveback: &Giveback) -> GivenBack {
-        let given_back = self.db.tx("give_points_back", async |tx| give_back(tx, giveback).await).await;
-        match given_back {
-            Ok(given_back) => given_back,
-            Err(error) => {
-                tracing::warn!(%error, payment.id = %giveback.payment, "Points gave no answer");
-                GivenBack::Unknown { code: NO_ANSWER.to_owned() }
-            }
-        }
+    async fn refund(&self, request: &RefundRequest) -> RefundOutcome {
+        let refunded = self.db.tx("give_points_back", async |tx| refund(tx, request).await).await;
+        refunded.unwrap_or_else(|error| {
+            tracing::warn!(
+                %error, payment.id = %request.payment, refund.id = %request.id,
+                "Refund {} of payment {}: it is not known whether points were returned ({error}); tried again",
+                request.id, request.payment
+            );
+            RefundOutcome::Unknown { code: NO_ANSWER.to_owned() }
+        })
     }
 }
 
-fn not_done(code: &str) -> Approved {
-    Approved::NotDone { code: code.to_owned(), message: String::new() }
+fn failed(code: &str) -> CaptureOutcome {
+    CaptureOutcome::Failed { code: code.to_owned(), message: String::new() }
 }
 
-fn refused(code: &str) -> GivenBack {
-    GivenBack::Refused { code: code.to_owned() }
+fn unknown(code: &str) -> CaptureOutcome {
+    CaptureOutcome::Unknown { code: code.to_owned(), message: String::new() }
 }
 
-async fn take(tx: &mut Tx, approval: &Approval) -> Result<Take> {
-    let is_open = books::lock_open_attempt(tx, approval.attempt).await?;
-    let balance = books::lock_balance(tx, approval.user).await?;
-    // After the lock: a statement of its own sees what a twin has just committed.
-    let hold = books::lock_hold(tx, approval.payment).await?;
-    let taken = ledger::take(approval.user, balance, approval.amount, hold.as_ref(), !is_open);
-    if let Take::Fresh(hold, movement) = taken {
-        let id = transfer_id(Kind::Hold, &[approval.payment.as_bytes()]);
-        move_points(tx, approval.payment, hold, movement, id).await?;
+fn refused(code: &str) -> RefundOutcome {
+    RefundOutcome::Refused { code: code.to_owned() }
+}
+
+async fn take(tx: &mut Tx, attempt: &Attempt) -> Result<HoldDecision> {
+    let is_open = rows::lock_open_attempt(tx, attempt.id).await?;
+    let balance = rows::lock_balance(tx, attempt.user).await?;
+    // After the lock, in a statement of its own: it sees what another attempt has just committed.
+    let hold = rows::lock_hold(tx, attempt.payment).await?;
+    let decision = ledger::hold_points(attempt.user, balance, attempt.amount, hold.as_ref(), !is_open);
+    if let HoldDecision::Take(hold, movement) = decision {
+        let id = transfer_id(Kind::Hold, &[attempt.payment.as_bytes()]);
+        move_points(tx, attempt.payment, hold, movement, id).await?;
     }
-    Ok(taken)
+    Ok(decision)
 }
 
-async fn find(db: &Db, approval: &Approval) -> Result<Option<Hold>> {
-    books::read_hold(&mut *db.read().await?, approval.payment).await
+async fn find(db: &Db, attempt: &Attempt) -> Result<Option<Hold>> {
+    rows::read_hold(&mut *db.read().await?, attempt.payment).await
 }
 
-async fn give_back(tx: &mut Tx, giveback: &Giveback) -> Result<GivenBack> {
-    books::lock_balance(tx, giveback.user).await?;
-    let id = transfer_id(Kind::Return, &[giveback.refund.as_bytes()]);
-    if let Some(known) = books::transfer(tx, id).await? {
-        let is_same = known.payment_id == Some(giveback.payment) && known.amount == giveback.amount;
-        return Ok(if is_same { GivenBack::Done } else { refused(REFUND_MISMATCH) });
+async fn refund(tx: &mut Tx, request: &RefundRequest) -> Result<RefundOutcome> {
+    rows::lock_balance(tx, request.user).await?;
+    let id = transfer_id(Kind::Return, &[request.id.as_bytes()]);
+    if let Some(known) = rows::transfer(tx, id).await? {
+        let is_same = known.payment_id == Some(request.payment) && known.amount == request.amount;
+        return Ok(if is_same { RefundOutcome::Refunded } else { refused(REFUND_MISMATCH) });
     }
-    let Some(hold) = books::lock_hold(tx, giveback.payment).await? else { return Ok(refused(HOLD_NOT_FOUND)) };
-    if hold.user != giveback.user {
+    let Some(hold) = rows::lock_hold(tx, request.payment).await? else { return Ok(refused(HOLD_NOT_FOUND)) };
+    if hold.user != request.user {
         return Ok(refused(HOLD_MISMATCH));
     }
-    let Some((hold, movement)) = ledger::give_back(&hold, giveback.amount) else {
+    let Some((hold, movement)) = ledger::refund(&hold, request.amount) else {
         return Ok(refused(REFUND_EXCEEDS_HOLD));
     };
-    move_points(tx, giveback.payment, hold, movement, id).await?;
-    Ok(GivenBack::Done)
+    move_points(tx, request.payment, hold, movement, id).await?;
+    Ok(RefundOutcome::Refunded)
 }
 
 /// Moves points of the hold's user, and leaves the hold as it is then.
 async fn move_points(tx: &mut Tx, payment: PaymentId, hold: Hold, movement: Movement, id: Uuid) -> Result<()> {
     let posting = Posting { id, user: hold.user, payment: Some(payment), movement, fingerprint: None };
-    books::save_holds(tx, &[(payment, hold)]).await?;
-    books::post(tx, &[posting]).await?;
+    rows::save_holds(tx, &[(payment, hold)]).await?;
+    rows::post(tx, &[posting]).await?;
     Ok(())
 }

@@ -1,6 +1,13 @@
--- Moves the balances of users and writes the entries in one statement, so that neither can be without the other.
--- A user's balance is moved by one of the postings at most. Both sides of an entry follow from the posting, and the
--- tables' checks refuse a user who has no row or would fall below zero.
+-- Moves the balances of users and writes the entries in one statement, so that neither is there without the other. One
+-- posting at most moves a user's balance. The checks of the tables refuse a user who has no row, and a balance below 0.
+-- $1 transfers
+-- $2 kinds
+-- $3 users
+-- $4 payments; null for a charge
+-- $5 accounts that the points leave
+-- $6 accounts that they go to
+-- $7 amounts
+-- $8 fingerprints of requests to charge; null for others
 with moment as (
     select clock_timestamp() as at
 ),

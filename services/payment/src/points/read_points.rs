@@ -1,22 +1,24 @@
-//! `GET /points/me` and `GET /points/me/entries`: one's own balance, and every movement of it, newest first.
+//! `GET /points/me` and `GET /points/me/entries`: the caller's balance, and every movement of it, newest first.
 
 use actix_web::get;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use common::auth::Caller;
 use common::db::Prepared;
 use common::http::{Data, Json, Problem, Query};
 use common::{Refused, Result};
 use contract::ids::{AccountId, PaymentId};
 use contract::money::Money;
+use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::points::Points;
-use crate::points::books::KindColumn;
 use crate::points::ledger::Kind;
+use crate::read_payments::rfc3339;
+use crate::schema::point;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -61,7 +63,6 @@ pub struct EntriesQuery {
     pub cursor: Option<String>,
 }
 
-/// A page that nobody asks to be larger.
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
 
@@ -69,16 +70,10 @@ const LIMIT_DEFAULT: i64 = 50;
 #[utoipa::path(tag = "points", responses((status = 200, body = PointBalance)), security(("bearer" = [])))]
 #[get("/points/me")]
 pub async fn read_points(points: Data<Points>, caller: Caller) -> Result<Json<PointBalance>> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = BigInt)]
-        balance: i64,
-    }
-    let query = sql_query("select balance from point where account_id = $1");
-    let query = Prepared(query.bind::<Uuid, _>(AccountId::from(caller.account)));
-    let found: Option<Row> = query.get_result(&mut *points.db.read().await?).await.optional()?;
-    // Who has never had points has none.
-    Ok(Json(PointBalance { balance: Money::krw(found.map_or(0, |row| row.balance)) }))
+    let balance = point::table.find(AccountId::from(caller.account)).select(point::balance);
+    let balance: Option<i64> = balance.get_result(&mut *points.db.read().await?).await.optional()?;
+    // Who has never had points has no row.
+    Ok(Json(PointBalance { balance: Money::krw(balance.unwrap_or(0)) }))
 }
 
 #[derive(QueryableByName)]
@@ -86,7 +81,7 @@ struct EntryRow {
     #[diesel(sql_type = BigInt)]
     id: i64,
     #[diesel(sql_type = Text)]
-    kind: KindColumn,
+    kind: Kind,
     #[diesel(sql_type = BigInt)]
     amount: i64,
     #[diesel(sql_type = BigInt)]
@@ -120,31 +115,21 @@ pub async fn entries(points: &Points, user: AccountId, query: &EntriesQuery) -> 
     }
     let before = query.cursor.as_deref().map(str::parse::<i64>).transpose();
     let before = before.map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))?;
-    let list = sql_query(
-        "select point_entries.id, kind, point_entries.amount, balance, payment_id, point_entries.created_at
-         from point_entries
-         join point_transfers on point_transfers.id = transfer_id
-         where point_entries.user_id = $1 and point_entries.id < $2
-         order by point_entries.id desc
-         limit $3",
-    );
-    let list = list.bind::<Uuid, _>(user).bind::<BigInt, _>(before.unwrap_or(i64::MAX)).bind::<BigInt, _>(limit + 1);
+    let list = sql_query(include_str!("read_points.sql"))
+        .bind::<Uuid, _>(user)
+        .bind::<BigInt, _>(before.unwrap_or(i64::MAX))
+        .bind::<BigInt, _>(limit + 1);
     let mut rows: Vec<EntryRow> = Prepared(list).load(&mut *points.db.read().await?).await?;
     let more = rows.len() as i64 > limit;
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| more).map(|row| row.id.to_string());
     let entry = |row: EntryRow| PointEntry {
         entry_id: row.id.to_string(),
-        kind: row.kind.0,
+        kind: row.kind,
         amount: Money::krw(row.amount),
         balance: Money::krw(row.balance),
         payment_id: row.payment_id,
-        created_at: time(row.created_at),
+        created_at: rfc3339(row.created_at),
     };
     Ok(PointEntries { items: rows.into_iter().map(entry).collect(), next_cursor })
-}
-
-/// RFC 3339, UTC.
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -1,4 +1,4 @@
-//! Rules of reconciliation: the provider's book against our payments. Nothing here does anything.
+//! Rules of reconciliation: pure comparison of the provider's book with our payments, and of these with their orders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub struct Ours {
     pub amount: i64,
     pub captured: i64,
     pub refunded: i64,
-    /// Something about it has changed just now or is about to change: the two sides need not agree yet.
+    /// It has changed just now or is about to change: the two sides need not agree yet.
     pub is_moving: bool,
 }
 
@@ -65,32 +65,32 @@ impl Kind {
     }
 }
 
-/// What can be done about it without a person.
+/// What is done about it without an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// Have the resolver ask the provider: it honours the money or gives it back.
-    Ask,
-    /// Give this much back at once.
+    /// The resolver asks the provider: the order is paid with the money, or the money is refunded.
+    QueryStatus,
+    /// Refund so much at once.
     Cancel(i64),
-    /// Nothing that would not be a guess.
+    /// Everything else would be a guess.
     Report,
 }
 
-/// Two sides that do not agree.
+/// A payment on which the two sides do not agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub kind: Kind,
-    /// Our name for the payment as the provider has it, which may be none of ours.
+    /// Our id of the payment as the provider has it; it may be none of ours.
     pub merchant_pay_key: String,
     pub payment: Option<PaymentId>,
     pub order: Option<OrderId>,
     pub pg_payment_id: Option<String>,
-    /// What the shop has of this money by our payments, and by the provider's book. Their difference over all findings is
-    /// the difference of the two sides.
+    /// What the shop has of this money by our payments, and by the provider's book. The differences of all findings add up
+    /// to the difference of the two sides.
     pub expected: i64,
     pub found: i64,
     pub remedy: Remedy,
-    /// For a person.
+    /// For an operator.
     pub detail: String,
 }
 
@@ -107,7 +107,7 @@ impl Money {
     }
 }
 
-/// By our name for the payment, then by the provider's.
+/// By our id of the payment, then by the provider's.
 type Book<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Money>>;
 
 fn sums(entries: &[Entry]) -> Book<'_> {
@@ -136,7 +136,7 @@ pub fn reconcile(book: &[Entry], ours: &[Ours]) -> Vec<Finding> {
         let taken = book.get(name).unwrap_or(&nothing);
         match known.get(name) {
             Some(ours) if ours.is_moving => {}
-            Some(ours) => findings.extend(judge(ours, taken)),
+            Some(ours) => findings.extend(compare_payment(ours, taken)),
             None => findings.extend(taken.iter().filter(|(_, money)| money.net() > 0).map(|(pg, money)| {
                 let detail = "No payment of ours has this name.".to_owned();
                 finding(Kind::StrayCapture, name, None, Some(pg), *money, Remedy::Cancel(money.net()), detail)
@@ -146,21 +146,21 @@ pub fn reconcile(book: &[Entry], ours: &[Ours]) -> Vec<Finding> {
     findings
 }
 
-/// Payments that a look at a part of the book cannot clear. All of theirs has to be read.
+/// Payments on which a part of the book does not agree, or says too little. All of their entries have to be read.
 pub fn suspects(book: &[Entry], ours: &[Ours]) -> BTreeSet<String> {
     let found = reconcile(book, ours).into_iter().map(|finding| finding.merchant_pay_key);
     let sums = sums(book);
-    // Their capture is in another part, and perhaps so are other cancels.
+    // The capture is in another part, and other cancels may be there too.
     let partial = sums.iter().filter(|(_, taken)| taken.values().any(|money| money.captured == 0));
     found.chain(partial.map(|(name, _)| (*name).to_owned())).collect()
 }
 
-fn judge(ours: &Ours, taken: &BTreeMap<&str, Money>) -> Vec<Finding> {
+fn compare_payment(ours: &Ours, taken: &BTreeMap<&str, Money>) -> Vec<Finding> {
     let name = ours.id.to_string();
     let mut findings = Vec::new();
     let current = ours.pg_payment_id.as_deref();
     for (&pg, &money) in taken {
-        let found = if current == Some(pg) { judge_current(ours, pg, money) } else { judge_other(ours, pg, money) };
+        let found = if current == Some(pg) { compare_current(ours, pg, money) } else { compare_other(ours, pg, money) };
         findings.extend(found);
     }
     let is_there = current.and_then(|pg| taken.get(pg)).is_some_and(|money| money.captured > 0);
@@ -172,8 +172,8 @@ fn judge(ours: &Ours, taken: &BTreeMap<&str, Money>) -> Vec<Finding> {
     findings
 }
 
-/// Money of the authorisation that our payment stands on.
-fn judge_current(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
+/// Money of the payment's current authorisation.
+fn compare_current(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
     let detail = format!(
         "The provider captured {} and cancelled {}; our payment is {}, captured {} and refunded {}.",
         money.captured,
@@ -184,7 +184,7 @@ fn judge_current(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
     );
     let (kind, remedy) = if ours.status.is_captured() {
         if money.captured == 0 {
-            // Told as a missing capture.
+            // Reported as a missing capture.
             return None;
         } else if money.captured != ours.captured {
             (Kind::AmountMismatch, Remedy::Report)
@@ -194,18 +194,18 @@ fn judge_current(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
             return None;
         }
     } else if ours.status.is_open() || money.net() <= 0 {
-        // It may be getting the money, or nothing is left of it.
+        // Its outcome is still unknown, or nothing is left of the money.
         return None;
     } else if money.captured == ours.amount && money.cancelled == 0 {
-        (Kind::StrayCapture, Remedy::Ask)
+        (Kind::StrayCapture, Remedy::QueryStatus)
     } else {
         (Kind::StrayCapture, Remedy::Cancel(money.net()))
     };
     Some(finding(kind, &ours.id.to_string(), Some(ours), Some(pg), money, remedy, detail))
 }
 
-/// Money of an authorisation that our payment does not stand on, and will not: attempts go on with newer ones.
-fn judge_other(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
+/// Money of an authorisation that is not the payment's current one, and never will be: attempts go on with newer ones.
+fn compare_other(ours: &Ours, pg: &str, money: Money) -> Option<Finding> {
     if money.net() <= 0 {
         return None;
     }
@@ -242,16 +242,16 @@ fn finding(
     }
 }
 
-/// An order as its service tells of it.
+/// An order as its service describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderSeen {
     pub status: String,
     pub amount: i64,
-    /// The payment that paid it, in words; empty if none has.
+    /// The id of the payment that paid it; empty if none has.
     pub paid_by: String,
 }
 
-/// Whether the order agrees with a payment that was captured. None: there is no such order.
+/// What is wrong between a captured payment and its order. `order` is None when there is no such order.
 pub fn check_order(ours: &Ours, order: Option<&OrderSeen>) -> Option<Finding> {
     if ours.is_moving || !ours.status.is_captured() {
         return None;
@@ -262,7 +262,7 @@ pub fn check_order(ours: &Ours, order: Option<&OrderSeen>) -> Option<Finding> {
             let is_paid = matches!(order.status.as_str(), "PAID" | "COMPLETED");
             let is_ours = order.paid_by == ours.id.to_string();
             let agrees = match ours.status {
-                // The order may have ended in any way, or another payment has paid it; but not with this money.
+                // The order may have ended in any way, or another payment has paid it; but this one has not.
                 Status::Refunded => !is_ours || order.status == "REFUNDED",
                 _ => is_ours && is_paid && order.amount == ours.captured,
             };
@@ -277,7 +277,7 @@ pub fn check_order(ours: &Ours, order: Option<&OrderSeen>) -> Option<Finding> {
         payment: Some(ours.id),
         order: Some(ours.order_id),
         pg_payment_id: ours.pg_payment_id.clone(),
-        // The money is where both say that it is.
+        // Both sides agree on the money.
         expected: ours.net(),
         found: ours.net(),
         remedy: Remedy::Report,

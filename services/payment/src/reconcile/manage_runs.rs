@@ -1,26 +1,26 @@
-//! `/admin/reconciliation/runs`: operators have the provider's book compared now, and read what was found.
+//! `/admin/reconciliation/runs`: operators request a run, and read what the runs have found.
 
 use actix_web::{HttpResponse, get, post};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::auth::Admin;
-use common::db::Prepared;
 use common::error::NOT_FOUND;
 use common::http::{Data, OptionalJson, Path, Problem, Query, detach};
 use common::page::{Cursor, is_storable, parse_cursor};
 use common::{Refused, Result};
 use contract::ids::{AccountId, OrderId, PaymentId};
 use contract::money::Money;
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
+use diesel::pg::Pg;
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::RANGE_MAX;
-use super::runs::{Run, past, request};
+use super::runs::{RANGE_MAX, Requested, Run, past, request};
 use crate::App;
 use crate::naverpay;
+use crate::read_payments::rfc3339;
+use crate::schema::{reconciliation_findings, reconciliation_runs};
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -150,7 +150,7 @@ pub async fn request_run(app: Data<App>, admin: Admin, body: OptionalJson<Reques
     let RequestRun { from, to } = body.0.unwrap_or_default();
     let by = AccountId::from(admin.0.account);
     let app = app.into_inner();
-    let (run, is_new) = detach(async move {
+    let Requested { run, is_new } = detach(async move {
         let latest = past(&app).await?.now - app.reconciliation.grace();
         let (from, to) = range(from, to, latest)?;
         let requested = request(&app, from, to, Some(by)).await?;
@@ -199,14 +199,15 @@ pub async fn list_runs(app: Data<App>, _admin: Admin, Query(listing): Query<List
     // Later than every row.
     let first = Cursor { at: Utc::now() + TimeDelta::days(1), id: Uuid::max() };
     let after = parse_cursor(listing.cursor.as_deref())?.unwrap_or(first);
-    let query = sql_query(
-        "select * from reconciliation_runs
-         where (created_at, id) < ($1, $2)
-         order by created_at desc, id desc
-         limit $3",
-    );
-    let query = query.bind::<Timestamptz, _>(after.at).bind::<SqlUuid, _>(after.id).bind::<BigInt, _>(limit + 1);
-    let mut found: Vec<Run> = Prepared(query).load(&mut *app.db.read().await?).await?;
+    let is_before = reconciliation_runs::created_at
+        .lt(after.at)
+        .or(reconciliation_runs::created_at.eq(after.at).and(reconciliation_runs::id.lt(after.id)));
+    let newest = reconciliation_runs::table
+        .filter(is_before)
+        .order((reconciliation_runs::created_at.desc(), reconciliation_runs::id.desc()))
+        .limit(limit + 1)
+        .select(Run::as_select());
+    let mut found: Vec<Run> = newest.load(&mut *app.db.read().await?).await?;
     let more = found.len() as i64 > limit;
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| Cursor { at: last.created_at, id: last.id }.to_string());
@@ -237,17 +238,16 @@ pub async fn read_run(
         None => 0,
     };
     let mut conn = app.db.read().await?;
-    let query = sql_query("select * from reconciliation_runs where id = $1").bind::<SqlUuid, _>(*id);
-    let run: Option<Run> = Prepared(query).get_result(&mut *conn).await.optional()?;
+    let run = reconciliation_runs::table.find(*id).select(Run::as_select());
+    let run: Option<Run> = run.get_result(&mut conn).await.optional()?;
     let run = run.ok_or_else(|| Refused::new(NOT_FOUND, "There is no such run."))?;
-    let query = sql_query(
-        "select * from reconciliation_findings
-         where run_id = $1 and id > $2
-         order by id
-         limit $3",
-    );
-    let query = query.bind::<SqlUuid, _>(*id).bind::<BigInt, _>(after).bind::<BigInt, _>(limit + 1);
-    let mut found: Vec<FindingRow> = Prepared(query).load(&mut *conn).await?;
+    let findings = reconciliation_findings::table
+        .filter(reconciliation_findings::run_id.eq(*id))
+        .filter(reconciliation_findings::id.gt(after))
+        .order(reconciliation_findings::id)
+        .limit(limit + 1)
+        .select(FindingRow::as_select());
+    let mut found: Vec<FindingRow> = findings.load(&mut conn).await?;
     let more = found.len() as i64 > limit;
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| last.id.to_string());
@@ -255,29 +255,19 @@ pub async fn read_run(
     Ok(HttpResponse::Ok().json(RunDetail { run: view(run), findings, next_cursor }))
 }
 
-#[derive(Debug, QueryableByName)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = reconciliation_findings, check_for_backend(Pg))]
 struct FindingRow {
-    #[diesel(sql_type = BigInt)]
     id: i64,
-    #[diesel(sql_type = Text)]
     kind: String,
-    #[diesel(sql_type = Text)]
     merchant_pay_key: String,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     payment_id: Option<PaymentId>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     order_id: Option<OrderId>,
-    #[diesel(sql_type = Nullable<Text>)]
     pg_payment_id: Option<String>,
-    #[diesel(sql_type = BigInt)]
     expected: i64,
-    #[diesel(sql_type = BigInt)]
     found: i64,
-    #[diesel(sql_type = Text)]
     action: String,
-    #[diesel(sql_type = Text)]
     detail: String,
-    #[diesel(sql_type = Timestamptz)]
     found_at: DateTime<Utc>,
 }
 
@@ -318,16 +308,12 @@ fn view(run: Run) -> RunView {
     }
 }
 
-fn rfc3339(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_a_day_unless_told_and_never_reaches_into_the_last_minutes() {
+    fn a_range_is_a_day_by_default_and_ends_before_the_last_minutes() {
         let latest: DateTime<Utc> = "2026-11-21T12:00:00Z".parse().unwrap();
         let day = TimeDelta::days(1);
         assert_eq!(range(None, None, latest), Ok((latest - day, latest)));

@@ -1,4 +1,6 @@
--- $2: what has changed within so many seconds is moving; so is what is about to change.
+-- $1 payments
+-- $2 seconds for which a payment counts as moving after a change
+-- $3 method
 select
     id,
     order_id,

@@ -1,74 +1,64 @@
-//! Runs as rows: asked for, taken, renewed and ended, one at a time.
+//! Runs as rows: requested, taken, renewed and ended, one at a time.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::db::{Prepared, Tx};
 use common::{Error, Result};
 use contract::ids::AccountId;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel::{OptionalExtension, QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use crate::App;
 use crate::naverpay;
+use crate::schema::reconciliation_runs;
+
+/// The longest time that one run compares.
+pub const RANGE_MAX: TimeDelta = TimeDelta::days(31);
 
 /// A row of `reconciliation_runs`.
-#[derive(Debug, Clone, QueryableByName)]
+#[derive(Debug, Clone, Queryable, QueryableByName, Selectable)]
+#[diesel(table_name = reconciliation_runs, check_for_backend(Pg))]
 pub struct Run {
-    #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
-    #[diesel(sql_type = Timestamptz)]
     pub from_time: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
     pub to_time: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     pub requested_by: Option<AccountId>,
-    #[diesel(sql_type = Text)]
     pub status: String,
-    #[diesel(sql_type = Integer)]
     pub runner: i32,
-    #[diesel(sql_type = BigInt)]
     pub captured: i64,
-    #[diesel(sql_type = BigInt)]
     pub cancelled: i64,
-    #[diesel(sql_type = BigInt)]
     pub paid: i64,
-    #[diesel(sql_type = BigInt)]
     pub difference: i64,
-    #[diesel(sql_type = BigInt)]
     pub book_entries: i64,
-    #[diesel(sql_type = BigInt)]
     pub payments: i64,
-    #[diesel(sql_type = BigInt)]
     pub findings: i64,
-    #[diesel(sql_type = Nullable<Text>)]
     pub error: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     pub started_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 /// What a run has counted so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    /// Won, as the provider's book has them.
+    /// In won, by the provider's book.
     pub captured: i64,
     pub cancelled: i64,
-    /// Won that our payments have.
+    /// In won, by our payments.
     pub paid: i64,
     pub book_entries: i64,
     pub payments: i64,
 }
 
-/// What has been compared by the clock.
+/// What the scheduled runs have done so far.
 #[derive(Debug, QueryableByName)]
 pub struct Past {
     #[diesel(sql_type = Timestamptz)]
     pub now: DateTime<Utc>,
-    /// Up to there; before the first run, as far as there was nothing to compare. None while there is nothing yet.
+    /// Everything before this was compared, or there was nothing to compare. None while no payment has money.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub reached: Option<DateTime<Utc>>,
     /// When the last run ended, if it failed.
@@ -77,103 +67,85 @@ pub struct Past {
 }
 
 pub async fn past(app: &App) -> Result<Past> {
-    let query = sql_query(
-        "select statement_timestamp() as now,
-                coalesce(
-                    (select max(to_time) from reconciliation_runs where status = 'COMPLETED' and requested_by is null),
-                    (select min(created_at) from payments where captured > 0)
-                ) as reached,
-                (select case when status = 'FAILED' then ended_at end
-                 from reconciliation_runs
-                 order by created_at desc
-                 limit 1) as failed_at",
-    );
-    Ok(Prepared(query).get_result(&mut *app.db.read().await?).await?)
+    Ok(Prepared(sql_query(include_str!("runs_past.sql"))).get_result(&mut *app.db.read().await?).await?)
 }
 
-/// A new run, or the one that is still to be ended; and whether it is new.
-pub async fn request(app: &App, from: DateTime<Utc>, to: DateTime<Utc>, by: Option<AccountId>) -> Result<(Run, bool)> {
+/// The run that a request led to.
+pub struct Requested {
+    pub run: Run,
+    /// False: another run had not ended, and it is that one.
+    pub is_new: bool,
+}
+
+/// Requests a run, unless one has not ended.
+pub async fn request(app: &App, from: DateTime<Utc>, to: DateTime<Utc>, by: Option<AccountId>) -> Result<Requested> {
     app.db
         .tx("request_reconciliation", async |tx| {
             for _ in 0..REQUESTS_MAX {
                 if let Some(run) = insert(tx, from, to, by).await? {
-                    return Ok((run, true));
+                    return Ok(Requested { run, is_new: true });
                 }
-                let query = sql_query(
-                    "select * from reconciliation_runs where provider = $1 and status in ('REQUESTED', 'RUNNING')",
-                );
-                let live = Prepared(query.bind::<Text, _>(naverpay::NAME)).get_result(tx).await.optional()?;
-                if let Some(run) = live {
-                    return Ok((run, false));
+                if let Some(run) = live(tx).await? {
+                    return Ok(Requested { run, is_new: false });
                 }
                 // It has ended in between.
             }
-            Err(Error::transient(anyhow::anyhow!("one reconciliation ends after the other")))
+            Err(Error::transient(anyhow::anyhow!("{REQUESTS_MAX} reconciliations ended while one was requested")))
         })
         .await
 }
 
-/// Runs that may end while one is being asked for; each takes longer than the asking.
+/// Runs that may end while one is being requested; each takes longer than the request.
 const REQUESTS_MAX: usize = 5;
 
-async fn insert(tx: &mut Tx, from: DateTime<Utc>, to: DateTime<Utc>, by: Option<AccountId>) -> Result<Option<Run>> {
-    let query = sql_query(
-        "insert into reconciliation_runs (id, provider, from_time, to_time, requested_by)
-         values ($1, $2, $3, $4, $5)
-         on conflict do nothing
-         returning *",
-    );
-    let query = query.bind::<SqlUuid, _>(Uuid::now_v7()).bind::<Text, _>(naverpay::NAME);
-    let query = query.bind::<Timestamptz, _>(from).bind::<Timestamptz, _>(to);
-    Ok(Prepared(query.bind::<Nullable<SqlUuid>, _>(by)).get_result(tx).await.optional()?)
+#[derive(Insertable)]
+#[diesel(table_name = reconciliation_runs)]
+struct NewRun {
+    id: Uuid,
+    provider: &'static str,
+    from_time: DateTime<Utc>,
+    to_time: DateTime<Utc>,
+    requested_by: Option<AccountId>,
 }
 
-/// Takes what nobody works on. What it has found so far stays, and it begins again.
+/// None: another run has not ended.
+async fn insert(tx: &mut Tx, from: DateTime<Utc>, to: DateTime<Utc>, by: Option<AccountId>) -> Result<Option<Run>> {
+    let row = NewRun { id: Uuid::now_v7(), provider: naverpay::NAME, from_time: from, to_time: to, requested_by: by };
+    let insert = diesel::insert_into(reconciliation_runs::table).values(&row).on_conflict_do_nothing();
+    Ok(insert.returning(Run::as_returning()).get_result(tx).await.optional()?)
+}
+
+async fn live(tx: &mut Tx) -> Result<Option<Run>> {
+    let query = sql_query(include_str!("live.sql")).bind::<Text, _>(naverpay::NAME);
+    Ok(Prepared(query).get_result(tx).await.optional()?)
+}
+
+/// Takes a run that no process works on.
 pub async fn take(app: &App) -> Result<Option<Run>> {
     app.db
         .tx("take_reconciliation", async |tx| {
-            let query = sql_query(
-                "update reconciliation_runs
-                 set status = 'RUNNING',
-                     runner = runner + 1,
-                     lease_until = clock_timestamp() + $1 * interval '1 second',
-                     started_at = coalesce(started_at, clock_timestamp())
-                 where id = (
-                     select id
-                     from reconciliation_runs
-                     where status = 'REQUESTED' or (status = 'RUNNING' and lease_until < statement_timestamp())
-                     order by created_at
-                     limit 1
-                     for update skip locked
-                 )
-                 returning *",
-            );
+            let query = sql_query(include_str!("take.sql"));
             let query = query.bind::<Double, _>(f64::from(app.reconciliation.lease_seconds));
             Ok(Prepared(query).get_result(tx).await.optional()?)
         })
         .await
 }
 
-/// Says that the run goes on, and how far it is. Fails when another process has taken it over.
+/// Renews the lease of a run, and says how far it is. Fails when another process has taken it.
 pub async fn renew(app: &App, run: &Run, totals: &Totals) -> Result<()> {
     let renewed = app
         .db
         .tx("renew_reconciliation", async |tx| {
-            let query = sql_query(
-                "update reconciliation_runs
-                 set lease_until = clock_timestamp() + $3 * interval '1 second',
-                     captured = $4,
-                     cancelled = $5,
-                     paid = $6,
-                     book_entries = $7,
-                     payments = $8
-                 where id = $1 and runner = $2 and status = 'RUNNING'",
-            );
-            let query = query.bind::<SqlUuid, _>(run.id).bind::<Integer, _>(run.runner);
-            let query = query.bind::<Double, _>(f64::from(app.reconciliation.lease_seconds));
-            let query = query.bind::<BigInt, _>(totals.captured).bind::<BigInt, _>(totals.cancelled);
-            let query = query.bind::<BigInt, _>(totals.paid).bind::<BigInt, _>(totals.book_entries);
-            Ok(Prepared(query.bind::<BigInt, _>(totals.payments)).execute(tx).await?)
+            let query = sql_query(include_str!("renew.sql"))
+                .bind::<SqlUuid, _>(run.id)
+                .bind::<Integer, _>(run.runner)
+                .bind::<Double, _>(f64::from(app.reconciliation.lease_seconds))
+                .bind::<BigInt, _>(totals.captured)
+                .bind::<BigInt, _>(totals.cancelled)
+                .bind::<BigInt, _>(totals.paid)
+                .bind::<BigInt, _>(totals.book_entries)
+                .bind::<BigInt, _>(totals.payments);
+            Ok(Prepared(query).execute(tx).await?)
         })
         .await?;
     if renewed == 0 {
@@ -182,26 +154,23 @@ pub async fn renew(app: &App, run: &Run, totals: &Totals) -> Result<()> {
     Ok(())
 }
 
-/// Ends the run, with `error` if it failed. None when another process has taken it over.
-pub async fn end(app: &App, run: &Run, error: Option<&str>) -> Result<Option<Run>> {
+/// What has become of a run that this process wanted to end.
+pub enum End {
+    Ended(Box<Run>),
+    /// Another process has taken it: it is for that one to end it.
+    TakenOver,
+}
+
+/// Ends the run, with `error` if it failed.
+pub async fn end(app: &App, run: &Run, error: Option<&str>) -> Result<End> {
     app.db
         .tx("end_reconciliation", async |tx| {
-            let query = sql_query(
-                "update reconciliation_runs
-                 set status = case when $3 is null then 'COMPLETED' else 'FAILED' end,
-                     error = $3,
-                     lease_until = null,
-                     ended_at = clock_timestamp(),
-                     (findings, difference) = (
-                         select count(*), coalesce(sum(found - expected), 0)::bigint
-                         from reconciliation_findings
-                         where run_id = $1
-                     )
-                 where id = $1 and runner = $2 and status = 'RUNNING'
-                 returning *",
-            );
-            let query = query.bind::<SqlUuid, _>(run.id).bind::<Integer, _>(run.runner);
-            Ok(Prepared(query.bind::<Nullable<Text>, _>(error)).get_result(tx).await.optional()?)
+            let query = sql_query(include_str!("end.sql"))
+                .bind::<SqlUuid, _>(run.id)
+                .bind::<Integer, _>(run.runner)
+                .bind::<Nullable<Text>, _>(error);
+            let ended: Option<Run> = Prepared(query).get_result(tx).await.optional()?;
+            Ok(ended.map_or(End::TakenOver, |run| End::Ended(Box::new(run))))
         })
         .await
 }
@@ -210,11 +179,7 @@ pub async fn end(app: &App, run: &Run, error: Option<&str>) -> Result<Option<Run
 pub async fn forget(app: &App) -> Result<()> {
     app.db
         .tx("forget_reconciliations", async |tx| {
-            let query = sql_query(
-                "delete from reconciliation_runs
-                 where status in ('COMPLETED', 'FAILED')
-                     and created_at < statement_timestamp() - $1 * interval '1 day'",
-            );
+            let query = sql_query(include_str!("forget.sql"));
             Prepared(query.bind::<Double, _>(f64::from(app.reconciliation.kept_days))).execute(tx).await?;
             Ok(())
         })

@@ -1,5 +1,4 @@
-//! Requests that somebody might send to a webhook, good and forged. Self-contained, so that a test over HTTP can use
-//! the same file.
+//! Good and forged requests to a webhook. Uses nothing of this crate, so that the tests over HTTP can include it too.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -7,11 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub const SECRET: &str = "whsec_bmV3IHNlY3JldCBmb3IgdGVzdHMsIDMyIGJ5dGVzIQ==";
-/// The one before it, which is still good.
+/// The one before it, which is still accepted.
 pub const OLD_SECRET: &str = "whsec_b2xkIHNlY3JldCBmb3IgdGVzdHMsIDMyIGJ5dGVzIQ==";
 const STRANGERS_SECRET: &str = "whsec_c3RyYW5nZXIncyBzZWNyZXQsIGFsc28gMzIgYnl0ZXM=";
 
-/// A request and whether it is to be believed by who knows [`SECRET`] and [`OLD_SECRET`].
+/// A request, and whether a receiver with [`SECRET`] and [`OLD_SECRET`] is to accept it.
 pub struct Case {
     pub name: &'static str,
     pub is_good: bool,
@@ -49,7 +48,7 @@ pub fn approved(payment: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Every id is another one, so that what was stored can be told from what was not.
+/// Each good case has an id of its own, so that the stored rows can be counted.
 pub fn cases(now: DateTime<Utc>, payment: &str) -> Vec<Case> {
     [good(now, payment), forged(now, payment), misspelt_times(now, payment), misspelt_headers(now, payment)]
         .into_iter()

@@ -1,24 +1,25 @@
-//! Ten thousand histories against a model that knows no rules, only what was agreed to.
+//! The rules one by one, and long random histories against a model that only adds up what was agreed to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::Refusal;
 use contract::ids::AccountId;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use testkit::properties::{quick, soak};
 
 use super::*;
 
 #[test]
 fn names_are_read_as_they_are_written() {
-    for kind in Kind::ALL {
-        assert_eq!(Kind::parse(kind.name()), Some(kind));
+    for kind in Kind::VARIANTS.iter().copied() {
+        assert_eq!(kind.name().parse().ok(), Some(kind));
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
     }
-    for status in HoldStatus::ALL {
-        assert_eq!(HoldStatus::parse(status.name()), Some(status));
+    for status in HoldStatus::VARIANTS.iter().copied() {
+        assert_eq!(status.name().parse().ok(), Some(status));
     }
-    assert_eq!(Kind::parse("charge"), None);
-    assert_eq!(HoldStatus::parse(""), None);
+    assert!("charge".parse::<Kind>().is_err() && "".parse::<HoldStatus>().is_err());
 }
 
 #[test]
@@ -39,38 +40,38 @@ fn a_charge_is_within_its_limits_or_refused() {
 #[test]
 fn a_payment_takes_its_points_once() {
     let (user, other) = (AccountId::generate(), AccountId::generate());
-    let Take::Fresh(hold, movement) = take(user, 10, 10, None, false) else { panic!("enough") };
+    let HoldDecision::Take(hold, movement) = hold_points(user, 10, 10, None, false) else { panic!("enough") };
     assert_eq!((movement.from, movement.to, movement.amount), (Account::User, Account::Escrow, 10));
-    assert_eq!(take(user, 0, 10, Some(&hold), false), Take::Taken);
-    assert_eq!(take(user, 0, 10, Some(&hold), true), Take::Taken, "what was taken stays taken");
-    assert_eq!(take(user, 9, 10, None, false), Take::Insufficient);
-    assert_eq!(take(user, 10, 10, None, true), Take::Ended);
+    assert_eq!(hold_points(user, 0, 10, Some(&hold), false), HoldDecision::AlreadyHeld);
+    assert_eq!(hold_points(user, 0, 10, Some(&hold), true), HoldDecision::AlreadyHeld, "what was taken stays taken");
+    assert_eq!(hold_points(user, 9, 10, None, false), HoldDecision::Insufficient);
+    assert_eq!(hold_points(user, 10, 10, None, true), HoldDecision::AttemptEnded);
     for (user, amount) in [(other, 10), (user, 9)] {
-        assert_eq!(take(user, 99, amount, Some(&hold), false), Take::Mismatch);
+        assert_eq!(hold_points(user, 99, amount, Some(&hold), false), HoldDecision::Mismatch);
     }
     for nothing in [0, -1, i64::MIN] {
-        assert_eq!(take(user, 10, nothing, None, false), Take::Mismatch);
+        assert_eq!(hold_points(user, 10, nothing, None, false), HoldDecision::Mismatch);
     }
-    let (released, _) = give_back(&hold, 10).unwrap();
-    assert_eq!(take(user, 10, 10, Some(&released), false), Take::GivenBack);
+    let (released, _) = refund(&hold, 10).unwrap();
+    assert_eq!(hold_points(user, 10, 10, Some(&released), false), HoldDecision::Refunded);
 }
 
 #[test]
 fn a_refund_before_the_sale_leaves_less_to_sell_for() {
-    let hold = Hold { user: AccountId::generate(), status: HoldStatus::Held, amount: 10, given_back: 0 };
-    let (rest, movement) = give_back(&hold, 4).unwrap();
+    let hold = Hold { user: AccountId::generate(), status: HoldStatus::Held, amount: 10, refunded: 0 };
+    let (rest, movement) = refund(&hold, 4).unwrap();
     assert_eq!((rest.status, movement.from), (HoldStatus::Held, Account::Escrow));
     let (sold, movement) = confirm(&rest).unwrap();
     assert_eq!((sold.status, movement.amount), (HoldStatus::Confirmed, 6));
     assert_eq!(confirm(&sold), None);
-    assert_eq!(give_back(&sold, 7), None);
-    let (returned, movement) = give_back(&sold, 6).unwrap();
+    assert_eq!(refund(&sold, 7), None);
+    let (returned, movement) = refund(&sold, 6).unwrap();
     assert_eq!((returned.status, returned.left(), movement.from), (HoldStatus::Confirmed, 0, Account::Sales));
 
-    let (released, _) = give_back(&hold, 10).unwrap();
-    assert_eq!((released.status, confirm(&released), give_back(&released, 1)), (HoldStatus::Released, None, None));
+    let (released, _) = refund(&hold, 10).unwrap();
+    assert_eq!((released.status, confirm(&released), refund(&released, 1)), (HoldStatus::Released, None, None));
     for nothing in [0, -1, i64::MIN] {
-        assert_eq!(give_back(&hold, nothing), None);
+        assert_eq!(refund(&hold, nothing), None);
     }
 }
 
@@ -83,15 +84,15 @@ enum Step {
         attempt: u8,
         amount: i64,
     },
-    /// It is said of an attempt that it has taken nothing, or will not.
+    /// It is recorded that an attempt has taken nothing.
     End {
         payment: u8,
         attempt: u8,
     },
     Confirm(u8),
-    GiveBack {
+    Refund {
         payment: u8,
-        refund: u8,
+        id: u8,
         amount: i64,
     },
 }
@@ -103,7 +104,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(payment, attempt, off)| Step::Take { payment, attempt, amount: 40 + 20 * i64::from(payment) + off }),
         1 => (0..4u8, 0..3u8).prop_map(|(payment, attempt)| Step::End { payment, attempt }),
         2 => (0..4u8).prop_map(Step::Confirm),
-        3 => (0..4u8, 0..4u8, -5..80i64).prop_map(|(payment, refund, amount)| Step::GiveBack { payment, refund, amount }),
+        3 => (0..4u8, 0..4u8, -5..80i64).prop_map(|(payment, id, amount)| Step::Refund { payment, id, amount }),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -132,7 +133,7 @@ impl Books {
 #[derive(Default)]
 struct Model {
     charged: i64,
-    /// payment → (taken, confirmed, given back before the sale, and after it)
+    /// payment → (taken, confirmed, refunded before the sale, and after it)
     payments: BTreeMap<u8, (i64, bool, i64, i64)>,
 }
 
@@ -161,7 +162,9 @@ fn run(user: AccountId, books: &mut Books, model: &mut Model, step: Step) {
         Step::Take { payment, attempt, amount } => {
             let is_ended = books.ended.contains(&(payment, attempt));
             let hold = books.holds.get(&payment);
-            if let Take::Fresh(hold, movement) = take(user, books.balance(Account::User), amount, hold, is_ended) {
+            if let HoldDecision::Take(hold, movement) =
+                hold_points(user, books.balance(Account::User), amount, hold, is_ended)
+            {
                 assert!(!is_ended, "an attempt that has ended takes nothing");
                 books.post(movement);
                 books.holds.insert(payment, hold);
@@ -181,14 +184,14 @@ fn run(user: AccountId, books: &mut Books, model: &mut Model, step: Step) {
                 known.1 = true;
             }
         }
-        Step::GiveBack { payment, refund, amount } => {
-            if books.refunds.contains(&(payment, refund)) {
+        Step::Refund { payment, id, amount } => {
+            if books.refunds.contains(&(payment, id)) {
                 return;
             }
-            if let Some((hold, movement)) = books.holds.get(&payment).and_then(|hold| give_back(hold, amount)) {
+            if let Some((hold, movement)) = books.holds.get(&payment).and_then(|hold| refund(hold, amount)) {
                 books.post(movement);
                 books.holds.insert(payment, hold);
-                books.refunds.insert((payment, refund));
+                books.refunds.insert((payment, id));
                 let known = model.payments.get_mut(&payment).unwrap();
                 if known.1 { known.3 += amount } else { known.2 += amount }
             }
@@ -196,13 +199,10 @@ fn run(user: AccountId, books: &mut Books, model: &mut Model, step: Step) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
-
-    /// Whatever happens in whatever order and however often: no point appears or vanishes, no balance of a user's is
-    /// below zero, a payment takes once and ends once, and no more comes back than was taken.
-    #[test]
-    fn points_are_conserved(steps in steps()) {
+/// In every order of events: no point appears or vanishes, no user's balance is below zero, a payment takes its points
+/// once, and no more is refunded than was taken.
+fn walk(config: ProptestConfig) {
+    let outcome = TestRunner::new(config).run(&steps(), |steps| {
         let user = AccountId::generate();
         let (mut books, mut model) = (Books::default(), Model::default());
         for step in steps {
@@ -216,8 +216,8 @@ proptest! {
             }
             for (payment, hold) in &books.holds {
                 let (taken, sold, before, after) = model.payments[payment];
-                prop_assert_eq!((hold.amount, hold.given_back), (taken, before + after));
-                prop_assert!((0..=hold.amount).contains(&hold.given_back));
+                prop_assert_eq!((hold.amount, hold.refunded), (taken, before + after));
+                prop_assert!((0..=hold.amount).contains(&hold.refunded));
                 let expected = match (sold, hold.left()) {
                     (true, _) => HoldStatus::Confirmed,
                     (false, 0) => HoldStatus::Released,
@@ -226,5 +226,18 @@ proptest! {
                 prop_assert_eq!(hold.status, expected);
             }
         }
-    }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failed| panic!("{failed}"));
+}
+
+#[test]
+fn points_are_conserved() {
+    walk(quick(1_000));
+}
+
+#[test]
+#[ignore = "soak: many random histories"]
+fn points_are_conserved_in_many_histories() {
+    walk(soak(20_000));
 }

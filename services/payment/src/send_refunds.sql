@@ -1,9 +1,9 @@
--- $1 how many, $2 seconds that they are left alone.
+-- $1 how many
+-- $2 seconds for which the loop leaves them alone
 with due as (
     select id
     from refunds
-    where status = 'PENDING'
-      and ask_at <= statement_timestamp()
+    where status = 'PENDING' and ask_at <= statement_timestamp()
     order by ask_at
     limit $1
     for update skip locked
