@@ -1,7 +1,6 @@
 //! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
 
-mod faithful;
-mod membership;
+pub(crate) mod librdkafka;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,10 +16,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-pub(crate) use faithful::Faithful;
-pub(crate) use membership::Membership;
-
 use crate::error::{Error, Result};
+use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
 
 /// Section `[kafka]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -49,12 +46,10 @@ struct Inner {
     topics: Mutex<Topics>,
 }
 
-/// A client for administrative questions.
+/// The client that asks for metadata and creates topics.
 ///
-/// Each client may go deaf: brokers that are all fenced, for a moment after a stall, answer that the cluster has topics
-/// and no brokers, and librdkafka then forgets every broker for good, those that it was configured with too
-/// (confluentinc/librdkafka#5301). So whoever does not answer any more is replaced: this, producers and consumers. One
-/// that has never answered knows no broker that it could forget, and is still connecting.
+/// It is replaced when it does not answer any more: librdkafka may have forgotten all brokers for good (ADR 11, no. 1). A
+/// client that has never answered knows no broker that it could forget, and is still connecting.
 struct Admin {
     /// Taken out only when dropped.
     client: Option<AdminClient<Quiet>>,
@@ -87,9 +82,7 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        // Its threads are joined, which blocks.
-        let client = self.client.take();
-        std::thread::spawn(move || drop(client));
+        drop_in_background(self.client.take());
     }
 }
 
@@ -259,43 +252,48 @@ impl Kafka {
     }
 
     /// A member of consumer group `group`, subscribed to `topics`, for the log of `cluster`.
-    ///
-    /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log
-    /// of a broker that replaced a lost one, the beginning of that log would be skipped. So a new log has a new group,
-    /// without offsets, which starts at the beginning; the inbox drops what it has seen.
     pub(crate) fn consumer(
         &self,
         group: &str,
         cluster: &Arc<str>,
         topics: &[&str],
-    ) -> Result<StreamConsumer<Membership>> {
+    ) -> Result<StreamConsumer<GroupHealth>> {
+        let session_timeout = Duration::from_millis(self.0.settings.session_timeout_ms);
+        let context = GroupHealth::new(cluster.clone(), session_timeout);
+        let consumer: StreamConsumer<GroupHealth> =
+            self.consumer_config(group, cluster).create_with_context(context).map_err(Error::transient)?;
+        let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(Error::transient)?;
+        Ok(consumer)
+    }
+
+    /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log
+    /// of a broker that replaced a lost one, the beginning of that log would be skipped. So a new log has a new group,
+    /// without offsets, which starts at the beginning; the inbox drops events that it has applied before.
+    fn consumer_config(&self, group: &str, cluster: &str) -> ClientConfig {
         let Inner { settings, namespace, .. } = &*self.0;
-        let consumer: StreamConsumer<Membership> = self
-            .client_config()
+        let mut config = self.client_config();
+        config
             .set("group.id", format!("{namespace}{group}@{cluster}"))
             .set("client.id", group)
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
-            // For brokers that cannot be asked to create topics; elsewhere they exist by now.
+            // For brokers that do not know CreateTopics; elsewhere the topics exist by now.
             .set("allow.auto.create.topics", "true")
             // Only what has been applied is committed.
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", settings.session_timeout_ms.to_string())
-            .set("max.poll.interval.ms", membership::JOIN_MAX.as_millis().to_string())
+            .set("max.poll.interval.ms", JOIN_MAX.as_millis().to_string())
             .set("heartbeat.interval.ms", (settings.session_timeout_ms / 3).to_string())
             // The broker answers a fetch as soon as it has one byte, so this costs no latency.
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
-            .set("statistics.interval.ms", "3000")
-            .create_with_context(Membership::new(cluster.clone(), Duration::from_millis(settings.session_timeout_ms)))
-            .map_err(Error::transient)?;
-        let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(Error::transient)?;
-        Ok(consumer)
+            .set("statistics.interval.ms", "3000");
+        config
     }
 }
 
@@ -345,27 +343,9 @@ impl ClientContext for Quiet {
     }
 }
 
-pub(crate) fn log_debug(what: &str, message: &str) {
-    tracing::debug!(kafka.facility = what, "Kafka's client says: {message}");
-}
-
 #[cfg(test)]
 mod tests {
-    use sandbox::{External, Options, Sandbox};
-
     use super::*;
-
-    /// A broker alone, and the settings that lead to it.
-    pub async fn broker(name: &str) -> (Sandbox, KafkaSettings) {
-        let data_dir = std::env::temp_dir().join(format!("stampede-{name}-{}", std::process::id()));
-        let nobody = || Some(settings().brokers);
-        let external = External { postgres_url: nobody(), redis_url: nobody(), kafka_brokers: None };
-        let kafka = sandbox::KafkaChoice::Apache;
-        let sandbox = Sandbox::start(Options { data_dir, ephemeral: true, kafka, external, ..Options::default() });
-        let sandbox = sandbox.await.unwrap();
-        let brokers = sandbox.kafka_brokers();
-        (sandbox, KafkaSettings { brokers, request_timeout_ms: 30_000, ..settings() })
-    }
 
     /// Nobody listens there.
     pub fn settings() -> KafkaSettings {

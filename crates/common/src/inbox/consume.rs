@@ -11,21 +11,21 @@ use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::kafka::{Kafka, Membership, log_debug};
+use crate::kafka::Kafka;
+use crate::kafka::librdkafka::{GroupHealth, in_own_thread, log_debug, ping};
 use crate::periodic::{self, Schedule};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
-/// After this long without a message, a consumer makes sure that it still hears the broker.
-const SILENCE: Duration = Duration::from_secs(5);
+/// After this long without a message, a consumer checks whether a broker still answers it.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long leaving the group may hold up a stop. Who does not manage is missed after the session timeout instead.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -74,8 +74,8 @@ impl Consumer {
             return Err(Error::transient(anyhow::anyhow!("Kafka cannot have its topics for now: {missing:?}")));
         }
         let client = Arc::new(kafka.consumer(self.group, &cluster, &there)?);
-        let (ahead, heard_at) = (VecDeque::new(), Instant::now());
-        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, heard_at })
+        let (ahead, last_answer_at) = (VecDeque::new(), Instant::now());
+        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, last_answer_at })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -107,14 +107,14 @@ struct Member<'a> {
     consumer: &'a Consumer,
     kafka: &'a Kafka,
     settings: &'a InboxSettings,
-    client: Arc<StreamConsumer<Membership>>,
+    client: Arc<StreamConsumer<GroupHealth>>,
     cluster: Arc<str>,
     /// Topics that did not exist when it joined.
     missing: Vec<&'static str>,
     /// Taken from the client while a batch was waiting for its next attempt.
     ahead: VecDeque<Message>,
-    /// When the client last got something from the broker.
-    heard_at: Instant,
+    /// When a broker last answered the client.
+    last_answer_at: Instant,
 }
 
 impl Member<'_> {
@@ -142,7 +142,7 @@ impl Member<'_> {
             };
             if !batch.is_empty() {
                 attempt = 0;
-                self.heard_at = Instant::now();
+                self.last_answer_at = Instant::now();
                 if self.is_outdated() || !self.settle(&batch, stopping).await {
                     return;
                 }
@@ -168,7 +168,7 @@ impl Member<'_> {
 
     /// Whether a new membership is needed: for another log, for more topics, or to hear anything at all again.
     async fn is_over(&mut self) -> bool {
-        !self.is_current().await || self.can_have_more().await || self.is_deaf().await || self.is_lost().await
+        !self.is_current().await || self.can_have_more().await || self.is_disconnected().await || self.is_stuck().await
     }
 
     /// Whether the log is still that of the cluster that was joined. A cluster that does not answer has not changed.
@@ -182,7 +182,7 @@ impl Member<'_> {
     /// It cannot have messages of the new log without knowing: it asks for topics by their ids, which it learns
     /// together with the id of the cluster.
     fn is_outdated(&self) -> bool {
-        let is_outdated = self.client.context().clusters().has_strayed(self.client.client());
+        let is_outdated = self.client.context().cluster_id().cluster_changed(self.client.client());
         if is_outdated {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
@@ -192,56 +192,54 @@ impl Member<'_> {
         is_outdated
     }
 
-    /// Whether the client has lost all brokers while others hear them, as described at [`Kafka`]'s own client: it would
-    /// wait for ever. Asked after a silence only, since to be asked costs a request.
-    async fn is_deaf(&mut self) -> bool {
-        if self.heard_at.elapsed() < SILENCE {
+    /// Whether the client has forgotten its brokers while others reach them (ADR 11, no. 1): it would wait for ever. Looked
+    /// at after a silence only, since it costs a request.
+    async fn is_disconnected(&mut self) -> bool {
+        if self.last_answer_at.elapsed() < SILENCE_MAX {
             return false;
         }
-        let asked = std::time::Instant::now();
-        // Asked again after the other, so that a broker that comes back in between is heard.
-        let is_deaf = !self.hears().await && self.kafka.cluster_id_since(asked).await.is_ok() && !self.hears().await;
-        if is_deaf {
+        let asked_at = std::time::Instant::now();
+        // Pinged again after the other client, so that a broker that comes back in between is noticed.
+        let is_disconnected =
+            !self.ping().await && self.kafka.cluster_id_since(asked_at).await.is_ok() && !self.ping().await;
+        if is_disconnected {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
-                "Kafka's consumer has lost its brokers; a new one goes on"
+                "Kafka's client of consumer {} reaches no broker, while another client does; a new one takes over",
+                self.consumer.group
             );
         }
-        is_deaf
+        is_disconnected
     }
 
-    /// Whether it has lost its place in the group for good. A client whose brokers were fenced at the wrong moment never
-    /// gets answers to its questions about the group, and waits for them for ever.
-    async fn is_lost(&self) -> bool {
-        let membership = self.client.context();
-        if membership.is_settled() {
+    /// Whether it has lost its place in the group for good (ADR 11, no. 2).
+    async fn is_stuck(&self) -> bool {
+        let health = self.client.context();
+        if health.is_stable() {
             return false;
         }
         if self.kafka.cluster_id_since(std::time::Instant::now()).await.is_err() {
-            membership.excuse();
+            health.reset();
             return false;
         }
-        let is_lost = membership.is_lost();
-        if is_lost {
+        let is_stuck = health.is_stuck();
+        if is_stuck {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
-                "Kafka's consumer has lost its place in the group; a new one goes on"
+                "Kafka's client of consumer {} has lost its place in the group; a new one takes over",
+                self.consumer.group
             );
         }
-        is_lost
+        is_stuck
     }
 
-    /// Whether a broker answers this client.
-    async fn hears(&mut self) -> bool {
-        let (client, limit) = (self.client.clone(), self.kafka.request_timeout());
+    async fn ping(&mut self) -> bool {
         let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
-        // Who stops meanwhile leaves this with the last hold on the client, and letting go of it is leaving the group.
-        let metadata = aside(move || client.fetch_metadata(topic.as_deref(), limit)).await;
-        let hears = metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty()));
-        if hears {
-            self.heard_at = Instant::now();
+        let answers = ping(self.client.clone(), topic, self.kafka.request_timeout()).await;
+        if answers {
+            self.last_answer_at = Instant::now();
         }
-        hears
+        answers
     }
 
     /// Whether a topic that was missing is there now.
@@ -333,7 +331,7 @@ impl Member<'_> {
         }
     }
 
-    fn change_flow(&self, change: impl Fn(&StreamConsumer<Membership>, &TopicPartitionList) -> KafkaResult<()>) {
+    fn change_flow(&self, change: impl Fn(&StreamConsumer<GroupHealth>, &TopicPartitionList) -> KafkaResult<()>) {
         let changed = self.client.assignment().and_then(|assignment| change(&self.client, &assignment));
         if let Err(error) = changed {
             log_debug("consumer", &error.to_string());
@@ -360,18 +358,7 @@ impl Member<'_> {
 }
 
 /// Commits what is stored and leaves the group, which blocks.
-async fn leave(client: Arc<StreamConsumer<Membership>>) {
+async fn leave(client: Arc<StreamConsumer<GroupHealth>>) {
     // Whether it has left in time is all the same.
-    drop(tokio::time::timeout(LEAVE_MAX, aside(move || drop(client))).await);
-}
-
-/// Runs `work` on a client in a thread that nobody has to wait for, unlike those of the runtime. Whoever lets go of the
-/// client last leaves the group, and that may never end: without a broker, a member cannot commit.
-fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
-    let (done, on_done) = oneshot::channel();
-    std::thread::spawn(move || {
-        // An error means that nobody waits any more.
-        drop(done.send(work()));
-    });
-    on_done
+    drop(tokio::time::timeout(LEAVE_MAX, in_own_thread(move || drop(client))).await);
 }

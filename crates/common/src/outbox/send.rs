@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::kafka::{Faithful, Kafka, LOOK_PERIOD, log_debug};
+use crate::kafka::librdkafka::{ClusterIdGuard, drop_in_background, log_debug};
+use crate::kafka::{Kafka, LOOK_PERIOD};
 
 /// A row of the outbox on its way.
 #[derive(Debug, QueryableByName)]
@@ -134,9 +135,9 @@ impl Producer {
     /// message that was on its way when the broker was lost can still come before its predecessors in the new log, if
     /// another process has created the topics there already. Consumers that mind compare versions.
     pub(super) fn is_outdated(&self) -> bool {
-        let has_strayed =
-            |producer: &ThreadedProducer<Reports>| producer.context().clusters.has_strayed(producer.client());
-        self.inner.as_ref().is_some_and(has_strayed) || self.kafka.has_moved_on_from(&self.cluster)
+        let cluster_changed =
+            |producer: &ThreadedProducer<Reports>| producer.context().cluster_id.cluster_changed(producer.client());
+        self.inner.as_ref().is_some_and(cluster_changed) || self.kafka.has_moved_on_from(&self.cluster)
     }
 
     /// Why this producer will never send anything again, if so.
@@ -147,15 +148,14 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        // What it still has is purged and its thread joined, which blocks.
-        let inner = self.inner.take();
-        std::thread::spawn(move || drop(inner));
+        // Its messages are purged.
+        drop_in_background(self.inner.take());
     }
 }
 
 /// The reports of the batch under way.
 struct Reports {
-    clusters: Faithful,
+    cluster_id: ClusterIdGuard,
     batch: Mutex<Vec<Report>>,
     missing: AtomicUsize,
     all_in: Notify,
@@ -163,8 +163,8 @@ struct Reports {
 
 impl Reports {
     fn new(cluster: Arc<str>) -> Reports {
-        let clusters = Faithful::new(cluster);
-        Reports { clusters, batch: Mutex::default(), missing: AtomicUsize::new(0), all_in: Notify::new() }
+        let cluster_id = ClusterIdGuard::new(cluster);
+        Reports { cluster_id, batch: Mutex::default(), missing: AtomicUsize::new(0), all_in: Notify::new() }
     }
 
     fn begin(&self, count: usize) {
@@ -188,7 +188,7 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.clusters.hear(facility, message);
+        self.cluster_id.read_log(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -1,0 +1,175 @@
+//! The facts about librdkafka that the work-arounds rest on: lines of its log and words of its statistics. Nothing promises
+//! that a new version keeps them. Its own mock cluster shows them quickly; the soak shows them with a real broker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer, ProducerContext};
+use sandbox::{Sandbox, Server};
+
+use super::group_health::JoinState;
+use super::{ClusterIdGuard, GroupHealth};
+use crate::kafka::tests::settings;
+use crate::kafka::{Kafka, KafkaSettings};
+
+impl ClientContext for ClusterIdGuard {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.read_log(facility, message);
+    }
+}
+
+impl ConsumerContext for ClusterIdGuard {}
+
+impl ProducerContext for ClusterIdGuard {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+}
+
+fn mock_cluster() -> MockCluster<'static, DefaultProducerContext> {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    cluster
+}
+
+fn client_config(brokers: &str) -> ClientConfig {
+    crate::kafka::client_config(&KafkaSettings { brokers: brokers.to_owned(), ..settings() })
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < testkit::PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn cluster_id<C: ClientContext>(client: &Client<C>) -> Arc<str> {
+    client.fetch_cluster_id(testkit::PATIENCE).unwrap().into()
+}
+
+fn producer(brokers: &str, cluster: &Arc<str>) -> BaseProducer<ClusterIdGuard> {
+    client_config(brokers).create_with_context(ClusterIdGuard::new(cluster.clone())).unwrap()
+}
+
+#[test]
+fn a_client_that_was_made_for_another_cluster_is_told_at_its_first_answer() {
+    let cluster = mock_cluster();
+    let brokers = cluster.bootstrap_servers();
+    let right = producer(&brokers, &cluster_id(producer(&brokers, &"any".into()).client()));
+    let wrong = producer(&brokers, &"another".into());
+    until("a client made for another cluster is told", || wrong.context().cluster_changed(wrong.client()));
+    until("a client meets its cluster", || {
+        assert!(!right.context().cluster_changed(right.client()), "a client took its own cluster for another");
+        right.context().has_met_one()
+    });
+}
+
+#[test]
+fn a_client_is_told_when_it_meets_a_second_cluster() {
+    let (first, second) = (mock_cluster(), mock_cluster());
+    let brokers = first.bootstrap_servers();
+    let cluster = cluster_id(producer(&brokers, &"any".into()).client());
+    let producer = producer(&format!("{brokers},{}", second.bootstrap_servers()), &cluster);
+    let other = producer.client().fetch_cluster_id(testkit::PATIENCE).unwrap() != *cluster;
+    // Whichever it met first goes down, so that it turns to the other.
+    let met = if other { &second } else { &first };
+    met.broker_down(1).unwrap();
+    until("a client that was connected to another cluster is told", || {
+        producer.poll(Duration::from_millis(10));
+        producer.context().cluster_changed(producer.client())
+    });
+}
+
+async fn until_state(client: &StreamConsumer<GroupHealth>, wanted: JoinState) {
+    let started = Instant::now();
+    while client.context().state() != Some(wanted) {
+        let state = client.context().state();
+        assert!(started.elapsed() < testkit::PATIENCE, "the statistics say {state:?} and never {wanted:?}");
+        // Statistics come the same way as messages.
+        drop(tokio::time::timeout(Duration::from_millis(10), client.recv()).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_say_whether_a_member_has_its_place() {
+    let cluster = mock_cluster();
+    let brokers = cluster.bootstrap_servers();
+    let kafka = Kafka::open(&KafkaSettings { brokers, request_timeout_ms: 30_000, ..settings() }, "").unwrap();
+    let id = kafka.cluster_id().await.unwrap();
+    let client: StreamConsumer<GroupHealth> = kafka
+        .consumer_config("g", &id)
+        .set("statistics.interval.ms", "50")
+        .create_with_context(GroupHealth::new(id, Duration::from_secs(6)))
+        .unwrap();
+    client.subscribe(&["t"]).unwrap();
+    until_state(&client, JoinState::Stable).await;
+    cluster.broker_down(1).unwrap();
+    until_state(&client, JoinState::WaitingForBroker).await;
+    cluster.broker_up(1).unwrap();
+    until_state(&client, JoinState::Stable).await;
+}
+
+/// A real broker and the settings that lead to it.
+async fn broker(purpose: &str) -> (Sandbox, KafkaSettings) {
+    let sandbox = testkit::servers::start(purpose).await;
+    let brokers = sandbox.kafka_brokers();
+    (sandbox, KafkaSettings { brokers, request_timeout_ms: 30_000, ..settings() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: replaces a broker of its own"]
+async fn clients_are_told_that_their_broker_was_replaced() {
+    let (sandbox, settings) = broker("replaced").await;
+    let cluster = Kafka::open(&settings, "").unwrap().cluster_id().await.unwrap();
+    let consumer: BaseConsumer<ClusterIdGuard> = client_config(&settings.brokers)
+        .set("group.id", "g")
+        .create_with_context(ClusterIdGuard::new(cluster.clone()))
+        .unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    let producer = producer(&settings.brokers, &cluster);
+    let (of_consumer, of_producer) = (consumer.context(), producer.context());
+    until("a consumer meets its cluster", || {
+        consumer.poll(Duration::from_millis(10));
+        !of_consumer.cluster_changed(consumer.client()) && of_consumer.has_met_one()
+    });
+    until("a producer meets its cluster", || {
+        !of_producer.cluster_changed(producer.client()) && of_producer.has_met_one()
+    });
+
+    sandbox.wipe_kafka().await.unwrap();
+    until("a consumer is told", || {
+        consumer.poll(Duration::from_millis(10));
+        of_consumer.cluster_changed(consumer.client())
+    });
+    until("a producer is told", || {
+        producer.poll(Duration::from_millis(10));
+        of_producer.cluster_changed(producer.client())
+    });
+    drop((consumer, producer));
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: kills a broker of its own"]
+async fn a_member_of_a_real_group_is_told_whether_it_has_its_place() {
+    let (sandbox, settings) = broker("group").await;
+    let kafka = Kafka::open(&settings, "").unwrap();
+    let cluster = kafka.cluster_id().await.unwrap();
+    kafka.ensure_topics(&["t"]).await.unwrap();
+    let client = kafka.consumer("g", &cluster, &["t"]).unwrap();
+
+    until_state(&client, JoinState::Stable).await;
+    assert_eq!(client.assignment().unwrap().count(), 1);
+    sandbox.kill(Server::Kafka).await.unwrap();
+    until_state(&client, JoinState::WaitingForBroker).await;
+    sandbox.restart(Server::Kafka).await.unwrap();
+    until_state(&client, JoinState::Stable).await;
+    drop(client);
+    sandbox.stop().await.unwrap();
+}
