@@ -1,6 +1,7 @@
 //! The outbox: an event is a row written in the transaction that makes it true, and the relay sends the rows.
 
 mod relay;
+mod reports;
 mod send;
 mod session;
 

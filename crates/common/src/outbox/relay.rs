@@ -3,7 +3,7 @@
 //! Per key, what is new to a reader of the log comes in order, however often a relay dies: each relay begins with the
 //! oldest row that is not marked, so of two that overlap, both send in the same order from the same row on.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,9 @@ use diesel_async::RunQueryDsl;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::send::{Producer, Report, Row};
-use super::session::{Selected, Session};
+use super::reports::BatchOutcome;
+use super::send::Producer;
+use super::session::{Row, Selected, Session};
 use super::{OutboxSettings, reopen};
 use crate::backoff::Backoff;
 use crate::db::{Db, Tx};
@@ -207,31 +208,32 @@ impl<'a> Relay<'a> {
         if self.let_go_of_an_outdated_producer() {
             return Ok(Pass::Unavailable);
         }
-        let acknowledged = rows.iter().zip(&reports).filter(|(_, report)| **report == Report::Acknowledged);
-        let acknowledged: Vec<i64> = acknowledged.map(|(row, _)| row.id).collect();
-        if !self.session.mark(&acknowledged, &cluster).await? {
-            // Another relay met the new broker first and has made these rows new again.
+        let outcome = BatchOutcome::of(rows, &reports);
+        if !self.session.mark(&outcome.acknowledged, &cluster).await? {
+            // Another relay has met a new broker first and has made these rows new again.
             self.cluster = None;
             self.producer = None;
             self.doubted_at = Some(Instant::now());
             return Ok(Pass::Unavailable);
         }
         self.db.point("relay.after_mark").await;
-        if acknowledged.len() == rows.len() {
+        if outcome.acknowledged.len() == rows.len() {
             return Ok(Pass::SentAll);
         }
-        self.settle_failures(rows, &reports, &cluster).await
+        self.settle_failures(&outcome, &cluster).await
     }
 
-    /// Refused messages are charged an attempt, unless the broker that refused them is a new one that has none of the
-    /// topics. Messages without a report cost the producer its place: nobody knows what it still has in flight.
-    async fn settle_failures(&mut self, rows: &[Row], reports: &[Report], cluster: &Arc<str>) -> Result<Pass> {
-        if reports.contains(&Report::Unknown) {
+    /// Refused rows are charged an attempt, unless the broker that refused them is a new one that has none of the
+    /// topics. After rows without a report the producer is replaced: nobody knows what it still holds.
+    async fn settle_failures(&mut self, outcome: &BatchOutcome<'_>, cluster: &Arc<str>) -> Result<Pass> {
+        let BatchOutcome { refused, has_unknown, .. } = outcome;
+        if *has_unknown {
             if let Some(reason) = self.producer.as_ref().and_then(Producer::fatal_error) {
                 tracing::warn!(
                     reason,
                     db.schema = self.db.schema(),
-                    "Kafka's producer failed for good; a new one goes on"
+                    "Kafka's producer for the events of {} failed for good; a new one sends them again",
+                    self.db.schema()
                 );
             }
             self.producer = None;
@@ -239,33 +241,27 @@ impl<'a> Relay<'a> {
         let now = Instant::now();
         self.doubted_at = Some(now);
         let is_same = self.kafka.cluster_id_since(now).await.is_ok_and(|found| found == *cluster);
-        let refused = firsts(rows.iter().zip(reports).filter_map(|(row, report)| match report {
-            Report::Refused(error) => Some((row, error.as_str())),
-            Report::Acknowledged | Report::HeldBack | Report::Unknown => None,
-        }));
         if !refused.is_empty() {
             self.kafka.forget_topics();
-            // It would go on refusing a topic that it once missed for minutes after the topic is there.
+            // It would go on refusing a topic that it once missed (ADR 11, no. 5).
             self.producer = None;
         }
         if is_same {
-            self.session.charge(&refused).await?;
+            self.session.charge(refused).await?;
         }
-        if reports.contains(&Report::Unknown) {
+        if *has_unknown {
             if self.away_attempt == 0 {
-                tracing::warn!(db.schema = self.db.schema(), "Kafka does not acknowledge events; they wait");
+                tracing::warn!(
+                    db.schema = self.db.schema(),
+                    "Kafka does not acknowledge the events of {} within kafka.delivery_timeout_ms; they are sent again",
+                    self.db.schema()
+                );
             }
             self.away_attempt += 1;
             return Ok(Pass::Unavailable);
         }
         Ok(Pass::Sent)
     }
-}
-
-/// Of each key, only the first: those behind it are tried when it has gone.
-fn firsts<'r>(refused: impl Iterator<Item = (&'r Row, &'r str)>) -> Vec<(&'r Row, &'r str)> {
-    let mut keys = HashSet::new();
-    refused.filter(|(row, _)| keys.insert((&row.topic, &row.key))).collect()
 }
 
 /// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has

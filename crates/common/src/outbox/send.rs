@@ -2,59 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use diesel::{QueryableByName, sql_types};
-use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use tokio::sync::Notify;
-use uuid::Uuid;
+use chrono::SecondsFormat;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
+use super::reports::{Report, Reports, report_of};
+use super::session::Row;
 use crate::error::{Error, Result};
-use crate::kafka::librdkafka::{ClusterIdGuard, drop_in_background, log_debug};
+use crate::kafka::librdkafka::drop_in_background;
 use crate::kafka::{Kafka, LOOK_PERIOD};
-
-/// A row of the outbox on its way.
-#[derive(Debug, QueryableByName)]
-pub(super) struct Row {
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub(super) id: i64,
-    #[diesel(sql_type = sql_types::Uuid)]
-    pub(super) event_id: Uuid,
-    #[diesel(sql_type = sql_types::Text)]
-    pub(super) topic: String,
-    #[diesel(sql_type = sql_types::Text)]
-    pub(super) key: String,
-    #[diesel(sql_type = sql_types::BigInt)]
-    pub(super) aggregate_version: i64,
-    #[diesel(sql_type = sql_types::Text)]
-    pub(super) payload: String,
-    #[diesel(sql_type = sql_types::Jsonb)]
-    pub(super) headers: serde_json::Value,
-    #[diesel(sql_type = sql_types::Integer)]
-    pub(super) attempts: i32,
-    #[diesel(sql_type = sql_types::Timestamptz)]
-    pub(super) created_at: DateTime<Utc>,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Report {
-    /// On the disks of enough brokers.
-    Acknowledged,
-    /// The broker does not want this very message.
-    Refused(String),
-    /// Not sent, because an earlier one of its key was refused in the same batch.
-    HeldBack,
-    /// Not known to be there. It may be, and is sent again.
-    Unknown,
-}
 
 /// An idempotent producer for the log of one cluster. Sends one batch at a time.
 pub(super) struct Producer {
@@ -117,7 +75,7 @@ impl Producer {
                 .headers(headers(row, &self.source));
             if let Err((error, _)) = producer.send(record) {
                 refused.insert((&row.topic, &row.key));
-                reports.report(index, outcome(&error));
+                reports.report(index, report_of(&error));
             }
         }
         let deadline = Instant::now() + self.delivery_timeout;
@@ -150,80 +108,6 @@ impl Drop for Producer {
     fn drop(&mut self) {
         // Its messages are purged.
         drop_in_background(self.inner.take());
-    }
-}
-
-/// The reports of the batch under way.
-struct Reports {
-    cluster_id: ClusterIdGuard,
-    batch: Mutex<Vec<Report>>,
-    missing: AtomicUsize,
-    all_in: Notify,
-}
-
-impl Reports {
-    fn new(cluster: Arc<str>) -> Reports {
-        let cluster_id = ClusterIdGuard::new(cluster);
-        Reports { cluster_id, batch: Mutex::default(), missing: AtomicUsize::new(0), all_in: Notify::new() }
-    }
-
-    fn begin(&self, count: usize) {
-        *self.batch.lock() = vec![Report::Unknown; count];
-        self.missing.store(count, Ordering::Release);
-    }
-
-    fn report(&self, index: usize, report: Report) {
-        if let Some(place) = self.batch.lock().get_mut(index) {
-            *place = report;
-        }
-        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all_in.notify_one();
-        }
-    }
-
-    fn end(&self) -> Vec<Report> {
-        std::mem::take(&mut *self.batch.lock())
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.cluster_id.read_log(facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_debug(&error.to_string(), reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        self.report(index, result.as_ref().map_or_else(|(error, _)| outcome(error), |_| Report::Acknowledged));
-    }
-}
-
-/// Only errors that the message itself provokes are refusals. Everything else is the broker's trouble and will pass.
-fn outcome(error: &KafkaError) -> Report {
-    use RDKafkaErrorCode as Code;
-    match error {
-        KafkaError::MessageProduction(
-            Code::MessageSizeTooLarge
-            | Code::MessageBatchTooLarge
-            | Code::InvalidMessageSize
-            | Code::InvalidMessage
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::InvalidTopic
-            | Code::UnknownTopic
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownPartition
-            | Code::TopicAuthorizationFailed
-            | Code::PolicyViolation,
-        )
-        | KafkaError::Nul(_) => Report::Refused(error.to_string()),
-        _ => Report::Unknown,
     }
 }
 

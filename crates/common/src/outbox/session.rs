@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use diesel::{QueryResult, QueryableByName, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::{FutureExt, StreamExt};
+use uuid::Uuid;
 
-use super::send::Row;
 use super::{OutboxSettings, SHARDS};
 use crate::backoff::Backoff;
 use crate::db::{Db, Prepared};
@@ -48,6 +49,29 @@ struct Backend {
 struct Shard {
     #[diesel(sql_type = sql_types::SmallInt)]
     shard: i16,
+}
+
+/// An event that is to be sent.
+#[derive(Debug, QueryableByName)]
+pub(super) struct Row {
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub(super) id: i64,
+    #[diesel(sql_type = sql_types::Uuid)]
+    pub(super) event_id: Uuid,
+    #[diesel(sql_type = sql_types::Text)]
+    pub(super) topic: String,
+    #[diesel(sql_type = sql_types::Text)]
+    pub(super) key: String,
+    #[diesel(sql_type = sql_types::BigInt)]
+    pub(super) aggregate_version: i64,
+    #[diesel(sql_type = sql_types::Text)]
+    pub(super) payload: String,
+    #[diesel(sql_type = sql_types::Jsonb)]
+    pub(super) headers: serde_json::Value,
+    #[diesel(sql_type = sql_types::Integer)]
+    pub(super) attempts: i32,
+    #[diesel(sql_type = sql_types::Timestamptz)]
+    pub(super) created_at: DateTime<Utc>,
 }
 
 /// What one look at the outbox found.
