@@ -1,12 +1,26 @@
 //! A client of our own HTTP interface, and the answers it gets.
 
-use std::fmt;
+mod buyer;
+mod connection;
+mod payment;
+mod setup;
 
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
+
+pub use buyer::{Buyer, Reply};
+pub use connection::Connection;
+pub use payment::{Bill, Prepared, pg_payment_id};
+pub use setup::NewProduct;
 
 /// Somebody who talks to a system: its address, and a token if they are logged in.
 #[derive(Debug, Clone)]
@@ -123,6 +137,38 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Answer { asked, path, status, headers, body: response.text().await? })
     }
+
+    /// Sends `request` again for as long as the answer is 429 or 503, after the time that it asks for, until `deadline`.
+    pub async fn patiently(&self, request: RequestBuilder, deadline: Instant) -> anyhow::Result<Answer> {
+        loop {
+            let attempt = request.try_clone().context("a request that streams its body can be sent only once")?;
+            let answer = self.try_send(attempt).await?;
+            let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status);
+            let delay = retry_after(&answer.headers);
+            if !is_busy || Instant::now() + delay >= deadline {
+                return Ok(answer);
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+/// Nobody waits for longer, whatever the server says.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// The time of `Retry-After`; a second where there is none.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1)).min(RETRY_AFTER_MAX)
+}
+
+/// The `code` of an error body.
+pub fn code_of(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    serde_json::from_slice(body).map_or_else(|_| "without a code".to_owned(), |problem: Problem| problem.code)
 }
 
 /// A line of an order.
@@ -140,6 +186,22 @@ pub fn text(value: &Value) -> String {
 }
 
 impl Answer {
+    /// An error unless the status is 2xx.
+    pub fn succeeded(self) -> anyhow::Result<Answer> {
+        ensure!(self.status.is_success(), "{self}");
+        Ok(self)
+    }
+
+    /// The body as a `T`.
+    pub fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        serde_json::from_str(&self.body).with_context(|| self.to_string())
+    }
+
+    /// The `code` of an error body.
+    pub fn code(&self) -> String {
+        code_of(self.body.as_bytes())
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

@@ -1,0 +1,88 @@
+//! What has to exist before anybody buys: accounts, access tokens and products.
+
+use anyhow::Context;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::Client;
+
+/// A product for sale.
+#[derive(Debug, Clone, Copy)]
+pub struct NewProduct<'a> {
+    pub sku: &'a str,
+    pub name: &'a str,
+    /// Won.
+    pub price: i64,
+    /// Units.
+    pub stock: i64,
+    /// Units that one buyer may order.
+    pub max_per_user: Option<i32>,
+}
+
+impl Client {
+    /// `POST /auth/register`: the new account's id. Repeated while the service is busy, until `deadline`.
+    pub async fn register(&self, email: &str, password: &str, name: &str, deadline: Instant) -> anyhow::Result<Uuid> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Registered {
+            user_id: Uuid,
+        }
+        let body = json!({ "email": email, "password": password, "name": name });
+        let answer = self.patiently(self.request(Method::POST, "/auth/register").json(&body), deadline).await?;
+        Ok(answer.succeeded()?.read::<Registered>()?.user_id)
+    }
+
+    /// `POST /auth/login`: an access token. Repeated while the service is busy, until `deadline`.
+    pub async fn access_token(&self, email: &str, password: &str, deadline: Instant) -> anyhow::Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Tokens {
+            access_token: String,
+        }
+        let body = json!({ "email": email, "password": password });
+        let answer = self.patiently(self.request(Method::POST, "/auth/login").json(&body), deadline).await?;
+        Ok(answer.succeeded()?.read::<Tokens>()?.access_token)
+    }
+
+    /// `POST /admin/products`: the new product's id. None: there is one with this SKU.
+    pub async fn create_product(&self, product: &NewProduct<'_>) -> anyhow::Result<Option<Uuid>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created {
+            product_id: Uuid,
+        }
+        let NewProduct { sku, name, price, stock, max_per_user } = product;
+        let mut body = json!({
+            "sku": sku, "name": name, "price": { "amount": price, "currency": "KRW" }, "initialStock": stock,
+        });
+        if let Some(units) = max_per_user {
+            body["maxPerUser"] = (*units).into();
+        }
+        let answer = self.try_send(self.request(Method::POST, "/admin/products").json(&body)).await?;
+        if answer.status == StatusCode::CONFLICT && answer.code() == "SKU_ALREADY_EXISTS" {
+            return Ok(None);
+        }
+        Ok(Some(answer.succeeded()?.read::<Created>()?.product_id))
+    }
+
+    /// `GET /products`: the id of the product with this SKU.
+    pub async fn find_product(&self, sku: &str) -> anyhow::Result<Uuid> {
+        #[derive(Deserialize)]
+        struct Page {
+            content: Vec<Listed>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Listed {
+            product_id: Uuid,
+            sku: String,
+        }
+        let answer = self.try_send(self.request(Method::GET, &format!("/products?q={sku}"))).await?;
+        let page: Page = answer.succeeded()?.read()?;
+        let listed = page.content.into_iter().find(|listed| listed.sku == sku);
+        Ok(listed.with_context(|| format!("there is no product {sku}"))?.product_id)
+    }
+}
