@@ -14,7 +14,7 @@ use crate::tokens::Issuer;
 use crate::{logs, servers};
 
 /// Small and quick: many sites share one machine. None of these changes what is promised.
-const FOR_TESTS: [(&str, &str); 25] = [
+pub const FOR_TESTS: [(&str, &str); 25] = [
     ("host.http_listen", "127.0.0.1:0"),
     ("host.grpc_listen", "127.0.0.1:0"),
     ("host.http_workers", "1"),

@@ -269,6 +269,6 @@ fn is_success(answer: reqwest::Result<reqwest::Response>) -> bool {
 }
 
 /// The environment variable of a setting.
-fn variable(key: &str) -> String {
+pub fn variable(key: &str) -> String {
     format!("STAMPEDE__{}", key.replace('.', "__").to_uppercase())
 }
