@@ -1,6 +1,7 @@
 //! Logs, traces and metrics, and the request context that travels with every call and event.
 
-use std::sync::OnceLock;
+use std::fs::File;
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -11,9 +12,10 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Section `[telemetry]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,12 +35,14 @@ pub enum LogFormat {
     Text,
 }
 
+/// What logs are written from: events that `log_filter` lets pass.
+type Filtered = Layered<EnvFilter, Registry>;
+
 static TRACES: OnceLock<SdkTracerProvider> = OnceLock::new();
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Installs logs, traces and metrics for this process. A second call changes nothing.
 pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log_filter)?;
     let json = match settings.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -49,6 +53,20 @@ pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
     } else {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
     };
+    install(settings, logs)
+}
+
+/// [`init`] for a terminal that shall stay readable: the whole log goes to `file` as JSON, and only warnings and errors
+/// to standard error, as text.
+pub fn init_with_file(settings: &TelemetrySettings, file: File) -> anyhow::Result<()> {
+    let file = Arc::new(file);
+    let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let logs = crate::log_json::JsonLines::new(move || file.clone()).and_then(shown.with_filter(LevelFilter::WARN));
+    install(settings, logs.boxed())
+}
+
+fn install(settings: &TelemetrySettings, logs: Box<dyn Layer<Filtered> + Send + Sync>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log_filter)?;
     let traces = match settings.otlp_endpoint.as_str() {
         "" => None,
         endpoint => Some(tracing_opentelemetry::layer().with_tracer(exporter(endpoint)?.tracer("stampede"))),
