@@ -1,32 +1,35 @@
 //! `stampede bench`: what the system does on this machine, beside what this machine can do at all.
 
-mod cost;
 mod disk;
-mod figures;
 mod generator;
+mod hot_product;
 mod load;
 mod measure;
+mod options;
 mod orders;
+mod orders_report;
 mod payments;
+mod payments_report;
 mod pgbench;
-mod prepare;
 mod report;
+mod runs;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use orders::OrdersArgs;
-pub use payments::PaymentsArgs;
+use options::BenchArgs;
+use payments::PaymentsArgs;
 
 #[derive(Subcommand)]
 pub enum BenchCommand {
     /// Orders of one hot product over HTTP, beside what PostgreSQL alone does with one commit per order.
-    Orders(OrdersArgs),
+    Orders(BenchArgs),
     /// Orders that are placed, paid and confirmed, beside placing alone in the same run.
     Payments(PaymentsArgs),
-    /// The buyers of `orders`: a process of their own, so that their processor time is told apart from the services'.
+    /// The buyers of both: a process of their own, so that their processor time is told apart from the services'.
     #[command(hide = true)]
     Load,
 }

@@ -3,8 +3,10 @@
 pub mod audit;
 pub mod bench;
 pub mod cli;
+mod demo;
 pub mod dev;
 pub mod events;
+mod latency;
 pub mod rush;
 pub mod services;
 pub mod site;

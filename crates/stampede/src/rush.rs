@@ -1,17 +1,16 @@
 //! `stampede rush`: buys out one hot product with many buyers at once, and ends with a verdict.
 
-mod api;
+mod counters;
 mod kills;
 mod load;
 mod money;
 mod outcome;
 mod pay;
 mod prepare;
-mod provider;
+pub mod provider;
 mod record;
 mod rest;
 mod show;
-mod tally;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +21,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use client::{Buyer, Client};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -29,15 +30,14 @@ use crate::audit::provider_book;
 use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
 use crate::dev;
 use crate::site::{self, Site, SiteOptions};
-use api::{Api, Buyer};
+use counters::Counters;
 use kills::{Killed, Pace};
 use load::Load;
 use outcome::{Measured, Outcome};
-use pay::{Payers, Paying};
-use prepare::Crowd;
+use pay::{Payers, PaymentRecord, Shared};
+use prepare::Buyers;
 use provider::Faults;
 use record::Record;
-use tally::Tally;
 use verdict::{Sale, judge};
 
 #[derive(Debug, Args)]
@@ -93,12 +93,12 @@ pub struct RushArgs {
     data_dir: Option<PathBuf>,
 }
 
-/// Where a sandbox lives that was given no place of its own.
+/// The data folder of a sandbox unless told.
 const SANDBOX_DIR: &str = ".stampede/rush";
-/// A system must be at rest so long after the last answer at the latest, whatever happened before.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same where the end of payments has to be found out: the provider is asked more than once, with pauses.
-const SETTLE_MONEY_TIMEOUT: Duration = Duration::from_secs(120);
+/// A system must be at rest this long after the last answer, whatever happened before.
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where payments without an answer are found out: the provider is asked more than once, with pauses.
+const REST_MONEY_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
@@ -118,10 +118,10 @@ pub async fn rush(args: RushArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode
             }
         }
     };
-    let outcome = course(&args, &site).await;
+    let outcome = run(&args, &site).await;
     let stopped = site.stop().await;
     let outcome = outcome?;
-    // After the site's last log line.
+    // Last, after the log of the services.
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&outcome)?),
         Output::Text => print!("{}", outcome.text()),
@@ -132,7 +132,7 @@ pub async fn rush(args: RushArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode
 
 fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOptions> {
     let setting = |key: &str, value: String| (key.to_owned(), value);
-    // A crowd that comes from one address; twice, for it registers and then logs in.
+    // All buyers come from one address, and each comes twice: to register and to log in.
     let log_ins = (2 * args.sample + 10).to_string();
     Ok(SiteOptions {
         data_dir: dev::data_dir(Some(args.data_dir.as_deref().unwrap_or_else(|| Path::new(SANDBOX_DIR))))?,
@@ -145,81 +145,89 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
             setting("host.http_listen", "127.0.0.1:0".to_owned()),
             setting("host.grpc_listen", "127.0.0.1:0".to_owned()),
             setting("account.log_ins_per_minute_and_address", log_ins),
-            // What a thousand e-mails would print is not what this terminal is for.
+            // Thousands of e-mails go to the log, which would bury the progress.
             setting("telemetry.log_filter", "warn".to_owned()),
         ],
+        log_to_file: false,
     })
 }
 
-async fn course(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
+async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
     let parts = site.parts();
     if let Some(unknown) = args.kill.iter().find(|part| !parts.contains(part)) {
         bail!("cannot kill {unknown:?} here; what can be killed: {}", parts.join(", "));
     }
-    let scene = Scene::set(args, site).await?;
-    let till = match args.pay {
-        true => Some(Till::open(site, args.provider_faults.clone().unwrap_or_default()).await?),
+    let scenario = Scenario::prepare(args, site).await?;
+    let provider = match args.pay {
+        true => Some(Provider::open(site, args.provider_faults.clone().unwrap_or_default()).await?),
         false => None,
     };
-    let load = scene.load(args)?;
-    let stormed = storm(load.clone(), scene.concurrency, site, &args.kill).await;
-    if let Some(till) = &till {
-        // What is left to be found out is found out with a provider that answers.
-        provider::set_faults(&till.address, &Faults::default()).await?;
+    let load = scenario.load(args)?;
+    let remembered = run_load(load.clone(), scenario.concurrency, site, &args.kill).await;
+    if let Some(provider) = &provider {
+        // What is still unknown is found out from a provider that answers.
+        provider::set_faults(&provider.address, &Faults::default()).await?;
     }
     eprintln!("All buyers are answered; waiting for the system to come to rest");
     let deadline = match args.pay {
-        true => Instant::now() + SETTLE_MONEY_TIMEOUT,
-        false => load.deadline.max(Instant::now() + SETTLE_TIMEOUT),
+        true => Instant::now() + REST_MONEY_TIMEOUT,
+        false => load.deadline.max(Instant::now() + REST_TIMEOUT),
     };
-    scene.conclude(site, &load, &stormed, till.as_ref(), deadline).await
+    scenario.conclude(site, &load, &remembered, provider.as_ref(), deadline).await
 }
 
 /// What there is before the clock starts.
-struct Scene {
+struct Scenario {
     sale: Sale,
     concurrency: usize,
-    api: Arc<Api>,
+    client: Client,
     product: Uuid,
     buyers: Arc<Vec<Buyer>>,
-    /// Buyers who came in by the front door.
+    /// Buyers who registered and logged in over the API.
     registered: usize,
     /// Kills that were asked for.
     kills: usize,
 }
 
-impl Scene {
-    async fn set(args: &RushArgs, site: &Site) -> anyhow::Result<Scene> {
+impl Scenario {
+    async fn prepare(args: &RushArgs, site: &Site) -> anyhow::Result<Scenario> {
         let concurrency = usize::try_from(args.concurrency)?;
-        let api = Arc::new(Api::new(site.api(), concurrency)?);
+        let client = Client::for_load(site.api(), concurrency)?;
         let db = prepare::account_db(site.settings()).await?;
         eprintln!("Preparing {} units and {} buyers at {}", args.stock, args.buyers, site.api());
-        let product = prepare::product(&api, &db, args.stock).await?;
+        let product = prepare::product(&client, &db, args.stock).await?;
         let auth = site.settings().section("auth")?;
         let (count, sample) = (usize::try_from(args.buyers)?, usize::try_from(args.sample)?);
-        let Crowd { buyers, registered } = prepare::crowd(&api, &db, &auth, count, sample).await?;
+        let Buyers { all, registered } = prepare::buyers(&client, &db, &auth, count, sample).await?;
         let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
-        Ok(Scene { sale, concurrency, api, product, buyers: Arc::new(buyers), registered, kills: args.kill.len() })
+        Ok(Scenario { sale, concurrency, client, product, buyers: Arc::new(all), registered, kills: args.kill.len() })
     }
 
     fn load(&self, args: &RushArgs) -> anyhow::Result<Arc<Load>> {
         let visits = load::visits(self.buyers.len(), args.duplicates);
         let requests = visits.iter().map(|visit| visit.copies).sum();
         let orders_expected = self.sale.expected(self.buyers.len()) / args.quantity;
-        let tally = Arc::new(Tally::new(self.buyers.len(), requests, orders_expected, args.pay));
+        let counters = Arc::new(Counters::new(self.buyers.len(), requests, orders_expected, args.pay));
         let pace = Arc::new(Pace::default());
         let deadline = Instant::now() + Duration::from_secs(args.timeout_seconds);
         let payers = args.pay.then(|| {
-            let (api, buyers, tally, pace) = (self.api.clone(), self.buyers.clone(), tally.clone(), pace.clone());
-            Payers::new(api, buyers, tally, pace, self.concurrency, args.double_click, deadline)
+            Payers::new(Shared {
+                client: self.client.clone(),
+                buyers: self.buyers.clone(),
+                counters: counters.clone(),
+                pace: pace.clone(),
+                double_clicks: args.double_click,
+                deadline,
+                slots: Arc::new(Semaphore::new(self.concurrency)),
+            })
         });
         Ok(Arc::new(Load {
-            wanted: self.api.order_request(self.product, args.quantity)?,
-            api: self.api.clone(),
+            order: self.client.order_request(self.product, args.quantity)?,
+            client: self.client.clone(),
             buyers: self.buyers.clone(),
             visits,
             next: AtomicUsize::new(0),
-            tally,
+            counters,
             pace,
             payers,
             deadline,
@@ -231,20 +239,20 @@ impl Scene {
         &self,
         site: &Site,
         load: &Load,
-        stormed: &Stormed,
-        till: Option<&Till>,
+        remembered: &Remembered,
+        provider: Option<&Provider>,
         deadline: Instant,
     ) -> anyhow::Result<Outcome> {
-        let Stormed { records, payings, kills } = stormed;
+        let Remembered { records, payments, kills } = remembered;
         let outbox_pending = rest::wait(site.settings(), deadline).await?;
-        let rested = load.tally.elapsed();
+        let rested = load.counters.elapsed();
         let mut observed = rest::observe(site.settings(), self.product).await?;
-        observed.lost = rest::lost(&self.api, &self.buyers, records, deadline).await;
+        observed.lost = rest::lost(&self.client, &self.buyers, records, deadline).await;
         observed.outbox_pending = outbox_pending;
         observed.kills_missed = (self.kills - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
-        if let Some(Till { address, before }) = till {
+        if let Some(Provider { address, before }) = provider {
             let money = rest::money(site.settings(), self.product, address, *before).await?;
-            observed.money = Some((payings.clone(), money));
+            observed.money = Some((payments.clone(), money));
         }
         let report = audit::run(site.settings()).await?;
         observed.audit = report.violated();
@@ -254,8 +262,8 @@ impl Scene {
             sale: self.sale,
             registered_buyers: self.registered,
             records,
-            tally: &load.tally,
-            payings,
+            counters: &load.counters,
+            payments,
             kills: kills.clone(),
             rested,
             audit: report,
@@ -264,45 +272,45 @@ impl Scene {
     }
 }
 
-/// The provider, and its book before anybody paid.
-struct Till {
+/// The payment provider, and its book before anybody paid.
+struct Provider {
     address: String,
     before: provider_book::Totals,
 }
 
-impl Till {
-    async fn open(site: &Site, faults: Faults) -> anyhow::Result<Till> {
+impl Provider {
+    async fn open(site: &Site, faults: Faults) -> anyhow::Result<Provider> {
         let address = provider_book::address(site.settings()).context("--pay needs the sandbox's payment provider")?;
         let before =
             provider_book::read_totals(&address).await.context("--pay needs the sandbox's payment provider")?;
         provider::set_faults(&address, &faults).await?;
-        Ok(Till { address, before })
+        Ok(Provider { address, before })
     }
 }
 
-/// What the storm left behind.
-struct Stormed {
+/// What the buyers remember, and what was killed meanwhile.
+struct Remembered {
     records: Vec<Record>,
-    payings: Vec<Paying>,
+    payments: Vec<PaymentRecord>,
     kills: Vec<Killed>,
 }
 
 /// The load, the payers and the kills together, until all are over.
-async fn storm(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> Stormed {
+async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> Remembered {
     let is_over = AtomicBool::new(false);
-    let (tally, pace) = (load.tally.clone(), load.pace.clone());
+    let (counters, pace) = (load.counters.clone(), load.pace.clone());
     let buying = async {
         let records = load::run(load.clone(), concurrency).await;
-        let payings = match &load.payers {
+        let payments = match &load.payers {
             Some(payers) => payers.finish().await,
             None => Vec::new(),
         };
         is_over.store(true, Ordering::Relaxed);
-        (records, payings)
+        (records, payments)
     };
-    let both = async { tokio::join!(buying, kills::run(site, parts, &tally, &pace, &is_over)) };
+    let both = async { tokio::join!(buying, kills::run(site, parts, &counters, &pace, &is_over)) };
     tokio::select! {
-        ((records, payings), kills) = both => Stormed { records, payings, kills },
-        () = show::run(&tally) => unreachable!("it shows for as long as it is polled"),
+        ((records, payments), kills) = both => Remembered { records, payments, kills },
+        () = show::run(&counters) => unreachable!("it shows for as long as it is polled"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod split;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,10 @@ use split::Split;
 const DEMO: &str = include_str!("../../../config/demo.toml");
 /// Where a running site says how to reach it, in its data folder.
 const SITE_FILE: &str = "site.json";
+/// The folder of logs, in the data folder.
+const LOGS: &str = "logs";
+/// What this process logs, in that folder.
+const OWN_LOG: &str = "stampede.log";
 /// A service that is not ready by then will not be.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -33,6 +38,8 @@ pub struct SiteOptions {
     pub config: Vec<PathBuf>,
     /// Settings above all files.
     pub overrides: Vec<(String, String)>,
+    /// The log of this process goes to a file, see [`Site::logs`], and only warnings to standard error.
+    pub log_to_file: bool,
 }
 
 /// A running system.
@@ -41,6 +48,7 @@ pub struct Site {
     settings: Settings,
     data_dir: PathBuf,
     ephemeral: bool,
+    log_to_file: bool,
     services: Services,
     sandbox: Option<Sandbox>,
 }
@@ -78,7 +86,12 @@ impl Site {
         ];
         servers.extend(fakes(&from_settings, sandbox.fakes_url())?);
         let settings = load(&options, &servers)?;
-        common::telemetry::init(&settings.section("telemetry")?)?;
+        let telemetry = settings.section("telemetry")?;
+        if options.log_to_file {
+            common::telemetry::init_with_file(&telemetry, open_log(&options.data_dir.join(LOGS))?)?;
+        } else {
+            common::telemetry::init(&telemetry)?;
+        }
         let (api, services) = if options.split {
             let split = Split::start(&settings, &options, &servers).await?;
             (split.url(), Services::Split(Box::new(split)))
@@ -93,6 +106,7 @@ impl Site {
             settings,
             data_dir: options.data_dir.clone(),
             ephemeral: options.ephemeral,
+            log_to_file: options.log_to_file,
             services,
             sandbox: Some(sandbox),
         };
@@ -129,6 +143,7 @@ impl Site {
             settings,
             data_dir: data_dir.to_owned(),
             ephemeral: false,
+            log_to_file: false,
             services: Services::Elsewhere,
             sandbox: None,
         })
@@ -156,9 +171,14 @@ impl Site {
         }
     }
 
-    /// Where the logs of a split site's processes are.
-    pub fn log_dir(&self) -> Option<PathBuf> {
-        matches!(self.services, Services::Split(_)).then(|| self.data_dir.join("logs"))
+    /// Where the logs are: a file, or where the services are split, a folder with one for each process. None: the log is on
+    /// standard error.
+    pub fn logs(&self) -> Option<PathBuf> {
+        let folder = self.data_dir.join(LOGS);
+        match self.services {
+            Services::Split(_) => Some(folder),
+            _ => self.log_to_file.then(|| folder.join(OWN_LOG)),
+        }
     }
 
     pub fn sandbox(&self) -> Option<&Sandbox> {
@@ -265,6 +285,12 @@ impl Site {
             .open(self.data_dir.join(SITE_FILE))?;
         Ok(file.write_all(text.as_bytes())?)
     }
+}
+
+fn open_log(folder: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(OWN_LOG);
+    File::options().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))
 }
 
 /// Defaults, the demo, the user's files, the environment, the options, and last where the servers are.

@@ -1,4 +1,4 @@
-//! Starts the buyers' process, lets it go, and reads what it measured.
+//! The load generator's process, as the benchmark sees it: started, told to go, and read.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! One measurement at a time: the load, and around it what it costs and what it leads to.
+//! One measurement at a time: the load, what it costs, and what it leads to until the system is at rest again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use diesel::sql_types;
+use diesel::{QueryableByName, pg::Pg, sql_types};
 
-use super::cost::{Memory, Meter};
-use super::disk::Disk;
-use super::figures::{Aftermath, Kind, Run};
+use super::disk::{self, Disk};
 use super::generator::Generator;
+use super::hot_product::HotProduct;
+use super::options::{BenchArgs, CLIENTS, Conditions};
 use super::pgbench::Pgbench;
-use super::prepare::{self, Shop};
-use super::report::{Conditions, Measured, Stored};
+use super::runs::{Aftermath, Kind, Run};
+use super::usage::{Memory, Meter};
 use crate::audit::Ledger;
 use crate::site::Site;
 
@@ -22,197 +22,289 @@ use crate::site::Site;
 const EXIT_PAUSE: Duration = Duration::from_millis(300);
 /// An idle session of PostgreSQL reports what it has counted after 10 s at the latest.
 const REPORT_PAUSE: Duration = Duration::from_millis(10_500);
-/// Between two looks at a system that is still coming to rest.
-pub const LOOK: Duration = Duration::from_millis(100);
-/// A system that is not at rest by then has lost its way.
-pub const REST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at a system that is not at rest yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A system that is not at rest by then is reported without that time.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A site under measurement.
-pub struct Bench {
+/// A site under measurement, and what has been measured so far.
+pub struct Bench<'a> {
+    args: &'a BenchArgs,
+    site: &'a Site,
+    conditions: Conditions,
     meter: Meter,
     ledger: Ledger,
-    pgbench: Pgbench,
-    shop: Shop,
+    product: HotProduct,
+    pgbench: Option<Pgbench>,
     began: DateTime<Utc>,
-    /// Orders that were answered 201, and other answers.
+    disks: Vec<Disk>,
+    runs: Vec<Run>,
+    /// Orders that were answered 201, and those of them that were answered PAID.
     acknowledged: u64,
+    paid: u64,
     refused: BTreeMap<String, u64>,
     resident_mib_max: f64,
 }
 
-#[derive(Debug, Clone, Copy, diesel::QueryableByName)]
-pub struct Wal {
+/// Everything that was measured.
+pub struct Measured {
+    pub conditions: Conditions,
+    /// Before each round, and at the end.
+    pub disks: Vec<Disk>,
+    pub runs: Vec<Run>,
+    pub memory: Memory,
+    /// Of all orders over HTTP, the warm-up's included.
+    pub acknowledged: u64,
+    pub paid: u64,
+    /// Other answers, by status and code.
+    pub refused: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, QueryableByName)]
+struct Wal {
     #[diesel(sql_type = sql_types::Timestamptz)]
-    pub at: DateTime<Utc>,
+    at: DateTime<Utc>,
     #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
     syncs: Option<i64>,
     #[diesel(sql_type = sql_types::BigInt)]
-    pub bytes: i64,
+    bytes: i64,
 }
 
-#[derive(diesel::QueryableByName)]
-pub struct Rest {
+#[derive(QueryableByName)]
+struct Rest {
     #[diesel(sql_type = sql_types::Bool)]
-    pub is_at_rest: bool,
+    is_at_rest: bool,
 }
 
-#[derive(diesel::QueryableByName)]
-struct Delays {
+/// Orders that have had their effect, and how long it took.
+#[derive(QueryableByName)]
+struct Effects {
     #[diesel(sql_type = sql_types::BigInt)]
-    notified: i64,
+    orders: i64,
     #[diesel(sql_type = sql_types::Double)]
     p50_ms: f64,
     #[diesel(sql_type = sql_types::Double)]
     p99_ms: f64,
+    /// Until the last one.
+    #[diesel(sql_type = sql_types::Double)]
+    seconds: f64,
 }
 
-#[derive(diesel::QueryableByName)]
+#[derive(QueryableByName)]
 struct Version {
     #[diesel(sql_type = sql_types::Text)]
     server_version: String,
 }
 
-impl Bench {
-    pub async fn open(site: &Site, program: PathBuf, processors: usize) -> anyhow::Result<Bench> {
+impl<'a> Bench<'a> {
+    pub async fn open(args: &'a BenchArgs, site: &'a Site) -> anyhow::Result<Bench<'a>> {
         let mut ledger = Ledger::open(site.settings()).await?;
-        let began = wal(&mut ledger).await?.at;
+        let version = ledger.statement("select current_setting('server_version') as server_version");
+        let Version { server_version } = one_row(ledger.rows(version).await?)?;
         Ok(Bench {
+            args,
+            site,
+            conditions: args.conditions(site, server_version)?,
             meter: Meter::new(site),
-            pgbench: Pgbench::new(program, site.settings(), site.data_dir().join("pgbench"), processors)?,
-            shop: Shop::open(site).await?,
+            product: HotProduct::create(site).await?,
+            pgbench: None,
+            began: wal(&mut ledger).await?.at,
             ledger,
-            began,
+            disks: Vec::new(),
+            runs: Vec::new(),
             acknowledged: 0,
+            paid: 0,
             refused: BTreeMap::new(),
             resident_mib_max: 0.0,
         })
     }
 
-    pub async fn postgres_version(&mut self) -> anyhow::Result<String> {
-        postgres_version(&mut self.ledger).await
+    /// Makes pgbench's tables. There must have been an order already: its event serves as the pattern.
+    pub async fn use_pgbench(&mut self, program: PathBuf) -> anyhow::Result<()> {
+        let folder = self.site.data_dir().join("pgbench");
+        let pgbench = Pgbench::new(program, self.site.settings(), folder, self.conditions.processors)?;
+        pgbench.make_tables(self.site.settings(), &self.ledger).await?;
+        self.pgbench = Some(pgbench);
+        Ok(())
     }
 
-    /// Makes pgbench's tables, once there is an order to take as the pattern.
-    pub async fn make_scratch(&self, site: &Site) -> anyhow::Result<()> {
-        prepare::scratch(site, &self.ledger).await
+    /// Measures all `kinds` with all numbers of clients, once in each round.
+    pub async fn run_rounds(
+        &mut self,
+        kinds: &[Kind],
+        label: fn(Kind) -> &'static str,
+        count_syncs: bool,
+    ) -> anyhow::Result<()> {
+        let BenchArgs { rounds, seconds, .. } = *self.args;
+        for round in 1..=rounds {
+            self.measure_disk().await?;
+            let count_syncs = count_syncs && round == rounds;
+            if count_syncs {
+                tokio::time::sleep(REPORT_PAUSE).await;
+            }
+            for clients in CLIENTS {
+                for kind in kinds {
+                    let run = self.run(*kind, clients, seconds, count_syncs).await?;
+                    eprintln!(
+                        "round {round} of {rounds}: {}, {clients} at a time: {:.0} orders/s, p50 {:.2} ms",
+                        label(*kind),
+                        run.orders_per_second,
+                        run.p50_ms
+                    );
+                    self.runs.push(run);
+                }
+            }
+        }
+        self.measure_disk().await
     }
 
-    /// Waits until PostgreSQL's counters have everything that has happened so far.
-    pub async fn settle(&self) {
-        tokio::time::sleep(REPORT_PAUSE).await;
+    /// One measurement. With `count_syncs`, PostgreSQL must have reported everything that was before.
+    pub async fn run(&mut self, kind: Kind, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
+        match kind {
+            Kind::NaiveHotRow | Kind::NoHotRow => self.postgres_alone(kind, clients, seconds, count_syncs).await,
+            Kind::Stampede | Kind::Paid => self.over_http(kind, clients, seconds, count_syncs).await,
+        }
     }
 
-    /// PostgreSQL without us. `count_syncs` asks for the syncs of the log, which need a settled beginning.
-    pub async fn alone(&mut self, kind: Kind, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
-        let (before, look) = (wal(&mut self.ledger).await?, self.meter.look()?);
-        let ran = self.pgbench.run(kind, clients, seconds).await?;
+    /// What the report is made of.
+    pub fn measured(self) -> Measured {
+        Measured {
+            memory: Memory { resident_mib: self.resident_mib_max, ..self.meter.memory() },
+            conditions: self.conditions,
+            disks: self.disks,
+            runs: self.runs,
+            acknowledged: self.acknowledged,
+            paid: self.paid,
+            refused: self.refused,
+        }
+    }
+
+    /// The row that `statement` selects about the orders since the beginning, `$1`.
+    pub async fn stored<R: QueryableByName<Pg> + Send + 'static>(&mut self, statement: &str) -> anyhow::Result<R> {
+        self.about(statement, self.began).await
+    }
+
+    async fn postgres_alone(
+        &mut self,
+        kind: Kind,
+        clients: usize,
+        seconds: u64,
+        count_syncs: bool,
+    ) -> anyhow::Result<Run> {
+        let (before, snapshot) = (wal(&mut self.ledger).await?, self.meter.snapshot()?);
+        let pgbench = self.pgbench.as_ref().context("pgbench has no tables yet")?;
+        let ran = pgbench.run(kind, clients, seconds).await?;
         tokio::time::sleep(EXIT_PAUSE).await;
-        let (after, cost) = (wal(&mut self.ledger).await?, self.meter.since(&look)?);
+        let (after, usage) = (wal(&mut self.ledger).await?, self.meter.since(&snapshot)?);
         Ok(Run {
             kind,
             clients,
-            orders: ran.orders,
+            orders: ran.latencies.count(),
             orders_per_second: ran.orders_per_second,
-            p50_ms: ran.p50_ms,
-            p99_ms: ran.p99_ms,
-            cost,
+            p50_ms: ran.latencies.ms(0.50),
+            p99_ms: ran.latencies.ms(0.99),
+            usage,
             wal_bytes: (after.bytes - before.bytes) as f64,
             wal_syncs: syncs(before, after).filter(|_| count_syncs),
             aftermath: None,
         })
     }
 
-    /// Our own orders over HTTP, and all they lead to until the system is at rest again. With `count_syncs` it takes
-    /// a pause longer.
-    pub async fn stampede(&mut self, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
-        let generator = Generator::start(&self.shop.job(clients, seconds, false)).await?;
-        let (before, look) = (wal(&mut self.ledger).await?, self.meter.look()?);
+    /// Our own orders, each paid if `kind` is `Paid`, and all they lead to until the system is at rest again. With
+    /// `count_syncs` it takes a pause longer.
+    async fn over_http(&mut self, kind: Kind, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
+        let pays = kind == Kind::Paid;
+        let generator = Generator::start(&self.product.job(clients, seconds, pays)).await?;
+        let (before, snapshot) = (wal(&mut self.ledger).await?, self.meter.snapshot()?);
         let outcome = generator.go().await?;
         self.resident_mib_max = self.resident_mib_max.max(self.meter.memory().resident_mib);
-        ensure!(outcome.placed > 0, "no order was placed; the answers were {:?}", outcome.refused);
-        self.acknowledged += outcome.placed;
-        for (answer, times) in &outcome.refused {
-            *self.refused.entry(answer.clone()).or_default() += times;
+        let orders = outcome.done;
+        ensure!(orders > 0, "no order came through; the answers were {:?}", outcome.refused);
+        self.acknowledged += orders;
+        self.paid += if pays { orders } else { 0 };
+        for (answer, times) in outcome.refused {
+            *self.refused.entry(answer).or_default() += times;
         }
-        let rest = self.rest(before.at, outcome.placed).await?;
-        let cost = self.meter.since(&look)?;
+        let (rest, effects) = self.wait_for_rest(before.at, orders, pays).await?;
+        let usage = self.meter.since(&snapshot)?;
         if count_syncs {
-            self.settle().await;
+            tokio::time::sleep(REPORT_PAUSE).await;
         }
         let after = wal(&mut self.ledger).await?;
+        // Placing ends with the answer, paying with the sale.
+        let sold_after = rest.filter(|_| pays).and(effects.as_ref()).map(|effects| effects.seconds);
         Ok(Run {
-            kind: Kind::Stampede,
+            kind,
             clients,
-            orders: outcome.placed,
-            orders_per_second: outcome.placed as f64 / outcome.seconds,
+            orders,
+            orders_per_second: orders as f64 / sold_after.unwrap_or(outcome.seconds),
             p50_ms: outcome.p50_ms,
             p99_ms: outcome.p99_ms,
-            cost,
+            usage,
             wal_bytes: (after.bytes - before.bytes) as f64,
             wal_syncs: syncs(before, after).filter(|_| count_syncs),
-            aftermath: self.aftermath(before.at, rest).await?,
+            aftermath: effects.map(|effects| Aftermath {
+                consumer_p50_ms: effects.p50_ms,
+                consumer_p99_ms: effects.p99_ms,
+                rest_ms: rest.map(|rest| rest.as_secs_f64() * 1000.0),
+            }),
         })
     }
 
-    /// Puts what was told beside what is stored.
-    pub async fn conclude(
-        mut self,
-        conditions: Conditions,
-        disks: Vec<Disk>,
-        runs: Vec<Run>,
-    ) -> anyhow::Result<Measured> {
-        let statement = self.ledger.statement(include_str!("stored.sql")).into_boxed();
-        let stored: Vec<Stored> =
-            self.ledger.bound_rows(statement.bind::<sql_types::Timestamptz, _>(self.began)).await?;
-        Ok(Measured {
-            conditions,
-            disks,
-            runs,
-            memory: Memory { resident_mib: self.resident_mib_max, ..self.meter.memory() },
-            acknowledged: self.acknowledged,
-            refused: self.refused,
-            stored: stored.into_iter().next().context("a count is one row")?,
-        })
-    }
-
-    /// Waits until all `orders` since `since` are published, consumed and notified. Returns how long that took, if it
-    /// came to that in time.
-    async fn rest(&mut self, since: DateTime<Utc>, orders: u64) -> anyhow::Result<Option<Duration>> {
+    /// Waits until all `orders` since `since` are published, consumed, notified and, where they were paid, sold. Returns
+    /// how long that took, unless it did not come in time, and what was seen of the notifications or sales.
+    async fn wait_for_rest(
+        &mut self,
+        since: DateTime<Utc>,
+        orders: u64,
+        paid: bool,
+    ) -> anyhow::Result<(Option<Duration>, Option<Effects>)> {
         let orders = i64::try_from(orders)?;
+        // A paid order is notified twice: that it was placed and that it was paid.
+        let (notifications, effect) =
+            if paid { (2 * orders, include_str!("sold.sql")) } else { (orders, include_str!("notified.sql")) };
         let started = Instant::now();
         while started.elapsed() < REST_TIMEOUT {
             let statement = self.ledger.statement(include_str!("rest.sql")).into_boxed();
-            let statement = statement.bind::<sql_types::Timestamptz, _>(since).bind::<sql_types::BigInt, _>(orders);
-            let looked: Vec<Rest> = self.ledger.bound_rows(statement).await?;
-            if looked.iter().any(|rest| rest.is_at_rest) {
-                return Ok(Some(started.elapsed()));
+            let statement =
+                statement.bind::<sql_types::Timestamptz, _>(since).bind::<sql_types::BigInt, _>(notifications);
+            let Rest { is_at_rest } = one_row(self.ledger.bound_rows(statement).await?)?;
+            let rest = started.elapsed();
+            if is_at_rest {
+                // Reads all holds or notifications, so it is asked last.
+                let effects: Effects = self.about(effect, since).await?;
+                if effects.orders >= orders {
+                    return Ok((Some(rest), Some(effects)));
+                }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        Ok(None)
+        let effects: Effects = self.about(effect, since).await?;
+        Ok((None, Some(effects).filter(|effects| effects.orders > 0)))
     }
 
-    async fn aftermath(&mut self, since: DateTime<Utc>, rest: Option<Duration>) -> anyhow::Result<Option<Aftermath>> {
-        let statement = self.ledger.statement(include_str!("aftermath.sql")).into_boxed();
-        let delays: Vec<Delays> = self.ledger.bound_rows(statement.bind::<sql_types::Timestamptz, _>(since)).await?;
-        Ok(delays.into_iter().find(|delays| delays.notified > 0).map(|delays| Aftermath {
-            consumer_p50_ms: delays.p50_ms,
-            consumer_p99_ms: delays.p99_ms,
-            rest_ms: rest.map(|rest| rest.as_secs_f64() * 1000.0),
-        }))
+    async fn about<R>(&mut self, statement: &str, since: DateTime<Utc>) -> anyhow::Result<R>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        let statement = self.ledger.statement(statement).into_boxed().bind::<sql_types::Timestamptz, _>(since);
+        one_row(self.ledger.bound_rows(statement).await?)
     }
-}
 
-pub async fn postgres_version(ledger: &mut Ledger) -> anyhow::Result<String> {
-    let statement = ledger.statement("select current_setting('server_version') as server_version");
-    let versions: Vec<Version> = ledger.rows(statement).await?;
-    Ok(versions.into_iter().map(|version| version.server_version).collect())
+    async fn measure_disk(&mut self) -> anyhow::Result<()> {
+        let folder = self.site.data_dir().to_owned();
+        self.disks.push(tokio::task::spawn_blocking(move || disk::measure(&folder)).await??);
+        Ok(())
+    }
 }
 
 /// What the log of PostgreSQL has come to.
-pub async fn wal(ledger: &mut Ledger) -> anyhow::Result<Wal> {
-    let looked: Vec<Wal> = ledger.rows(ledger.statement(include_str!("wal.sql"))).await?;
-    looked.first().copied().context("pg_stat_wal is one row")
+async fn wal(ledger: &mut Ledger) -> anyhow::Result<Wal> {
+    one_row(ledger.rows(ledger.statement(include_str!("wal.sql"))).await?)
+}
+
+fn one_row<R>(rows: Vec<R>) -> anyhow::Result<R> {
+    rows.into_iter().next().context("an aggregate is one row")
 }
 
 fn syncs(before: Wal, after: Wal) -> Option<f64> {

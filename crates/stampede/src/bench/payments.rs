@@ -1,71 +1,49 @@
-//! `stampede bench payments`: the course of the measurement.
-
-mod measure;
-mod report;
+//! `stampede bench payments`: orders that are placed, paid and confirmed, beside placing alone in the same run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::figures::Kind;
-use super::orders::{self, CLIENTS, OrdersArgs, WARM_UP_CLIENTS, WARM_UP_SECONDS};
-use crate::audit::Output;
+use super::measure::Bench;
+use super::options::{BenchArgs, WARM_UP_CLIENTS};
+use super::payments_report::{KINDS, Money, Report, label};
+use crate::audit::provider_book;
+use crate::rush::provider::{self, Faults};
 use crate::site::Site;
-use measure::Till;
-use report::{Measured, Report};
 
 #[derive(Debug, Args)]
 pub struct PaymentsArgs {
     #[command(flatten)]
-    course: OrdersArgs,
+    bench: BenchArgs,
     /// Time that the provider takes for each capture.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=5_000))]
     provider_ms: u64,
 }
 
-/// Placing alone first: it is what the other is put beside.
-const KINDS: [Kind; 2] = [Kind::Stampede, Kind::Paid];
-
 /// Runs the command. The last line on standard output is the report when JSON is asked for.
 pub async fn payments(args: PaymentsArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
     eprintln!("Starting PostgreSQL, Redis, Kafka, the payment provider and the services …");
-    let site = Site::start(orders::options(&args.course, config)?).await?;
-    let measured = measure(&args, &site).await;
+    let site = Site::start(args.bench.site(config)?).await?;
+    let report = measure(&args, &site).await;
     let stopped = site.stop().await;
-    let report = Report::new(measured?)?;
-    match args.course.output {
-        Output::Json => println!("{}", serde_json::to_string(&report)?),
-        Output::Text => print!("{}", report.text()),
-    }
+    let report = report?;
+    args.bench.print(&report, report.text())?;
     stopped?;
     Ok(if report.is_consistent() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(args: &PaymentsArgs, site: &Site) -> anyhow::Result<Measured> {
-    let mut till = Till::open(site, args.provider_ms).await?;
-    let conditions = orders::conditions(&args.course, site, till.postgres_version().await?)?;
+async fn measure(args: &PaymentsArgs, site: &Site) -> anyhow::Result<Report> {
+    let provider = provider_book::address(site.settings())?;
+    provider::set_faults(&provider, &Faults::late(args.provider_ms)).await?;
+    let mut bench = Bench::open(&args.bench, site).await?;
     eprintln!("Warming up …");
     for kind in KINDS {
-        till.run(kind, WARM_UP_CLIENTS, WARM_UP_SECONDS).await?;
+        bench.run(kind, WARM_UP_CLIENTS, args.bench.warm_up_seconds(), false).await?;
     }
-    let (mut runs, mut disks) = (Vec::new(), Vec::new());
-    for round in 1..=args.course.rounds {
-        disks.push(orders::measure_disk(site).await?);
-        for clients in CLIENTS {
-            for kind in KINDS {
-                let run = till.run(kind, clients, args.course.seconds).await?;
-                eprintln!(
-                    "round {round} of {}: {}, {clients} at a time: {:.0} orders/s, p50 {:.2} ms",
-                    args.course.rounds,
-                    report::label(kind),
-                    run.orders_per_second,
-                    run.p50_ms
-                );
-                runs.push(run);
-            }
-        }
-    }
-    disks.push(orders::measure_disk(site).await?);
-    till.conclude(conditions, disks, runs).await
+    bench.run_rounds(&KINDS, label, false).await?;
+    let stored = bench.stored(include_str!("stored_paid.sql")).await?;
+    let book = provider_book::read_totals(&provider).await?;
+    let money = Money { provider_ms: args.provider_ms, stored, captured: book.captured - book.cancelled };
+    Report::new(bench.measured(), money)
 }

@@ -1,4 +1,5 @@
--- Whether everything that the orders since $1, $2 of them, have caused is done. Each condition has its index.
+-- Whether everything that was caused since $1 is done, as far as it can be told without reading much: at least $2
+-- notifications, nothing to publish, nothing to send. Each condition has its index.
 select not exists (select from {outbox_events} as event where status = 'NEW')
        and (select count(*) from {notification_hub}.notifications where created_at >= $1) >= $2
        and not exists (select from {notification_hub}.deliveries where status = 'PENDING')

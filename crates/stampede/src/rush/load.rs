@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use client::{Buyer, Client, Reply};
 use common::backoff::Backoff;
 use futures_util::future::join_all;
 use rand::RngExt;
 use reqwest::Request;
 use tokio::time::Instant;
 
-use super::api::{Api, Buyer, Reply};
+use super::counters::Counters;
 use super::kills::Pace;
 use super::pay::Payers;
-use super::record::{Asked, Record, Told};
-use super::tally::Tally;
+use super::record::{Answer, Call, Record};
 
 /// Between attempts whose outcome is unknown. Short at first, since a restarted part is back within a second or two.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -49,14 +49,15 @@ pub fn visits(buyers: usize, duplicates: f64) -> Vec<Visit> {
 
 /// What the workers share.
 pub struct Load {
-    pub api: Arc<Api>,
-    pub wanted: Request,
+    pub client: Client,
+    /// What every buyer orders.
+    pub order: Request,
     pub buyers: Arc<Vec<Buyer>>,
     pub visits: Vec<Visit>,
     pub next: AtomicUsize,
-    pub tally: Arc<Tally>,
+    pub counters: Arc<Counters>,
     pub pace: Arc<Pace>,
-    /// Who pays for what was ordered, if anybody does.
+    /// The buyers who pay for what they ordered, where orders are paid.
     pub payers: Option<Payers>,
     /// Nobody asks again after this.
     pub deadline: Instant,
@@ -67,64 +68,64 @@ pub async fn run(load: Arc<Load>, concurrency: usize) -> Vec<Record> {
     let workers: Vec<_> = (0..concurrency).map(|_| tokio::spawn(work(load.clone()))).collect();
     let mut records = vec![Record::default(); load.buyers.len()];
     for worker in join_all(workers).await {
-        for (buyer, asked) in worker.expect("a worker only counts and waits, so it cannot panic") {
-            records[buyer].asked.push(asked);
+        for (buyer, call) in worker.expect("a worker only counts and waits, so it cannot panic") {
+            records[buyer].calls.push(call);
         }
     }
     for record in &mut records {
-        record.asked.sort_by_key(|asked| asked.until);
+        record.calls.sort_by_key(|call| call.ended_at);
     }
     records
 }
 
-async fn work(load: Arc<Load>) -> Vec<(usize, Asked)> {
-    let mut answers = Vec::new();
+async fn work(load: Arc<Load>) -> Vec<(usize, Call)> {
+    let mut answered = Vec::new();
     loop {
-        load.pace.wait(&load.tally, load.deadline).await;
-        let Some(visit) = load.visits.get(load.next.fetch_add(1, Ordering::Relaxed)) else { return answers };
+        load.pace.wait(&load.counters, load.deadline).await;
+        let Some(visit) = load.visits.get(load.next.fetch_add(1, Ordering::Relaxed)) else { return answered };
         if visit.copies == 1 {
-            answers.push((visit.buyer, ask(&load, visit.buyer).await));
+            answered.push((visit.buyer, call(&load, visit.buyer).await));
         } else {
-            let copies = join_all((0..visit.copies).map(|_| ask(&load, visit.buyer))).await;
-            answers.extend(copies.into_iter().map(|asked| (visit.buyer, asked)));
+            let copies = join_all((0..visit.copies).map(|_| call(&load, visit.buyer))).await;
+            answered.extend(copies.into_iter().map(|call| (visit.buyer, call)));
         }
     }
 }
 
-async fn ask(load: &Load, buyer: usize) -> Asked {
-    let at = load.tally.elapsed();
-    let mut unknown = 0;
+async fn call(load: &Load, buyer: usize) -> Call {
+    let sent_at = load.counters.elapsed();
+    let mut unknown_attempts = 0;
     let mut attempt = 0;
-    let told = loop {
-        let delay = match load.api.place_order(&load.wanted, &load.buyers[buyer]).await {
-            Reply::Told(told) => break Some(told),
-            Reply::Later(delay) => delay,
+    let answer = loop {
+        let delay = match load.client.place_for(&load.buyers[buyer], &load.order).await {
+            Reply::Answered { status, body } => break Some(Answer::of(status, &body)),
+            Reply::Busy(delay) => delay,
             Reply::Unknown => {
-                unknown += 1;
+                unknown_attempts += 1;
                 Duration::ZERO
             }
         };
         attempt += 1;
-        load.tally.record_retry();
+        load.counters.record_retry();
         let delay = delay + RETRY.delay(attempt);
         if Instant::now() + delay >= load.deadline {
             break None;
         }
         tokio::time::sleep(delay).await;
     };
-    let until = load.tally.elapsed();
-    let latency = until - at;
-    match &told {
-        Some(Told::Placed { body, .. }) => {
-            let is_new = load.tally.record_placed(buyer, latency);
+    let ended_at = load.counters.elapsed();
+    let latency = ended_at - sent_at;
+    match &answer {
+        Some(Answer::Placed { body, .. }) => {
+            let is_new = load.counters.record_placed(buyer, latency);
             if let Some(payers) = load.payers.as_ref().filter(|_| is_new) {
                 payers.start(buyer, body);
             }
         }
-        Some(Told::OutOfStock) => load.tally.record_refused(latency),
-        _ => load.tally.record_answered(latency),
+        Some(Answer::OutOfStock) => load.counters.record_refused(latency),
+        _ => load.counters.record_answered(latency),
     }
-    Asked { at, until, told, unknown }
+    Call { sent_at, ended_at, answer, unknown_attempts }
 }
 
 #[cfg(test)]
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_comes_and_a_share_comes_again() {
+    fn every_buyer_comes_and_a_share_comes_again() {
         let visits = visits(10_000, 0.2);
         let mut came = vec![0; 10_000];
         for visit in &visits {
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn without_duplicates_everybody_comes_once() {
+    fn without_duplicates_every_buyer_comes_once() {
         let visits = visits(100, 0.0);
         assert!(visits.len() == 100 && visits.iter().all(|visit| visit.copies == 1));
     }

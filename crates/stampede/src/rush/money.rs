@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::pay::{Ending, Paying};
+use super::pay::{Ending, PaymentRecord};
 
 /// What is known of the money when the system is at rest. Amounts are won.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +36,7 @@ pub struct Paid {
     pub receipts: u64,
 }
 
-/// What the money comes to. All but `paid`, `captured`, `refunded`, `declined` and the times must be 0.
+/// What is known of the money in the end. All but `paid`, `captured`, `refunded`, `declined` and the times must be 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -58,26 +58,26 @@ pub struct Verdict {
     pub unknown: u64,
     /// PAID orders without exactly one `ORDER_PLACED` and one receipt.
     #[serde(skip)]
-    pub untold: u64,
+    pub not_announced_once: u64,
     /// Orders that were paid although their buyers left without paying.
     #[serde(skip)]
-    pub surprised: u64,
-    /// Acknowledged orders that not exactly one buyer began to pay for: where nobody pays, nothing is tried.
+    pub paid_after_decline: u64,
+    /// Acknowledged orders that not exactly one buyer began to pay for. Where nobody pays, nothing is tested.
     #[serde(skip)]
-    pub payerless: u64,
+    pub without_one_payer: u64,
     /// PAID orders that nobody began to pay for.
     #[serde(skip)]
-    pub unasked: u64,
+    pub paid_by_nobody: u64,
     /// By code: how else paying ended.
     #[serde(skip)]
     pub unexpected: BTreeMap<String, u64>,
 }
 
-/// Judges. `orders` are those that were acknowledged, and `payings` has everybody who began to pay.
-pub fn judge(orders: impl Iterator<Item = Uuid>, payings: &[Paying], money: &Money) -> Verdict {
+/// Judges. `orders` are those that were acknowledged, and `payments` are those of everybody who began to pay.
+pub fn judge(orders: impl Iterator<Item = Uuid>, payments: &[PaymentRecord], money: &Money) -> Verdict {
     let mut payers: HashMap<Uuid, u64> = HashMap::new();
-    for paying in payings {
-        *payers.entry(paying.order_id).or_default() += 1;
+    for payment in payments {
+        *payers.entry(payment.order_id).or_default() += 1;
     }
     let costs: i64 = money.paid.values().map(|paid| paid.amount).sum();
     let amounts = [money.captured - money.cancelled, money.kept, costs];
@@ -89,21 +89,21 @@ pub fn judge(orders: impl Iterator<Item = Uuid>, payings: &[Paying], money: &Mon
         money_difference: most - least,
         double_charges: money.double_charges,
         unknown: money.open,
-        untold: money.paid.values().filter(|paid| paid.announced != 1 || paid.receipts != 1).count() as u64,
-        payerless: orders.filter(|order| payers.get(order) != Some(&1)).count() as u64,
-        unasked: money.paid.keys().filter(|order| !payers.contains_key(order)).count() as u64,
+        not_announced_once: money.paid.values().filter(|paid| paid.announced != 1 || paid.receipts != 1).count() as u64,
+        without_one_payer: orders.filter(|order| payers.get(order) != Some(&1)).count() as u64,
+        paid_by_nobody: money.paid.keys().filter(|order| !payers.contains_key(order)).count() as u64,
         ..Verdict::default()
     };
-    for paying in payings {
-        let paid = money.paid.get(&paying.order_id);
-        match &paying.ending {
+    for payment in payments {
+        let paid = money.paid.get(&payment.order_id);
+        match &payment.ending {
             Ending::Paid => {
-                let is_kept = paid.is_some_and(|paid| paid.is_sold && paid.payment_id == paying.payment_id);
+                let is_kept = paid.is_some_and(|paid| paid.is_sold && paid.payment_id == payment.payment_id);
                 verdict.lost += u64::from(!is_kept);
             }
             Ending::Declined => {
                 verdict.declined += 1;
-                verdict.surprised += u64::from(paid.is_some());
+                verdict.paid_after_decline += u64::from(paid.is_some());
             }
             Ending::Refused { status, code } => {
                 *verdict.unexpected.entry(format!("paying: {status} {code}")).or_default() += 1;
@@ -123,10 +123,10 @@ impl Verdict {
                 "won are between the provider's book, the payments and the PAID orders",
             ),
             (self.double_charges, "orders were charged twice"),
-            (self.untold, "PAID orders have not exactly one ORDER_PLACED and one receipt"),
-            (self.surprised, "orders were paid although their buyers were declined"),
-            (self.payerless, "acknowledged orders have not exactly one buyer who began to pay"),
-            (self.unasked, "PAID orders were paid by nobody"),
+            (self.not_announced_once, "PAID orders have not exactly one ORDER_PLACED and one receipt"),
+            (self.paid_after_decline, "orders were paid although their buyers were declined"),
+            (self.without_one_payer, "acknowledged orders have not exactly one buyer who began to pay"),
+            (self.paid_by_nobody, "PAID orders were paid by nobody"),
         ]
         .into_iter()
     }
@@ -144,13 +144,13 @@ mod tests {
         Uuid::from_u128(n)
     }
 
-    fn paying(order: u128, ending: Ending) -> Paying {
-        Paying {
+    fn payment(order: u128, ending: Ending) -> PaymentRecord {
+        PaymentRecord {
             order_id: id(order),
             payment_id: Some(id(100 + order)),
             ending,
-            at: Duration::ZERO,
-            until: Duration::ZERO,
+            started_at: Duration::ZERO,
+            ended_at: Duration::ZERO,
         }
     }
 
@@ -160,8 +160,8 @@ mod tests {
     }
 
     /// Orders 1 and 2 are paid, the buyer of order 3 was declined, and one capture was given back.
-    fn clean() -> (Vec<Paying>, Money) {
-        let payings = vec![paying(1, Ending::Paid), paying(2, Ending::Paid), paying(3, Ending::Declined)];
+    fn clean() -> (Vec<PaymentRecord>, Money) {
+        let payments = vec![payment(1, Ending::Paid), payment(2, Ending::Paid), payment(3, Ending::Declined)];
         let money = Money {
             captured: 3 * PRICE,
             cancelled: PRICE,
@@ -169,13 +169,13 @@ mod tests {
             paid: [paid(1), paid(2)].into_iter().collect(),
             ..Money::default()
         };
-        (payings, money)
+        (payments, money)
     }
 
-    fn judged(change: impl FnOnce(&mut Vec<Paying>, &mut Money)) -> Verdict {
-        let (mut payings, mut money) = clean();
-        change(&mut payings, &mut money);
-        judge((1..=3).map(id), &payings, &money)
+    fn judged(change: impl FnOnce(&mut Vec<PaymentRecord>, &mut Money)) -> Verdict {
+        let (mut payments, mut money) = clean();
+        change(&mut payments, &mut money);
+        judge((1..=3).map(id), &payments, &money)
     }
 
     fn wrong(verdict: &Verdict) -> Vec<&'static str> {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn right_money_passes() {
+    fn equal_money_on_all_sides_passes() {
         let verdict = judged(|_, _| {});
         assert_eq!(wrong(&verdict), [""; 0]);
         assert_eq!((verdict.paid, verdict.captured, verdict.refunded, verdict.declined), (2, 300, 100, 1));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_won_that_only_one_side_knows_is_a_difference() {
+    fn a_won_that_only_one_side_has_is_a_difference() {
         assert_eq!(judged(|_, money| money.captured += 1).money_difference, 1);
         assert_eq!(judged(|_, money| money.cancelled += 1).money_difference, 1);
         assert_eq!(judged(|_, money| money.kept -= 1).money_difference, 1);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_paid_has_it_by_that_payment_and_sold() {
+    fn a_buyer_who_was_told_paid_has_a_sold_order_paid_by_that_payment() {
         let unsold = judged(|_, money| money.paid.get_mut(&id(1)).unwrap().is_sold = false);
         let by_another = judged(|_, money| money.paid.get_mut(&id(1)).unwrap().payment_id = Some(id(9)));
         let gone = judged(|_, money| money.paid.retain(|order, _| *order != id(1)));
@@ -209,44 +209,47 @@ mod tests {
     }
 
     #[test]
-    fn news_and_receipt_come_once_each() {
+    fn a_paid_order_has_one_event_and_one_receipt() {
         for (announced, receipts) in [(0, 0), (1, 0), (2, 1), (2, 2), (1, 2)] {
             let verdict = judged(|_, money| {
                 let paid = money.paid.get_mut(&id(1)).unwrap();
                 (paid.announced, paid.receipts) = (announced, receipts);
             });
-            assert_eq!(verdict.untold, 1, "{announced} {receipts}");
+            assert_eq!(verdict.not_announced_once, 1, "{announced} {receipts}");
             assert_eq!(wrong(&verdict).len(), 1);
         }
     }
 
     #[test]
     fn every_order_has_one_payer_and_no_other_is_paid() {
-        let nobody = judged(|payings, money| {
-            payings.clear();
+        let nobody = judged(|payments, money| {
+            payments.clear();
             *money = Money::default();
         });
-        assert_eq!(nobody.payerless, 3);
+        assert_eq!(nobody.without_one_payer, 3);
         assert!(wrong(&nobody)[0].contains("exactly one buyer"));
-        assert_eq!(judged(|payings, _| payings.truncate(2)).payerless, 1);
-        assert_eq!(judged(|payings, _| payings.push(paying(3, Ending::Declined))).payerless, 1);
-        let unasked = judged(|_, money| {
+        assert_eq!(judged(|payments, _| payments.truncate(2)).without_one_payer, 1);
+        assert_eq!(judged(|payments, _| payments.push(payment(3, Ending::Declined))).without_one_payer, 1);
+        let paid_by_nobody = judged(|_, money| {
             money.paid.extend([paid(4)]);
             (money.captured, money.kept) = (4 * PRICE, 3 * PRICE);
         });
-        assert_eq!((unasked.unasked, wrong(&unasked)), (1, vec!["PAID orders were paid by nobody"]));
+        assert_eq!(
+            (paid_by_nobody.paid_by_nobody, wrong(&paid_by_nobody)),
+            (1, vec!["PAID orders were paid by nobody"])
+        );
     }
 
     #[test]
-    fn every_other_end_is_told() {
-        let unknown = judged(|payings, _| payings[2].ending = Ending::Unknown);
+    fn every_other_end_of_paying_is_reported() {
+        let unknown = judged(|payments, _| payments[2].ending = Ending::Unknown);
         assert_eq!(unknown.unknown, 1);
         assert_eq!(judged(|_, money| money.open = 1).unknown, 1);
         let refused = Ending::Refused { status: 410, code: "HOLD_EXPIRED".to_owned() };
-        let refused = judged(|payings, _| payings[2].ending = refused);
+        let refused = judged(|payments, _| payments[2].ending = refused);
         assert_eq!(refused.unexpected["paying: 410 HOLD_EXPIRED"], 1);
         assert!(wrong(&judged(|_, money| money.double_charges = 1))[0].contains("charged twice"));
-        let surprised = judged(|payings, _| payings[1].ending = Ending::Declined);
-        assert!(wrong(&surprised)[0].contains("although their buyers were declined"));
+        let paid_after_decline = judged(|payments, _| payments[1].ending = Ending::Declined);
+        assert!(wrong(&paid_after_decline)[0].contains("although their buyers were declined"));
     }
 }

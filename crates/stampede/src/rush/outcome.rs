@@ -1,17 +1,18 @@
-//! What the rush ends with, for programs and for people.
+//! The outcome of a rush, for programs and for people.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::counters::Counters;
 use super::kills::Killed;
 use super::money;
-use super::pay::Paying;
+use super::pay::PaymentRecord;
 use super::record::Record;
-use super::tally::{Tally, latencies, micros};
 use super::verdict::{Sale, Verdict};
 use crate::audit;
+use crate::latency::{Latencies, micros};
 
 /// One JSON object. Times and rates are rounded to two decimals.
 #[derive(Debug, Serialize)]
@@ -55,7 +56,7 @@ pub struct Outcome {
     pub verdict: audit::Verdict,
 }
 
-/// What is told of paying, beside the orders.
+/// What is reported of paying, beside the orders.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Paid {
@@ -71,8 +72,8 @@ pub struct Measured<'a> {
     pub sale: Sale,
     pub registered_buyers: usize,
     pub records: &'a [Record],
-    pub tally: &'a Tally,
-    pub payings: &'a [Paying],
+    pub counters: &'a Counters,
+    pub payments: &'a [PaymentRecord],
     pub kills: Vec<Killed>,
     /// When everything was done, measured from the start.
     pub rested: Duration,
@@ -81,20 +82,17 @@ pub struct Measured<'a> {
 
 impl Outcome {
     pub fn new(verdict: Verdict, measured: Measured<'_>) -> Outcome {
-        let Measured { sale, registered_buyers, records, tally, payings, kills, rested, audit } = measured;
-        let mut latency = latencies();
-        for asked in records.iter().flat_map(|record| &record.asked) {
-            latency.saturating_record(micros(asked.until - asked.at));
-        }
-        let end = records.iter().flat_map(|record| &record.asked).map(|asked| asked.until).max().unwrap_or_default();
-        let end_of_all = payings.iter().map(|paying| paying.until).max().unwrap_or_default().max(end);
-        let percentile = |quantile| two_decimals(latency.value_at_quantile(quantile) as f64 / 1e3);
-        let mut paying = latencies();
-        for one in payings {
-            paying.saturating_record(micros(one.until - one.at));
-        }
-        let pay_percentile = |quantile| two_decimals(paying.value_at_quantile(quantile) as f64 / 1e3);
-        let paid = |verdict| Paid { verdict, pay_p50_ms: pay_percentile(0.50), pay_p99_ms: pay_percentile(0.99) };
+        let Measured { sale, registered_buyers, records, counters, payments, kills, rested, audit } = measured;
+        let calls = || records.iter().flat_map(|record| &record.calls);
+        let ordering: Latencies = calls().map(|call| call.ended_at - call.sent_at).collect();
+        let paying: Latencies = payments.iter().map(|payment| payment.ended_at - payment.started_at).collect();
+        let end = calls().map(|call| call.ended_at).max().unwrap_or_default();
+        let end_of_all = payments.iter().map(|payment| payment.ended_at).max().unwrap_or_default().max(end);
+        let paid = |verdict| Paid {
+            verdict,
+            pay_p50_ms: two_decimals(paying.ms(0.50)),
+            pay_p99_ms: two_decimals(paying.ms(0.99)),
+        };
         let is_clean = verdict.violations.is_empty();
         Outcome {
             buyers: records.len() as u64,
@@ -106,10 +104,10 @@ impl Outcome {
             notifications_missing: verdict.notifications_missing,
             outbox_pending: verdict.outbox_pending,
             outbox_drain_ms: micros(rested.saturating_sub(end_of_all)) / 1000,
-            orders_per_second: two_decimals(tally.orders_per_second()),
-            refusals_per_second: two_decimals(tally.refusals_per_second(end)),
-            p50_ms: percentile(0.50),
-            p99_ms: percentile(0.99),
+            orders_per_second: two_decimals(counters.orders_per_second()),
+            refusals_per_second: two_decimals(counters.refusals_per_second(end)),
+            p50_ms: two_decimals(ordering.ms(0.50)),
+            p99_ms: two_decimals(ordering.ms(0.99)),
             orders: verdict.orders,
             undersold: verdict.undersold,
             abandoned_holds: verdict.abandoned,
@@ -119,8 +117,8 @@ impl Outcome {
             unknown_left: verdict.unknown_left,
             replays_checked: verdict.replays_checked,
             registered_buyers: registered_buyers as u64,
-            requests: tally.requests(),
-            retries: tally.retried.load(std::sync::atomic::Ordering::Relaxed),
+            requests: counters.requests(),
+            retries: counters.retried.load(std::sync::atomic::Ordering::Relaxed),
             elapsed_ms: micros(end_of_all) / 1000,
             money: verdict.money.map(paid),
             kills,

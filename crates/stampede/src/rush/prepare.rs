@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use client::{Buyer, Client, NewProduct};
 use common::auth::AuthSettings;
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
@@ -10,22 +11,20 @@ use common::settings::Settings;
 use diesel::sql_types;
 use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt, stream};
-use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::api::{Api, Buyer};
-
-/// People who register at the same time. The service hashes two passwords at a time and lets a few wait.
+/// Buyers who register at the same time. The service hashes two passwords at a time and lets a few wait.
 const SAMPLE_PARALLEL: usize = 4;
-/// A site that limits log-ins strictly lets only some of the sample in; the rush does not wait for the others.
+/// A site that limits log-ins strictly refuses some of the sample; the rush does not wait for them.
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// In whole won.
 const PRICE: i64 = 129_000;
+const NAME: &str = "Rush Buyer";
 
-/// Who is there when the clock starts.
-pub struct Crowd {
-    pub buyers: Vec<Buyer>,
+/// The buyers, all logged in.
+pub struct Buyers {
+    pub all: Vec<Buyer>,
     /// How many of them registered and logged in over the API.
     pub registered: usize,
 }
@@ -40,24 +39,21 @@ pub async fn account_db(settings: &Settings) -> anyhow::Result<Db> {
 /// Creates a product with `stock` units over the API and returns its id.
 ///
 /// The administrator is made for this one request and is an ordinary user again afterwards.
-pub async fn product(api: &Api, db: &Db, stock: u64) -> anyhow::Result<Uuid> {
+pub async fn product(client: &Client, db: &Db, stock: u64) -> anyhow::Result<Uuid> {
     let deadline = Instant::now() + SAMPLE_TIMEOUT;
     let (email, password) = (format!("rush-{}@example.com", Uuid::new_v4().simple()), Uuid::new_v4().to_string());
-    let admin = api.register(&email, &password, deadline).await.context("registering an administrator")?;
+    let admin = client.register(&email, &password, NAME, deadline).await.context("registering an administrator")?;
     set_role(db, admin, "ADMIN").await?;
-    let product = json!({
-        "sku": format!("RUSH-{}", Uuid::now_v7().simple()),
-        "name": "Rush Sneaker",
-        "price": { "amount": PRICE, "currency": contract::money::KRW },
-        "initialStock": stock,
-    });
+    let sku = format!("RUSH-{}", Uuid::now_v7().simple());
+    let stock = i64::try_from(stock)?;
+    let product = NewProduct { sku: &sku, name: "Rush Sneaker", price: PRICE, stock, max_per_user: None };
     let created = async {
-        let token = api.log_in(&email, &password, deadline).await?;
-        api.create_product(&token, &product).await
+        let token = client.access_token(&email, &password, deadline).await?;
+        client.with_token(&token).create_product(&product).await
     };
     let created = created.await;
     set_role(db, admin, "USER").await?;
-    created.context("creating the product")
+    created.context("creating the product")?.with_context(|| format!("there is a product {sku} already"))
 }
 
 async fn set_role(db: &Db, user: Uuid, role: &'static str) -> anyhow::Result<()> {
@@ -68,32 +64,41 @@ async fn set_role(db: &Db, user: Uuid, role: &'static str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// `count` buyers: `sample` of them, as far as the site lets them in time, come in by the front door, the others are
-/// prepared in bulk.
-pub async fn crowd(api: &Api, db: &Db, auth: &AuthSettings, count: usize, sample: usize) -> anyhow::Result<Crowd> {
+/// `count` buyers: `sample` of them, as far as the site lets them in time, register and log in over the API, the others
+/// are prepared in bulk.
+pub async fn buyers(
+    client: &Client,
+    db: &Db,
+    auth: &AuthSettings,
+    count: usize,
+    sample: usize,
+) -> anyhow::Result<Buyers> {
     let deadline = Instant::now() + SAMPLE_TIMEOUT;
-    let arrivals = stream::iter(0..sample.min(count)).map(|_| arrive(api, deadline)).buffer_unordered(SAMPLE_PARALLEL);
-    let arrivals: Vec<anyhow::Result<Buyer>> = arrivals.collect().await;
-    let mut buyers = Vec::with_capacity(count);
-    let mut turned_away = None;
-    for arrival in arrivals {
-        match arrival {
-            Ok(buyer) => buyers.push(buyer),
-            Err(error) => turned_away = Some(error),
+    let registering = stream::iter(0..sample.min(count)).map(|_| register(client, deadline));
+    let registered: Vec<anyhow::Result<Buyer>> = registering.buffer_unordered(SAMPLE_PARALLEL).collect().await;
+    let mut all = Vec::with_capacity(count);
+    let mut refused = None;
+    for buyer in registered {
+        match buyer {
+            Ok(buyer) => all.push(buyer),
+            Err(error) => refused = Some(error),
         }
     }
-    if let Some(error) = turned_away {
-        tracing::warn!("Only {} of {sample} buyers could log in: {error:#}", buyers.len());
+    if let Some(error) = refused {
+        let let_in = all.len();
+        tracing::warn!(
+            "Only {let_in} of {sample} buyers could register and log in; the others are prepared: {error:#}"
+        );
     }
-    let registered = buyers.len();
+    let registered = all.len();
     for prepared in account::prepare_buyers(db, auth, count - registered).await? {
-        buyers.push(Buyer::new(prepared.account.uuid(), &prepared.access_token)?);
+        all.push(Buyer::new(prepared.account.uuid(), &prepared.access_token)?);
     }
-    Ok(Crowd { buyers, registered })
+    Ok(Buyers { all, registered })
 }
 
-async fn arrive(api: &Api, deadline: Instant) -> anyhow::Result<Buyer> {
+async fn register(client: &Client, deadline: Instant) -> anyhow::Result<Buyer> {
     let (email, password) = (format!("buyer-{}@example.com", Uuid::new_v4().simple()), Uuid::new_v4().to_string());
-    let account = api.register(&email, &password, deadline).await?;
-    Buyer::new(account, &api.log_in(&email, &password, deadline).await?)
+    let account = client.register(&email, &password, NAME, deadline).await?;
+    Ok(Buyer::new(account, &client.access_token(&email, &password, deadline).await?)?)
 }

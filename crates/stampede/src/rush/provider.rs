@@ -1,4 +1,4 @@
-//! The payment provider's misbehaviour: asked for on the command line, set when the rush begins, over when it ends.
+//! Faults of the sandbox's payment provider: read from the command line, and set over HTTP.
 
 use std::time::Duration;
 
@@ -20,12 +20,20 @@ const RATES: [&str; 11] = [
     "reorder-webhooks",
     "forged-webhooks",
 ];
-/// How long `hang` and `late` are, and what the dice begin with.
+/// How long `hang` and `late` are, and the seed of the provider's dice.
 const NUMBERS: [&str; 3] = ["hang-ms", "late-ms", "seed"];
 
 /// What `PUT /faults` is sent. Empty: the provider behaves.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults(Map<String, Value>);
+
+impl Faults {
+    /// The provider takes this long for each capture, and makes no mistakes.
+    pub fn late(ms: u64) -> Faults {
+        let late = [("late", Value::from(1.0)), ("lateMs", Value::from(ms))];
+        Faults(late.into_iter().filter(|_| ms > 0).map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
 
 /// Reads `lost-before=0.1,hang=0.03`.
 pub fn faults(text: &str) -> Result<Faults, String> {
@@ -50,7 +58,7 @@ pub fn faults(text: &str) -> Result<Faults, String> {
     Ok(Faults(faults))
 }
 
-/// Has the provider at `address` misbehave by `faults` from now on.
+/// From now on, the provider at `address` has these faults.
 pub async fn set_faults(address: &str, faults: &Faults) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
     let response = client.put(format!("{address}/faults")).json(&faults.0).send().await?;
@@ -76,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_spelt_as_the_provider_spells_them() {
+    fn faults_are_named_as_the_provider_names_them() {
         let read = faults("lost-before=0.10, hang=0.03,error500=1,duplicate-webhooks=0.5,late-ms=20").unwrap();
         let spelt = json!({ "lostBefore": 0.1, "hang": 0.03, "error500": 1.0, "duplicateWebhooks": 0.5, "lateMs": 20 });
         assert_eq!(Value::Object(read.0), spelt);
@@ -84,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_cannot_do_is_refused() {
+    fn a_fault_that_the_provider_does_not_have_is_refused() {
         for wrong in
             ["hang", "hang=2", "hang=-0.1", "hang=NaN", "hang=x", "sleepy=0.1", "hang=0.1,hang=0.2", "seed=0.5"]
         {

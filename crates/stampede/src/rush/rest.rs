@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use client::{Buyer, Client, Reply};
 use common::settings::Settings;
 use diesel::{QueryableByName, sql_types};
 use futures_util::{StreamExt, stream};
@@ -10,7 +11,6 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::api::{Api, Buyer};
 use super::money::{Money, Paid};
 use super::record::Record;
 use super::verdict::{Notified, Observed, Stored};
@@ -139,25 +139,28 @@ pub async fn observe(settings: &Settings, product: Uuid) -> anyhow::Result<Obser
 }
 
 /// Asks for every acknowledged order over the API, as its buyer, and returns those that are not as they were promised.
-pub async fn lost(api: &Api, buyers: &[Buyer], records: &[Record], deadline: Instant) -> Vec<Uuid> {
+pub async fn lost(client: &Client, buyers: &[Buyer], records: &[Record], deadline: Instant) -> Vec<Uuid> {
     let mut promised: HashMap<Uuid, (&Buyer, &[u8])> = HashMap::new();
     for (buyer, record) in buyers.iter().zip(records) {
         promised.extend(record.placed().map(|(order, body)| (order, (buyer, body))));
     }
     let reads = stream::iter(promised).map(async |(order, (buyer, body))| {
-        let is_there = is_as_promised(api, order, buyer, body, deadline).await;
+        let is_there = is_as_promised(client, order, buyer, body, deadline).await;
         (!is_there).then_some(order)
     });
     reads.buffer_unordered(READS_PARALLEL).filter_map(async |lost| lost).collect().await
 }
 
-async fn is_as_promised(api: &Api, order: Uuid, buyer: &Buyer, body: &[u8], deadline: Instant) -> bool {
+async fn is_as_promised(client: &Client, order: Uuid, buyer: &Buyer, body: &[u8], deadline: Instant) -> bool {
     loop {
-        match api.read_order(order, buyer).await {
-            Some(Some(found)) => return serde_json::from_slice(body).is_ok_and(|promised| is_same(promised, found)),
-            Some(None) => return false,
-            None if Instant::now() >= deadline => return false,
-            None => tokio::time::sleep(READ_AGAIN).await,
+        match client.read_for(buyer, &format!("/orders/{order}")).await {
+            Reply::Answered { status: 200, body: found } => {
+                let (promised, found) = (serde_json::from_slice(body), serde_json::from_slice(&found));
+                return promised.ok().zip(found.ok()).is_some_and(|(promised, found)| is_same(promised, found));
+            }
+            Reply::Answered { .. } => return false,
+            Reply::Busy(_) | Reply::Unknown if Instant::now() >= deadline => return false,
+            Reply::Busy(_) | Reply::Unknown => tokio::time::sleep(READ_AGAIN).await,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::money::{self, Money};
-use super::pay::Paying;
-use super::record::{Record, Told};
+use super::pay::PaymentRecord;
+use super::record::{Answer, Record};
 
 /// What was for sale and how it was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +51,8 @@ pub struct Observed {
     pub audit: Vec<String>,
     /// Kills that were asked for and did not happen.
     pub kills_missed: u64,
-    /// Where orders were paid: who paid, and what is known of the money.
-    pub money: Option<(Vec<Paying>, Money)>,
+    /// Where orders were paid: what the buyers remember, and what is known of the money.
+    pub money: Option<(Vec<PaymentRecord>, Money)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +89,7 @@ pub struct Verdict {
     pub violations: Vec<String>,
 }
 
-/// Judges. `buyers[n]` is the account whose memory is `records[n]`.
+/// Judges. `records[n]` is what the buyer with account `buyers[n]` remembers.
 pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observed) -> Verdict {
     let mut verdict = Verdict {
         abandoned: observed.abandoned,
@@ -107,10 +107,10 @@ pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observe
         }
         verdict.unequal_replays += u64::from(record.contradicts_itself());
         verdict.replays_checked += record.placed().count().saturating_sub(1) as u64;
-        for asked in &record.asked {
-            match &asked.told {
+        for call in &record.calls {
+            match &call.answer {
                 None => verdict.unknown_left += 1,
-                Some(Told::Other { status, code }) => {
+                Some(Answer::Other { status, code }) => {
                     *verdict.unexpected.entry(format!("{status} {code}")).or_default() += 1;
                 }
                 Some(_) => {}
@@ -124,8 +124,8 @@ pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observe
         .keys()
         .filter(|order| !observed.notified.get(order).is_some_and(|found| found.notifications == 1 && found.sent == 1))
         .count() as u64;
-    if let Some((payings, money)) = &observed.money {
-        let judged = money::judge(owners.keys().copied(), payings, money);
+    if let Some((payments, money)) = &observed.money {
+        let judged = money::judge(owners.keys().copied(), payments, money);
         verdict.lost_acknowledged += judged.lost;
         verdict.unknown_left += judged.unknown;
         verdict.unexpected.extend(judged.unexpected.clone());
@@ -139,9 +139,9 @@ fn judge_stored(verdict: &mut Verdict, sale: Sale, buyers: &[Uuid], records: &[R
     let units: u64 = observed.stored.iter().map(|order| order.units).sum();
     verdict.oversold = verdict.sold.max(units + verdict.abandoned).saturating_sub(sale.stock);
     let expected = sale.expected(records.len());
-    // After a kill an order may exist whose buyer could not be told in time; that is `unknown_left`'s business.
-    let gone = if sale.killed { units + verdict.abandoned } else { verdict.sold };
-    verdict.undersold = expected.saturating_sub(gone);
+    // After a kill an order may exist whose buyer was not answered in time; that is counted as `unknown_left`.
+    let taken = if sale.killed { units + verdict.abandoned } else { verdict.sold };
+    verdict.undersold = expected.saturating_sub(taken);
 
     let mut rows: HashMap<Uuid, u64> = HashMap::new();
     for order in &observed.stored {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
 
-use super::{DEMO, READY_TIMEOUT, SiteOptions};
+use super::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::services::SERVICES;
 
 /// How long a service may take to drain before it is killed.
@@ -48,7 +48,7 @@ impl Split {
         for (name, (_, grpc)) in &ports {
             shared.push((format!("upstreams.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
         }
-        let logs = options.data_dir.join("logs");
+        let logs = options.data_dir.join(LOGS);
         std::fs::create_dir_all(&logs)?;
         let demo = options.data_dir.join("demo.toml");
         std::fs::write(&demo, DEMO)?;

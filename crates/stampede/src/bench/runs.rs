@@ -1,60 +1,12 @@
-//! Rules: percentiles, medians, and what several runs of one kind come to.
+//! Rules: single measurements, and the medians of several of one kind.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use super::cost::{Cost, Part};
+use super::usage::{Part, Usage};
 
-/// Latencies in microseconds, in the order in which they were met.
-#[derive(Debug, Clone, Default)]
-pub struct Latencies {
-    micros: Vec<u64>,
-}
-
-/// [`Latencies`] in ascending order.
-#[derive(Debug, Clone)]
-pub struct Sorted {
-    micros: Vec<u64>,
-}
-
-impl Latencies {
-    pub fn record(&mut self, latency: Duration) {
-        self.record_micros(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    pub fn record_micros(&mut self, micros: u64) {
-        self.micros.push(micros);
-    }
-
-    pub fn append(&mut self, mut other: Latencies) {
-        self.micros.append(&mut other.micros);
-    }
-
-    pub fn len(&self) -> usize {
-        self.micros.len()
-    }
-
-    pub fn sorted(mut self) -> Sorted {
-        self.micros.sort_unstable();
-        Sorted { micros: self.micros }
-    }
-}
-
-impl Sorted {
-    /// The least latency, in microseconds, that at least `percent` of all do not exceed. 0 when there is none.
-    pub fn percentile(&self, percent: f64) -> u64 {
-        let rank = (percent / 100.0 * self.micros.len() as f64).ceil() as usize;
-        self.micros.get(rank.saturating_sub(1)).or(self.micros.last()).copied().unwrap_or(0)
-    }
-}
-
-pub fn milliseconds(micros: u64) -> f64 {
-    micros as f64 / 1000.0
-}
-
-/// Whose orders.
+/// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
@@ -62,16 +14,13 @@ pub enum Kind {
     NaiveHotRow,
     /// pgbench: the same without a common row, which is the most that this PostgreSQL can store one by one.
     NoHotRow,
-    /// Over HTTP, on one hot product.
+    /// Orders over HTTP, of one hot product.
     Stampede,
     /// The same, and each order is paid by its buyer and becomes a sale.
     Paid,
 }
 
 impl Kind {
-    /// Those of orders that are only placed.
-    pub const ALL: [Kind; 3] = [Kind::NaiveHotRow, Kind::NoHotRow, Kind::Stampede];
-
     pub fn label(self) -> &'static str {
         match self {
             Kind::NaiveHotRow => "naive hot row (pgbench)",
@@ -91,9 +40,9 @@ pub struct Run {
     pub orders_per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
-    pub cost: Cost,
+    pub usage: Usage,
     pub wal_bytes: f64,
-    /// Only where it was waited for.
+    /// None where PostgreSQL was not given the time to report them.
     pub wal_syncs: Option<f64>,
     pub aftermath: Option<Aftermath>,
 }
@@ -101,14 +50,14 @@ pub struct Run {
 /// What our own orders cause after they have been answered.
 #[derive(Debug, Clone, Copy)]
 pub struct Aftermath {
-    /// From an order's transaction to its notification's, in milliseconds.
+    /// From an order's transaction to its notification's; of a paid order from its hold to its sale. In milliseconds.
     pub consumer_p50_ms: f64,
     pub consumer_p99_ms: f64,
-    /// From the last answer until every event was published, consumed and its e-mail sent; none: not in time.
+    /// From the last answer until every event was published, consumed and its e-mail sent. None: not in time.
     pub rest_ms: Option<f64>,
 }
 
-/// Several runs of the same kind and concurrency. All but `min` and `max` are medians.
+/// Several runs of one kind and concurrency: medians, but for `min` and `max`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Point {
@@ -122,7 +71,7 @@ pub struct Point {
     pub cpu_seconds_per_1000_orders: BTreeMap<Part, f64>,
     /// All parts but the generator.
     pub cpu_seconds_per_1000_orders_total: f64,
-    /// Of the machine's processor time, from 0 to 1: what was neither the site's nor the generator's.
+    /// The part of the machine's processor time that neither the site nor the generator used, from 0 to 1.
     pub others_cpu_share: f64,
     pub wal_bytes_per_order: f64,
     /// Of the last run alone.
@@ -144,15 +93,15 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// Sums `runs` up, which are of one kind and concurrency. None of none.
+/// The point of `runs`, which are of one kind and concurrency. None of none.
 pub fn point(runs: &[&Run]) -> Option<Point> {
     let (first, last) = (runs.first()?, runs.last()?);
     let middle = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| value(run))).unwrap_or(0.0);
     let aftermath =
         |value: &dyn Fn(Aftermath) -> Option<f64>| median(runs.iter().filter_map(|run| run.aftermath.and_then(value)));
     let each = |run: &Run, amount: f64| amount / (run.orders.max(1)) as f64;
-    let per_1000 = |part: Part| middle(&|run| 1000.0 * each(run, run.cost.spent.get(&part).copied().unwrap_or(0.0)));
-    let cpu: BTreeMap<Part, f64> = first.cost.spent.keys().map(|part| (*part, per_1000(*part))).collect();
+    let per_1000 = |part: Part| middle(&|run| 1000.0 * each(run, run.usage.cpu.get(&part).copied().unwrap_or(0.0)));
+    let cpu: BTreeMap<Part, f64> = first.usage.cpu.keys().map(|part| (*part, per_1000(*part))).collect();
     let rates = || runs.iter().map(|run| run.orders_per_second);
     Some(Point {
         kind: first.kind,
@@ -168,7 +117,7 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
             .map(|(_, cpu)| cpu)
             .sum(),
         cpu_seconds_per_1000_orders: cpu,
-        others_cpu_share: middle(&|run| run.cost.others_share),
+        others_cpu_share: middle(&|run| run.usage.others_share),
         wal_bytes_per_order: middle(&|run| each(run, run.wal_bytes)),
         wal_syncs_per_order: last.wal_syncs.map(|syncs| each(last, syncs)),
         consumer_p50_ms: aftermath(&|after| Some(after.consumer_p50_ms)),
@@ -180,35 +129,6 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sorted(values: impl IntoIterator<Item = u64>) -> Sorted {
-        let mut latencies = Latencies::default();
-        values.into_iter().for_each(|value| latencies.record_micros(value));
-        latencies.sorted()
-    }
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_met() {
-        let hundred = sorted((1..=100).rev());
-        assert_eq!((hundred.percentile(50.0), hundred.percentile(99.0), hundred.percentile(100.0)), (50, 99, 100));
-        assert_eq!(hundred.percentile(0.0), 1);
-        let three = sorted([30, 10, 20]);
-        assert_eq!((three.percentile(50.0), three.percentile(99.0)), (20, 30));
-        assert_eq!(sorted([7]).percentile(50.0), 7);
-        assert_eq!(sorted([]).percentile(99.0), 0);
-    }
-
-    #[test]
-    fn latencies_of_several_workers_are_one_distribution() {
-        let mut all = Latencies::default();
-        for part in [[5, 1], [9, 3]] {
-            let mut latencies = Latencies::default();
-            part.into_iter().for_each(|value| latencies.record(Duration::from_micros(value)));
-            all.append(latencies);
-        }
-        assert_eq!(all.len(), 4);
-        assert_eq!(all.sorted().percentile(75.0), 5);
-    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_two() {
@@ -226,8 +146,8 @@ mod tests {
             orders_per_second: rate,
             p50_ms: rate / 100.0,
             p99_ms: rate / 10.0,
-            cost: Cost {
-                spent: BTreeMap::from([(Part::Services, orders as f64 / 1000.0), (Part::Generator, 5.0)]),
+            usage: Usage {
+                cpu: BTreeMap::from([(Part::Services, orders as f64 / 1000.0), (Part::Generator, 5.0)]),
                 others_share: rate / 800.0,
             },
             wal_bytes: orders as f64 * 900.0,

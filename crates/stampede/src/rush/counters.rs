@@ -1,18 +1,17 @@
-//! What has happened so far, counted by all workers together.
+//! What has happened so far: counters and latencies that all workers share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-/// Latencies are counted in microseconds, from one up to ten minutes, with three digits.
-const LATENCY_MAX_MICROS: u64 = 600_000_000;
-/// Selling all there is takes the rush this much further than answering everybody: so the kills fall into the sale, where
-/// there is something to lose, and not into the longer time after it.
+use crate::latency::{Latencies, micros};
+
+/// How much more the sale counts than the answers in [`Counters::progress`]: kills happen during the sale, when there is
+/// something to lose, and not in the longer time after it.
 const SALE_WEIGHT: f64 = 9.0;
 
-pub struct Tally {
+pub struct Counters {
     started: Instant,
     /// Requests that will be answered when all is over.
     requests: u64,
@@ -20,7 +19,7 @@ pub struct Tally {
     orders_expected: u64,
     /// Whether every order is paid for too.
     pays: bool,
-    /// By buyer: has been told of an order.
+    /// By buyer: whether they were told of an order.
     has_order: Vec<AtomicBool>,
     pub answered: AtomicU64,
     pub placed: AtomicU64,
@@ -28,18 +27,28 @@ pub struct Tally {
     pub refused: AtomicU64,
     /// Attempts that ended without a definite answer and were repeated.
     pub retried: AtomicU64,
-    /// Payers who have come to an end, and those of them who have paid.
-    pub settled: AtomicU64,
+    /// Buyers whose paying has ended, and those of them who have paid.
+    pub payers_done: AtomicU64,
     pub paid: AtomicU64,
     /// Microseconds since the start.
     last_order: AtomicU64,
     first_refusal: AtomicU64,
-    recent: Mutex<Histogram<u64>>,
+    /// Since the last [`Counters::take_recent`].
+    recent: Mutex<Recent>,
 }
 
-impl Tally {
-    pub fn new(buyers: usize, requests: usize, orders_expected: u64, pays: bool) -> Tally {
-        Tally {
+/// Latencies of a short time.
+#[derive(Default)]
+pub struct Recent {
+    /// From a buyer's first attempt to order to the definite answer.
+    pub ordering: Latencies,
+    /// From a buyer's first request to prepare a payment to its end.
+    pub paying: Latencies,
+}
+
+impl Counters {
+    pub fn new(buyers: usize, requests: usize, orders_expected: u64, pays: bool) -> Counters {
+        Counters {
             started: Instant::now(),
             requests: requests as u64,
             orders_expected,
@@ -50,11 +59,11 @@ impl Tally {
             replayed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             retried: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            payers_done: AtomicU64::new(0),
             paid: AtomicU64::new(0),
             last_order: AtomicU64::new(0),
             first_refusal: AtomicU64::new(u64::MAX),
-            recent: Mutex::new(latencies()),
+            recent: Mutex::default(),
         }
     }
 
@@ -87,10 +96,11 @@ impl Tally {
         !is_replay
     }
 
-    /// A payer has come to an end.
-    pub fn record_settled(&self, is_paid: bool) {
+    /// A buyer's paying has ended.
+    pub fn record_payer_done(&self, is_paid: bool, latency: Duration) {
         self.paid.fetch_add(u64::from(is_paid), Ordering::Relaxed);
-        self.settled.fetch_add(1, Ordering::Relaxed);
+        self.payers_done.fetch_add(1, Ordering::Relaxed);
+        self.recent.lock().paying.record(latency);
     }
 
     pub fn pays(&self) -> bool {
@@ -106,12 +116,12 @@ impl Tally {
     /// An answer, or the end of waiting for one.
     pub fn record_answered(&self, latency: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
-        self.recent.lock().saturating_record(micros(latency));
+        self.recent.lock().ordering.record(latency);
     }
 
     /// The latencies since the last call.
-    pub fn take_recent(&self) -> Histogram<u64> {
-        std::mem::replace(&mut self.recent.lock(), latencies())
+    pub fn take_recent(&self) -> Recent {
+        std::mem::take(&mut self.recent.lock())
     }
 
     /// From 0 to 1. Selling all there is, having it paid where it is, and answering everybody all end at 1.
@@ -119,7 +129,7 @@ impl Tally {
         let share = |part: &AtomicU64, whole: u64| part.load(Ordering::Relaxed) as f64 / whole.max(1) as f64;
         let mut sale = share(&self.placed, self.orders_expected).min(1.0);
         if self.pays {
-            sale = (sale + share(&self.settled, self.orders_expected).min(1.0)) / 2.0;
+            sale = (sale + share(&self.payers_done, self.orders_expected).min(1.0)) / 2.0;
         }
         (SALE_WEIGHT * sale + share(&self.answered, self.requests)) / (SALE_WEIGHT + 1.0)
     }
@@ -136,14 +146,6 @@ impl Tally {
     }
 }
 
-pub fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 3).expect("these bounds are constants and valid")
-}
-
-pub fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 fn rate(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
@@ -154,40 +156,55 @@ mod tests {
 
     #[test]
     fn the_sale_is_most_of_the_way() {
-        let tally = Tally::new(10, 10, 2, false);
-        assert_eq!(tally.progress(), 0.0);
-        tally.record_placed(0, Duration::ZERO);
-        tally.record_placed(1, Duration::ZERO);
-        assert!((tally.progress() - (SALE_WEIGHT + 0.2) / (SALE_WEIGHT + 1.0)).abs() < 1e-9, "{}", tally.progress());
+        let counters = Counters::new(10, 10, 2, false);
+        assert_eq!(counters.progress(), 0.0);
+        counters.record_placed(0, Duration::ZERO);
+        counters.record_placed(1, Duration::ZERO);
+        assert!(
+            (counters.progress() - (SALE_WEIGHT + 0.2) / (SALE_WEIGHT + 1.0)).abs() < 1e-9,
+            "{}",
+            counters.progress()
+        );
         for _ in 2..10 {
-            tally.record_refused(Duration::ZERO);
+            counters.record_refused(Duration::ZERO);
         }
-        assert!((tally.progress() - 1.0).abs() < 1e-9);
+        assert!((counters.progress() - 1.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_second_answer_for_one_buyer_is_a_replay() {
-        let tally = Tally::new(1, 2, 1, false);
-        tally.record_placed(0, Duration::ZERO);
-        tally.record_placed(0, Duration::ZERO);
-        assert_eq!(tally.placed.load(Ordering::Relaxed), 1);
-        assert_eq!(tally.replayed.load(Ordering::Relaxed), 1);
+        let counters = Counters::new(1, 2, 1, false);
+        counters.record_placed(0, Duration::ZERO);
+        counters.record_placed(0, Duration::ZERO);
+        assert_eq!(counters.placed.load(Ordering::Relaxed), 1);
+        assert_eq!(counters.replayed.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn paying_is_half_of_a_sale_that_is_paid() {
-        let tally = Tally::new(2, 2, 2, true);
+        let counters = Counters::new(2, 2, 2, true);
         for buyer in 0..2 {
-            assert!(tally.record_placed(buyer, Duration::ZERO));
+            assert!(counters.record_placed(buyer, Duration::ZERO));
         }
         assert!(
-            (tally.progress() - (SALE_WEIGHT / 2.0 + 1.0) / (SALE_WEIGHT + 1.0)).abs() < 1e-9,
+            (counters.progress() - (SALE_WEIGHT / 2.0 + 1.0) / (SALE_WEIGHT + 1.0)).abs() < 1e-9,
             "{}",
-            tally.progress()
+            counters.progress()
         );
-        tally.record_settled(true);
-        tally.record_settled(false);
-        assert!((tally.progress() - 1.0).abs() < 1e-9);
-        assert_eq!(tally.paid.load(Ordering::Relaxed), 1);
+        counters.record_payer_done(true, Duration::ZERO);
+        counters.record_payer_done(false, Duration::ZERO);
+        assert!((counters.progress() - 1.0).abs() < 1e-9);
+        assert_eq!(counters.paid.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn paying_has_latencies_of_its_own() {
+        let counters = Counters::new(1, 1, 1, true);
+        counters.record_placed(0, Duration::from_millis(10));
+        assert_eq!(counters.take_recent().ordering.count(), 1);
+        counters.record_payer_done(true, Duration::from_millis(300));
+        let recent = counters.take_recent();
+        assert_eq!((recent.ordering.count(), recent.paying.count()), (0, 1));
+        assert!(recent.paying.ms(0.5) >= 299.0, "{}", recent.paying.ms(0.5));
     }
 }

@@ -1,4 +1,4 @@
-//! What a site costs: processor time and memory of its processes, as `/proc` tells.
+//! Processor time and memory of a site's processes, read from `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,10 @@ use serde::Serialize;
 
 use crate::site::Site;
 
-/// Clock ticks in a second. The kernel's own rate varies, but what it tells programs is 100 on every architecture
-/// that we are built for.
+/// Clock ticks in a second. The kernel's own rate varies, but programs see 100 on every architecture that we build for.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Who spends processor time.
+/// Who uses processor time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Part {
@@ -45,21 +44,21 @@ impl Part {
 }
 
 /// Processor seconds since the processes started.
-pub type Spent = BTreeMap<Part, f64>;
+pub type CpuSeconds = BTreeMap<Part, f64>;
 
-/// What had been spent at one moment.
-pub struct Look {
-    spent: Spent,
-    /// By everything on this machine, whoever's it is.
+/// What had been used at one moment.
+pub struct Snapshot {
+    cpu: CpuSeconds,
+    /// Processor seconds of everything on this machine.
     busy_seconds: f64,
     at: Instant,
 }
 
-/// What was spent between two looks.
+/// What was used between two moments.
 #[derive(Debug, Clone)]
-pub struct Cost {
-    pub spent: Spent,
-    /// What others used of the machine meanwhile, from 0 to 1.
+pub struct Usage {
+    pub cpu: CpuSeconds,
+    /// The part of the machine's processor time that other processes used, from 0 to 1.
     pub others_share: f64,
 }
 
@@ -82,28 +81,28 @@ impl Meter {
         Meter { pids: site.pids().into_iter().map(|(name, pid)| (part(&name), pid)).collect() }
     }
 
-    pub fn look(&self) -> anyhow::Result<Look> {
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let machine = fs::read_to_string("/proc/stat")?;
         let busy_ticks = busy_ticks(&machine).context("/proc/stat is not as expected")?;
-        Ok(Look { spent: self.spent()?, busy_seconds: busy_ticks as f64 / TICKS_PER_SECOND, at: Instant::now() })
+        Ok(Snapshot { cpu: self.cpu()?, busy_seconds: busy_ticks as f64 / TICKS_PER_SECOND, at: Instant::now() })
     }
 
-    /// What has been spent since `before`.
-    pub fn since(&self, before: &Look) -> anyhow::Result<Cost> {
-        let after = self.look()?;
-        let spent = difference(&before.spent, &after.spent);
-        let there_was = (after.at - before.at).as_secs_f64() * std::thread::available_parallelism()?.get() as f64;
-        let others = after.busy_seconds - before.busy_seconds - spent.values().sum::<f64>();
-        Ok(Cost { spent, others_share: (others / there_was).clamp(0.0, 1.0) })
+    /// What has been used since `before`.
+    pub fn since(&self, before: &Snapshot) -> anyhow::Result<Usage> {
+        let after = self.snapshot()?;
+        let cpu = difference(&before.cpu, &after.cpu);
+        let available = (after.at - before.at).as_secs_f64() * std::thread::available_parallelism()?.get() as f64;
+        let others = after.busy_seconds - before.busy_seconds - cpu.values().sum::<f64>();
+        Ok(Usage { cpu, others_share: (others / available).clamp(0.0, 1.0) })
     }
 
-    fn spent(&self) -> anyhow::Result<Spent> {
+    fn cpu(&self) -> anyhow::Result<CpuSeconds> {
         let processes = processes()?;
         let own = std::process::id();
         let mut ticks: BTreeMap<Part, u64> = BTreeMap::new();
         for (part, pid) in &self.pids {
             let used = match part {
-                // One process each. Its children are servers and buyers, which are accounted for by themselves.
+                // Its children are servers and the load generator, which are counted as parts of their own.
                 Part::Services => processes.get(pid).map_or(0, |process| process.own_ticks),
                 _ => tree_ticks(&processes, *pid),
             };
@@ -113,7 +112,7 @@ impl Meter {
         for (pid, _) in gateways {
             *ticks.entry(Part::Gateway).or_default() += tree_ticks(&processes, *pid);
         }
-        // Whatever loads the site is a child of this process, and the only kind of child that ends meanwhile.
+        // The load generator is the only child of this process that ends while it is measured.
         ticks.insert(Part::Generator, processes.get(&own).map_or(0, |process| process.ended_ticks));
         Ok(ticks.into_iter().map(|(part, ticks)| (part, ticks as f64 / TICKS_PER_SECOND)).collect())
     }
@@ -130,7 +129,7 @@ impl Meter {
 }
 
 /// `after` less `before`.
-fn difference(before: &Spent, after: &Spent) -> Spent {
+fn difference(before: &CpuSeconds, after: &CpuSeconds) -> CpuSeconds {
     after.iter().map(|(part, seconds)| (*part, seconds - before.get(part).copied().unwrap_or(0.0))).collect()
 }
 
@@ -154,7 +153,7 @@ fn processes() -> anyhow::Result<BTreeMap<u32, Process>> {
     for entry in fs::read_dir(Path::new("/proc"))? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may end while we look.
+        // A process may end while the list is read.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         found.extend(process(&stat).map(|process| (pid, process)));
     }
@@ -175,8 +174,8 @@ fn process(stat: &str) -> Option<Process> {
     })
 }
 
-/// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; none if it is another.
-/// Stolen time is busy, for somebody else had it.
+/// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal. None: another line.
+/// Stolen time counts as busy, because another machine had it.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
@@ -184,7 +183,7 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + irq + softirq + steal)
 }
 
-/// All that `root` and its descendants have used, the ended ones included.
+/// What `root` and its descendants have used, including those that ended.
 fn tree_ticks(processes: &BTreeMap<u32, Process>, root: u32) -> u64 {
     let Some(process) = processes.get(&root) else { return 0 };
     let children = processes.iter().filter(|(_, child)| child.parent == root);
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_process_is_found_with_its_memory() {
+    fn this_process_is_found_with_its_memory() {
         let own = std::process::id();
         assert!(processes().unwrap().contains_key(&own));
         let memory = Meter { pids: vec![(Part::Services, own)] }.memory();
@@ -248,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_sorted_by_the_names_of_the_banner() {
+    fn the_name_of_a_process_says_which_part_it_is() {
         assert_eq!(part("Kafka (Apache)"), Part::Kafka);
         assert_eq!(part("PostgreSQL"), Part::Postgres);
         assert_eq!(part("notification-hub"), Part::Services);
     }
 
     #[test]
-    fn a_machine_is_busy_when_it_is_neither_idle_nor_waiting() {
+    fn time_that_is_neither_idle_nor_waiting_is_busy() {
         assert_eq!(busy_ticks("cpu  1 20 300 4000 50000 600000 7000000 80000000 9 9\ncpu0 1 1\n"), Some(87_600_321));
         assert_eq!(busy_ticks("cpu  1 2 3"), None);
         assert_eq!(busy_ticks("intr 1 2 3 4 5 6 7 8"), None);
@@ -263,8 +262,8 @@ mod tests {
 
     #[test]
     fn a_part_that_was_not_there_before_counts_from_zero() {
-        let before = Spent::from([(Part::Postgres, 1.0)]);
-        let after = Spent::from([(Part::Postgres, 1.5), (Part::Generator, 0.25)]);
-        assert_eq!(difference(&before, &after), Spent::from([(Part::Postgres, 0.5), (Part::Generator, 0.25)]));
+        let before = CpuSeconds::from([(Part::Postgres, 1.0)]);
+        let after = CpuSeconds::from([(Part::Postgres, 1.5), (Part::Generator, 0.25)]);
+        assert_eq!(difference(&before, &after), CpuSeconds::from([(Part::Postgres, 0.5), (Part::Generator, 0.25)]));
     }
 }

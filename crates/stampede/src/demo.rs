@@ -1,0 +1,74 @@
+//! The demo: accounts to log in with, and products to order.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use client::{Client, NewProduct};
+use common::settings::Settings;
+use serde::Deserialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// A site that has just started may be busy.
+const LOG_IN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For sale on a fresh site.
+const PRODUCTS: [NewProduct<'_>; 3] = [
+    NewProduct {
+        sku: "HOT-DROP-1",
+        name: "한정판 스니커즈 (Limited sneaker)",
+        price: 129_000,
+        stock: 500,
+        max_per_user: Some(2),
+    },
+    NewProduct {
+        sku: "PLAIN-TEE-1",
+        name: "무지 티셔츠 (Plain tee)",
+        price: 19_000,
+        stock: 10_000,
+        max_per_user: None,
+    },
+    NewProduct {
+        sku: "LAST-ONE-1", name: "마지막 하나 (The last one)", price: 990_000, stock: 1, max_per_user: None
+    },
+];
+
+/// One of the setting `account.demo_accounts`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Account {
+    pub email: String,
+    pub password: String,
+    pub role: String,
+}
+
+/// A demo account that is logged in.
+pub struct Person {
+    pub account: Account,
+    pub client: Client,
+}
+
+/// The accounts of `settings`, logged in over the API of `anyone`.
+pub async fn log_in(settings: &Settings, anyone: &Client) -> anyhow::Result<Vec<Person>> {
+    let deadline = Instant::now() + LOG_IN_TIMEOUT;
+    let accounts: Vec<Account> = settings.section("account.demo_accounts")?;
+    let mut people = Vec::new();
+    for account in accounts {
+        let token = anyone.access_token(&account.email, &account.password, deadline).await?;
+        people.push(Person { account, client: anyone.with_token(&token) });
+    }
+    Ok(people)
+}
+
+/// The first one with this role, `ADMIN` or `USER`.
+pub fn with_role<'a>(people: &'a [Person], role: &str) -> anyhow::Result<&'a Client> {
+    let found = people.iter().find(|person| person.account.role == role);
+    Ok(&found.with_context(|| format!("account.demo_accounts has no account with the role {role}"))?.client)
+}
+
+/// Creates the products that are missing. Returns the id of the hot one.
+pub async fn create_products(admin: &Client) -> anyhow::Result<Uuid> {
+    for product in &PRODUCTS {
+        admin.create_product(product).await.with_context(|| format!("creating the product {}", product.sku))?;
+    }
+    admin.find_product(PRODUCTS[0].sku).await
+}
