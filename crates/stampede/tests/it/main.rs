@@ -3,12 +3,14 @@
 
 mod ledger;
 mod payer;
+mod readme;
 mod site;
 
 mod account;
 mod audit;
 mod away;
 mod bad_input;
+mod commands;
 mod crash_late;
 mod crash_paying;
 mod crash_points;
