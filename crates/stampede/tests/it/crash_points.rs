@@ -111,7 +111,8 @@ async fn dying_while_orders_expire_gives_every_unit_back_once() {
 
 #[test]
 fn every_crash_point_of_the_code_is_tried() {
-    let tried = [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &EXPIRING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
+    let tried =
+        [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &EXPIRING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
     let tried: BTreeSet<&str> = tried.iter().filter_map(|point| point.split(':').next()).collect();
     let mut named = BTreeSet::new();
     let sources = tidy::sources();

@@ -91,7 +91,14 @@ impl Protocol {
         self.record_answer(state, attempt, authorisation, outcome, false);
     }
 
-    fn record_answer(&self, state: &mut State, attempt: Attempt, authorisation: u8, outcome: AttemptOutcome, is_declined: bool) {
+    fn record_answer(
+        &self,
+        state: &mut State,
+        attempt: Attempt,
+        authorisation: u8,
+        outcome: AttemptOutcome,
+        is_declined: bool,
+    ) {
         let row = &state.payments[usize::from(attempt.payment)];
         if outcome == AttemptOutcome::Captured && row.status.0.is_captured() {
             state.authorisations[usize::from(authorisation)].is_duplicate_capture |= row.authorisation != authorisation;

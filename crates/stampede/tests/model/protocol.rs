@@ -105,7 +105,9 @@ impl Protocol {
         for task in state.tasks.iter().filter(|task| state.left.waits > 0 && task.is_approving() && !task.is_retry) {
             actions.push(Action::TellToWait(task.attempt));
         }
-        let duplicates = (0..).zip(&state.authorisations).filter(|(_, book)| book.is_duplicate_capture && book.refunds < book.captures);
+        let duplicates = (0..)
+            .zip(&state.authorisations)
+            .filter(|(_, book)| book.is_duplicate_capture && book.refunds < book.captures);
         actions.extend(duplicates.map(|(authorisation, _)| Action::RefundDuplicateCapture { authorisation }));
         actions.extend((0..state.authorisations.len() as u8).map(|authorisation| Action::Reconcile { authorisation }));
     }
@@ -323,7 +325,9 @@ impl Model for Protocol {
                     state.left.waits -= 1;
                 }
             }
-            Action::RefundDuplicateCapture { authorisation } => state.authorisations[usize::from(authorisation)].refunds = 1,
+            Action::RefundDuplicateCapture { authorisation } => {
+                state.authorisations[usize::from(authorisation)].refunds = 1
+            }
             Action::Reconcile { authorisation } => self.reconcile(&mut state, authorisation),
             Action::Deliver(event) => {
                 state.events.retain(|other| *other != event);

@@ -25,7 +25,8 @@ impl Protocol {
             Answer::Unclear | Answer::NeverClear => ProviderStatus::Unclear(String::new()),
         };
         // Nothing is undone before the order's time is up: the same authorisation may be used again.
-        let forgets = matches!(status, ProviderStatus::Unclear(_)) && self.mutation == Some(Mutation::UndoWhileItCanBePaid);
+        let forgets =
+            matches!(status, ProviderStatus::Unclear(_)) && self.mutation == Some(Mutation::UndoWhileItCanBePaid);
         let facts = AttemptFacts {
             payable: row.status.0.is_open() && self.is_payable(state, payment) && !forgets,
             age: if answer == Answer::NeverClear { TIMEOUTS.review_after_seconds } else { 2 },
@@ -39,8 +40,13 @@ impl Protocol {
     /// The provider has never heard of it, and it is not to be tried again: believed when it is heard twice.
     pub fn give_up(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
         let row = &state.payments[usize::from(attempt.payment)];
-        let facts =
-            AttemptFacts { payable: false, age: 2, requested_ago: 2, absent_for: row.absent.then_some(2), undone: row.undone };
+        let facts = AttemptFacts {
+            payable: false,
+            age: 2,
+            requested_ago: 2,
+            absent_for: row.absent.then_some(2),
+            undone: row.undone,
+        };
         self.follow(state, attempt, authorisation, resolve(&ProviderStatus::Absent, facts, TIMEOUTS));
     }
 

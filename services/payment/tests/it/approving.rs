@@ -139,7 +139,8 @@ async fn a_declined_attempt_releases_the_order_and_the_next_one_pays() {
     assert_eq!(shop.upstreams.calls(&declined.order)[3..], ["EndApproval", "UnpinHold"]);
     assert_eq!(shop.at_provider(&declined.payment).await, (0, 0));
     charge_points(&buyer, declined.amount).await;
-    let by_points = crate::shop::prepare_by(&buyer, "POINTS", &client::fresh_key(), &declined.order, declined.amount);
+    let key = client::fresh_key();
+    let by_points = crate::shop::prepare_by(&buyer, "POINTS", &key, &declined.order, declined.amount);
     let payment = client::text(&by_points.await.expect(201).json()["paymentId"]);
     let body = json!({ "amount": won(declined.amount) });
     let paid = buyer.post(&format!("/payments/{payment}/approve"), &body).await.expect(200).json();

@@ -4,7 +4,7 @@ use client::{Answer, Client, fresh_key, text};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::order::order_service_server::OrderServiceServer;
 use reqwest::Method;
-use sandbox::Outside;
+use sandbox::Fakes;
 use serde_json::{Value, json};
 use testkit::{Site, eventually};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ pub struct Shop {
     pub site: Site,
     pub upstreams: Upstreams,
     /// Its own, because reconciliation refunds every capture that belongs to no payment.
-    provider: Outside,
+    provider: Fakes,
     http: reqwest::Client,
 }
 
@@ -38,7 +38,7 @@ impl Shop {
     }
 
     pub async fn start_with(settings: &[(&str, &str)]) -> Shop {
-        let provider = Outside::start().await.unwrap();
+        let provider = Fakes::start().await.unwrap();
         let upstreams = Upstreams::default();
         let played = upstreams.clone();
         let site = Site::builder(&[payment::spec()])
