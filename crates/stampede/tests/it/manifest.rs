@@ -150,14 +150,14 @@ fn tables(service: &ServiceSpec) -> String {
 fn the_table_of_events_says_who_produces_and_who_consumes() {
     let document = text("docs/events.md");
     let rows = document.lines().filter(|line| line.starts_with("| [`"));
-    let found: Vec<[String; 3]> = rows
+    let found: BTreeSet<[String; 3]> = rows
         .map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let topic = cells[1].split('`').nth(1).unwrap_or_default();
             [topic, cells[2], cells[5]].map(str::to_owned)
         })
         .collect();
-    let expected: Vec<[String; 3]> = TOPICS
+    let expected: BTreeSet<[String; 3]> = TOPICS
         .iter()
         .map(|topic| {
             let consumers = SERVICES.iter().filter(|service| service.consumes.contains(topic));

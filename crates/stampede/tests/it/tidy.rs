@@ -151,7 +151,7 @@ fn a_schema_is_touched_by_its_owner_alone() {
                 verbs.map(|verb| [format!("{verb} {schema}."), format!("{verb} \"{schema}\".")]).into_iter().flatten()
             })
             // In statements of the audit.
-            .chain(others().map(|schema| format!("{{{schema}}}")))
+            .chain(others().map(|schema| format!("{{{schema}}}.")))
             .chain(["search_path", "create schema", "{outbox_events}", "{parked}", "{subscribed}"].map(str::to_owned))
             .collect();
         let words: Vec<&str> = forbidden.iter().map(String::as_str).collect();
