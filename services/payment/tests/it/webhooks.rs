@@ -37,7 +37,7 @@ async fn a_forged_webhook_stores_nothing_and_a_signed_one_is_stored_once() {
     let good = signed_at("good", Utc::now(), "msg_good", b"{}");
     send(&shop, "kakaopay", &good).await.refused(404, "NOT_FOUND");
     let large = signed_at("large", Utc::now(), "msg_large", &[b' '; 64 * 1024 + 1]);
-    send(&shop, "naverpay", &large).await.refused(413, "PAYLOAD_TOO_LARGE");
+    send(&shop, "naverpay", &large).await.expect(413);
     let largest = signed_at("largest", Utc::now(), "msg_largest", &[0xff; 64 * 1024]);
     send(&shop, "naverpay", &largest).await.expect(200);
     assert_eq!(shop.site.number("select count(*) from {payment}.psp_webhooks").await, stored + 1);
