@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use testkit::properties::{quick, soak};
 
 use super::*;
 
@@ -196,12 +197,8 @@ fn history() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 1..40)
 }
 
-fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases(1_000))]
+    #![proptest_config(quick(1_000))]
 
     #[test]
     fn an_order_keeps_every_promise_through_any_history(steps in history()) {
@@ -210,7 +207,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(20_000))]
+    #![proptest_config(soak(20_000))]
 
     #[test]
     #[ignore = "soak: half a minute of random histories"]
