@@ -1,7 +1,7 @@
-//! Listening: each event once, however often it comes; a bad one stops nothing but its own key.
+//! Consuming: each event is applied once, however often it comes; a bad one stops nothing but its own key.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::inbox;
 use common::outbox::Event;
@@ -10,140 +10,152 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
 
-use crate::shop::{BROKER, GROUP, Moved, Shop, outbox_settings, sandbox};
+use crate::scenario::{BalanceChanged, GROUP, PATIENCE, Scenario};
 
 /// Writes a message past the outbox.
-async fn produce(shop: &Shop, event_id: Uuid, key: &str, payload: &str) {
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", sandbox().await.kafka_brokers()).create().unwrap();
+async fn produce(scenario: &Scenario, event_id: Uuid, key: &str, payload: &str) {
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &scenario.brokers).create().unwrap();
     let id = event_id.to_string();
     let headers = OwnedHeaders::new().insert(Header { key: "ce_id", value: Some(&id) });
-    let topic = shop.kafka.topic(Moved::TOPIC);
+    let topic = scenario.kafka.topic(BalanceChanged::TOPIC);
     let record = FutureRecord::to(&topic).key(key).payload(payload).headers(headers);
-    producer.send(record, Duration::from_secs(10)).await.unwrap();
+    producer.send(record, PATIENCE).await.unwrap();
+}
+
+fn version(version: i64) -> String {
+    format!(r#"{{"account":"a","version":{version},"amount":1}}"#)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_comes_twice_has_one_effect() {
-    let _broker = BROKER.read().await;
-    let shop = Shop::open("twice").await;
-    shop.kafka.ensure_topics(&[Moved::TOPIC]).await.unwrap();
+    let scenario = Scenario::new("twice").await;
+    scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();
     let id = Uuid::now_v7();
-    let payload = r#"{"account":"a","version":1,"amount":1}"#;
-    // Twice in the first batch, and once more when it has been applied.
-    produce(&shop, id, "a", payload).await;
-    produce(&shop, id, "a", payload).await;
-    let consumer = shop.consumer();
-    shop.until("select count(*) from effects", 1).await;
-    produce(&shop, id, "a", payload).await;
-    produce(&shop, Uuid::now_v7(), "a", r#"{"account":"a","version":2,"amount":1}"#).await;
-    shop.until("select count(*) from effects where version = 2", 1).await;
-    assert_eq!(shop.effects().await["a"], [1, 2]);
-    consumer.stop().await;
-
-    // A consumer that comes later finds nothing to do, whatever became of the offsets.
-    let consumer = shop.consumer();
-    produce(&shop, Uuid::now_v7(), "a", r#"{"account":"a","version":3,"amount":1}"#).await;
-    shop.until("select count(*) from effects where version = 3", 1).await;
-    assert_eq!(shop.effects().await["a"], [1, 2, 3]);
+    produce(&scenario, id, "a", &version(1)).await;
+    produce(&scenario, id, "a", &version(1)).await;
+    let consumer = scenario.consumer();
+    scenario.until_effects(1).await;
+    produce(&scenario, id, "a", &version(1)).await;
+    // Whoever applies this has received the repeated one before.
+    produce(&scenario, Uuid::now_v7(), "a", &version(2)).await;
+    scenario.until_effects(2).await;
+    assert_eq!(scenario.effects().await["a"], [1, 2]);
     consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_dies_before_it_commits_its_offsets_applies_nothing_twice() {
+    let scenario = Scenario::new("offsets").await;
+    scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();
+    produce(&scenario, Uuid::now_v7(), "a", &version(1)).await;
+    let mut applied = scenario.pause("inbox.after_commit");
+    let first = scenario.consumer();
+    applied.reached().await;
+    assert_eq!(scenario.effects().await["a"], [1]);
+    first.die().await;
+
+    let second = scenario.consumer();
+    produce(&scenario, Uuid::now_v7(), "a", &version(2)).await;
+    scenario.until_effects(2).await;
+    assert_eq!(scenario.effects().await["a"], [1, 2]);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_cannot_be_applied_parks_its_key_while_others_flow_and_a_replay_keeps_the_order() {
-    let _broker = BROKER.read().await;
-    let shop = Shop::open("poison").await;
-    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
+    let scenario = Scenario::new("parked").await;
+    let (relay, consumer) = (scenario.relay(), scenario.consumer());
     for amount in [1, -1, 1, 1] {
-        shop.move_money(&shop.db, "bad", amount).await;
-        shop.move_money(&shop.db, "good", 1).await;
+        scenario.change("bad", amount).await;
+        scenario.change("good", 1).await;
     }
-    shop.settled().await;
-    shop.until("select count(*) from parked", 3).await;
+    scenario.until_received().await;
+    let parked = "select count(*) from parked";
+    scenario.until("an event and those behind it are parked", parked, 3).await;
     // A later one finds its key blocked.
-    shop.move_money(&shop.db, "bad", 1).await;
-    shop.settled().await;
-    assert_eq!(shop.effects().await["bad"], [1]);
-    assert_eq!(shop.effects().await["good"], [1, 2, 3, 4]);
-    let parked = inbox::parked(&shop.db, Some(GROUP), 0, 10).await.unwrap();
-    assert_eq!(parked.len(), 4);
-    assert!(parked[0].error.contains("a negative amount"), "{}", parked[0].error);
-    assert!(parked[1..].iter().all(|parked| parked.error.starts_with("behind")));
-    assert_eq!(parked[0].headers["ce_type"], Moved::TOPIC);
+    scenario.change("bad", 1).await;
+    scenario.until_received().await;
+    assert_eq!(scenario.effects().await["bad"], [1]);
+    assert_eq!(scenario.effects().await["good"], [1, 2, 3, 4]);
+    let found = inbox::parked(&scenario.db, Some(GROUP), 0, 10).await.unwrap();
+    assert_eq!(found.len(), 4);
+    assert!(found[0].error.contains("a negative amount"), "{}", found[0].error);
+    assert!(found[1..].iter().all(|parked| parked.error.starts_with("behind")));
+    assert_eq!(found[0].headers["ce_type"], BalanceChanged::TOPIC);
 
-    // Nothing has changed, so a replay ends where it was.
-    assert_eq!(inbox::request_replay(&shop.db, GROUP, Some("bad")).await.unwrap(), 4);
-    shop.until("select count(*) from parked where replay_requested_at is not null", 0).await;
-    assert_eq!(shop.count("select count(*) from parked").await, 4);
+    // Nothing has changed, so a replay ends where it began.
+    assert_eq!(inbox::request_replay(&scenario.db, GROUP, Some("bad")).await.unwrap(), 4);
+    let requested = "select count(*) from parked where replay_requested_at is not null";
+    scenario.until("a replay that fails ends", requested, 0).await;
+    assert_eq!(scenario.number(parked).await, 4);
 
-    shop.ledger.knows_negative.store(true, Ordering::SeqCst);
-    inbox::request_replay(&shop.db, GROUP, None).await.unwrap();
-    shop.until("select count(*) from parked", 0).await;
-    shop.move_money(&shop.db, "bad", 1).await;
-    shop.settled().await;
-    shop.assert_effects_are_exact().await;
+    scenario.recorder.accepts_negative.store(true, Ordering::SeqCst);
+    inbox::request_replay(&scenario.db, GROUP, None).await.unwrap();
+    scenario.until("a replay applies what was parked", parked, 0).await;
+    scenario.assert_effects_are_exact().await;
     relay.stop().await;
     consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_nobody_can_read_is_parked_and_can_be_given_up() {
-    let _broker = BROKER.read().await;
-    let shop = Shop::open("garbage").await;
-    shop.kafka.ensure_topics(&[Moved::TOPIC]).await.unwrap();
+    let scenario = Scenario::new("garbage").await;
+    scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();
     let garbage = Uuid::now_v7();
-    produce(&shop, garbage, "a", "\u{fffd} this is no JSON").await;
-    produce(&shop, Uuid::now_v7(), "a", r#"{"account":"a","version":1,"amount":1}"#).await;
-    let consumer = shop.consumer();
-    shop.until("select count(*) from parked", 2).await;
-    assert!(inbox::discard_parked(&shop.db, GROUP, garbage).await.unwrap());
-    assert!(!inbox::discard_parked(&shop.db, GROUP, garbage).await.unwrap());
-    inbox::request_replay(&shop.db, GROUP, None).await.unwrap();
-    shop.until("select count(*) from parked", 0).await;
-    assert_eq!(shop.effects().await["a"], [1]);
+    produce(&scenario, garbage, "a", "\u{fffd} this is no JSON").await;
+    produce(&scenario, Uuid::now_v7(), "a", &version(1)).await;
+    let consumer = scenario.consumer();
+    let parked = "select count(*) from parked";
+    scenario.until("a message that nobody can read is parked", parked, 2).await;
+    assert!(inbox::discard_parked(&scenario.db, GROUP, garbage).await.unwrap());
+    assert!(!inbox::discard_parked(&scenario.db, GROUP, garbage).await.unwrap());
+    inbox::request_replay(&scenario.db, GROUP, None).await.unwrap();
+    scenario.until("a replay applies what was parked", parked, 0).await;
+    assert_eq!(scenario.effects().await["a"], [1]);
     consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_fails_for_now_leaves_no_trace_and_is_called_again() {
-    let _broker = BROKER.read().await;
-    let shop = Shop::open("transient").await;
-    shop.ledger.failures.store(u32::MAX, Ordering::SeqCst);
-    let (relay, consumer) = (shop.relay(&shop.db, outbox_settings()), shop.consumer());
-    shop.move_much(&shop.db, 1, 20, 3).await;
-    shop.until("select count(*) from outbox_events where status = 'PUBLISHED'", 20).await;
-    // Time for a few attempts; the consumer stays in its group meanwhile.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(shop.ledger.failures.load(Ordering::SeqCst) < u32::MAX, "no attempt was made");
-    assert_eq!(shop.count("select count(*) from inbox").await, 0);
-    assert_eq!(shop.count("select count(*) from effects").await, 0);
-    shop.ledger.failures.store(0, Ordering::SeqCst);
-    shop.move_much(&shop.db, 1, 20, 3).await;
-    shop.settled().await;
-    shop.assert_effects_are_exact().await;
+    let scenario = Scenario::new("transient").await;
+    scenario.recorder.failures_left.store(u32::MAX, Ordering::SeqCst);
+    let (relay, consumer) = (scenario.relay(), scenario.consumer());
+    scenario.change_many(&scenario.db, 1, 20, 3).await;
+    let failures = || u32::MAX - scenario.recorder.failures_left.load(Ordering::SeqCst);
+    let started = Instant::now();
+    while failures() < 3 {
+        assert!(started.elapsed() < PATIENCE, "a transient failure is tried again: only {} attempts", failures());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(scenario.number("select count(*) from inbox").await, 0);
+    assert_eq!(scenario.number("select count(*) from effects").await, 0);
+    scenario.recorder.failures_left.store(0, Ordering::SeqCst);
+    scenario.change_many(&scenario.db, 1, 20, 3).await;
+    scenario.until_received().await;
+    scenario.assert_effects_are_exact().await;
     relay.stop().await;
     consumer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: consumers come, go and die at random moments of a load"]
 async fn consumers_that_come_and_go_and_die_apply_each_event_once() {
-    let _broker = BROKER.read().await;
-    let shop = Shop::open("members").await;
-    let relay = shop.relay(&shop.db, outbox_settings());
+    let scenario = Scenario::new("members").await;
+    let relay = scenario.relay();
     let members = async {
-        let first = shop.consumer();
+        let first = scenario.consumer();
         tokio::time::sleep(Duration::from_millis(700)).await;
-        let second = shop.consumer();
+        let second = scenario.consumer();
         tokio::time::sleep(Duration::from_millis(700)).await;
         first.die().await;
-        let third = shop.consumer();
+        let third = scenario.consumer();
         tokio::time::sleep(Duration::from_millis(700)).await;
         second.stop().await;
         third
     };
-    let (third, ()) = tokio::join!(members, shop.move_much(&shop.db, 4, 150, 9));
-    shop.settled().await;
-    shop.assert_effects_are_exact().await;
+    let (third, ()) = tokio::join!(members, scenario.change_many(&scenario.db, 4, 150, 9));
+    scenario.until_received().await;
+    scenario.assert_effects_are_exact().await;
     third.stop().await;
     relay.stop().await;
 }

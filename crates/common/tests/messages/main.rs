@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod broker;
+mod cut_wire;
 mod inbox;
-mod operator;
 mod outbox;
-mod shop;
-mod wire;
+mod scenario;
+mod topics;

@@ -1,4 +1,4 @@
-//! A wire to a broker that can be cut so that nobody notices.
+//! `CutWire`: a TCP proxy in front of a broker that can stop passing bytes on while all connections stay open.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -6,18 +6,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// Passes connections on to a broker.
-pub struct Wire {
+pub struct CutWire {
     listener: Option<TcpListener>,
     port: u16,
-    /// How often it was cut. Connections remember the number they came with.
+    /// How often it was cut. A connection that is older than a cut passes nothing on.
     cuts: watch::Sender<u32>,
 }
 
-impl Wire {
-    pub async fn lay() -> Wire {
+impl CutWire {
+    pub async fn listen() -> CutWire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        Wire { listener: Some(listener), port, cuts: watch::Sender::new(0) }
+        CutWire { listener: Some(listener), port, cuts: watch::Sender::new(0) }
     }
 
     /// What clients connect to.

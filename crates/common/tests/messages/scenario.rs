@@ -1,10 +1,11 @@
-//! One sandbox for all tests, and for each test a namespace with a ledger that tells and a ledger that listens.
+//! `Scenario`: a schema of accounts that publish events, and a consumer that writes down each event that it applies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use common::crash::{self, Pause};
 use common::db::{Db, DbSettings, Tx};
 use common::inbox::{Consumer, Handler, InboxSettings, Received};
 use common::kafka::{Kafka, KafkaSettings};
@@ -16,46 +17,27 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use sandbox::{KafkaChoice, Options, Sandbox};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OnceCell, RwLock};
+use testkit::servers;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
-/// Everything here settles in a few seconds, on a busy machine too; beyond this it never will.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const GROUP: &str = "effects";
 
-pub const GROUP: &str = "listener";
-
-static SANDBOX: OnceCell<Sandbox> = OnceCell::const_new();
-
-/// Held for reading by tests that need the broker to stay, for writing by those that kill it.
-pub static BROKER: RwLock<()> = RwLock::const_new(());
-
-pub async fn sandbox() -> &'static Sandbox {
-    SANDBOX
-        .get_or_init(async || {
-            tracing_subscriber::fmt().with_test_writer().init();
-            let data_dir = std::env::temp_dir().join(format!("stampede-messages-{}", std::process::id()));
-            let options = Options { data_dir, ephemeral: true, kafka: KafkaChoice::Apache, ..Options::default() };
-            Sandbox::start(options).await.unwrap()
-        })
-        .await
-}
-
-/// Money moved on an account.
+/// An account's balance changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct BalanceChanged {
     pub account: String,
     pub version: i64,
-    /// A ledger that listens cannot apply negative amounts unless it has been taught to.
+    /// The consumer cannot apply negative amounts until `accepts_negative` is set.
     pub amount: i64,
 }
 
-impl Event for Moved {
-    const TOPIC: &'static str = "ACCOUNT_MOVED";
+impl Event for BalanceChanged {
+    const TOPIC: &'static str = "BALANCE_CHANGED";
     const AGGREGATE: &'static str = "account";
 
     fn key(&self) -> &str {
@@ -67,28 +49,28 @@ impl Event for Moved {
     }
 }
 
-/// The listening ledger: writes down each event that it is given.
-pub struct Ledger {
-    pub knows_negative: AtomicBool,
+/// Writes a row into `effects` for each event that it is given.
+pub struct Recorder {
+    pub accepts_negative: AtomicBool,
     /// So many calls write and then fail for a transient reason.
-    pub failures: AtomicU32,
+    pub failures_left: AtomicU32,
 }
 
-impl Handler<Moved> for Ledger {
-    async fn handle(&self, tx: &mut Tx, events: &[Received<Moved>]) -> Result<()> {
+impl Handler<BalanceChanged> for Recorder {
+    async fn handle(&self, tx: &mut Tx, events: &[Received<BalanceChanged>]) -> Result<()> {
         for Received { event_id, event, .. } in events {
-            let Moved { account, version, amount } = event;
+            let BalanceChanged { account, version, amount } = event;
             diesel::sql_query("insert into effects (event_id, account, version) values ($1, $2, $3)")
                 .bind::<sql_types::Uuid, _>(*event_id)
                 .bind::<sql_types::Text, _>(account)
                 .bind::<sql_types::BigInt, _>(*version)
                 .execute(tx)
                 .await?;
-            if *amount < 0 && !AtomicBool::load(&self.knows_negative, Ordering::SeqCst) {
+            if *amount < 0 && !AtomicBool::load(&self.accepts_negative, Ordering::SeqCst) {
                 return Err(Error::fault(anyhow::anyhow!("a negative amount")));
             }
         }
-        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        if self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(Error::transient(anyhow::anyhow!("not now")));
         }
         Ok(())
@@ -109,16 +91,15 @@ struct Number {
     number: i64,
 }
 
-/// A namespace with its schema, and the tasks that run in it.
-pub struct Shop {
+pub struct Scenario {
     pub db: Db,
     pub kafka: Kafka,
-    pub ledger: Arc<Ledger>,
+    pub recorder: Arc<Recorder>,
     pub brokers: String,
     namespace: String,
 }
 
-/// A relay or a consumer under way.
+/// A relay or a consumer that runs.
 pub struct Running {
     task: JoinHandle<()>,
     stopping: CancellationToken,
@@ -130,7 +111,7 @@ impl Running {
         self.task.await.unwrap();
     }
 
-    /// As if its process had died: nothing is finished and nothing given back.
+    /// Ends it as the death of its process would: nothing is finished and nothing is handed over.
     pub async fn die(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
@@ -152,6 +133,11 @@ pub fn outbox_settings() -> OutboxSettings {
     }
 }
 
+/// Its relay does not look by itself for longer than any test waits: only a wake-up can explain an event that arrives.
+pub fn never_polls() -> OutboxSettings {
+    OutboxSettings { poll_ms: 3_600_000, ..outbox_settings() }
+}
+
 pub fn inbox_settings() -> InboxSettings {
     InboxSettings {
         batch_max: 500,
@@ -165,11 +151,11 @@ pub fn inbox_settings() -> InboxSettings {
     }
 }
 
-pub fn kafka_settings(brokers: String, replication_factor: i32) -> KafkaSettings {
+pub fn kafka_settings(brokers: String) -> KafkaSettings {
     KafkaSettings {
         brokers,
         partitions: 3,
-        replication_factor,
+        replication_factor: 1,
         retention_hours: 168,
         request_timeout_ms: 3000,
         cluster_check_ms: 500,
@@ -179,35 +165,30 @@ pub fn kafka_settings(brokers: String, replication_factor: i32) -> KafkaSettings
     }
 }
 
-impl Shop {
-    pub async fn open(namespace: &str) -> Shop {
-        Shop::open_on(sandbox().await.kafka_brokers(), namespace, 1).await
+impl Scenario {
+    /// On the servers that all tests share.
+    pub async fn new(name: &str) -> Scenario {
+        Scenario::with(&kafka_settings(servers::shared().await.kafka_brokers()), name).await
     }
 
-    /// With `replication_factor` replicas of each topic that is created. A sandbox has one broker.
-    pub async fn open_on(brokers: String, namespace: &str, replication_factor: i32) -> Shop {
-        Shop::open_with(&kafka_settings(brokers, replication_factor), namespace).await
-    }
-
-    pub async fn open_with(settings: &KafkaSettings, namespace: &str) -> Shop {
-        let namespace = format!("{namespace}_");
+    /// With other brokers or other settings for them; PostgreSQL is the shared one.
+    pub async fn with(settings: &KafkaSettings, name: &str) -> Scenario {
+        testkit::logs::to_a_file();
+        let run = Uuid::new_v4().simple().to_string();
+        let namespace = format!("{name}_{}_", &run[..8]);
         let db = database(&namespace).await;
         db.migrate([MIGRATIONS]).await.unwrap();
-        db.read()
-            .await
-            .unwrap()
-            .batch_execute(
-                "create table accounts (account text primary key, version bigint not null);
-                 create table effects (
-                     place bigint generated always as identity primary key,
-                     event_id uuid not null, account text not null, version bigint not null
-                 )",
-            )
-            .await
-            .unwrap();
         let kafka = Kafka::open(settings, &namespace).unwrap();
-        let ledger = Ledger { knows_negative: AtomicBool::new(false), failures: AtomicU32::new(0) };
-        Shop { db, kafka, ledger: Arc::new(ledger), namespace, brokers: settings.brokers.clone() }
+        let recorder = Recorder { accepts_negative: AtomicBool::new(false), failures_left: AtomicU32::new(0) };
+        let brokers = settings.brokers.clone();
+        let scenario = Scenario { db, kafka, recorder: Arc::new(recorder), namespace, brokers };
+        let tables = "create table accounts (account text primary key, version bigint not null);
+             create table effects (
+                 place bigint generated always as identity primary key,
+                 event_id uuid not null, account text not null, version bigint not null
+             )";
+        Scenario::execute(&scenario, tables).await;
+        scenario
     }
 
     /// A pool of its own, as another process would have.
@@ -215,59 +196,77 @@ impl Shop {
         database(&self.namespace).await
     }
 
-    pub fn relay(&self, db: &Db, settings: OutboxSettings) -> Running {
+    /// The next task that passes `point` waits there.
+    pub fn pause(&self, point: &str) -> Pause {
+        crash::pause(self.db.schema(), point)
+    }
+
+    pub fn relay(&self) -> Running {
+        self.relay_on(&self.db, outbox_settings())
+    }
+
+    pub fn relay_on(&self, db: &Db, settings: OutboxSettings) -> Running {
         let stopping = CancellationToken::new();
         let task = tokio::spawn(outbox::relay(db.clone(), self.kafka.clone(), settings, stopping.clone()));
         Running { task, stopping }
     }
 
     pub fn consumer(&self) -> Running {
-        let consumer = Consumer::new(GROUP, &self.db).on::<Moved, Ledger>(&self.ledger);
+        let consumer = Consumer::new(GROUP, &self.db).on::<BalanceChanged, Recorder>(&self.recorder);
         let stopping = CancellationToken::new();
         let task = tokio::spawn(consumer.run(self.kafka.clone(), inbox_settings(), stopping.clone()));
         Running { task, stopping }
     }
 
-    /// One business transaction: the account gets its next version, and the event says so.
-    pub async fn move_money(&self, db: &Db, account: &str, amount: i64) -> i64 {
-        let account = account.to_owned();
-        db.tx("move", async |tx: &mut Tx| {
+    /// One business transaction: the account gets its next version, and an event says so.
+    pub async fn change(&self, account: &str, amount: i64) {
+        self.change_on(&self.db, account, amount).await;
+    }
+
+    pub async fn change_on(&self, db: &Db, account: &str, amount: i64) {
+        db.tx("change", async |tx: &mut Tx| {
             let Number { number: version } = diesel::sql_query(
                 "insert into accounts (account, version) values ($1, 1)
                  on conflict (account) do update set version = accounts.version + 1
                  returning version as number",
             )
-            .bind::<sql_types::Text, _>(&account)
+            .bind::<sql_types::Text, _>(account)
             .get_result(tx)
             .await?;
-            outbox::publish(tx, &Moved { account: account.clone(), version, amount }).await?;
-            Ok(version)
+            outbox::publish(tx, &BalanceChanged { account: account.to_owned(), version, amount }).await?;
+            tx.point("tests.before_commit").await;
+            Ok(())
         })
         .await
-        .unwrap()
+        .unwrap();
     }
 
-    /// `writers` tasks make `each` moves on `accounts` accounts, all at once.
-    pub async fn move_much(&self, db: &Db, writers: usize, each: usize, accounts: usize) {
+    /// `writers` tasks make `each` changes to `accounts` accounts, all at once.
+    pub async fn change_many(&self, db: &Db, writers: usize, each: usize, accounts: usize) {
         let write = async |writer: usize| {
             for n in 0..each {
-                self.move_money(db, &format!("account-{}", (writer + n) % accounts), 1).await;
+                self.change_on(db, &format!("account-{}", (writer + n) % accounts), 1).await;
             }
         };
         futures_util::future::join_all((0..writers).map(write)).await;
     }
 
-    pub async fn count(&self, sql: &str) -> i64 {
-        let counted = diesel::sql_query(format!("select ({sql})::bigint as number"));
-        let Number { number } = counted.get_result(&mut self.db.read().await.unwrap()).await.unwrap();
+    pub async fn number(&self, sql: &str) -> i64 {
+        let selected = diesel::sql_query(format!("select ({sql})::bigint as number"));
+        let Number { number } = selected.get_result(&mut self.db.read().await.unwrap()).await.unwrap();
         number
+    }
+
+    /// How many events have this status.
+    pub async fn events(&self, status: &str) -> i64 {
+        self.number(&format!("select count(*) from outbox_events where status = '{status}'")).await
     }
 
     pub async fn execute(&self, sql: &str) {
         self.db.read().await.unwrap().batch_execute(sql).await.unwrap();
     }
 
-    /// The versions that the listening ledger has written down for each account, in the order of writing.
+    /// The versions that the consumer has written down for each account, in the order of writing.
     pub async fn effects(&self) -> BTreeMap<String, Vec<i64>> {
         let effects: Vec<Effect> = diesel::sql_query("select account, version from effects order by place")
             .load(&mut self.db.read().await.unwrap())
@@ -280,31 +279,47 @@ impl Shop {
         by_account
     }
 
-    /// Waits until `sql` counts `wanted`.
-    pub async fn until(&self, sql: &str, wanted: i64) {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until `sql` selects `wanted`.
+    pub async fn until(&self, promise: &str, sql: &str, wanted: i64) {
+        self.until_or(promise, sql, wanted, |_| false).await;
+    }
+
+    /// Waits until so many events have been applied. Fails at once when one was applied twice.
+    pub async fn until_effects(&self, wanted: i64) {
+        let promise = "each event is applied once";
+        self.until_or(promise, "select count(*) from effects", wanted, |found| found > wanted).await;
+    }
+
+    async fn until_or(&self, promise: &str, sql: &str, wanted: i64, is_broken: impl Fn(i64) -> bool) {
+        let started = Instant::now();
         loop {
-            let found = self.count(sql).await;
+            let found = self.number(sql).await;
             if found == wanted {
                 return;
             }
-            assert!(Instant::now() < deadline, "{sql} is {found} and not {wanted}");
+            let broken = is_broken(found) || started.elapsed() > PATIENCE;
+            assert!(!broken, "{promise}: {sql} is {found} and not {wanted} after {:?}", started.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until everything that was told has been heard.
-    pub async fn settled(&self) {
-        self.until("select count(*) from outbox_events where status = 'NEW'", 0).await;
-        let told = self.count("select count(*) from outbox_events").await;
-        self.until("select count(*) from inbox", told).await;
+    pub async fn until_published(&self) {
+        let promise = "every event is published";
+        self.until(promise, "select count(*) from outbox_events where status <> 'PUBLISHED'", 0).await;
+    }
+
+    /// Waits until every event has been published and received.
+    pub async fn until_received(&self) {
+        self.until_published().await;
+        let published = self.number("select count(*) from outbox_events").await;
+        self.until("every event is received", "select count(*) from inbox", published).await;
     }
 
     /// Every account's effects are its versions from 1 on, each once and in order.
     pub async fn assert_effects_are_exact(&self) {
-        let told = self.count("select coalesce(sum(version), 0) from accounts").await;
+        let changes = self.number("select coalesce(sum(version), 0) from accounts").await;
         let effects = self.effects().await;
-        assert_eq!(effects.values().map(|versions| versions.len() as i64).sum::<i64>(), told);
+        assert_eq!(effects.values().map(|versions| versions.len() as i64).sum::<i64>(), changes);
         for (account, versions) in effects {
             assert!(versions.iter().copied().eq(1..=versions.len() as i64), "{account}: {versions:?}");
         }
@@ -312,61 +327,62 @@ impl Shop {
 
     /// All versions in the broker's log for each account, in the order of the log, repeats included.
     pub async fn log(&self) -> BTreeMap<String, Vec<i64>> {
-        let topic = self.kafka.topic(Moved::TOPIC);
-        let brokers = sandbox().await.kafka_brokers();
+        let (brokers, topic) = (self.brokers.clone(), self.kafka.topic(BalanceChanged::TOPIC));
         tokio::task::spawn_blocking(move || read_log(&brokers, &topic)).await.unwrap()
     }
 
     /// In the log, nothing is missing and no version comes for the first time before the one before it.
     pub async fn assert_log_is_complete_and_in_order(&self) {
-        let told = self.count("select coalesce(sum(version), 0) from accounts").await;
-        let mut firsts = 0;
+        let changes = self.number("select coalesce(sum(version), 0) from accounts").await;
+        let mut in_log = 0;
         for (account, versions) in self.log().await {
             let mut seen = 0;
             for version in &versions {
                 assert!(*version <= seen + 1, "{account}: {version} before {} in {versions:?}", seen + 1);
                 seen = seen.max(*version);
             }
-            firsts += seen;
+            in_log += seen;
         }
-        assert_eq!(firsts, told);
+        assert_eq!(in_log, changes, "events are missing from the log");
     }
 }
 
+/// Nothing here takes this long on a busy machine unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 async fn database(namespace: &str) -> Db {
     let settings = DbSettings {
-        url: sandbox().await.postgres_url().into(),
-        connections_max: 12,
-        acquire_timeout_ms: 5000,
-        statement_timeout_ms: 5000,
-        lock_timeout_ms: 5000,
-        idle_in_transaction_timeout_ms: 5000,
+        url: servers::shared().await.postgres_url().into(),
+        connections_max: 6,
+        acquire_timeout_ms: 20_000,
+        statement_timeout_ms: 20_000,
+        lock_timeout_ms: 20_000,
+        idle_in_transaction_timeout_ms: 60_000,
     };
     Db::open(&settings, &format!("{namespace}bank")).await.unwrap()
 }
 
 fn read_log(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
-    const LIMIT: Duration = Duration::from_secs(5);
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "log reader")
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
     let mut left = 0;
     let mut assignment = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), LIMIT).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
         left += high - low;
         assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
     let mut log = BTreeMap::<String, Vec<i64>>::new();
     while left > 0 {
-        let message = consumer.poll(LIMIT).expect("the log is not shorter than it was").unwrap();
-        let moved: Moved = serde_json::from_slice(message.payload().unwrap()).unwrap();
-        log.entry(moved.account).or_default().push(moved.version);
+        let message = consumer.poll(PATIENCE).expect("the log is not shorter than it was").unwrap();
+        let event: BalanceChanged = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        log.entry(event.account).or_default().push(event.version);
         left -= 1;
     }
     log
