@@ -42,13 +42,16 @@ pub const FOR_TESTS: [(&str, &str); 25] = [
     ("notification_hub.idle_poll_max_ms", "200"),
 ];
 
+/// Adds to a host what is no service of ours.
+type ExtraMount = Box<dyn FnOnce(&mut Host)>;
+
 /// What a site is made of; see [`Site::builder`].
 pub struct Builder {
     services: Vec<ServiceSpec>,
     overrides: Vec<(String, String)>,
     namespace: Option<String>,
     servers: Option<&'static Sandbox>,
-    mounts: Vec<Box<dyn FnOnce(&mut Host)>>,
+    mounts: Vec<ExtraMount>,
 }
 
 impl Builder {
@@ -114,7 +117,8 @@ impl Builder {
         if let Some(issuer) = &site.issuer {
             issuer.publish(&mut host);
             // Events of services that are not here are published by tests, which need the topics.
-            host.kafka().ensure_topics(&contract::events::TOPICS).await.expect("topics can be made");
+            let topics: Vec<&str> = site.services.iter().flat_map(|service| service.consumes).copied().collect();
+            host.kafka().ensure_topics(&topics).await.expect("topics can be made");
         }
         mounts.into_iter().for_each(|mount| mount(&mut host));
         for service in &site.services {
@@ -141,7 +145,7 @@ impl Builder {
         site
     }
 
-    async fn prepare(self) -> (Site, Vec<Box<dyn FnOnce(&mut Host)>>) {
+    async fn prepare(self) -> (Site, Vec<ExtraMount>) {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let servers = match self.servers {
             Some(servers) => servers,

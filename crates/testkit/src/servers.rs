@@ -22,6 +22,7 @@ pub async fn shared() -> &'static Sandbox {
 
 /// The servers that the environment names, and new ones for the rest. Nobody kills the broker, so it is not given up when a
 /// busy machine lets it wait.
+#[expect(clippy::disallowed_methods, reason = "the runner of the tests tells where the servers are in the environment")]
 pub fn shared_options() -> Options {
     let [postgres_url, redis_url, kafka_brokers] = ENVIRONMENT.map(|name| std::env::var(name).ok());
     let external = External { postgres_url, redis_url, kafka_brokers };

@@ -23,6 +23,9 @@ diesel::define_sql_function! {
     fn array_of_items(item: ItemRecord) -> Nullable<Array<ItemRecord>>;
 }
 
+/// Product, SKU, name, quantity and unit price of one line.
+type ItemColumns = (ProductId, String, String, i32, i64);
+
 /// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment.
 ///
 /// Select it with `OrderRow::as_select()`, and not with a piece of SQL text: Diesel does not keep a statement prepared
@@ -47,7 +50,7 @@ pub struct OrderRow {
     paid_payment_id: Option<PaymentId>,
     returned_payment_ids: Vec<PaymentId>,
     #[diesel(select_expression = items())]
-    items: Option<Vec<(ProductId, String, String, i32, i64)>>,
+    items: Option<Vec<ItemColumns>>,
     #[diesel(select_expression = shipping())]
     shipping: Option<(String, String, String, String, Option<String>)>,
     #[diesel(select_expression = clock_timestamp())]

@@ -20,6 +20,7 @@ mod manifest;
 mod notifications;
 mod openapi;
 mod pay;
+mod pay_in_time;
 mod pay_late;
 mod pay_unknown;
 mod place_order;

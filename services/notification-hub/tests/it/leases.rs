@@ -56,7 +56,7 @@ async fn a_worker_whose_lease_is_over_does_not_record_over_the_new_owner() {
          join {notification_hub}.notifications on notifications.id = deliveries.notification_id
          where notifications.user_id = '00000000-0000-0000-0000-0000000000aa'";
     let owned = json!({ "status": "PROCESSING", "attempt": 2, "lock_token": 2 });
-    assert_eq!(site.rows(of_user).await, [owned.clone()], "each claim has a lock token of its own");
+    assert_eq!(site.rows(of_user).await, std::slice::from_ref(&owned), "each claim has a lock token of its own");
 
     first_owner.resume();
     // The worker that was resumed sends this one afterwards: it has recorded its first result by then.
