@@ -175,7 +175,8 @@ async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_aud
     let banner = dev.until(READY).await;
     let log = place.data.join("logs/stampede.log");
     assert!(banner.contains("Demo accounts") && banner.contains(&log.display().to_string()), "{banner}");
-    assert!(!banner.contains("INFO") && !banner.contains("{\"") && banner.lines().count() < 60, "{banner}");
+    let is_log = |line: &str| line.starts_with("{\"") || line.contains(" INFO ");
+    assert!(!banner.lines().any(is_log) && banner.lines().count() < 60, "{banner}");
     let logged = std::fs::read_to_string(&log).expect("the log is where the banner says");
     let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"].is_string());
     assert!(logged.contains("\"INFO\"") && logged.lines().all(is_json), "{logged}");
@@ -228,6 +229,7 @@ async fn dev_without_a_terminal_logs_to_standard_error_and_split_services_to_a_f
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: four kills of servers and services"]
 async fn rush_in_a_sandbox_pays_survives_kills_and_faults_and_passes() {
     let place = Place::new("rush").await.unset("postgres.url").unset("redis.url");
     let ended = place
@@ -246,6 +248,7 @@ async fn rush_in_a_sandbox_pays_survives_kills_and_faults_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: 64 clients on a build without optimisation take a minute"]
 async fn bench_orders_prints_figures_for_all_three_kinds() {
     let place = Place::new("orders").await.unset("postgres.url");
     place.stampede("bench orders --seconds 1 --rounds 1 --data-dir {data}").await.expect(
@@ -261,6 +264,7 @@ async fn bench_orders_prints_figures_for_all_three_kinds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: 64 clients on a build without optimisation take a minute"]
 async fn bench_payments_prints_figures_for_both_kinds() {
     let place = Place::new("payments").await.unset("postgres.url");
     place
