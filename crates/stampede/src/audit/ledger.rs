@@ -54,7 +54,7 @@ impl Ledger {
         Ok(self.connection.batch_execute("begin isolation level repeatable read read only").await?)
     }
 
-    /// `statement` with the names of schemas in place of `{inventory}` and the like, and with [`tables`].
+    /// `statement` with the names of schemas in place of `{inventory}` and the like, and what `{outbox_events}` and the like stand for.
     pub fn statement(&self, statement: &str) -> SqlQuery {
         diesel::sql_query(self.spelt(statement))
     }
