@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use common::Host;
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 use common::settings::Settings;
 
 use crate::services::{self, SERVICES};

@@ -1,7 +1,7 @@
 //! `SERVICES`: every service of this executable. Whatever has to know all of them derives it from this list.
 
 use common::Host;
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 
 /// In the order in which they are mounted and listed.
 pub static SERVICES: &[ServiceSpec] =

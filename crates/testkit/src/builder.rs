@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::Host;
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 use sandbox::Sandbox;
 use tokio::sync::{Mutex, OnceCell};
 

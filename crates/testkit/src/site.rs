@@ -12,7 +12,7 @@ use common::auth::Role;
 use common::crash::{self, Pause};
 use common::db::Db;
 use common::host::Running;
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 use common::settings::Settings;
 use diesel_async::AsyncPgConnection;
 use nix::sys::signal::{self, Signal};

@@ -1,9 +1,9 @@
-//! The tables of schema `inventory`, as Diesel knows them.
+//! The tables of schema `inventory`, made from its migrations; a test compares them.
 
 diesel::table! {
     catalogue (only_row) {
         only_row -> Bool,
-        version -> Int8,
+        version -> BigInt,
     }
 }
 
@@ -11,8 +11,8 @@ diesel::table! {
     hold_lines (hold_id, product_id) {
         hold_id -> Uuid,
         product_id -> Uuid,
-        quantity -> Int4,
-        unit_price -> Int8,
+        quantity -> Integer,
+        unit_price -> BigInt,
         currency -> Text,
         sku -> Text,
         name -> Text,
@@ -27,8 +27,8 @@ diesel::table! {
         expires_at -> Timestamptz,
         pinned_by -> Nullable<Uuid>,
         pinned_late -> Bool,
-        unpinned_by -> Array<Nullable<Uuid>>,
-        order_version -> Nullable<Int8>,
+        unpinned_by -> Array<Uuid>,
+        order_version -> Nullable<BigInt>,
         reason -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
@@ -37,15 +37,15 @@ diesel::table! {
 
 diesel::table! {
     product_stock_audit (id) {
-        id -> Int8,
+        id -> BigInt,
         product_id -> Uuid,
         hold_id -> Nullable<Uuid>,
         adjustment_id -> Nullable<Uuid>,
         kind -> Text,
-        delta -> Int8,
-        on_hand_after -> Int8,
-        held_after -> Int8,
-        stock_version -> Int8,
+        delta -> BigInt,
+        on_hand_after -> BigInt,
+        held_after -> BigInt,
+        stock_version -> BigInt,
         reason -> Nullable<Text>,
         reference -> Nullable<Text>,
         actor -> Nullable<Uuid>,
@@ -59,10 +59,10 @@ diesel::table! {
         id -> Uuid,
         sku -> Text,
         name -> Text,
-        price_amount -> Int8,
+        price_amount -> BigInt,
         currency -> Text,
-        max_per_user -> Nullable<Int4>,
-        version -> Int8,
+        max_per_user -> Nullable<Integer>,
+        version -> BigInt,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
     }
@@ -71,13 +71,13 @@ diesel::table! {
 diesel::table! {
     stocks (product_id) {
         product_id -> Uuid,
-        on_hand -> Int8,
-        held -> Int8,
-        version -> Int8,
-        restock_round -> Int8,
+        on_hand -> BigInt,
+        held -> BigInt,
+        version -> BigInt,
+        restock_round -> BigInt,
     }
 }
 
 diesel::joinable!(stocks -> products (product_id));
 
-diesel::allow_tables_to_appear_in_same_query!(catalogue, hold_lines, holds, product_stock_audit, products, stocks,);
+diesel::allow_tables_to_appear_in_same_query!(catalogue, hold_lines, holds, product_stock_audit, products, stocks);

@@ -27,11 +27,11 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
+use common::manifest::{Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::rpc::Upstream;
-use common::service::{Invariant, ServiceSpec};
 use contract::events::{
     OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
     PaymentRefunded,

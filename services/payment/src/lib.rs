@@ -35,10 +35,10 @@ use common::Host;
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
+use common::manifest::{Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rpc::Upstream;
-use common::service::{Invariant, ServiceSpec, Unfinished};
 use contract::events::{
     OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested, PaymentApproved, PaymentFailed, PaymentRefunded,
     PaymentUnknown,

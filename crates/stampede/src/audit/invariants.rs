@@ -1,6 +1,6 @@
 //! The list of invariants, and the statements that look for violations of each.
 
-use common::service::Invariant;
+use common::manifest::Invariant;
 
 use crate::services::SERVICES;
 

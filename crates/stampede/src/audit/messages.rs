@@ -1,6 +1,6 @@
 //! The messages of all services as if they were in one table: who has recorded, applied and parked what.
 
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 
 use crate::services::SERVICES;
 

@@ -1,6 +1,6 @@
 //! What is still to be done. A system that has nothing to do is at rest, and only then is an audit final.
 
-use common::service::Unfinished;
+use common::manifest::Unfinished;
 use diesel::QueryableByName;
 use diesel::sql_types;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::service::ServiceSpec;
+use common::manifest::ServiceSpec;
 use contract::events::TOPICS;
 use stampede::services::SERVICES;
 
