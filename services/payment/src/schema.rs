@@ -1,4 +1,4 @@
-//! The tables of schema `payment`.
+//! The tables of schema `payment`, made from its migrations; a test compares them.
 
 diesel::table! {
     payment_attempt (id) {
@@ -6,7 +6,7 @@ diesel::table! {
         payment_id -> Uuid,
         pg_payment_id -> Text,
         idempotency_key -> Text,
-        amount -> Int8,
+        amount -> BigInt,
         status -> Text,
         pg_code -> Nullable<Text>,
         pg_message -> Nullable<Text>,
@@ -21,21 +21,21 @@ diesel::table! {
         order_id -> Uuid,
         user_id -> Uuid,
         method -> Text,
-        amount -> Int8,
+        amount -> BigInt,
         currency -> Text,
         idempotency_key -> Text,
         fingerprint -> Bytea,
         status -> Text,
-        version -> Int8,
+        version -> BigInt,
         attempt_id -> Nullable<Uuid>,
         pg_payment_id -> Nullable<Text>,
-        captured -> Int8,
-        refunded -> Int8,
+        captured -> BigInt,
+        refunded -> BigInt,
         expires_at -> Timestamptz,
         approving_since -> Nullable<Timestamptz>,
         requested_at -> Nullable<Timestamptz>,
         ask_at -> Nullable<Timestamptz>,
-        asked -> Int4,
+        asked -> Integer,
         absent_since -> Nullable<Timestamptz>,
         undo_at -> Nullable<Timestamptz>,
         owes_release -> Bool,
@@ -49,7 +49,7 @@ diesel::table! {
 diesel::table! {
     point (account_id) {
         account_id -> Uuid,
-        balance -> Int8,
+        balance -> BigInt,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
     }
@@ -57,12 +57,12 @@ diesel::table! {
 
 diesel::table! {
     point_entries (id) {
-        id -> Int8,
+        id -> BigInt,
         transfer_id -> Uuid,
         account -> Text,
         user_id -> Nullable<Uuid>,
-        amount -> Int8,
-        balance -> Nullable<Int8>,
+        amount -> BigInt,
+        balance -> Nullable<BigInt>,
         created_at -> Timestamptz,
     }
 }
@@ -71,8 +71,8 @@ diesel::table! {
     point_holds (payment_id) {
         payment_id -> Uuid,
         user_id -> Uuid,
-        amount -> Int8,
-        given_back -> Int8,
+        amount -> BigInt,
+        given_back -> BigInt,
         status -> Text,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
@@ -85,7 +85,7 @@ diesel::table! {
         kind -> Text,
         user_id -> Uuid,
         payment_id -> Nullable<Uuid>,
-        amount -> Int8,
+        amount -> BigInt,
         fingerprint -> Nullable<Bytea>,
         created_at -> Timestamptz,
     }
@@ -103,15 +103,15 @@ diesel::table! {
 
 diesel::table! {
     reconciliation_findings (id) {
-        id -> Int8,
+        id -> BigInt,
         run_id -> Uuid,
         kind -> Text,
         merchant_pay_key -> Text,
         payment_id -> Nullable<Uuid>,
         order_id -> Nullable<Uuid>,
         pg_payment_id -> Nullable<Text>,
-        expected -> Int8,
-        found -> Int8,
+        expected -> BigInt,
+        found -> BigInt,
         action -> Text,
         detail -> Text,
         found_at -> Timestamptz,
@@ -127,14 +127,14 @@ diesel::table! {
         requested_by -> Nullable<Uuid>,
         status -> Text,
         lease_until -> Nullable<Timestamptz>,
-        runner -> Int4,
-        captured -> Int8,
-        cancelled -> Int8,
-        paid -> Int8,
-        difference -> Int8,
-        book_entries -> Int8,
-        payments -> Int8,
-        findings -> Int8,
+        runner -> Integer,
+        captured -> BigInt,
+        cancelled -> BigInt,
+        paid -> BigInt,
+        difference -> BigInt,
+        book_entries -> BigInt,
+        payments -> BigInt,
+        findings -> BigInt,
         error -> Nullable<Text>,
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
@@ -146,7 +146,7 @@ diesel::table! {
     refunds (id) {
         id -> Uuid,
         payment_id -> Uuid,
-        amount -> Int8,
+        amount -> BigInt,
         reason -> Text,
         fingerprint -> Bytea,
         pg_payment_id -> Text,
@@ -154,8 +154,25 @@ diesel::table! {
         status -> Text,
         pg_code -> Nullable<Text>,
         ask_at -> Nullable<Timestamptz>,
-        asked -> Int4,
+        asked -> Integer,
         created_at -> Timestamptz,
         ended_at -> Nullable<Timestamptz>,
     }
 }
+
+diesel::joinable!(payment_attempt -> payments (payment_id));
+diesel::joinable!(reconciliation_findings -> reconciliation_runs (run_id));
+diesel::joinable!(refunds -> payments (payment_id));
+
+diesel::allow_tables_to_appear_in_same_query!(
+    payment_attempt,
+    payments,
+    point,
+    point_entries,
+    point_holds,
+    point_transfers,
+    psp_webhooks,
+    reconciliation_findings,
+    reconciliation_runs,
+    refunds,
+);
