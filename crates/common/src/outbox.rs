@@ -103,21 +103,24 @@ async fn insert<E: Event>(tx: &mut Tx, events: &[(&E, &telemetry::Context)]) -> 
         payloads.push(serde_json::to_string(event).map_err(Error::fault)?);
         headers.push(context_headers(context));
     }
-    Prepared(diesel::sql_query(
-        "insert into outbox_events
+    Prepared(
+        diesel::sql_query(
+            "insert into outbox_events
              (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, headers)
          select e.event_id, e.shard, $7, $8, e.key, e.version, e.payload, e.headers
-         from unnest($1, $2, $3, $4, $5, $6) with ordinality as e (event_id, shard, key, version, payload, headers, place)
+         from unnest($1::uuid[], $2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[]) with ordinality
+              as e (event_id, shard, key, version, payload, headers, place)
          order by e.place",
+        )
+        .bind::<sql_types::Array<sql_types::Uuid>, _>(ids)
+        .bind::<sql_types::Array<sql_types::SmallInt>, _>(shards)
+        .bind::<sql_types::Array<sql_types::Text>, _>(keys)
+        .bind::<sql_types::Array<sql_types::BigInt>, _>(versions)
+        .bind::<sql_types::Array<sql_types::Text>, _>(payloads)
+        .bind::<sql_types::Array<sql_types::Jsonb>, _>(headers)
+        .bind::<sql_types::Text, _>(E::AGGREGATE)
+        .bind::<sql_types::Text, _>(E::TOPIC),
     )
-    .bind::<sql_types::Array<sql_types::Uuid>, _>(ids)
-    .bind::<sql_types::Array<sql_types::SmallInt>, _>(shards)
-    .bind::<sql_types::Array<sql_types::Text>, _>(keys)
-    .bind::<sql_types::Array<sql_types::BigInt>, _>(versions)
-    .bind::<sql_types::Array<sql_types::Text>, _>(payloads)
-    .bind::<sql_types::Array<sql_types::Jsonb>, _>(headers)
-    .bind::<sql_types::Text, _>(E::AGGREGATE)
-    .bind::<sql_types::Text, _>(E::TOPIC))
     .execute(tx)
     .await?;
     tx.published = true;

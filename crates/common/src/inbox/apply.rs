@@ -134,7 +134,7 @@ impl Consumer {
             diesel::sql_query(
                 "insert into inbox (consumer, event_id)
              select $1, e.event_id
-             from unnest($2) with ordinality as e (event_id, place)
+             from unnest($2::uuid[]) with ordinality as e (event_id, place)
              order by e.place
              on conflict do nothing
              returning event_id",

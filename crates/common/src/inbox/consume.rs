@@ -86,7 +86,7 @@ impl Consumer {
                  where (consumer, event_id) in (
                      select consumer, event_id
                      from inbox
-                     where day < current_date - $1
+                     where day < current_date - $1::int
                      limit $2
                      for update skip locked
                  )",

@@ -66,7 +66,7 @@ pub async fn parked(db: &Db, consumer: Option<&str>, after: i64, limit: i64) -> 
     let parked = diesel::sql_query(
         "select *
          from parked
-         where ($1 is null or consumer = $1) and seq > $2
+         where ($1::text is null or consumer = $1) and seq > $2
          order by seq
          limit $3",
     )
@@ -82,7 +82,7 @@ pub async fn parked(db: &Db, consumer: Option<&str>, after: i64, limit: i64) -> 
 /// with its new error, and so do those behind it.
 pub async fn request_replay(db: &Db, consumer: &str, key: Option<&str>) -> Result<u64> {
     let requested = diesel::sql_query(
-        "update parked set replay_requested_at = now() where consumer = $1 and ($2 is null or key = $2)",
+        "update parked set replay_requested_at = now() where consumer = $1 and ($2::text is null or key = $2)",
     )
     .bind::<sql_types::Text, _>(consumer)
     .bind::<sql_types::Nullable<sql_types::Text>, _>(key);
@@ -111,7 +111,8 @@ pub(super) async fn insert(tx: &mut Tx, consumer: &str, messages: &[&Message], e
                 (select min(p.replay_requested_at)
                  from parked as p
                  where p.consumer = $1 and p.topic = m.topic and p.key = m.key)
-         from unnest($3, $4, $5, $6, $7, $8, $9) with ordinality
+         from unnest($3::text[], $4::text[], $5::uuid[], $6::int[], $7::bigint[], $8::jsonb[], $9::bytea[])
+              with ordinality
               as m (topic, key, event_id, partition, kafka_offset, headers, payload, place)
          order by m.place",
     )
@@ -165,7 +166,7 @@ pub(super) async fn blocked<'k>(
         "select p.topic, p.key
          from parked as p
          where p.consumer = $1
-           and (p.topic, p.key) in (select k.topic, k.key from unnest($2, $3) as k (topic, key))
+           and (p.topic, p.key) in (select k.topic, k.key from unnest($2::text[], $3::text[]) as k (topic, key))
          order by p.seq
          for share",
     )

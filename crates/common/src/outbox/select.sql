@@ -1,7 +1,7 @@
 -- $1 shards, $2 rows of each at most, $3 topics to leave out. The oldest rows that may be sent, by status and never by a cursor: an id is
 -- taken before its row can be seen, so whoever remembers a highest id loses rows.
 select r.id, r.event_id, r.topic, r.key, r.aggregate_version, r.payload, r.headers, r.attempts, r.created_at
-from unnest($1) as s (shard)
+from unnest($1::smallint[]) as s (shard)
 cross join lateral (
     select *
     from outbox_events as e

@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
         let missing: Vec<i16> = (0..i16::from(SHARDS)).filter(|shard| !self.held.contains(shard)).collect();
         let taken = diesel::sql_query(
             "select shard
-             from unnest($1) as s (shard)
+             from unnest($1::smallint[]) as s (shard)
              where pg_try_advisory_lock(hashtext('outbox of ' || current_schema()), shard)",
         )
         .bind::<sql_types::Array<sql_types::SmallInt>, _>(missing)
@@ -209,7 +209,7 @@ impl<'a> Session<'a> {
                  due_at = clock_timestamp() + f.delay_ms * interval '1 millisecond',
                  status = case when e.attempts + 1 >= $4 then 'DEAD' else 'NEW' end,
                  last_error = f.error
-             from unnest($1, $2, $3) as f (id, delay_ms, error)
+             from unnest($1::bigint[], $2::bigint[], $3::text[]) as f (id, delay_ms, error)
              where e.id = f.id and e.status = 'NEW'",
         )
         .bind::<sql_types::Array<sql_types::BigInt>, _>(Vec::from_iter(refused.iter().map(|(row, _)| row.id)))

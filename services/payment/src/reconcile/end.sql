@@ -2,7 +2,7 @@
 -- $2 runner
 -- $3 why it failed; null: it is completed
 update reconciliation_runs
-set status = case when $3 is null then 'COMPLETED' else 'FAILED' end,
+set status = case when $3::text is null then 'COMPLETED' else 'FAILED' end,
     error = $3,
     lease_until = null,
     ended_at = clock_timestamp(),
