@@ -193,7 +193,7 @@ async fn create(app: &App, request: &Request) -> Result<Option<Payment>> {
     };
     app.db
         .tx("prepare_payment", async |tx| {
-            let insert = diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing();
+            let insert = diesel::insert_into(payments::table).values(&row).on_conflict(payments::id).do_nothing();
             Ok(insert.returning(Payment::as_returning()).get_result(tx).await.optional()?)
         })
         .await
