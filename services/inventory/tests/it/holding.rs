@@ -132,15 +132,20 @@ async fn a_repeated_hold_in_one_batch_is_not_counted_twice() {
     let product = site.product(10).await;
     let (hold, user) = (Uuid::now_v7(), Uuid::now_v7());
     let lines = [(&product, 1)];
-    // Both lanes wait for the stock, so what comes now waits for them in one batch.
+    // Both lanes wait for the stock, one after the other, so what comes now waits for them in the queue.
     let mut session = site.lock_stock(&product).await;
-    let (_, _, answers) = tokio::join!(site.hold_one(&product), site.hold_one(&product), async {
+    let second = async {
+        site.until_waiting(1).await;
+        site.hold_one(&product).await
+    };
+    let (first, second, answers) = tokio::join!(site.hold_one(&product), second, async {
         site.until_waiting(2).await;
         let (answers, ()) = tokio::join!(join_all((0..5).map(|_| site.hold(hold, user, &lines))), async {
             session.batch_execute("commit").await.unwrap();
         });
         answers
     });
+    assert_eq!((code(&first).as_str(), code(&second).as_str()), ("OK", "OK"));
     assert_eq!(answers.iter().filter(|answer| answer.as_ref().unwrap().created).count(), 1);
     assert_eq!(site.stock(&product).await, (10, 3));
     site.stop().await;
