@@ -1,4 +1,4 @@
-//! What a framework has no word for: closing a connection without an answer, and a body in either of two forms.
+//! Closing a connection without an answer, and bodies that are a form or JSON.
 
 use std::any::Any;
 use std::net::{Shutdown, TcpStream};

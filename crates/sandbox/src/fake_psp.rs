@@ -32,11 +32,13 @@
 //! is told `AlreadyOnGoing` (a cancel: `CancelNotComplete`). Work that has begun is finished, whether or not the
 //! client is still there.
 
+mod answers;
 mod book;
 mod checkout;
 mod faults;
 mod history;
 mod journal;
+mod operations;
 mod provider;
 mod webhooks;
 
@@ -46,7 +48,9 @@ use std::sync::Arc;
 use actix_web::web::{Data, ServiceConfig};
 use anyhow::Result;
 
+use crate::silences::Silences;
 use book::Book;
+use faults::Faults;
 use journal::Journal;
 use provider::Provider;
 use webhooks::Webhooks;
@@ -56,13 +60,14 @@ use webhooks::Webhooks;
 pub(crate) struct FakePsp {
     provider: Data<Provider>,
     webhooks: Data<Webhooks>,
+    faults: Data<Faults>,
     journal: Option<Journal>,
 }
 
 impl FakePsp {
     /// Its book of money is kept in `folder` (created if missing), with what is there already; without a folder it is
     /// kept in memory only. Webhooks are delivered on the runtime that this is called on.
-    pub(crate) fn open(folder: Option<&Path>) -> Result<FakePsp> {
+    pub(crate) fn open(folder: Option<&Path>, silences: &Arc<Silences>) -> Result<FakePsp> {
         let mut book = Book::new();
         let mut journal = None;
         if let Some(folder) = folder {
@@ -72,10 +77,11 @@ impl FakePsp {
             }
             journal = Some(opened);
         }
-        let faults = Arc::default();
-        let webhooks = Arc::new(Webhooks::start(Arc::clone(&faults))?);
-        let provider = Arc::new(Provider::new(book, journal.clone(), faults, Arc::clone(&webhooks)));
-        Ok(FakePsp { provider: provider.into(), webhooks: webhooks.into(), journal })
+        let faults = Arc::<Faults>::default();
+        let webhooks = Arc::new(Webhooks::start(Arc::clone(&faults), Arc::clone(silences))?);
+        let provider =
+            Provider::new(book, journal.clone(), Arc::clone(&faults), Arc::clone(&webhooks), Arc::clone(silences));
+        Ok(FakePsp { provider: Data::new(provider), webhooks: webhooks.into(), faults: faults.into(), journal })
     }
 
     /// Returns when everything that was answered is on disk.
@@ -89,8 +95,9 @@ impl FakePsp {
         routes
             .app_data(self.provider.clone())
             .app_data(self.webhooks.clone())
+            .app_data(self.faults.clone())
             .configure(checkout::routes)
-            .configure(provider::routes)
+            .configure(operations::routes)
             .configure(history::routes)
             .configure(faults::routes)
             .configure(webhooks::routes);

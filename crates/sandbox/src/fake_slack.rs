@@ -6,22 +6,25 @@
 //! | `GET /slack/messages`, `GET /slack/faults`, `PUT /slack/faults` | what came in; how Slack misbehaves |
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_web::http::StatusCode;
+use actix_web::http::header::{LOCATION, RETRY_AFTER};
 use actix_web::web::{Bytes, Data, Json, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get, post, put};
 use chrono::{DateTime, Utc};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::connection::cut;
+use crate::silences::Silences;
 
 /// The oldest are forgotten.
-const MESSAGES_MAX: usize = 10_000;
+const ATTEMPTS_MAX: usize = 10_000;
 
 /// Slack cuts longer texts; a sender that relies on it has a fault.
 const TEXT_CHARS_MAX: usize = 40_000;
@@ -38,13 +41,39 @@ const WEBHOOKS_MAX: usize = 1_000;
 
 const HANG_MS: u64 = 90_000;
 
-#[derive(Clone, Debug, Serialize)]
-struct Message {
-    at: DateTime<Utc>,
+/// How a message is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlackAnswer {
+    /// The message came in. Slack refuses a malformed one with 400 all the same.
+    Ok,
+    /// The message came in, and the connection is lost.
+    LostAfter,
+    /// 429; to be tried again after so many seconds.
+    RateLimited { retry_after_seconds: u64 },
+    /// This status; the message did not come in.
+    Status(u16),
+    /// 302 to the very address that was called.
+    Redirect,
+    /// Silence for `hangMs` or until [`crate::Fakes::end_silences`], then the connection is lost.
+    Hang,
+}
+
+/// A message that was sent, whatever became of it.
+#[derive(Clone, Debug)]
+pub struct SlackAttempt {
+    pub at: DateTime<Utc>,
     /// `T/B/X` of the address.
-    webhook: String,
-    text: String,
-    blocks: Option<Value>,
+    pub webhook: String,
+    /// Null if it is no JSON.
+    pub message: Value,
+    pub answer: SlackAnswer,
+}
+
+impl SlackAttempt {
+    /// Whether the message came in.
+    pub fn is_taken(&self) -> bool {
+        matches!(self.answer, SlackAnswer::Ok | SlackAnswer::LostAfter)
+    }
 }
 
 /// `PUT /slack/faults`: the whole of it; what is missing does not happen.
@@ -97,29 +126,27 @@ impl Rates {
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
-    RateLimited,
-    Error500,
-    LostAfter,
-    Hang,
-    Archived,
-}
-
 struct State {
-    messages: VecDeque<Message>,
-    /// Forgotten ones included.
-    total: u64,
+    /// The oldest first.
+    attempts: VecDeque<SlackAttempt>,
+    /// How many messages came in, forgotten ones included.
+    taken: u64,
+    /// For the next messages, before chance decides.
+    answers: VecDeque<SlackAnswer>,
     last: HashMap<String, Instant>,
     rates: Rates,
     dice: StdRng,
 }
 
 impl State {
-    fn strike(&mut self, webhook: &str, now: Instant) -> Option<Fault> {
+    fn answer(&mut self, webhook: &str, now: Instant) -> SlackAnswer {
+        let too_fast = SlackAnswer::RateLimited { retry_after_seconds: RETRY_AFTER_SECONDS };
+        if let Some(answer) = self.answers.pop_front() {
+            return answer;
+        }
         if self.rates.one_per_second {
             if self.last.get(webhook).is_some_and(|last| now.duration_since(*last) < PERIOD) {
-                return Some(Fault::RateLimited);
+                return too_fast;
             }
             if self.last.len() >= WEBHOOKS_MAX {
                 self.last.clear();
@@ -128,45 +155,65 @@ impl State {
         }
         let rates = &self.rates;
         let faults = [
-            (rates.rate_limited, Fault::RateLimited),
-            (rates.error500, Fault::Error500),
-            (rates.lost_after, Fault::LostAfter),
-            (rates.hang, Fault::Hang),
-            (rates.archived, Fault::Archived),
+            (rates.rate_limited, too_fast),
+            (rates.error500, SlackAnswer::Status(500)),
+            (rates.lost_after, SlackAnswer::LostAfter),
+            (rates.hang, SlackAnswer::Hang),
+            (rates.archived, SlackAnswer::Status(410)),
         ];
         let mut left: f64 = self.dice.random();
         for (rate, fault) in faults {
             if left < rate {
-                return Some(fault);
+                return fault;
             }
             left -= rate;
         }
-        None
+        SlackAnswer::Ok
     }
 
-    fn keep(&mut self, message: Message) {
-        if self.messages.len() >= MESSAGES_MAX {
-            self.messages.pop_front();
+    fn keep(&mut self, attempt: SlackAttempt) {
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.attempts.pop_front();
         }
-        self.messages.push_back(message);
-        self.total += 1;
+        self.taken += u64::from(attempt.is_taken());
+        self.attempts.push_back(attempt);
     }
 }
 
-/// What came in, and how Slack misbehaves.
-pub(crate) struct FakeSlack(Mutex<State>);
-
-impl Default for FakeSlack {
-    fn default() -> FakeSlack {
-        let rates = Rates::default();
-        let dice = StdRng::seed_from_u64(rates.seed);
-        FakeSlack(Mutex::new(State { messages: VecDeque::new(), total: 0, last: HashMap::new(), rates, dice }))
-    }
+/// What was sent, and how Slack misbehaves.
+pub struct FakeSlack {
+    state: Mutex<State>,
+    silences: Arc<Silences>,
 }
 
 impl FakeSlack {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+    pub(crate) fn new(silences: Arc<Silences>) -> FakeSlack {
+        let rates = Rates::default();
+        let state = State {
+            attempts: VecDeque::new(),
+            taken: 0,
+            answers: VecDeque::new(),
+            last: HashMap::new(),
+            dice: StdRng::seed_from_u64(rates.seed),
+            rates,
+        };
+        FakeSlack { state: Mutex::new(state), silences }
+    }
+
+    /// Answers the next messages so, in this order, before chance decides again.
+    pub fn answer_next(&self, answers: &[SlackAnswer]) {
+        self.state.lock().answers.extend(answers);
+    }
+
+    /// Every message that was sent, the oldest first.
+    pub fn attempts(&self) -> Vec<SlackAttempt> {
+        self.state.lock().attempts.iter().cloned().collect()
+    }
+
+    /// The messages that came in, the oldest first.
+    pub fn taken(&self) -> Vec<Value> {
+        let state = self.state.lock();
+        state.attempts.iter().filter(|attempt| attempt.is_taken()).map(|attempt| attempt.message.clone()).collect()
     }
 }
 
@@ -179,59 +226,77 @@ async fn take_message(
 ) -> HttpResponse {
     let (team, bot, token) = path.into_inner();
     let webhook = format!("{team}/{bot}/{token}");
-    let fault = slack.state().strike(&webhook, Instant::now());
-    match fault {
-        Some(Fault::RateLimited) => {
-            return HttpResponse::TooManyRequests()
-                .insert_header(("Retry-After", RETRY_AFTER_SECONDS))
-                .body("rate_limited");
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let malformed = check(&message).err();
+    let (answer, hang_limit) = {
+        let mut state = slack.state.lock();
+        let mut attempt =
+            SlackAttempt { at: Utc::now(), answer: state.answer(&webhook, Instant::now()), webhook, message };
+        if attempt.is_taken() && malformed.is_some() {
+            attempt.answer = SlackAnswer::Status(400);
         }
-        Some(Fault::Error500) => return HttpResponse::InternalServerError().body("rollup_error"),
-        Some(Fault::Archived) => return HttpResponse::Gone().body("channel_is_archived"),
-        Some(Fault::Hang) => {
-            let hang_ms = slack.state().rates.hang_ms;
-            sleep(Duration::from_millis(hang_ms)).await;
-            return cut(&request);
+        state.keep(attempt.clone());
+        (attempt.answer, Duration::from_millis(state.rates.hang_ms))
+    };
+    match answer {
+        SlackAnswer::Ok => HttpResponse::Ok().body("ok"),
+        SlackAnswer::LostAfter => cut(&request),
+        SlackAnswer::RateLimited { retry_after_seconds } => {
+            HttpResponse::TooManyRequests().insert_header((RETRY_AFTER, retry_after_seconds)).body("rate_limited")
         }
-        Some(Fault::LostAfter) | None => {}
+        SlackAnswer::Status(status) => refuse(status, malformed),
+        SlackAnswer::Redirect => HttpResponse::Found().insert_header((LOCATION, request.full_url().as_str())).finish(),
+        SlackAnswer::Hang => {
+            slack.silences.keep(hang_limit).await;
+            cut(&request)
+        }
     }
-    match read(&body) {
-        Ok((text, blocks)) => slack.state().keep(Message { at: Utc::now(), webhook, text, blocks }),
-        Err(message) => return HttpResponse::BadRequest().body(message),
-    }
-    if fault == Some(Fault::LostAfter) { cut(&request) } else { HttpResponse::Ok().body("ok") }
 }
 
-/// The text and the blocks, or what Slack says about them.
-fn read(body: &[u8]) -> Result<(String, Option<Value>), &'static str> {
-    let Ok(Value::Object(mut message)) = serde_json::from_slice(body) else { return Err("invalid_payload") };
-    let text = match message.remove("text") {
-        Some(Value::String(text)) if !text.trim().is_empty() => text,
-        _ => return Err("invalid_payload"),
+fn refuse(status: u16, malformed: Option<&'static str>) -> HttpResponse {
+    let error = match status {
+        404 => "no_service",
+        410 => "channel_is_archived",
+        500.. => "rollup_error",
+        _ => malformed.unwrap_or("invalid_payload"),
     };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).body(error)
+}
+
+/// What Slack says about a message that it does not take.
+fn check(message: &Value) -> Result<(), &'static str> {
+    let text = message["text"].as_str().unwrap_or_default();
+    if text.trim().is_empty() {
+        return Err("invalid_payload");
+    }
     if text.chars().count() > TEXT_CHARS_MAX {
         return Err("msg_too_long");
     }
-    let blocks = message.remove("blocks");
-    let is_block = |block: &Value| block.get("type").is_some_and(Value::is_string);
-    match &blocks {
-        None => {}
-        Some(Value::Array(blocks)) if blocks.len() <= BLOCKS_MAX && blocks.iter().all(is_block) => {}
-        Some(_) => return Err("invalid_blocks"),
+    let is_block = |block: &Value| block["type"].is_string();
+    match message.get("blocks") {
+        None => Ok(()),
+        Some(Value::Array(blocks)) if blocks.len() <= BLOCKS_MAX && blocks.iter().all(is_block) => Ok(()),
+        Some(_) => Err("invalid_blocks"),
     }
-    Ok((text, blocks))
 }
 
-/// Newest last.
+/// What came in, newest last.
 #[get("/slack/messages")]
 async fn read_messages(slack: Data<FakeSlack>) -> Json<Value> {
-    let state = slack.state();
-    Json(json!({ "total": state.total, "messages": state.messages }))
+    let state = slack.state.lock();
+    let taken = state.attempts.iter().filter(|attempt| attempt.is_taken());
+    let messages: Vec<Value> = taken
+        .map(|SlackAttempt { at, webhook, message, .. }| {
+            json!({ "at": at, "webhook": webhook, "text": message["text"], "blocks": message["blocks"] })
+        })
+        .collect();
+    Json(json!({ "total": state.taken, "messages": messages }))
 }
 
 #[get("/slack/faults")]
 async fn read_faults(slack: Data<FakeSlack>) -> Json<Rates> {
-    Json(slack.state().rates.clone())
+    Json(slack.state.lock().rates.clone())
 }
 
 #[put("/slack/faults")]
@@ -239,7 +304,7 @@ async fn set_faults(slack: Data<FakeSlack>, rates: Json<Rates>) -> HttpResponse 
     if let Err(message) = rates.check() {
         return HttpResponse::BadRequest().body(message);
     }
-    let mut state = slack.state();
+    let mut state = slack.state.lock();
     state.dice = StdRng::seed_from_u64(rates.seed);
     state.rates = rates.clone();
     HttpResponse::Ok().json(rates)
@@ -255,26 +320,27 @@ mod tests {
 
     #[test]
     fn a_message_needs_a_text_and_blocks_a_type() {
-        let check = |body: &str| read(body.as_bytes()).map(|(text, _)| text);
-        assert_eq!(check(r#"{"text":"hello"}"#), Ok("hello".to_owned()));
-        assert_eq!(check(r#"{"text":"hello","blocks":[{"type":"divider"}]}"#), Ok("hello".to_owned()));
-        for body in ["", "hello", "[]", "{}", r#"{"text":1}"#, r#"{"text":" "}"#, r#"{"blocks":[]}"#] {
-            assert_eq!(check(body), Err("invalid_payload"), "{body}");
+        assert_eq!(check(&json!({ "text": "hello" })), Ok(()));
+        assert_eq!(check(&json!({ "text": "hello", "blocks": [{ "type": "divider" }] })), Ok(()));
+        for message in [Value::Null, json!("text"), json!([]), json!({}), json!({ "text": 1 }), json!({ "text": " " })]
+        {
+            assert_eq!(check(&message), Err("invalid_payload"), "{message}");
         }
-        assert_eq!(check(r#"{"text":"hello","blocks":[{}]}"#), Err("invalid_blocks"));
-        assert_eq!(check(r#"{"text":"hello","blocks":{}}"#), Err("invalid_blocks"));
-        assert_eq!(check(&json!({ "text": "x".repeat(40_001) }).to_string()), Err("msg_too_long"));
+        assert_eq!(check(&json!({ "blocks": [] })), Err("invalid_payload"));
+        assert_eq!(check(&json!({ "text": "hello", "blocks": [{}] })), Err("invalid_blocks"));
+        assert_eq!(check(&json!({ "text": "hello", "blocks": {} })), Err("invalid_blocks"));
+        assert_eq!(check(&json!({ "text": "x".repeat(40_001) })), Err("msg_too_long"));
     }
 
     #[test]
     fn each_webhook_may_post_once_a_second() {
-        let slack = FakeSlack::default();
-        let mut state = slack.state();
+        let slack = FakeSlack::new(Arc::default());
+        let mut state = slack.state.lock();
         state.rates.one_per_second = true;
-        let now = Instant::now();
-        assert_eq!(state.strike("a", now), None);
-        assert_eq!(state.strike("a", now + PERIOD / 2), Some(Fault::RateLimited));
-        assert_eq!(state.strike("b", now + PERIOD / 2), None);
-        assert_eq!(state.strike("a", now + PERIOD), None);
+        let (now, too_fast) = (Instant::now(), SlackAnswer::RateLimited { retry_after_seconds: 1 });
+        assert_eq!(state.answer("a", now), SlackAnswer::Ok);
+        assert_eq!(state.answer("a", now + PERIOD / 2), too_fast);
+        assert_eq!(state.answer("b", now + PERIOD / 2), SlackAnswer::Ok);
+        assert_eq!(state.answer("a", now + PERIOD), SlackAnswer::Ok);
     }
 }

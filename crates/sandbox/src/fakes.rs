@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::connection;
 use crate::fake_psp::FakePsp;
 use crate::fake_slack::{self, FakeSlack};
 use crate::ports::free_port;
+use crate::silences::Silences;
 
 /// Slack takes texts of 40,000 characters; everything else is smaller.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -29,6 +31,8 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// They live in threads of their own, so that they do not end with the runtime that started them.
 pub struct Fakes {
     url: String,
+    slack: Arc<FakeSlack>,
+    silences: Arc<Silences>,
     /// Dropped to say that nobody needs it any more.
     wanted: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -56,7 +60,26 @@ impl Fakes {
         &self.url
     }
 
-    /// Ends it, cutting open connections. What it has answered is on disk.
+    /// An incoming webhook of the fake Slack: any path of this form is one.
+    pub fn slack_webhook(&self) -> String {
+        format!("{}/slack/services/T000/B000/secret", self.url)
+    }
+
+    pub fn slack(&self) -> &FakeSlack {
+        &self.slack
+    }
+
+    /// Waits until exactly `count` requests are silent (hanging or late) or webhooks wait for their next attempt.
+    pub async fn until_silent(&self, count: usize) {
+        self.silences.until(count).await;
+    }
+
+    /// Ends these silences now: what hangs loses its connection, what is late is done, what waits is sent.
+    pub fn end_silences(&self) {
+        self.silences.end();
+    }
+
+    /// Ends them, cutting open connections. What they have answered is on disk.
     pub async fn stop(mut self) -> Result<()> {
         self.wanted = None;
         match self.thread.take() {
@@ -68,15 +91,29 @@ impl Fakes {
     async fn launch(port: u16, folder: Option<PathBuf>) -> Result<Fakes> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} for the fake payment provider and Slack"))?;
+        let silences = Arc::<Silences>::default();
+        let slack = Arc::new(FakeSlack::new(Arc::clone(&silences)));
         let (wanted, unwanted) = oneshot::channel();
         let (started, on_started) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (shared_slack, shared_silences) = (Arc::clone(&slack), Arc::clone(&silences));
         let thread = std::thread::Builder::new()
             .name("fakes".to_owned())
-            .spawn(move || runtime.block_on(live(listener, folder, started, unwanted)))
+            .spawn(move || {
+                runtime.block_on(async {
+                    let served = FakePsp::open(folder.as_deref(), &shared_silences)
+                        .and_then(|psp| Ok((serve(listener, &psp, shared_slack)?, psp)));
+                    match served {
+                        Ok((serving, psp)) => live(serving, psp, started, unwanted).await,
+                        // If nobody waits for the error any more, nobody misses it.
+                        Err(error) => drop(started.send(Err(error))),
+                    }
+                });
+            })
             .context("cannot start the thread of the fakes")?;
         on_started.await.context("the thread of the fakes has panicked")??;
-        Ok(Fakes { url: format!("http://127.0.0.1:{port}"), wanted: Some(wanted), thread: Some(thread) })
+        let url = format!("http://127.0.0.1:{port}");
+        Ok(Fakes { url, slack, silences, wanted: Some(wanted), thread: Some(thread) })
     }
 }
 
@@ -91,30 +128,28 @@ impl Drop for Fakes {
 }
 
 async fn live(
-    listener: TcpListener,
-    folder: Option<PathBuf>,
+    (server, handle): (Server, ServerHandle),
+    psp: FakePsp,
     started: oneshot::Sender<Result<()>>,
     unwanted: oneshot::Receiver<()>,
 ) {
-    let served = FakePsp::open(folder.as_deref()).and_then(|psp| Ok((serve(listener, &psp)?, psp)));
-    let ((server, handle), psp) = match served {
-        Ok(served) => served,
-        Err(error) => return drop(started.send(Err(error))),
-    };
     let mut server = tokio::spawn(server);
     // If nobody waits any more, `unwanted` says so too.
     let _ = started.send(Ok(()));
     tokio::select! {
         // The sender is only ever dropped.
         _ = unwanted => handle.stop(false).await,
-        ended = &mut server => tracing::error!(?ended, "The fake payment provider and Slack have ended"),
+        ended = &mut server => tracing::error!(
+            ?ended,
+            "The HTTP server of the fake payment provider and Slack has ended; nothing starts it again"
+        ),
     }
     psp.close().await;
 }
 
-fn serve(listener: TcpListener, psp: &FakePsp) -> Result<(Server, ServerHandle)> {
+fn serve(listener: TcpListener, psp: &FakePsp, slack: Arc<FakeSlack>) -> Result<(Server, ServerHandle)> {
     let psp = psp.clone();
-    let slack = web::Data::new(FakeSlack::default());
+    let slack = web::Data::from(slack);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(slack.clone())

@@ -21,6 +21,7 @@ mod postgres;
 mod process;
 mod programs;
 mod redis;
+mod silences;
 mod site;
 mod supervisor;
 
@@ -31,6 +32,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
 pub use embedded::{BrokerArgs, run_embedded_broker};
+pub use fake_slack::{FakeSlack, SlackAnswer, SlackAttempt};
 pub use fakes::Fakes;
 pub use options::{External, KafkaChoice, KafkaKind, Options, Server, reachable_data_dir};
 use site::Servers;

@@ -7,7 +7,8 @@ use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::provider::{Provider, broken};
+use super::answers::broken;
+use super::provider::Provider;
 use crate::connection::{FormOrJson, form_or_json};
 
 /// How long a buyer's consent is good for.
@@ -71,7 +72,7 @@ async fn checkout(provider: Data<Provider>, request: FormOrJson<Checkout>) -> Ht
         return HttpResponse::ServiceUnavailable().json(fail("the book is full: start with a fresh data folder"));
     };
     // A buyer who leaves does not take it back.
-    match tokio::spawn(async move { provider.enter(entry).await }).await {
+    match tokio::spawn(async move { provider.record(entry).await }).await {
         Ok(Ok(_)) => HttpResponse::Ok().json(json!({ "paymentId": payment_id, "resultCode": "Success" })),
         failed => broken(&failed),
     }

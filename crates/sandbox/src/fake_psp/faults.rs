@@ -1,8 +1,9 @@
 //! How the provider misbehaves: by an amount's last digits, else by chance.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use actix_web::web::{self, Data, Json, ServiceConfig};
+use actix_web::web::{Data, Json, ServiceConfig};
 use actix_web::{HttpResponse, get, put};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -10,14 +11,15 @@ use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::book::Code;
-use super::provider::Provider;
 
 /// Requests that misbehave "once" are remembered up to this number, and then all forgotten.
-const STRUCK_MAX: usize = 100_000;
+const PICKED_MAX: usize = 100_000;
 
 const HANG_MS: u64 = 90_000;
 
 const LATE_MS: u64 = 12_000;
+
+const REORDER_MS: u64 = 2_000;
 
 /// No silence is longer.
 const SILENCE_MS_MAX: u64 = 90_000;
@@ -73,6 +75,7 @@ pub(super) struct Rates {
     forged_webhooks: f64,
     hang_ms: u64,
     late_ms: u64,
+    reorder_ms: u64,
     /// The same seed and the same requests make the same faults.
     seed: u64,
 }
@@ -93,6 +96,7 @@ impl Default for Rates {
             forged_webhooks: 0.0,
             hang_ms: HANG_MS,
             late_ms: LATE_MS,
+            reorder_ms: REORDER_MS,
             seed: 1,
         }
     }
@@ -110,8 +114,8 @@ impl Rates {
         if exclusive.iter().sum::<f64>() > 1.0 + 1e-9 {
             return Err("more faults than requests: the rates up to error500 add up to more than 1");
         }
-        if self.hang_ms.max(self.late_ms) > SILENCE_MS_MAX {
-            return Err("hangMs and lateMs are at most 90000");
+        if self.hang_ms.max(self.late_ms).max(self.reorder_ms) > SILENCE_MS_MAX {
+            return Err("hangMs, lateMs and reorderMs are at most 90000");
         }
         Ok(())
     }
@@ -120,7 +124,7 @@ impl Rates {
 struct State {
     rates: Rates,
     dice: StdRng,
-    struck: HashSet<(Operation, String, i64)>,
+    picked: HashSet<(Operation, String, i64)>,
 }
 
 /// The rates in force, and the dice.
@@ -130,13 +134,13 @@ impl Default for Faults {
     fn default() -> Faults {
         let rates = Rates::default();
         let dice = StdRng::seed_from_u64(rates.seed);
-        Faults(Mutex::new(State { rates, dice, struck: HashSet::new() }))
+        Faults(Mutex::new(State { rates, dice, picked: HashSet::new() }))
     }
 }
 
 impl Faults {
-    /// What befalls this request. `amount` is in won, None if it is unknown.
-    pub(super) fn strike(&self, operation: Operation, payment_id: &str, amount: Option<i64>) -> Option<Fault> {
+    /// The fault of this request. `amount` is in won, None if it is unknown.
+    pub(super) fn pick(&self, operation: Operation, payment_id: &str, amount: Option<i64>) -> Option<Fault> {
         self.with(|state| {
             if let Some(amount) = amount
                 && let Some(fault) = by_amount(amount)
@@ -144,10 +148,10 @@ impl Faults {
                 if matches!(fault, Fault::Declined(_) | Fault::DeclinedLate) {
                     return Some(fault);
                 }
-                if state.struck.len() >= STRUCK_MAX {
-                    state.struck.clear();
+                if state.picked.len() >= PICKED_MAX {
+                    state.picked.clear();
                 }
-                if state.struck.insert((operation, payment_id.to_owned(), amount)) {
+                if state.picked.insert((operation, payment_id.to_owned(), amount)) {
                     return Some(fault);
                 }
             }
@@ -160,18 +164,23 @@ impl Faults {
     }
 
     /// Whether a webhook is told twice, late, and accompanied by a forged one.
-    pub(super) fn of_webhook(&self) -> [bool; 3] {
+    pub(super) fn pick_for_webhook(&self) -> [bool; 3] {
         self.with(|State { rates, dice, .. }| {
             [rates.duplicate_webhooks, rates.reorder_webhooks, rates.forged_webhooks].map(|rate| dice.random_bool(rate))
         })
     }
 
-    pub(super) fn hang_ms(&self) -> u64 {
-        self.with(|state| state.rates.hang_ms)
+    pub(super) fn hang(&self) -> Duration {
+        self.with(|state| Duration::from_millis(state.rates.hang_ms))
     }
 
-    pub(super) fn late_ms(&self) -> u64 {
-        self.with(|state| state.rates.late_ms)
+    pub(super) fn late(&self) -> Duration {
+        self.with(|state| Duration::from_millis(state.rates.late_ms))
+    }
+
+    /// How late a webhook is sent that others are to overtake.
+    pub(super) fn reorder(&self) -> Duration {
+        self.with(|state| Duration::from_millis(state.rates.reorder_ms))
     }
 
     fn set(&self, rates: Rates) {
@@ -230,15 +239,15 @@ pub(super) fn routes(routes: &mut ServiceConfig) {
 }
 
 #[get("/faults")]
-async fn read_faults(provider: Data<Provider>) -> Json<Rates> {
-    web::Json(provider.faults.with(|state| state.rates.clone()))
+async fn read_faults(faults: Data<Faults>) -> Json<Rates> {
+    Json(faults.with(|state| state.rates.clone()))
 }
 
 #[put("/faults")]
-async fn set_faults(provider: Data<Provider>, rates: Json<Rates>) -> HttpResponse {
+async fn set_faults(faults: Data<Faults>, rates: Json<Rates>) -> HttpResponse {
     match rates.check() {
         Ok(()) => {
-            provider.faults.set(rates.clone());
+            faults.set(rates.clone());
             HttpResponse::Ok().json(rates)
         }
         Err(message) => HttpResponse::BadRequest().body(message),
@@ -250,20 +259,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_strikes_once_and_declines_always() {
+    fn an_amount_has_its_fault_once_and_declines_always() {
         let faults = Faults::default();
         for amount in [341, 20_341] {
-            assert_eq!(faults.strike(Operation::Capture, "a", Some(amount)), Some(Fault::LostAfter));
-            assert_eq!(faults.strike(Operation::Capture, "a", Some(amount)), None);
-            assert_eq!(faults.strike(Operation::Cancel, "a", Some(amount)), Some(Fault::LostAfter));
-            assert_eq!(faults.strike(Operation::Capture, "b", Some(amount)), Some(Fault::LostAfter));
+            assert_eq!(faults.pick(Operation::Capture, "a", Some(amount)), Some(Fault::LostAfter));
+            assert_eq!(faults.pick(Operation::Capture, "a", Some(amount)), None);
+            assert_eq!(faults.pick(Operation::Cancel, "a", Some(amount)), Some(Fault::LostAfter));
+            assert_eq!(faults.pick(Operation::Capture, "b", Some(amount)), Some(Fault::LostAfter));
         }
         for _ in 0..3 {
             let declined = Some(Fault::Declined(Code::NotEnoughAccountBalance));
-            assert_eq!(faults.strike(Operation::Capture, "a", Some(30_002)), declined);
+            assert_eq!(faults.pick(Operation::Capture, "a", Some(30_002)), declined);
         }
-        assert_eq!(faults.strike(Operation::Capture, "a", Some(3_410)), None);
-        assert_eq!(faults.strike(Operation::Capture, "a", None), None);
+        assert_eq!(faults.pick(Operation::Capture, "a", Some(3_410)), None);
+        assert_eq!(faults.pick(Operation::Capture, "a", None), None);
     }
 
     #[test]
@@ -272,7 +281,7 @@ mod tests {
         let draw = || {
             let faults = Faults::default();
             faults.set(rates.clone());
-            (0..20_000).map(|_| faults.strike(Operation::Capture, "a", Some(1_000))).collect::<Vec<_>>()
+            (0..20_000).map(|_| faults.pick(Operation::Capture, "a", Some(1_000))).collect::<Vec<_>>()
         };
         let drawn = draw();
         assert_eq!(drawn, draw());

@@ -1,13 +1,15 @@
-//! `POST …/list/history`: what has happened to the money, for who is unsure and for reconciliation.
+//! What has happened to the money: the merchant's history (`POST …/list/history`), and the provider's own accounts for
+//! audits.
 
-use actix_web::web::{Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse, post};
+use actix_web::web::{Data, Json, Query, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, get, post};
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::book::{Book, Code, Kind, Row, from_korea, in_korea};
-use super::provider::{Answer, Provider, merchant};
+use super::answers::{Answer, HistoryRow};
+use super::book::{Book, Code, Kind, Row, Totals, from_korea};
+use super::provider::{Provider, merchant};
 use crate::connection::{FormOrJson, cut, form_or_json};
 
 const RANGE_MAX: TimeDelta = TimeDelta::days(31);
@@ -16,88 +18,7 @@ const ROWS_ON_PAGE: usize = 20;
 
 const ROWS_ON_PAGE_MAX: usize = 100;
 
-/// One row, and the `detail` of a capture's answer.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct HistoryRow<'a> {
-    payment_id: &'a str,
-    pay_hist_id: &'a str,
-    merchant_id: &'a str,
-    merchant_name: &'a str,
-    merchant_pay_key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    merchant_pay_transaction_key: Option<&'a str>,
-    product_name: Option<&'a str>,
-    /// 01 capture, 03 cancel of all that was left, 04 of a part.
-    admission_type_code: &'a str,
-    admission_state: &'a str,
-    admission_ymdt: String,
-    trade_confirm_ymdt: String,
-    /// Of this row: a cancel's is what was given back.
-    total_pay_amount: i64,
-    primary_pay_means: &'a str,
-    primary_pay_amount: i64,
-    npoint_pay_amount: i64,
-    gift_card_pay_amount: i64,
-}
-
-impl<'a> HistoryRow<'a> {
-    pub(super) fn new(book: &'a Book, row: &'a Row) -> HistoryRow<'a> {
-        let payment = book.payment(&row.payment_id);
-        let at = in_korea(row.at);
-        HistoryRow {
-            payment_id: &row.payment_id,
-            pay_hist_id: &row.pay_hist_id,
-            merchant_id: "sandbox",
-            merchant_name: "sandbox",
-            merchant_pay_key: payment.map_or("", |payment| &payment.merchant_pay_key),
-            merchant_pay_transaction_key: row.transaction_key.as_deref(),
-            product_name: payment.and_then(|payment| payment.product_name.as_deref()),
-            admission_type_code: match row.kind {
-                Kind::Captured | Kind::Refused(_) => "01",
-                Kind::Cancelled if row.rest == 0 => "03",
-                Kind::Cancelled => "04",
-            },
-            admission_state: if matches!(row.kind, Kind::Refused(_)) { "FAIL" } else { "SUCCESS" },
-            admission_ymdt: at.clone(),
-            trade_confirm_ymdt: at,
-            total_pay_amount: row.amount,
-            primary_pay_means: "CARD",
-            primary_pay_amount: row.amount,
-            npoint_pay_amount: 0,
-            gift_card_pay_amount: 0,
-        }
-    }
-
-    /// Makes it a row of another payment.
-    pub(super) fn name(&mut self, payment_id: &'a str, merchant_pay_key: &'a str) {
-        self.payment_id = payment_id;
-        self.merchant_pay_key = merchant_pay_key;
-    }
-}
-
-/// The body of a capture's answer.
-pub(super) fn captured(detail: &HistoryRow) -> Value {
-    json!({ "paymentId": detail.payment_id, "detail": detail })
-}
-
-/// The body of a cancel's answer. The history's id has two names: integrations read either.
-pub(super) fn cancelled(detail: &HistoryRow, row: &Row) -> Value {
-    json!({
-        "paymentId": detail.payment_id,
-        "payHistId": detail.pay_hist_id,
-        "cancelPayHistId": detail.pay_hist_id,
-        "cancelYmdt": detail.admission_ymdt,
-        "primaryPayMeans": detail.primary_pay_means,
-        "primaryPayCancelAmount": row.amount,
-        "primaryPayRestAmount": row.rest,
-        "npointCancelAmount": 0,
-        "npointRestAmount": 0,
-        "giftCardCancelAmount": 0,
-        "giftCardRestAmount": 0,
-        "totalRestAmount": row.rest,
-    })
-}
+const PAYMENTS_ON_PAGE_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -177,6 +98,46 @@ fn list(book: &Book, query: &ListHistory) -> Result<Answer, Answer> {
     })))
 }
 
+#[get("/book/totals")]
+async fn read_totals(provider: Data<Provider>) -> Json<Totals> {
+    Json(provider.book().totals())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PaymentsQuery {
+    /// How many to leave out.
+    from: Option<usize>,
+    limit: Option<usize>,
+    merchant_pay_key: Option<String>,
+}
+
+/// Captured payments, oldest first.
+#[get("/book/payments")]
+async fn read_payments(provider: Data<Provider>, query: Query<PaymentsQuery>) -> Json<Value> {
+    let PaymentsQuery { from, limit, merchant_pay_key } = query.into_inner();
+    let book = provider.book();
+    let wanted = |key: &String| merchant_pay_key.as_ref().is_none_or(|wanted| wanted == key);
+    let total = book.captured().filter(|payment| wanted(&payment.merchant_pay_key)).count();
+    let payments: Vec<Value> = book
+        .captured()
+        .filter(|payment| wanted(&payment.merchant_pay_key))
+        .skip(from.unwrap_or_default())
+        .take(limit.unwrap_or(PAYMENTS_ON_PAGE_MAX).min(PAYMENTS_ON_PAGE_MAX))
+        .map(|payment| {
+            json!({
+                "paymentId": payment.payment_id,
+                "merchantPayKey": payment.merchant_pay_key,
+                "captured": payment.amount,
+                "cancelled": payment.amount - payment.rest,
+                "rest": payment.rest,
+                "capturedAt": payment.captured_at,
+            })
+        })
+        .collect();
+    Json(json!({ "total": total, "payments": payments }))
+}
+
 pub(super) fn routes(routes: &mut ServiceConfig) {
-    routes.service(list_history);
+    routes.service(list_history).service(read_totals).service(read_payments);
 }

@@ -23,7 +23,7 @@ const BATCH_MAX: usize = 256;
 /// A disk that takes longer than this to finish is not waited for at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-enum Order {
+enum Request {
     Append(String, oneshot::Sender<Result<(), Arc<io::Error>>>),
     Close(oneshot::Sender<()>),
 }
@@ -31,7 +31,7 @@ enum Order {
 /// The writing end; clones write to the same file.
 #[derive(Clone)]
 pub(super) struct Journal {
-    orders: mpsc::Sender<Order>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Journal {
@@ -57,9 +57,9 @@ impl Journal {
                 Err(error) => bail!("{}:{}: {error}", path.display(), number + 1),
             }
         }
-        let (orders, taken) = mpsc::channel(WAITING_MAX);
+        let (requests, taken) = mpsc::channel(WAITING_MAX);
         std::thread::Builder::new().name("fake-psp-book".to_owned()).spawn(move || write(file, taken))?;
-        Ok((Journal { orders }, entries))
+        Ok((Journal { requests }, entries))
     }
 
     /// Returns when the entry is on disk. After an error nothing can be appended any more.
@@ -67,7 +67,7 @@ impl Journal {
         let mut line = serde_json::to_string(entry)?;
         line.push('\n');
         let (reply, written) = oneshot::channel();
-        self.orders.send(Order::Append(line, reply)).await.context("the book is closed")?;
+        self.requests.send(Request::Append(line, reply)).await.context("the book is closed")?;
         written.await.context("the book was closed meanwhile")?.context("cannot write the book")
     }
 
@@ -75,40 +75,42 @@ impl Journal {
     pub(super) async fn close(self) {
         let (reply, closed) = oneshot::channel();
         let close = async {
-            if self.orders.send(Order::Close(reply)).await.is_ok() {
+            if self.requests.send(Request::Close(reply)).await.is_ok() {
                 // Its end is the message.
                 let _ = closed.await;
             }
         };
         if timeout(CLOSE_LIMIT, close).await.is_err() {
-            tracing::warn!("The payment provider's book is still being written");
+            tracing::warn!(
+                "The book of the fake payment provider is not on disk after {CLOSE_LIMIT:?}; its last entries may be lost"
+            );
         }
     }
 }
 
-/// Whoever waits shares one fsync, so that a sale is not limited to one payment for each.
-fn write(mut file: File, mut orders: mpsc::Receiver<Order>) {
-    while let Some(order) = orders.blocking_recv() {
+/// All that wait share one fsync, so that a sale is not limited to one payment for each fsync.
+fn write(mut file: File, mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.blocking_recv() {
         let mut lines = String::new();
         let mut replies = Vec::new();
         let mut closing = None;
-        let mut next = Some(order);
-        while let Some(order) = next {
-            match order {
-                Order::Append(line, reply) => {
+        let mut next = Some(request);
+        while let Some(request) = next {
+            match request {
+                Request::Append(line, reply) => {
                     lines.push_str(&line);
                     replies.push(reply);
                 }
-                Order::Close(reply) => {
+                Request::Close(reply) => {
                     closing = Some(reply);
                     break;
                 }
             }
-            next = if replies.len() < BATCH_MAX { orders.try_recv().ok() } else { None };
+            next = if replies.len() < BATCH_MAX { requests.try_recv().ok() } else { None };
         }
         let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(Arc::new);
         for reply in replies {
-            // Whoever asked may have gone; the entry stays.
+            // The caller may have gone; the entry stays.
             let _ = reply.send(written.clone());
         }
         if let Some(closing) = closing {
@@ -116,7 +118,7 @@ fn write(mut file: File, mut orders: mpsc::Receiver<Order>) {
         }
         if let Err(error) = written {
             // A line may be half written: one more after it would make both unreadable.
-            return tracing::error!(%error, "The payment provider's book is closed");
+            return tracing::error!(%error, "The book of the fake payment provider cannot be written and is closed; payments answer 500 from now on");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the provider tells a merchant unasked: signed as Standard Webhooks says, and repeated until it is taken.
+//! The provider's webhooks: signed as Standard Webhooks says, and sent again until they are taken.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
 
 use super::faults::Faults;
+use crate::silences::Silences;
 
 /// One, and five repetitions.
 const ATTEMPTS_MAX: u32 = 6;
@@ -37,9 +37,6 @@ const SENDING_MAX: usize = 32;
 
 /// Webhooks that are not yet taken; those beyond are not told at all, as real ones are sometimes not.
 const WAITING_MAX: usize = 10_000;
-
-/// How late one comes that others are to overtake.
-const REORDER_PAUSE: Duration = Duration::from_secs(2);
 
 const URL_BYTES_MAX: usize = 2_048;
 
@@ -72,8 +69,8 @@ impl Webhook {
         .to_string()
     }
 
-    /// The contrary of what has happened.
-    fn lie(&self) -> Webhook {
+    /// Says the contrary of what has happened.
+    fn forged(&self) -> Webhook {
         Webhook {
             id: format!("{}_forged", self.id),
             kind: if self.kind == "payment.approved" { "payment.cancelled" } else { "payment.approved" },
@@ -107,7 +104,7 @@ impl SetWebhooks {
             return Err("secret is whsec_ and 24 to 64 bytes in base64");
         };
         let url = Url::parse(&self.url).ok().filter(|_| self.url.len() <= URL_BYTES_MAX);
-        match url.filter(is_near) {
+        match url.filter(is_loopback) {
             Some(url) => Ok(Target { url, secret }),
             None => Err("url is http://127.0.0.1:…"),
         }
@@ -122,12 +119,12 @@ struct Counts {
     told: u64,
     /// Taken with a 2xx; what is told twice counts twice.
     taken: u64,
-    /// Of all attempts that are no lies: what was answered. 0 is no answer.
+    /// What genuine attempts were answered. 0 is no answer.
     answers: BTreeMap<u16, u64>,
     duplicated: u64,
     reordered: u64,
     forged: u64,
-    /// Lies that were taken with a 2xx.
+    /// Forged webhooks that were taken with a 2xx.
     forged_taken: u64,
     /// Not taken in the last attempt, or too many waited.
     given_up: u64,
@@ -138,9 +135,10 @@ struct State {
     counts: Counts,
 }
 
-/// Whom to tell, and what is under way.
+/// Where webhooks go, and those under way.
 pub(super) struct Webhooks {
     faults: Arc<Faults>,
+    silences: Arc<Silences>,
     client: reqwest::Client,
     /// Where deliveries run; the workers that tell end first.
     runtime: Handle,
@@ -151,10 +149,11 @@ pub(super) struct Webhooks {
 
 impl Webhooks {
     /// Deliveries run on the runtime that this is called on.
-    pub(super) fn start(faults: Arc<Faults>) -> Result<Webhooks> {
+    pub(super) fn start(faults: Arc<Faults>, silences: Arc<Silences>) -> Result<Webhooks> {
         let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(ATTEMPT_LIMIT).build()?;
         Ok(Webhooks {
             faults,
+            silences,
             client,
             runtime: Handle::try_current()?,
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
@@ -164,7 +163,7 @@ impl Webhooks {
     }
 
     /// Returns at once.
-    pub(super) fn tell(self: &Arc<Self>, webhook: Webhook) {
+    pub(super) fn send(self: &Arc<Self>, webhook: Webhook) {
         let mut state = self.state();
         if state.target.is_none() {
             return;
@@ -179,38 +178,38 @@ impl Webhooks {
     }
 
     async fn deliver(self: Arc<Self>, webhook: Webhook, _place: OwnedSemaphorePermit) {
-        let [is_twice, is_late, is_forged] = self.faults.of_webhook();
+        let [is_twice, is_late, is_forged] = self.faults.pick_for_webhook();
         if is_late {
             self.state().counts.reordered += 1;
-            sleep(REORDER_PAUSE).await;
+            self.silences.keep(self.faults.reorder()).await;
         }
         if is_forged {
-            self.forge(&webhook.lie()).await;
+            self.forge(&webhook.forged()).await;
         }
-        self.insist(&webhook).await;
+        self.send_until_taken(&webhook).await;
         if is_twice {
             self.state().counts.duplicated += 1;
-            self.insist(&webhook).await;
+            self.send_until_taken(&webhook).await;
         }
     }
 
     /// Tries until it is taken or too often.
-    async fn insist(&self, webhook: &Webhook) {
+    async fn send_until_taken(&self, webhook: &Webhook) {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=ATTEMPTS_MAX {
-            // Asked for each time: the merchant may have moved meanwhile.
+            // Read for each attempt: the target may have changed.
             let Some(Target { url, secret }) = self.state().target.clone() else { break };
-            let answer = self.send(webhook, url, &secret).await;
+            let answer = self.attempt(webhook, url, &secret).await;
             if self.count(answer) {
                 return;
             }
             if attempt < ATTEMPTS_MAX {
-                sleep(pause).await;
+                self.silences.keep(pause).await;
                 pause *= 2;
             }
         }
         self.state().counts.given_up += 1;
-        tracing::warn!(webhook.id, "The merchant does not take a webhook");
+        tracing::warn!("Webhook {} was not taken in {ATTEMPTS_MAX} attempts and is given up", webhook.id);
     }
 
     /// Whether this answer takes it.
@@ -221,17 +220,17 @@ impl Webhooks {
         is_taken(answer)
     }
 
-    async fn forge(&self, lie: &Webhook) {
+    async fn forge(&self, forged: &Webhook) {
         let Some(Target { url, .. }) = self.state().target.clone() else { return };
         let secret: [u8; 32] = rand::random();
-        let answer = self.send(lie, url, &secret).await;
+        let answer = self.attempt(forged, url, &secret).await;
         let mut state = self.state();
         state.counts.forged += 1;
         state.counts.forged_taken += u64::from(is_taken(answer));
     }
 
     /// The status of the answer; 0 if there is none.
-    async fn send(&self, webhook: &Webhook, url: Url, secret: &[u8]) -> u16 {
+    async fn attempt(&self, webhook: &Webhook, url: Url, secret: &[u8]) -> u16 {
         let Ok(_permit) = self.sending.acquire().await else { return 0 };
         let body = webhook.body();
         let timestamp = Utc::now().timestamp();
@@ -251,8 +250,8 @@ impl Webhooks {
     }
 }
 
-/// Whether it is on this machine, as far as its text tells.
-fn is_near(url: &Url) -> bool {
+/// Whether its text names this machine.
+fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let is_own = |address: IpAddr| address.is_loopback() || address.is_unspecified();
     url.scheme() == "http" && (host == "localhost" || host.parse().is_ok_and(is_own))
@@ -290,7 +289,7 @@ async fn set_webhooks(webhooks: Data<Webhooks>, wanted: Json<SetWebhooks>) -> Ht
     }
 }
 
-/// Nobody is told any more, not even what is under way.
+/// Nothing is sent any more, not even what is under way.
 #[delete("/webhooks")]
 async fn stop_webhooks(webhooks: Data<Webhooks>) -> HttpResponse {
     webhooks.state().target = None;
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_told_and_only_with_a_good_secret() {
+    fn only_loopback_targets_with_a_good_secret_are_accepted() {
         let check = |url: &str, secret: &str| {
             let asked = SetWebhooks { url: url.to_owned(), secret: secret.to_owned() };
             asked.check().is_ok()

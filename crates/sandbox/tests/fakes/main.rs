@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy knows helpers of tests only inside `mod tests`")]
 
-mod ground;
-mod misbehaviour;
+mod faults;
 mod payments;
-mod site;
+mod sandbox_fakes;
 mod slack;
+mod support;
 mod webhooks;

@@ -1,11 +1,13 @@
-//! Slack's side of a notification.
+//! The fake Slack as the notification hub meets it.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use reqwest::redirect::Policy;
+use sandbox::SlackAnswer;
 use serde_json::{Value, json};
 
-use crate::ground::Merchant;
+use crate::support::Merchant;
 
 const HOOK: &str = "slack/services/T000/B000/token";
 
@@ -15,7 +17,7 @@ async fn post(merchant: &Merchant, body: Value) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn messages_are_kept_in_order_and_nonsense_is_refused() {
+async fn messages_are_kept_in_order_and_malformed_ones_are_refused() {
     let merchant = Merchant::new().await;
     let blocks = json!([{ "type": "section", "text": { "type": "mrkdwn", "text": "*one*" } }]);
     assert_eq!(post(&merchant, json!({ "text": "one", "blocks": blocks })).await, (StatusCode::OK, "ok".to_owned()));
@@ -32,30 +34,68 @@ async fn messages_are_kept_in_order_and_nonsense_is_refused() {
 }
 
 #[tokio::test]
-async fn more_than_one_a_second_is_too_many_when_the_rule_is_on() {
+#[ignore = "soak: waits for a second to pass"]
+async fn a_webhook_may_post_again_after_a_second() {
     let merchant = Merchant::new().await;
     assert_eq!(merchant.put("slack/faults", json!({ "onePerSecond": true })).await, StatusCode::OK);
     assert_eq!(post(&merchant, json!({ "text": "one" })).await.0, StatusCode::OK);
-    let two = merchant.http.post(merchant.url(HOOK)).json(&json!({ "text": "two" })).send().await.unwrap();
-    assert_eq!((two.status(), &two.headers()["retry-after"]), (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap()));
+    assert_eq!(post(&merchant, json!({ "text": "two" })).await.0, StatusCode::TOO_MANY_REQUESTS);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(post(&merchant, json!({ "text": "two" })).await.0, StatusCode::OK);
     assert_eq!(merchant.get("slack/messages").await["total"], 2);
 }
 
 #[tokio::test]
-async fn slack_misbehaves_as_it_is_told_to() {
+async fn a_rate_of_one_befalls_every_message() {
     let merchant = Merchant::new().await;
-    let hello = || merchant.http.post(merchant.url(HOOK)).json(&json!({ "text": "hello" })).send();
     for (fault, status) in [("rateLimited", 429), ("error500", 500), ("archived", 410)] {
         assert_eq!(merchant.put("slack/faults", json!({ fault: 1.0 })).await, StatusCode::OK);
-        assert_eq!(hello().await.unwrap().status().as_u16(), status, "{fault}");
+        assert_eq!(post(&merchant, json!({ "text": "hello" })).await.0.as_u16(), status, "{fault}");
     }
-    merchant.put("slack/faults", json!({ "hang": 1.0, "hangMs": 100 })).await;
-    assert!(hello().await.is_err());
+    merchant.put("slack/faults", json!({ "hang": 1.0 })).await;
+    let hanging = tokio::spawn(merchant.http.post(merchant.url(HOOK)).json(&json!({ "text": "hello" })).send());
+    merchant.fakes().until_silent(1).await;
+    merchant.fakes().end_silences();
+    assert!(hanging.await.unwrap().is_err());
     assert_eq!(merchant.get("slack/messages").await["total"], 0);
     merchant.put("slack/faults", json!({ "lostAfter": 1.0 })).await;
-    assert!(hello().await.is_err());
+    assert!(merchant.http.post(merchant.url(HOOK)).json(&json!({ "text": "hello" })).send().await.is_err());
     assert_eq!(merchant.get("slack/messages").await["total"], 1);
     assert_eq!(merchant.put("slack/faults", json!({ "hang": 0.6, "error500": 0.6 })).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_next_messages_are_answered_as_a_test_says() {
+    let merchant = Merchant::new().await;
+    let slack = merchant.fakes().slack();
+    let answers = [
+        SlackAnswer::RateLimited { retry_after_seconds: 7 },
+        SlackAnswer::Status(404),
+        SlackAnswer::Redirect,
+        SlackAnswer::Ok,
+    ];
+    slack.answer_next(&answers);
+    let http = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+    let webhook = merchant.fakes().slack_webhook();
+    let post = async |text: &str| http.post(&webhook).json(&json!({ "text": text })).send().await.unwrap();
+    let limited = post("one").await;
+    assert_eq!(
+        (limited.status(), &limited.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"7".parse().unwrap())
+    );
+    assert_eq!(post("two").await.status(), StatusCode::NOT_FOUND);
+    let redirect = post("three").await;
+    assert_eq!(
+        (redirect.status(), redirect.headers()["location"].to_str().unwrap()),
+        (StatusCode::FOUND, webhook.as_str())
+    );
+    assert_eq!(post("four").await.status(), StatusCode::OK);
+    assert_eq!(post("five").await.status(), StatusCode::OK);
+    assert_eq!(slack.taken(), [json!({ "text": "four" }), json!({ "text": "five" })]);
+    let attempts = slack.attempts();
+    assert_eq!(
+        attempts.iter().map(|attempt| attempt.answer).collect::<Vec<_>>(),
+        [&answers[..], &[SlackAnswer::Ok]].concat()
+    );
+    assert!(attempts.iter().all(|attempt| webhook.ends_with(&attempt.webhook)));
 }

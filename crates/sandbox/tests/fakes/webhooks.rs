@@ -1,6 +1,6 @@
-//! What the provider tells: signed, repeated until it is taken, and with the lies and disorder that were asked for.
+//! The provider's webhooks: signed, repeated until they are taken, duplicated, reordered and forged as asked for.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::{Bytes, Data};
@@ -8,16 +8,17 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::ground::Merchant;
+use crate::support::Merchant;
 
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// One attempt as it arrived.
 #[derive(Clone, Debug)]
-struct Heard {
+struct Received {
     id: String,
     is_genuine: bool,
     body: Value,
@@ -26,12 +27,12 @@ struct Heard {
 /// Listens for webhooks; refuses the first few, and whatever is forged.
 struct Listener {
     url: String,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     server: ServerHandle,
 }
 
-async fn hear(
-    heard: Data<Mutex<Vec<Heard>>>,
+async fn receive(
+    received: Data<Mutex<Vec<Received>>>,
     refusals: Data<usize>,
     request: HttpRequest,
     body: Bytes,
@@ -43,9 +44,9 @@ async fn hear(
     let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(SECRET).unwrap());
     let is_genuine = hmac::verify(&key, signed.as_bytes(), &tag).is_ok();
     let id = header("webhook-id").to_owned();
-    let mut heard = heard.lock().unwrap();
-    heard.push(Heard { id, is_genuine, body: serde_json::from_str(text).unwrap() });
-    match (is_genuine, heard.len() <= **refusals) {
+    let mut received = received.lock();
+    received.push(Received { id, is_genuine, body: serde_json::from_str(text).unwrap() });
+    match (is_genuine, received.len() <= **refusals) {
         (false, _) => HttpResponse::Unauthorized().finish(),
         (true, true) => HttpResponse::ServiceUnavailable().finish(),
         (true, false) => HttpResponse::Ok().finish(),
@@ -54,10 +55,10 @@ async fn hear(
 
 impl Listener {
     fn start(refusals: usize) -> Listener {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let data = Data::from(Arc::clone(&heard));
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let data = Data::from(Arc::clone(&received));
         let server = HttpServer::new(move || {
-            App::new().app_data(data.clone()).app_data(Data::new(refusals)).route("/", web::post().to(hear))
+            App::new().app_data(data.clone()).app_data(Data::new(refusals)).route("/", web::post().to(receive))
         })
         .workers(1)
         .disable_signals()
@@ -67,15 +68,15 @@ impl Listener {
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
-        Listener { url, heard, server: handle }
+        Listener { url, received, server: handle }
     }
 
-    fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
+    fn received(&self) -> Vec<Received> {
+        self.received.lock().clone()
     }
 }
 
-async fn listened_to(merchant: &Merchant, refusals: usize) -> Listener {
+async fn listening(merchant: &Merchant, refusals: usize) -> Listener {
     let listener = Listener::start(refusals);
     let target = json!({ "url": listener.url, "secret": format!("whsec_{SECRET}") });
     assert_eq!(merchant.put("webhooks", target).await, StatusCode::NO_CONTENT);
@@ -83,42 +84,48 @@ async fn listened_to(merchant: &Merchant, refusals: usize) -> Listener {
 }
 
 #[tokio::test]
-async fn money_that_moves_is_told_until_it_is_taken() {
+async fn a_webhook_is_sent_again_until_it_is_taken() {
     let merchant = Merchant::new().await;
-    let unheard = merchant.checkout("order-0", 12_000).await;
-    merchant.capture(&unheard, "key-0").await;
-    let listener = listened_to(&merchant, 2).await;
+    let not_told = merchant.checkout("order-0", 12_000).await;
+    merchant.capture(&not_told, "key-0").await;
+    let listener = listening(&merchant, 2).await;
     let payment = merchant.checkout("order-1", 12_000).await;
     merchant.capture(&payment, "key-1").await;
     merchant.capture(&payment, "key-1").await;
+    for attempt in 1..=2 {
+        merchant.until("webhooks", |page| page["counts"]["answers"]["503"] == attempt).await;
+        merchant.fakes().until_silent(1).await;
+        merchant.fakes().end_silences();
+    }
     merchant.until("webhooks", |page| page["counts"]["taken"] == 1).await;
-    let heard = listener.heard();
-    assert_eq!(heard.len(), 3);
-    assert!(heard.iter().all(|attempt| attempt.is_genuine));
-    assert!(heard.iter().all(|attempt| attempt.id == heard[0].id && attempt.body == heard[0].body));
-    assert_eq!(heard[0].body["type"], "payment.approved");
+    let received = listener.received();
+    assert_eq!(received.len(), 3);
+    assert!(received.iter().all(|attempt| attempt.is_genuine));
+    assert!(received.iter().all(|attempt| attempt.id == received[0].id && attempt.body == received[0].body));
+    assert_eq!(received[0].body["type"], "payment.approved");
     let data = json!({ "paymentId": payment, "merchantPayKey": "order-1", "amount": 12_000, "currency": "KRW" });
-    assert_eq!(heard[0].body["data"], data);
+    assert_eq!(received[0].body["data"], data);
 
     merchant.cancel(&payment, "c-1", 5_000).await;
     let page = merchant.until("webhooks", |page| page["counts"]["taken"] == 2).await;
-    let last = listener.heard().pop().unwrap();
+    let last = listener.received().pop().unwrap();
     assert_eq!((&last.body["type"], &last.body["data"]["amount"]), (&json!("payment.cancelled"), &json!(5_000)));
-    assert_ne!(last.id, heard[0].id);
+    assert_ne!(last.id, received[0].id);
     assert_eq!((&page["counts"]["answers"]["503"], &page["waiting"]), (&json!(2), &json!(0)));
     listener.server.stop(false).await;
 }
 
 #[tokio::test]
-async fn told_twice_and_among_lies() {
+async fn webhooks_can_be_duplicated_and_accompanied_by_forged_ones() {
     let merchant = Merchant::new().await;
-    let listener = listened_to(&merchant, 0).await;
+    let listener = listening(&merchant, 0).await;
     merchant.put("faults", json!({ "duplicateWebhooks": 1.0, "forgedWebhooks": 1.0 })).await;
     let payment = merchant.checkout("order-1", 12_000).await;
     merchant.capture(&payment, "key-1").await;
     let page = merchant.until("webhooks", |page| page["counts"]["taken"] == 2).await;
     assert_eq!((&page["counts"]["forged"], &page["counts"]["forgedTaken"]), (&json!(1), &json!(0)));
-    let (genuine, forged): (Vec<Heard>, Vec<Heard>) = listener.heard().into_iter().partition(|heard| heard.is_genuine);
+    let (genuine, forged): (Vec<Received>, Vec<Received>) =
+        listener.received().into_iter().partition(|received| received.is_genuine);
     assert_eq!(genuine.len(), 2);
     assert_eq!(genuine[0].id, genuine[1].id);
     assert_eq!((forged.len(), &forged[0].body["type"]), (1, &json!("payment.cancelled")));
@@ -127,23 +134,26 @@ async fn told_twice_and_among_lies() {
 }
 
 #[tokio::test]
-async fn a_late_one_is_overtaken() {
+async fn a_reordered_webhook_is_overtaken() {
     let merchant = Merchant::new().await;
-    let listener = listened_to(&merchant, 0).await;
+    let listener = listening(&merchant, 0).await;
     let payment = merchant.checkout("order-1", 12_000).await;
-    merchant.put("faults", json!({ "reorderWebhooks": 1.0 })).await;
+    merchant.put("faults", json!({ "reorderWebhooks": 1.0, "reorderMs": 90_000 })).await;
     merchant.capture(&payment, "key-1").await;
-    merchant.until("webhooks", |page| page["counts"]["reordered"] == 1).await;
+    merchant.fakes().until_silent(1).await;
     merchant.put("faults", json!({})).await;
     merchant.cancel(&payment, "c-1", 12_000).await;
-    merchant.until("webhooks", |page| page["counts"]["taken"] == 2).await;
-    let kinds: Vec<Value> = listener.heard().into_iter().map(|heard| heard.body["type"].clone()).collect();
+    merchant.until("webhooks", |page| page["counts"]["taken"] == 1).await;
+    merchant.fakes().end_silences();
+    let page = merchant.until("webhooks", |page| page["counts"]["taken"] == 2).await;
+    assert_eq!(page["counts"]["reordered"], 1);
+    let kinds: Vec<Value> = listener.received().into_iter().map(|received| received.body["type"].clone()).collect();
     assert_eq!(kinds, ["payment.cancelled", "payment.approved"]);
     listener.server.stop(false).await;
 }
 
 #[tokio::test]
-async fn nobody_beyond_this_machine_is_told() {
+async fn webhooks_stay_on_this_machine() {
     let merchant = Merchant::new().await;
     for (url, secret) in [("http://192.0.2.1/", format!("whsec_{SECRET}")), ("http://127.0.0.1:9/", "x".to_owned())] {
         assert_eq!(merchant.put("webhooks", json!({ "url": url, "secret": secret })).await, StatusCode::BAD_REQUEST);

@@ -56,7 +56,7 @@ fn a_payment_is_captured_once_whatever_the_keys() {
 }
 
 #[test]
-fn consent_lapses_but_answers_are_repeated_after_it() {
+fn an_authorisation_lapses_but_answers_are_repeated_after_it() {
     let mut book = Book::new();
     let (payment, late) = (authorised(&mut book, "order-1", 1_000), authorised(&mut book, "order-2", 1_000));
     assert_eq!(capture(&mut book, &payment, "k1", 599), "wrote");
@@ -77,7 +77,7 @@ fn a_declined_key_stays_declined_and_another_may_succeed() {
 }
 
 #[test]
-fn never_more_goes_back_than_came() {
+fn cancels_never_exceed_the_capture() {
     let mut book = Book::new();
     let payment = authorised(&mut book, "order-1", 1_000);
     assert_eq!(cancel(&mut book, &payment, "c0", 100, false), "InvalidPaymentId");

@@ -1,14 +1,14 @@
-//! The fakes beside the servers of a sandbox.
+//! The fakes that a sandbox starts beside its servers.
 
 use sandbox::{KafkaChoice, Options, Sandbox, Server};
 
-use crate::ground::{Merchant, folder};
+use crate::support::{Merchant, folder};
 
 /// An address in use for nothing: stands for a server that this test does not need.
 const UNUSED: &str = "127.0.0.1:1";
 
 #[tokio::test]
-async fn a_sandbox_brings_it_along_on_the_same_address_with_the_same_book() {
+async fn a_restarted_sandbox_has_the_address_and_the_book_of_the_first() {
     let data_dir = folder("site");
     let mut options = Options { data_dir: data_dir.clone(), kafka: KafkaChoice::Embedded, ..Options::default() };
     options.external.postgres_url = Some(UNUSED.to_owned());

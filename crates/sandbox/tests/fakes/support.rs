@@ -12,12 +12,12 @@ pub const HISTORY: &str = "naverpay-partner/naverpay/payments/v2.2/list/history"
 pub const CANCEL: &str = "naverpay-partner/naverpay/payments/v1/cancel";
 
 /// Nothing here takes this long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Merchant {
     url: String,
-    /// Ended when dropped, unless it is somebody else's.
-    pub fakes: Option<Fakes>,
+    /// None if they are somebody else's.
+    fakes: Option<Fakes>,
     pub http: reqwest::Client,
 }
 
@@ -32,8 +32,17 @@ impl Merchant {
     }
 
     pub fn at(url: &str) -> Merchant {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
         Merchant { url: url.to_owned(), fakes: None, http }
+    }
+
+    pub fn fakes(&self) -> &Fakes {
+        self.fakes.as_ref().unwrap()
+    }
+
+    /// Ends the fakes.
+    pub async fn stop(self) {
+        self.fakes.unwrap().stop().await.unwrap();
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -68,9 +77,7 @@ impl Merchant {
     }
 
     pub fn asked_to_capture(&self, payment_id: &str, key: &str) -> RequestBuilder {
-        self.ask(APPLY, key)
-            .header("Content-Type", "application/x-www-form-urlencoded")
-            .body(format!("paymentId={payment_id}"))
+        self.ask(APPLY, key).form(&[("paymentId", payment_id)])
     }
 
     pub async fn capture(&self, payment_id: &str, key: &str) -> Value {
@@ -112,15 +119,15 @@ impl Merchant {
         self.get("book/totals").await
     }
 
-    /// What a page says, once it is as wished.
-    pub async fn until(&self, path: &str, is_wished: impl Fn(&Value) -> bool) -> Value {
+    /// What `path` answers, once it is as wanted.
+    pub async fn until(&self, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
             let page = self.get(path).await;
-            if is_wished(&page) {
+            if is_wanted(&page) {
                 return page;
             }
-            assert!(started.elapsed() < PATIENCE, "{path} is still {page}");
+            assert!(started.elapsed() < LIMIT, "{path} is still {page}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
