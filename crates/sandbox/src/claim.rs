@@ -56,7 +56,11 @@ impl Claim {
     pub(crate) fn take(data_dir: &Path, remove_after_death: &[PathBuf]) -> Result<Claim> {
         let run_dir = data_dir.join("run");
         fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
-        let lock = lock(data_dir)?;
+        let started = Instant::now();
+        let lock = lock(data_dir, || {
+            sleep(DYING_MAX / 100);
+            started.elapsed() < DYING_MAX
+        })?;
         kill_leftovers(&run_dir)?;
         let watchdog = Command::new("/bin/sh")
             .args(["-c", WATCHDOG, "stampede-watchdog"])
@@ -88,7 +92,8 @@ impl Drop for Claim {
 /// An owner that was killed a moment ago holds its lock until the kernel has taken it apart.
 const DYING_MAX: Duration = Duration::from_secs(3);
 
-fn lock(data_dir: &Path) -> Result<File> {
+/// Refuses a folder that another owner has locked, when `may_be_dying` no longer says that the owner may be about to go.
+fn lock(data_dir: &Path, mut may_be_dying: impl FnMut() -> bool) -> Result<File> {
     let path = data_dir.join("lock");
     let mut file = OpenOptions::new()
         .create(true)
@@ -97,11 +102,10 @@ fn lock(data_dir: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let started = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if started.elapsed() < DYING_MAX => sleep(DYING_MAX / 100),
+            Err(TryLockError::WouldBlock) if may_be_dying() => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
                 file.read_to_string(&mut owner)?;
@@ -121,8 +125,8 @@ fn kill_leftovers(run_dir: &Path) -> Result<()> {
     for entry in fs::read_dir(run_dir)? {
         let pid_file = entry?.path();
         if let Some(leftover) = Identity::read(&pid_file).filter(|process| process.is_alive()) {
-            tracing::warn!(process.pid = leftover.pid, "Killing a server that an earlier sandbox left behind");
-            wait_gone(&leftover.kill_family())?;
+            tracing::warn!(process.pid = leftover.pid, "A server that an earlier sandbox left behind is killed");
+            wait_gone(&leftover.kill_tree())?;
         }
         fs::remove_file(&pid_file)?;
     }
@@ -137,15 +141,17 @@ mod tests {
     fn a_folder_is_waited_for_while_its_owner_is_dying_and_refused_while_it_lives() {
         let data_dir = std::env::temp_dir().join(format!("stampede-claim-{}", std::process::id()));
         fs::create_dir_all(&data_dir).unwrap();
-        let dying = lock(&data_dir).unwrap();
-        let death = std::thread::spawn(move || {
-            sleep(Duration::from_millis(200));
-            drop(dying);
+        let mut dying = Some(lock(&data_dir, || false).unwrap());
+        // It dies while somebody waits for it.
+        let alive = lock(&data_dir, || dying.take().is_some()).unwrap();
+        let mut asked = 0;
+        let refused = lock(&data_dir, || {
+            asked += 1;
+            asked < 3
         });
-        let alive = lock(&data_dir).unwrap();
-        death.join().unwrap();
-        let refused = lock(&data_dir).unwrap_err().to_string();
+        let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        assert_eq!(asked, 3);
         drop(alive);
         fs::remove_dir_all(&data_dir).unwrap();
     }

@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use rdkafka::mocking::MockCluster;
 use tokio::net::TcpStream;
 
-use crate::Server;
+use crate::options::Server;
+use crate::process::ProcessFiles;
 use crate::supervisor::Recipe;
 
 /// What the executable's `broker` subcommand was given.
@@ -66,7 +67,7 @@ impl Recipe for Embedded {
     const SERVER: Server = Server::Kafka;
     const STOP_SIGNAL: Signal = Signal::SIGTERM;
 
-    async fn prepare(&mut self) -> Result<()> {
+    async fn prepare(&mut self, _files: &ProcessFiles) -> Result<()> {
         fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         remove_if_there(&self.port_file())
     }

@@ -2,12 +2,12 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::process::run;
 use crate::programs;
 
 /// Pins every version, and says when the cache is out of date.
@@ -41,7 +41,11 @@ pub(crate) fn fetch(data_dir: &Path) -> Result<PathBuf> {
         .arg(&pom)
         .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
         .arg(format!("-DoutputDirectory={}", libs.display()));
-    run(maven, None).context("Maven could not bring Kafka's jars")?;
+    let output = maven.stdin(Stdio::null()).process_group(0).output().context("cannot start Maven")?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        bail!("Maven could not bring Kafka's jars ({}): {}", output.status, said.concat());
+    }
     // Written last: without it the jars count as half there.
     fs::write(cache.join("complete"), POM)?;
     Ok(libs)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::Server;
 use crate::jars;
+use crate::options::Server;
 use crate::ports::Ports;
-use crate::process::run;
+use crate::process::{ProcessFiles, run};
 use crate::programs;
 use crate::supervisor::Recipe;
 
@@ -39,7 +39,7 @@ const JVM: [&str; 5] = [
 const METADATA_LIMIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Apache {
-    site_dir: PathBuf,
+    data_dir: PathBuf,
     dir: PathBuf,
     port: u16,
     controller_port: u16,
@@ -50,20 +50,20 @@ pub(crate) struct Apache {
 
 impl Apache {
     /// Whether this machine can run it at all; says what is missing.
-    pub(crate) fn check(site_dir: &Path) -> Result<()> {
+    pub(crate) fn check(data_dir: &Path) -> Result<()> {
         programs::java()?;
-        if !jars::are_cached(site_dir) {
+        if !jars::are_cached(data_dir) {
             programs::maven()?;
         }
         Ok(())
     }
 
-    pub(crate) fn new(site_dir: &Path, dir: PathBuf, ports: Ports, more: &[(String, String)]) -> Result<Apache> {
+    pub(crate) fn new(data_dir: &Path, dir: PathBuf, ports: Ports, more: &[(String, String)]) -> Result<Apache> {
         let Ports { kafka: port, kafka_controller: controller_port, .. } = ports;
         // Of a property that is given twice, the last counts.
         let more_properties = more.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let (site_dir, java) = (site_dir.to_owned(), programs::java()?);
-        Ok(Apache { site_dir, dir, port, controller_port, more_properties, java, class_path: None })
+        let (data_dir, java) = (data_dir.to_owned(), programs::java()?);
+        Ok(Apache { data_dir, dir, port, controller_port, more_properties, java, class_path: None })
     }
 
     fn properties_file(&self) -> PathBuf {
@@ -119,10 +119,10 @@ impl Recipe for Apache {
     const SERVER: Server = Server::Kafka;
     const STOP_SIGNAL: Signal = Signal::SIGTERM;
 
-    async fn prepare(&mut self) -> Result<()> {
+    async fn prepare(&mut self, files: &ProcessFiles) -> Result<()> {
         if self.class_path.is_none() {
-            let site_dir = self.site_dir.clone();
-            let libs = spawn_blocking(move || jars::fetch(&site_dir)).await??;
+            let data_dir = self.data_dir.clone();
+            let libs = spawn_blocking(move || jars::fetch(&data_dir)).await??;
             self.class_path = Some(format!("{}/*", libs.display()));
         }
         fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
@@ -132,7 +132,7 @@ impl Recipe for Apache {
         }
         let mut format = self.java("kafka.tools.StorageTool")?;
         format.args(["format", "-t", &new_cluster_id(), "-c"]).arg(self.properties_file());
-        spawn_blocking(move || run(format, None)).await?.context("cannot format Kafka's storage")
+        run(format, Stdio::null(), files).await.context("cannot format Kafka's storage")
     }
 
     fn command(&self) -> Result<Command> {

@@ -1,11 +1,10 @@
-//! Private PostgreSQL, Redis and Kafka on free loopback ports: what `stampede dev` runs on and what the tests torment.
+//! Private PostgreSQL, Redis and Kafka on free loopback ports: what `stampede dev` runs on and what the tests use and kill.
 //!
 //! Beside them run fakes of what the product calls: a payment provider that can misbehave, and a Slack.
 //!
 //! The servers are durable like production ones, can be killed and started again on the same address, and never
 //! outlive the process that started them.
 
-mod account;
 mod claim;
 mod connection;
 mod embedded;
@@ -14,6 +13,7 @@ mod fake_slack;
 mod fakes;
 mod jars;
 mod kafka;
+mod lifecycle;
 pub mod nginx;
 mod options;
 mod ports;
@@ -22,8 +22,8 @@ mod process;
 mod programs;
 mod redis;
 mod silences;
-mod site;
 mod supervisor;
+mod unix_user;
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -34,9 +34,9 @@ use tokio::sync::oneshot;
 pub use embedded::{BrokerArgs, run_embedded_broker};
 pub use fake_slack::{FakeSlack, SlackAnswer, SlackAttempt};
 pub use fakes::Fakes;
+use lifecycle::Servers;
 pub use options::{External, KafkaChoice, KafkaKind, Options, Server, reachable_data_dir};
-use site::Servers;
-use supervisor::{Handle, Order};
+use supervisor::{Action, Handle};
 
 /// What a banner says about one server.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub struct ServerInfo {
 
 /// Running servers. Dropping it kills them; [`Sandbox::stop`] stops them properly.
 ///
-/// They are looked after by a thread of its own, so that a sandbox shared by several tests does not end with the
+/// They are kept by a thread of its own, so that a sandbox shared by several tests does not end with the
 /// runtime of the test that happened to start it.
 pub struct Sandbox {
     /// Taken by `stop` and by dropping.
@@ -69,7 +69,7 @@ impl Sandbox {
     /// Refuses when another live process uses the data folder. Servers left over by a dead one are killed first.
     pub async fn start(options: Options) -> Result<Sandbox> {
         let external = options.external.clone();
-        let (keeper, started, ended) = site::keep(options)?;
+        let (keeper, started, ended) = lifecycle::keep(options)?;
         let servers = started.await.context("the sandbox's thread has panicked")??;
         Ok(Sandbox { servers: Some(servers), external, keeper: Some(keeper), ended })
     }
@@ -130,28 +130,28 @@ impl Sandbox {
 
     /// Kills a server and all its processes with SIGKILL and keeps it down. Nothing happens if it is down already.
     ///
-    /// Refuses to touch a server that is not ours, as do the other orders.
+    /// Refuses to touch a server that is not ours, as do the other actions.
     pub async fn kill(&self, server: Server) -> Result<()> {
-        self.ours(server)?.order(Order::Kill).await
+        self.ours(server)?.perform(Action::Kill).await
     }
 
     /// Starts a server again on its data and its port (an embedded broker on another); it is ready when this returns.
     ///
     /// A server that runs is stopped properly first.
     pub async fn restart(&self, server: Server) -> Result<()> {
-        self.ours(server)?.order(Order::Restart).await
+        self.ours(server)?.perform(Action::Restart).await
     }
 
     /// Replaces the broker by a new, empty one with another cluster id on the same port, as when its disk is lost.
     pub async fn wipe_kafka(&self) -> Result<()> {
-        self.ours(Server::Kafka)?.order(Order::Wipe).await
+        self.ours(Server::Kafka)?.perform(Action::Wipe).await
     }
 
     /// Stops the servers properly, all at once, and removes the data if it was to be ephemeral.
     pub async fn stop(mut self) -> Result<()> {
         let servers = self.servers.take().context("the sandbox has been stopped")?;
         let stop = async |handle: &Option<Handle>| match handle {
-            Some(handle) => handle.order(Order::Stop).await,
+            Some(handle) => handle.perform(Action::Stop).await,
             None => Ok(()),
         };
         let (postgres, redis, kafka) =
@@ -185,7 +185,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // Nobody is left to give orders: the keeper kills what still runs, and that takes milliseconds.
+        // Without handles the keeper kills what still runs, which takes milliseconds.
         self.servers = None;
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();

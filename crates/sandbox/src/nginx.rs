@@ -4,27 +4,23 @@ use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::account::{self, Account};
 use crate::claim::Claim;
 use crate::ports::free_port;
-use crate::process::{Launch, Process, how_it_ended};
+use crate::process::{Process, ProcessFiles, how_it_ended};
 use crate::programs;
+use crate::unix_user::{self, UnixUser};
 
 /// It listens within milliseconds.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
 const READY_POLL_PERIOD: Duration = Duration::from_millis(10);
-
-/// It has no state to save; open event streams would keep a graceful stop waiting for ever.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything but the routes; the words in braces are filled in.
 const CONFIG: &str = include_str!("nginx.conf");
@@ -49,10 +45,10 @@ impl Gateway {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let claim = Claim::take(&dir, &[])?;
-        let account = Account::for_servers()?;
-        account::check_reaches(account.as_ref(), &dir)?;
+        let user = UnixUser::for_servers()?;
+        unix_user::check_access(user.as_ref(), &dir)?;
         let temp = dir.join("temp");
-        account::give(account.as_ref(), &temp)?;
+        unix_user::give_folder(user.as_ref(), &temp)?;
         let port = match listen_port {
             Some(port) => port,
             None => free_port()?,
@@ -61,9 +57,10 @@ impl Gateway {
         fs::write(&config, configuration(&temp, port, routes)?)?;
         let mut command = Command::new(programs::nginx()?);
         command.arg("-p").arg(&temp).arg("-c").arg(config).args(["-e", "stderr"]).current_dir(&temp);
-        account::lend(account.as_ref(), &mut command);
-        let launch = Launch { command, pid_file: claim.pid_file("nginx"), log_file: dir.join("nginx.log") };
-        let mut gateway = Gateway { port, process: Process::start(launch)?, _claim: claim };
+        unix_user::run_as(user.as_ref(), &mut command);
+        let files = ProcessFiles { pid_file: claim.pid_file("nginx"), log_file: dir.join("nginx.log") };
+        let process = Process::start(command, Stdio::null(), files)?;
+        let mut gateway = Gateway { port, process, _claim: claim };
         gateway.wait_ready().await?;
         Ok(gateway)
     }
@@ -73,22 +70,22 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Stops it at once, cutting open connections.
+    /// Ends it at once, cutting open connections. It has no state to save, so it is killed.
     pub async fn stop(self) -> Result<()> {
-        self.process.stop(Signal::SIGTERM, STOP_LIMIT).await
+        self.process.kill().await
     }
 
     async fn wait_ready(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.process.ended()? {
-                bail!("nginx {}: {}", how_it_ended(status), self.process.last_words());
+                bail!("nginx ended ({}): {}", how_it_ended(status), self.process.last_lines());
             }
             if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
                 return Ok(());
             }
             if started.elapsed() > READY_LIMIT {
-                bail!("nginx is not ready after {READY_LIMIT:?}: {}", self.process.last_words());
+                bail!("nginx is not ready after {READY_LIMIT:?}: {}", self.process.last_lines());
             }
             sleep(READY_POLL_PERIOD).await;
         }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Error, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{self, Account};
+use crate::unix_user::{self, UnixUser};
 
 /// How to start a sandbox.
 #[derive(Clone, Debug, Default)]
@@ -123,8 +123,8 @@ pub fn reachable_data_dir(preferred: &Path) -> PathBuf {
     let Some(existing) = preferred.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok()) else {
         return preferred.to_owned();
     };
-    let is_reachable = match Account::for_servers() {
-        Ok(account) => account::check_reaches(account.as_ref(), &existing).is_ok(),
+    let is_reachable = match UnixUser::for_servers() {
+        Ok(user) => unix_user::check_access(user.as_ref(), &existing).is_ok(),
         // Starting will say what is wrong.
         Err(_) => true,
     };

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Below this, ports belong to well-known services.
 const PORT_MIN: u16 = 15_000;
 
-/// With fewer ports to choose from, sandboxes that start together would meet.
+/// With fewer ports to choose from, sandboxes that start together would often choose the same.
 const PORTS_MIN: u16 = 1_000;
 
 /// How many ports to try before giving up. Nearly all of them are free on any machine.

@@ -3,19 +3,18 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use rand::RngExt;
 use rand::distr::Alphanumeric;
-use tokio::task::spawn_blocking;
 
-use crate::Server;
-use crate::account::{self, Account};
-use crate::process::{run, wait_gone, working_in};
+use crate::options::Server;
+use crate::process::{ProcessFiles, run, wait_gone, working_in};
 use crate::programs;
 use crate::supervisor::Recipe;
+use crate::unix_user::{self, UnixUser};
 
 /// The role and the database that the services use. The role owns the cluster, so that tests can create databases.
 pub(crate) const NAME: &str = "stampede";
@@ -45,13 +44,13 @@ const SETTINGS: [(&str, &str); 11] = [
 pub(crate) struct Postgres {
     dir: PathBuf,
     port: u16,
-    account: Option<Account>,
+    user: Option<UnixUser>,
     programs_dir: PathBuf,
 }
 
 impl Postgres {
-    pub(crate) fn new(dir: PathBuf, port: u16, account: Option<Account>) -> Result<Postgres> {
-        Ok(Postgres { dir, port, account, programs_dir: programs::postgres_dir()? })
+    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>) -> Result<Postgres> {
+        Ok(Postgres { dir, port, user, programs_dir: programs::postgres_dir()? })
     }
 
     pub(crate) fn password(dir: &Path) -> Result<String> {
@@ -65,26 +64,23 @@ impl Recipe for Postgres {
     /// A fast shutdown: disconnects clients, writes a checkpoint.
     const STOP_SIGNAL: Signal = Signal::SIGINT;
 
-    async fn prepare(&mut self) -> Result<()> {
+    async fn prepare(&mut self, files: &ProcessFiles) -> Result<()> {
         let data = self.dir.join("data");
         if self.dir.exists() {
-            account::give(self.account.as_ref(), &self.dir)?;
+            unix_user::give_folder(self.user.as_ref(), &self.dir)?;
             // Backends that outlive a postmaster which somebody else killed keep the next one from starting.
             let orphans = working_in(&data, "postgres");
-            wait_gone(&orphans.iter().flat_map(|orphan| orphan.kill_family()).collect::<Vec<_>>())?;
+            wait_gone(&orphans.iter().flat_map(|orphan| orphan.kill_tree()).collect::<Vec<_>>())?;
             return forget_owner(&data);
         }
         let cluster = NewCluster {
             dir: self.dir.with_extension("new"),
-            account: self.account.clone(),
+            user: self.user.clone(),
             programs_dir: self.programs_dir.clone(),
+            files,
         };
-        let dir = self.dir.clone();
-        spawn_blocking(move || {
-            cluster.make()?;
-            fs::rename(&cluster.dir, dir).context("cannot move the new cluster into place")
-        })
-        .await?
+        cluster.make().await?;
+        fs::rename(&cluster.dir, &self.dir).context("cannot move the new cluster into place")
     }
 
     fn command(&self) -> Result<Command> {
@@ -94,7 +90,7 @@ impl Recipe for Postgres {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         command.current_dir(&self.dir);
-        account::lend(self.account.as_ref(), &mut command);
+        unix_user::run_as(self.user.as_ref(), &mut command);
         Ok(command)
     }
 
@@ -127,34 +123,35 @@ fn forget_owner(data: &Path) -> Result<()> {
 }
 
 /// A cluster in the making. Whatever an interrupted attempt left is thrown away.
-struct NewCluster {
+struct NewCluster<'a> {
     dir: PathBuf,
-    account: Option<Account>,
+    user: Option<UnixUser>,
     programs_dir: PathBuf,
+    files: &'a ProcessFiles,
 }
 
-impl NewCluster {
-    fn make(&self) -> Result<()> {
+impl NewCluster<'_> {
+    async fn make(&self) -> Result<()> {
         let password: String =
             rand::rng().sample_iter(Alphanumeric).take(PASSWORD_CHARACTERS).map(char::from).collect();
         // C.UTF-8 is built into newer C libraries only.
-        if let Err(first) = self.init("C.UTF-8", &password)
-            && let Err(error) = self.init("C", &password)
+        if let Err(first) = self.init("C.UTF-8", &password).await
+            && let Err(error) = self.init("C", &password).await
         {
             bail!("{error:#} (with the locale C.UTF-8: {first:#})");
         }
-        self.create_database()
+        self.create_database().await
     }
 
-    fn init(&self, locale: &str, password: &str) -> Result<()> {
+    async fn init(&self, locale: &str, password: &str) -> Result<()> {
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
         }
-        account::give(self.account.as_ref(), &self.dir)?;
+        unix_user::give_folder(self.user.as_ref(), &self.dir)?;
         let password_file = self.dir.join("password");
         fs::write(&password_file, password)?;
         restrict(&self.dir)?;
-        account::give(self.account.as_ref(), &self.dir)?;
+        unix_user::give_folder(self.user.as_ref(), &self.dir)?;
         let mut initdb = self.program("initdb");
         initdb
             .arg("-D")
@@ -163,25 +160,25 @@ impl NewCluster {
             .arg(password_file)
             .args(["-U", NAME, "--auth=scram-sha-256", "-E", "UTF8", "--data-checksums"])
             .arg(format!("--locale={locale}"));
-        run(initdb, None)
+        run(initdb, Stdio::null(), self.files).await
     }
 
     /// In single-user mode, which needs neither a port nor a client.
-    fn create_database(&self) -> Result<()> {
+    async fn create_database(&self) -> Result<()> {
         let script = self.dir.join("create.sql");
         let mut input = File::options().create(true).truncate(true).read(true).write(true).open(&script)?;
         writeln!(input, "CREATE DATABASE {NAME};")?;
         input.rewind()?;
         let mut single = self.program("postgres");
         single.arg("--single").arg("-D").arg(self.dir.join("data")).arg("postgres");
-        run(single, Some(input))?;
+        run(single, input.into(), self.files).await?;
         Ok(fs::remove_file(script)?)
     }
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs_dir.join(name));
         command.current_dir(&self.dir);
-        account::lend(self.account.as_ref(), &mut command);
+        unix_user::run_as(self.user.as_ref(), &mut command);
         command
     }
 }

@@ -19,7 +19,7 @@ const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 const POLL_PERIOD: Duration = Duration::from_millis(5);
 
-/// How much of a server's log an error shows.
+/// How many lines of a server's log an error shows.
 const LOG_LINES_SHOWN: usize = 15;
 
 /// A process and the moment it started, in clock ticks since boot: pids come round again, pairs do not.
@@ -49,31 +49,31 @@ impl Identity {
         }
     }
 
-    /// SIGKILL for the process and all its descendants. Returns who was hit.
+    /// SIGKILL for the process and all its descendants. Returns all of them.
     ///
-    /// It is stopped first, so that it cannot fork someone new while its family is being listed. The process
+    /// It is stopped first, so that it cannot fork while its descendants are being listed. The process
     /// group would not do: PostgreSQL's backends each lead a group of their own.
-    pub(crate) fn kill_family(self) -> Vec<Identity> {
+    pub(crate) fn kill_tree(self) -> Vec<Identity> {
         self.signal(Signal::SIGSTOP);
-        let family = self.family();
-        for member in &family {
+        let tree = self.tree();
+        for member in &tree {
             member.signal(Signal::SIGKILL);
         }
-        family
+        tree
     }
 
-    fn family(self) -> Vec<Identity> {
+    fn tree(self) -> Vec<Identity> {
         let mut children: HashMap<i32, Vec<Identity>> = HashMap::new();
         for stat in all_processes() {
             children.entry(stat.parent_pid).or_default().push(stat.identity);
         }
-        let mut family = vec![self];
+        let mut tree = vec![self];
         let mut next = 0;
-        while next < family.len() {
-            family.extend(children.remove(&family[next].pid).unwrap_or_default());
+        while next < tree.len() {
+            tree.extend(children.remove(&tree[next].pid).unwrap_or_default());
             next += 1;
         }
-        family
+        tree
     }
 }
 
@@ -128,9 +128,10 @@ fn all_processes() -> impl Iterator<Item = Stat> {
         .filter_map(Stat::read)
 }
 
-/// What to start and where its traces go.
-pub(crate) struct Launch {
-    pub(crate) command: Command,
+/// The files of one server's processes.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessFiles {
+    /// Names the process that runs now, so that it can be found when its owner has died.
     pub(crate) pid_file: PathBuf,
     pub(crate) log_file: PathBuf,
 }
@@ -139,25 +140,24 @@ pub(crate) struct Launch {
 pub(crate) struct Process {
     child: Child,
     identity: Identity,
-    pid_file: PathBuf,
-    log_file: PathBuf,
+    files: ProcessFiles,
 }
 
 impl Process {
     /// Needs a tokio runtime around it, which then reaps the child.
-    pub(crate) fn start(launch: Launch) -> Result<Process> {
-        let Launch { mut command, pid_file, log_file } = launch;
-        let program = command.get_program().to_string_lossy().into_owned();
-        let log = append(&log_file)?;
+    pub(crate) fn start(mut command: Command, input: Stdio, files: ProcessFiles) -> Result<Process> {
+        let program = name_of(&command);
+        let log = append(&files.log_file)?;
         // A group of its own, so that Ctrl-C on the terminal reaches only us and we decide on the order of stopping.
-        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.process_group(0).stdin(input).stdout(log.try_clone()?).stderr(log);
         let child =
             tokio::process::Command::from(command).spawn().with_context(|| format!("cannot start {program}"))?;
         let pid = child.id().context("the child has been reaped already")?.cast_signed();
         let stat = Stat::read(pid).with_context(|| format!("{program} has no entry in /proc"))?;
-        let process = Process { child, identity: stat.identity, pid_file, log_file };
+        let process = Process { child, identity: stat.identity, files };
         let note = format!("{pid} {}\n", process.identity.started_ticks);
-        fs::write(&process.pid_file, note).with_context(|| format!("cannot write {}", process.pid_file.display()))?;
+        let pid_file = &process.files.pid_file;
+        fs::write(pid_file, note).with_context(|| format!("cannot write {}", pid_file.display()))?;
         Ok(process)
     }
 
@@ -177,9 +177,9 @@ impl Process {
 
     /// SIGKILL for it and its descendants; returns when all are gone and it is reaped.
     pub(crate) async fn kill(mut self) -> Result<()> {
-        let family = self.identity.kill_family();
+        let tree = self.identity.kill_tree();
         self.child.wait().await?;
-        wait_gone(&family)
+        wait_gone(&tree)
     }
 
     /// Asks it to stop with `signal`, and kills it if it has not done so within `limit`.
@@ -188,49 +188,46 @@ impl Process {
         match timeout(limit, self.child.wait()).await {
             Ok(status) => status.map(drop).context("cannot wait for the child"),
             Err(_) => {
-                tracing::warn!(process.pid = self.pid(), "Killing a server that did not stop within {limit:?}");
+                tracing::warn!(process.pid = self.pid(), "A server did not stop within {limit:?} and is killed");
                 self.kill().await
             }
         }
     }
 
-    /// The last lines it wrote, for error messages.
-    pub(crate) fn last_words(&self) -> String {
-        last_lines(&self.log_file)
+    /// The last lines that it wrote, for error messages.
+    pub(crate) fn last_lines(&self) -> String {
+        let text = fs::read(&self.files.log_file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let family = self.identity.kill_family();
+            let tree = self.identity.kill_tree();
             // Nothing can be reported from here, and the next start looks for leftovers anyway.
-            let _ = wait_gone(&family);
+            let _ = wait_gone(&tree);
             let _ = self.child.try_wait();
         }
-        let _ = fs::remove_file(&self.pid_file);
+        let _ = fs::remove_file(&self.files.pid_file);
     }
 }
 
-/// Runs `command` to its end with `input` as its standard input, and refuses with its output if it fails.
-///
-/// Blocking: initdb, Kafka's formatter and Maven are batch programs.
-pub(crate) fn run(mut command: Command, input: Option<File>) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(input.map_or_else(Stdio::null, Stdio::from))
-        .process_group(0)
-        .output()
-        .with_context(|| format!("cannot start {program}"))?;
-    if !output.status.success() {
-        bail!(
-            "{program} failed ({}): {}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+/// Runs a program to its end. The error contains the last lines of its log. Dropping the future kills the program.
+pub(crate) async fn run(command: Command, input: Stdio, files: &ProcessFiles) -> Result<()> {
+    let program = name_of(&command);
+    let mut process = Process::start(command, input, files.clone())?;
+    let status = process.wait().await?;
+    if !status.success() {
+        bail!("{program} failed ({}): {}", how_it_ended(status), process.last_lines());
     }
     Ok(())
+}
+
+fn name_of(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
 }
 
 /// How a child ended, in words.
@@ -247,11 +244,4 @@ fn append(log_file: &Path) -> Result<File> {
         .append(true)
         .open(log_file)
         .with_context(|| format!("cannot open {}", log_file.display()))
-}
-
-fn last_lines(log_file: &Path) -> String {
-    let text = fs::read(log_file).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
 }

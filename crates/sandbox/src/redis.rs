@@ -11,10 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Server;
-use crate::account::{self, Account};
+use crate::options::Server;
+use crate::process::ProcessFiles;
 use crate::programs;
 use crate::supervisor::Recipe;
+use crate::unix_user::{self, UnixUser};
 
 /// A PING on loopback takes far less than a millisecond.
 const PING_LIMIT: Duration = Duration::from_millis(500);
@@ -22,13 +23,13 @@ const PING_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) struct Redis {
     dir: PathBuf,
     port: u16,
-    account: Option<Account>,
+    user: Option<UnixUser>,
     program: PathBuf,
 }
 
 impl Redis {
-    pub(crate) fn new(dir: PathBuf, port: u16, account: Option<Account>) -> Result<Redis> {
-        Ok(Redis { dir, port, account, program: programs::redis_server()? })
+    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>) -> Result<Redis> {
+        Ok(Redis { dir, port, user, program: programs::redis_server()? })
     }
 }
 
@@ -37,8 +38,8 @@ impl Recipe for Redis {
     /// The same as SHUTDOWN.
     const STOP_SIGNAL: Signal = Signal::SIGTERM;
 
-    async fn prepare(&mut self) -> Result<()> {
-        account::give(self.account.as_ref(), &self.dir)
+    async fn prepare(&mut self, _files: &ProcessFiles) -> Result<()> {
+        unix_user::give_folder(self.user.as_ref(), &self.dir)
     }
 
     fn command(&self) -> Result<Command> {
@@ -50,7 +51,7 @@ impl Recipe for Redis {
             // A full memory must refuse writes: a gate that lost single holds would no longer be seen to be incomplete.
             .args(["--maxmemory-policy", "noeviction", "--notify-keyspace-events", "Ex"])
             .current_dir(&self.dir);
-        account::lend(self.account.as_ref(), &mut command);
+        unix_user::run_as(self.user.as_ref(), &mut command);
         Ok(command)
     }
 

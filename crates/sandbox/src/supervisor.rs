@@ -1,8 +1,8 @@
-//! Keeps one server running: one task owns the process, obeys orders, and starts it again when it dies by itself.
+//! Keeps one server running: one task owns the process, performs actions on it, and starts it again when it dies.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::Server;
-use crate::process::{Launch, Process, how_it_ended};
+use crate::options::Server;
+use crate::process::{Process, ProcessFiles, how_it_ended};
 
-/// A server that dies more often than this within [`RESTARTS_WINDOW`] has a reason that starting it again will not cure.
+/// A server that dies more often than this within [`RESTARTS_WINDOW`] is not started again.
 const RESTARTS_MAX: usize = 5;
 
 const RESTARTS_WINDOW: Duration = Duration::from_secs(60);
 
-/// What a dead server has left behind, such as PostgreSQL's backends, takes a moment to go.
+/// What a dead server leaves behind, such as PostgreSQL's backends, takes a moment to end.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// PostgreSQL may have a long log to replay after a kill, and a JVM starts slowly on a machine that is compiling.
@@ -31,8 +31,8 @@ const READY_POLL_PERIOD: Duration = Duration::from_millis(15);
 /// A clean stop writes a last checkpoint; what takes longer than this is stuck.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Callers wait for the answer to each order, so more than a few never queue up.
-const ORDERS_MAX: usize = 8;
+/// Callers wait for the answer to each action, so more than a few never queue up.
+const ACTIONS_MAX: usize = 8;
 
 /// How one kind of server is prepared, started, asked whether it is ready, and stopped.
 pub(crate) trait Recipe {
@@ -40,8 +40,8 @@ pub(crate) trait Recipe {
     /// Asks for a clean stop.
     const STOP_SIGNAL: Signal;
 
-    /// Makes the data if there is none. Runs before every start.
-    async fn prepare(&mut self) -> Result<()>;
+    /// Makes the data if there is none. Runs before every start. Programs that it runs are noted in `files`.
+    async fn prepare(&mut self, files: &ProcessFiles) -> Result<()>;
     fn command(&self) -> Result<Command>;
     /// Whether the process `pid` answers clients now. Asked again and again.
     async fn is_ready(&mut self, pid: u32) -> bool;
@@ -50,7 +50,7 @@ pub(crate) trait Recipe {
     fn data_dir(&self) -> PathBuf;
 }
 
-/// What there is to know about a server from outside its supervisor.
+/// What others may know about a server.
 #[derive(Default)]
 pub(crate) struct Status {
     /// 0 while it is down.
@@ -69,7 +69,7 @@ impl Status {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
+pub(crate) enum Action {
     Kill,
     Restart,
     Wipe,
@@ -78,79 +78,77 @@ pub(crate) enum Order {
 
 type Reply = oneshot::Sender<Result<()>>;
 
-/// The outside's end of a supervisor.
+/// How others reach a supervisor and its server.
 pub(crate) struct Handle {
     pub(crate) status: Arc<Status>,
     pub(crate) data_dir: PathBuf,
-    orders: mpsc::Sender<(Order, Reply)>,
+    actions: mpsc::Sender<(Action, Reply)>,
 }
 
 impl Handle {
-    /// Has the order carried out. Orders for one server are carried out one after the other.
-    pub(crate) async fn order(&self, order: Order) -> Result<()> {
+    /// Returns when the action is done. Actions on one server are done one after the other.
+    pub(crate) async fn perform(&self, action: Action) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send((order, reply)).await.map_err(|_| anyhow!("the sandbox has stopped"))?;
+        self.actions.send((action, reply)).await.map_err(|_| anyhow!("the sandbox has stopped"))?;
         answer.await.context("the sandbox stopped meanwhile")?
     }
 }
 
 pub(crate) struct Supervisor<R> {
     recipe: R,
-    pid_file: PathBuf,
-    log_file: PathBuf,
+    files: ProcessFiles,
     status: Arc<Status>,
-    orders: mpsc::Receiver<(Order, Reply)>,
+    actions: mpsc::Receiver<(Action, Reply)>,
     process: Option<Process>,
     restarted: VecDeque<Instant>,
 }
 
 impl<R: Recipe> Supervisor<R> {
     /// Starts the server; returns when it is ready.
-    pub(crate) async fn start(recipe: R, pid_file: PathBuf, log_file: PathBuf) -> Result<(Supervisor<R>, Handle)> {
-        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+    pub(crate) async fn start(recipe: R, files: ProcessFiles) -> Result<(Supervisor<R>, Handle)> {
+        let (sender, actions) = mpsc::channel(ACTIONS_MAX);
         let status = Arc::new(Status::default());
-        let handle = Handle { status: Arc::clone(&status), data_dir: recipe.data_dir(), orders: sender };
-        let mut supervisor =
-            Supervisor { recipe, pid_file, log_file, status, orders, process: None, restarted: VecDeque::new() };
+        let handle = Handle { status: Arc::clone(&status), data_dir: recipe.data_dir(), actions: sender };
+        let mut supervisor = Supervisor { recipe, files, status, actions, process: None, restarted: VecDeque::new() };
         supervisor.launch().await.with_context(|| format!("cannot start {}", R::SERVER))?;
         Ok((supervisor, handle))
     }
 
-    /// Runs until it is told to stop the server, or until nobody is left to give orders: then the server is killed.
+    /// Runs until it is told to stop the server, or until the last handle is dropped: then the server is killed.
     pub(crate) async fn run(mut self) {
         loop {
             tokio::select! {
-                order = self.orders.recv() => {
-                    let Some((order, reply)) = order else { return };
-                    let outcome = self.obey(order).await;
-                    // Whoever gave the order may have stopped waiting.
+                action = self.actions.recv() => {
+                    let Some((action, reply)) = action else { return };
+                    let outcome = self.perform(action).await;
+                    // The caller may have stopped waiting.
                     let _ = reply.send(outcome);
-                    if matches!(order, Order::Stop) {
+                    if matches!(action, Action::Stop) {
                         return;
                     }
                 }
-                ending = ending_of(&mut self.process) => self.revive(ending).await,
+                ending = ending_of(&mut self.process) => self.start_again(ending).await,
             }
         }
     }
 
-    async fn obey(&mut self, order: Order) -> Result<()> {
-        match order {
-            Order::Kill => self.kill().await,
-            Order::Stop => self.stop().await,
-            Order::Restart => {
+    async fn perform(&mut self, action: Action) -> Result<()> {
+        match action {
+            Action::Kill => self.kill().await,
+            Action::Stop => self.stop().await,
+            Action::Restart => {
                 self.stop().await?;
                 self.restarted.clear();
                 self.launch().await
             }
-            Order::Wipe => {
+            Action::Wipe => {
                 self.kill().await?;
                 let data_dir = self.recipe.data_dir();
                 std::fs::remove_dir_all(&data_dir).with_context(|| format!("cannot remove {}", data_dir.display()))?;
                 self.launch().await
             }
         }
-        .with_context(|| format!("cannot {} {}", format!("{order:?}").to_lowercase(), R::SERVER))
+        .with_context(|| format!("cannot {} {}", format!("{action:?}").to_lowercase(), R::SERVER))
     }
 
     async fn kill(&mut self) -> Result<()> {
@@ -170,24 +168,16 @@ impl<R: Recipe> Supervisor<R> {
     }
 
     async fn launch(&mut self) -> Result<()> {
-        self.recipe.prepare().await?;
-        let launch = Launch {
-            command: self.recipe.command()?,
-            pid_file: self.pid_file.clone(),
-            log_file: self.log_file.clone(),
-        };
-        let mut process = Process::start(launch)?;
+        self.recipe.prepare(&self.files).await?;
+        let mut process = Process::start(self.recipe.command()?, Stdio::null(), self.files.clone())?;
+        let log_file = self.files.log_file.display();
         let started = Instant::now();
         while !self.recipe.is_ready(process.pid()).await {
             if let Some(status) = process.ended()? {
-                bail!("{}; {} ends with:\n{}", how_it_ended(status), self.log_file.display(), process.last_words());
+                bail!("{}; {log_file} ends with:\n{}", how_it_ended(status), process.last_lines());
             }
             if started.elapsed() > READY_LIMIT {
-                bail!(
-                    "not ready after {READY_LIMIT:?}; {} ends with:\n{}",
-                    self.log_file.display(),
-                    process.last_words()
-                );
+                bail!("not ready after {READY_LIMIT:?}; {log_file} ends with:\n{}", process.last_lines());
             }
             sleep(READY_POLL_PERIOD).await;
         }
@@ -198,7 +188,7 @@ impl<R: Recipe> Supervisor<R> {
     }
 
     /// Starts a server again that died by itself, unless it keeps dying.
-    async fn revive(&mut self, ending: Result<ExitStatus>) {
+    async fn start_again(&mut self, ending: Result<ExitStatus>) {
         self.status.pid.store(0, Ordering::Release);
         self.process = None;
         let mut ending = ending.map_or_else(|error| format!("{error:#}"), how_it_ended);
@@ -209,13 +199,13 @@ impl<R: Recipe> Supervisor<R> {
             if self.restarted.len() >= RESTARTS_MAX {
                 tracing::error!(
                     server = %R::SERVER,
-                    "Leaving {} down: it died {RESTARTS_MAX} times within {RESTARTS_WINDOW:?}, now: {ending}; see {}",
+                    "{} has died {RESTARTS_MAX} times within {RESTARTS_WINDOW:?} and stays down: {ending}; see {}",
                     R::SERVER,
-                    self.log_file.display()
+                    self.files.log_file.display()
                 );
                 return;
             }
-            tracing::warn!(server = %R::SERVER, "Starting {} again, which has died: {ending}", R::SERVER);
+            tracing::warn!(server = %R::SERVER, "{} has died ({ending}) and is started again", R::SERVER);
             self.restarted.push_back(Instant::now());
             sleep(RESTART_PAUSE).await;
             match self.launch().await {
@@ -233,3 +223,6 @@ async fn ending_of(process: &mut Option<Process>) -> Result<ExitStatus> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

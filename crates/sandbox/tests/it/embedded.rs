@@ -5,7 +5,7 @@ use std::time::Duration;
 use sandbox::{BrokerArgs, run_embedded_broker};
 use tokio::time::sleep;
 
-use crate::ground::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn the_embedded_broker_tells_its_port_and_keeps_messages() {

@@ -4,7 +4,7 @@ use sandbox::nginx::Gateway;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::ground::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn the_longest_prefix_gets_the_request_with_its_id() {

@@ -1,9 +1,9 @@
-//! The sandbox under torment: every server is killed, restarted, wiped and orphaned, and what must survive survives.
+//! The sandbox and its servers: who owns a folder, and what survives a kill, a restart, a wipe and a lost owner.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows helpers of tests only inside `mod tests`")]
 
 mod embedded;
 mod gateway;
-mod ground;
 mod ownership;
-mod torment;
+mod restarts;
+mod support;

@@ -2,15 +2,17 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use sandbox::{Options, Sandbox};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::ground::*;
+use crate::support::*;
 
 #[tokio::test]
+#[ignore = "soak: the folder of a living owner is refused after 3 s, since the owner may be dying"]
 async fn a_folder_has_one_owner_at_a_time() {
     let options = redis_only("owner");
     let sandbox = Sandbox::start(options.clone()).await.unwrap();
@@ -57,7 +59,7 @@ async fn the_servers_of_a_killed_owner_die_with_it() {
     let (mut owner, pid) = spawn_owner(&folder).await;
     owner.kill().unwrap();
     owner.wait().unwrap();
-    gone(pid).await;
+    eventually("the server dies with its owner", || (!is_alive(pid)).then_some(())).await;
     let options = Options { data_dir: folder, ..redis_only("orphan-unused") };
     Sandbox::start(options).await.unwrap().stop().await.unwrap();
 }
@@ -65,19 +67,32 @@ async fn the_servers_of_a_killed_owner_die_with_it() {
 #[tokio::test]
 async fn a_start_in_the_instant_of_a_kill_waits_for_what_the_watchdog_is_killing() {
     let folder = folder("instant");
+    start_in_the_instant_of_a_kill(&folder).await;
+}
+
+/// Which of the two is quicker is a matter of chance.
+#[tokio::test]
+#[ignore = "soak: twenty kills"]
+async fn twenty_starts_in_the_instant_of_a_kill_wait_for_what_the_watchdog_is_killing() {
+    let folder = folder("instants");
     for _ in 0..20 {
-        let (mut owner, pid) = spawn_owner(&folder).await;
-        owner.kill().unwrap();
-        owner.wait().unwrap();
-        let options = Options { data_dir: folder.clone(), ..redis_only("instant-unused") };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        assert!(!is_alive(pid));
-        sandbox.stop().await.unwrap();
+        start_in_the_instant_of_a_kill(&folder).await;
     }
 }
 
-/// Whoever inherits a killed server may take its time to reap it, and until then its pid is in the process table.
+async fn start_in_the_instant_of_a_kill(folder: &Path) {
+    let (mut owner, pid) = spawn_owner(folder).await;
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let options = Options { data_dir: folder.to_owned(), ..redis_only("instant-unused") };
+    let sandbox = Sandbox::start(options).await.unwrap();
+    assert!(!is_alive(pid));
+    sandbox.stop().await.unwrap();
+}
+
+/// The parent that inherits a killed server may take its time to reap it, and until then its pid is in the process table.
 #[tokio::test]
+#[ignore = "soak: starts PostgreSQL twice"]
 async fn a_dead_postgres_that_nobody_has_reaped_does_not_keep_the_next_from_starting() {
     let options = Options { ephemeral: false, ..postgres_only("zombie") };
     let note = options.data_dir.join("postgres/data/postmaster.pid");
@@ -99,15 +114,14 @@ async fn a_dead_postgres_that_nobody_has_reaped_does_not_keep_the_next_from_star
 }
 
 #[tokio::test]
-async fn what_a_killed_owner_and_its_watchdog_leave_is_killed_by_the_next_start() {
+async fn the_next_start_kills_what_a_killed_owner_and_its_watchdog_left() {
     let folder = folder("leftover");
     let (mut owner, pid) = spawn_owner(&folder).await;
     let watchdog = children_of(owner.id()).into_iter().find(|child| *child != pid).unwrap();
     for process in [watchdog, owner.id()] {
-        assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
+        kill_9(process);
     }
     owner.wait().unwrap();
-    sleep(Duration::from_millis(300)).await;
     assert!(is_alive(pid), "without a watchdog the server is left behind");
     let options = Options { data_dir: folder, ..redis_only("leftover-unused") };
     let sandbox = Sandbox::start(options).await.unwrap();
@@ -141,7 +155,7 @@ async fn owner() {
     sleep(Duration::from_secs(60)).await;
 }
 
-async fn spawn_owner(folder: &std::path::Path) -> (Child, u32) {
+async fn spawn_owner(folder: &Path) -> (Child, u32) {
     let owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ownership::owner"])
         .env("SANDBOX_TEST_DATA_DIR", folder)
@@ -149,22 +163,11 @@ async fn spawn_owner(folder: &std::path::Path) -> (Child, u32) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut pid = None;
-    while pid.is_none() && Instant::now() < deadline {
-        let note = std::fs::read_to_string(folder.join("run/redis.pid")).unwrap_or_default();
-        pid = note.split_whitespace().next().map(|pid| pid.parse().unwrap());
-        sleep(Duration::from_millis(20)).await;
-    }
-    (owner, pid.expect("the owner starts"))
-}
-
-async fn gone(pid: u32) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while is_alive(pid) {
-        assert!(Instant::now() < deadline, "process {pid} outlives its owner");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let pid = eventually("the owner's Redis runs", || {
+        let note = std::fs::read_to_string(folder.join("run/redis.pid")).ok()?;
+        note.split_whitespace().next().map(|pid| pid.parse().unwrap())
+    });
+    (owner, pid.await)
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

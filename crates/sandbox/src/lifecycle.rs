@@ -1,4 +1,4 @@
-//! The life of one sandbox: claim the folder, start the servers, keep them until nobody wants them, give the folder up.
+//! The life of one sandbox: claim its data folder, start the servers, keep them until they are stopped, release the folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::account::{self, Account};
 use crate::claim::Claim;
 use crate::embedded::Embedded;
 use crate::fakes::Fakes;
@@ -16,8 +15,10 @@ use crate::kafka::Apache;
 use crate::options::{External, KafkaChoice, KafkaKind, Options};
 use crate::ports::Ports;
 use crate::postgres::Postgres;
+use crate::process::ProcessFiles;
 use crate::redis::Redis;
 use crate::supervisor::{Handle, Recipe, Supervisor};
+use crate::unix_user::{self, UnixUser};
 
 /// What a sandbox keeps in its data folder. Only these are ever removed: the folder may be the user's.
 const ENTRIES: [&str; 8] = ["sandbox.json", "log", "postgres", "postgres.new", "redis", "kafka", "fake_psp", "run"];
@@ -47,22 +48,22 @@ pub(crate) fn keep(options: Options) -> Result<Kept> {
     let keeper = thread::Builder::new()
         .name("sandbox".to_owned())
         .spawn(move || {
-            runtime.block_on(live(options, started));
+            runtime.block_on(run(options, started));
             drop(ended);
         })
         .context("cannot start the sandbox's thread")?;
     Ok((keeper, on_started, on_ended))
 }
 
-async fn live(options: Options, mut started: Started) {
+async fn run(options: Options, mut started: Started) {
     let outcome = tokio::select! {
-        outcome = begin(options) => outcome,
+        outcome = start(options) => outcome,
         // Nobody waits any more. Dropping the half-started servers kills them.
         () = started.closed() => return,
     };
     match outcome {
-        // The site is dropped last, when the servers are down and the fakes have ended.
-        Ok((_site, _fakes, servers, supervisors, unused)) => {
+        // The folder is dropped last, when the servers are down and the fakes have ended.
+        Ok((_folder, _fakes, servers, supervisors, unused)) => {
             if started.send(Ok(servers)).is_ok() {
                 supervisors.run().await;
                 // Servers that are not ours need no supervisor, but their users need the fakes.
@@ -74,34 +75,34 @@ async fn live(options: Options, mut started: Started) {
     }
 }
 
-async fn begin(options: Options) -> Result<(Site, Fakes, Servers, Supervisors, oneshot::Receiver<()>)> {
-    let (site, ports) = Site::open(options)?;
-    let fakes = Fakes::open(&site.data_dir.join("fake_psp"), Some(ports.fakes)).await?;
+async fn start(options: Options) -> Result<(DataFolder, Fakes, Servers, Supervisors, oneshot::Receiver<()>)> {
+    let (folder, ports) = DataFolder::open(options)?;
+    let fakes = Fakes::open(&folder.data_dir.join("fake_psp"), Some(ports.fakes)).await?;
     let (in_use, unused) = oneshot::channel();
-    let (servers, supervisors) = site.start(ports, fakes.url(), in_use).await?;
-    Ok((site, fakes, servers, supervisors, unused))
+    let (servers, supervisors) = folder.start(ports, fakes.url(), in_use).await?;
+    Ok((folder, fakes, servers, supervisors, unused))
 }
 
 /// A claimed data folder. Dropping it gives it up, and removes the data if it was to be ephemeral.
-struct Site {
+struct DataFolder {
     data_dir: PathBuf,
     external: External,
     kafka: KafkaChoice,
     kafka_properties: Vec<(String, String)>,
-    account: Option<Account>,
+    user: Option<UnixUser>,
     ephemeral: bool,
     /// Given up only after the data has been removed.
     claim: Claim,
 }
 
-impl Site {
-    fn open(options: Options) -> Result<(Site, Ports)> {
+impl DataFolder {
+    fn open(options: Options) -> Result<(DataFolder, Ports)> {
         let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, external } = options;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
-        let account = Account::for_servers()?;
+        let user = UnixUser::for_servers()?;
         if external.postgres_url.is_none() || external.redis_url.is_none() {
-            account::check_reaches(account.as_ref(), &data_dir)?;
+            unix_user::check_access(user.as_ref(), &data_dir)?;
         }
         let at_death = if ephemeral { entries(&data_dir) } else { Vec::new() };
         let claim = Claim::take(&data_dir, &at_death)?;
@@ -114,7 +115,7 @@ impl Site {
         // The log of each life of a sandbox is its own.
         remove(&data_dir.join("log"))?;
         fs::create_dir_all(data_dir.join("log"))?;
-        Ok((Site { data_dir, external, kafka, kafka_properties, account, ephemeral, claim }, ports))
+        Ok((DataFolder { data_dir, external, kafka, kafka_properties, user, ephemeral, claim }, ports))
     }
 
     async fn start(
@@ -152,7 +153,7 @@ impl Site {
         if self.external.postgres_url.is_some() {
             return Ok(None);
         }
-        let recipe = Postgres::new(self.data_dir.join("postgres"), port, self.account.clone())?;
+        let recipe = Postgres::new(self.data_dir.join("postgres"), port, self.user.clone())?;
         self.start_server(recipe).await.map(Some)
     }
 
@@ -160,7 +161,7 @@ impl Site {
         if self.external.redis_url.is_some() {
             return Ok(None);
         }
-        let recipe = Redis::new(self.data_dir.join("redis"), port, self.account.clone())?;
+        let recipe = Redis::new(self.data_dir.join("redis"), port, self.user.clone())?;
         self.start_server(recipe).await.map(Some)
     }
 
@@ -196,11 +197,11 @@ impl Site {
     async fn start_server<R: Recipe>(&self, recipe: R) -> Result<Pair<R>> {
         let name = R::SERVER.name();
         let log_file = self.data_dir.join("log").join(format!("{name}.log"));
-        Supervisor::start(recipe, self.claim.pid_file(name), log_file).await
+        Supervisor::start(recipe, ProcessFiles { pid_file: self.claim.pid_file(name), log_file }).await
     }
 }
 
-impl Drop for Site {
+impl Drop for DataFolder {
     fn drop(&mut self) {
         if self.ephemeral {
             for entry in entries(&self.data_dir) {
@@ -227,11 +228,11 @@ struct Supervisors {
 impl Supervisors {
     /// Returns when all servers have been stopped, or killed because nobody gives orders any more.
     async fn run(self) {
-        tokio::join!(run(self.postgres), run(self.redis), run(self.apache), run(self.embedded));
+        tokio::join!(run_one(self.postgres), run_one(self.redis), run_one(self.apache), run_one(self.embedded));
     }
 }
 
-async fn run<R: Recipe>(supervisor: Option<Supervisor<R>>) {
+async fn run_one<R: Recipe>(supervisor: Option<Supervisor<R>>) {
     if let Some(supervisor) = supervisor {
         supervisor.run().await;
     }

@@ -1,4 +1,4 @@
-//! What the tests stand on: throw-away folders and bare clients.
+//! Throw-away folders, and bare clients of each server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{ClientConfig, Message};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use sandbox::{KafkaChoice, Options};
 
 const KAFKA_LIMIT: Duration = Duration::from_secs(20);
@@ -39,6 +39,14 @@ pub fn redis_only(name: &str) -> Options {
     options
 }
 
+/// Only Apache Kafka.
+pub fn kafka_only(name: &str) -> Options {
+    let mut options = options(name);
+    options.external.postgres_url = Some(UNUSED.to_owned());
+    options.external.redis_url = Some(UNUSED.to_owned());
+    options
+}
+
 /// Only PostgreSQL.
 pub fn postgres_only(name: &str) -> Options {
     let mut options = options(name);
@@ -64,14 +72,13 @@ pub fn redis(url: &str, command: &str) -> String {
     answer.strip_suffix("+OK\r\n").unwrap().trim().to_owned()
 }
 
-pub async fn create_topic(brokers: &str, topic: &str) {
+pub async fn create_topics(brokers: &str, topics: &[&str]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let results = admin
-        .create_topics(&[NewTopic::new(topic, 1, TopicReplication::Fixed(1))], &AdminOptions::new())
-        .await
-        .unwrap();
-    assert_eq!(results, [Ok(topic.to_owned())]);
+    let new: Vec<NewTopic> = topics.iter().map(|topic| NewTopic::new(topic, 1, TopicReplication::Fixed(1))).collect();
+    for created in admin.create_topics(&new, &AdminOptions::new()).await.unwrap() {
+        created.unwrap();
+    }
 }
 
 pub async fn send(brokers: &str, topic: &str, text: &str) {
@@ -83,21 +90,16 @@ pub async fn send(brokers: &str, topic: &str, text: &str) {
 
 /// The first message of the topic, waiting for it.
 pub fn first_message(brokers: &str, topic: &str) -> String {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "sandbox-test")
-        .set("auto.offset.reset", "earliest")
-        .create()
-        .unwrap();
-    consumer.subscribe(&[topic]).unwrap();
-    let deadline = Instant::now() + KAFKA_LIMIT;
-    // An empty answer may only mean that the group has been rebalanced.
-    let message = loop {
-        assert!(Instant::now() < deadline, "{topic} has no message");
-        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-            break message.unwrap();
-        }
-    };
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "sandbox-test").create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), KAFKA_LIMIT).unwrap();
+    let mut partitions = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        partitions.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+    }
+    // Without the group, which would take seconds to form.
+    consumer.assign(&partitions).unwrap();
+    let message = consumer.poll(KAFKA_LIMIT).expect("the topic has a message").unwrap();
     String::from_utf8(message.payload().unwrap().to_vec()).unwrap()
 }
 
@@ -112,6 +114,23 @@ pub fn cluster_id(brokers: &str) -> String {
 
 fn client(brokers: &str) -> BaseConsumer {
     ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+/// `kill -9` by somebody who is not the sandbox.
+pub fn kill_9(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// Waits until `question` has an answer.
+pub async fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within a minute");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Whether a process of that pid exists and is no zombie.

@@ -1,4 +1,4 @@
-//! Who the servers run as: PostgreSQL refuses root, so a caller who is root lends its servers to an ordinary account.
+//! The user that the servers run as: PostgreSQL refuses root, so if the caller is root they run as an ordinary user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -9,30 +9,30 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid};
 
-/// An ordinary account that servers run as when the caller is root.
+/// An ordinary user that servers run as when the caller is root.
 #[derive(Clone, Debug)]
-pub(crate) struct Account {
+pub(crate) struct UnixUser {
     name: String,
     uid: u32,
     gid: u32,
 }
 
-impl Account {
-    /// The account to lend servers to, or nothing when the caller is not root and simply runs them itself.
-    pub(crate) fn for_servers() -> Result<Option<Account>> {
+impl UnixUser {
+    /// None when the caller is not root: then the servers run as the caller.
+    pub(crate) fn for_servers() -> Result<Option<UnixUser>> {
         if !geteuid().is_root() {
             return Ok(None);
         }
         for name in ["postgres", "nobody"] {
             if let Some(user) = User::from_name(name)? {
-                return Ok(Some(Account { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }));
+                return Ok(Some(UnixUser { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }));
             }
         }
         bail!("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody` to run it as")
     }
 
-    /// Refuses a folder that the account cannot reach because a folder above it is closed.
-    fn check_reaches(&self, folder: &Path) -> Result<()> {
+    /// Refuses a folder that the user cannot reach because it may not enter a folder above.
+    fn check_access(&self, folder: &Path) -> Result<()> {
         for ancestor in folder.ancestors() {
             let metadata = fs::metadata(ancestor).with_context(|| format!("cannot look at {}", ancestor.display()))?;
             let enter = if metadata.uid() == self.uid {
@@ -70,19 +70,19 @@ impl Account {
     }
 }
 
-/// Whether servers can live in `folder` (which exists): refuses, naming the folder that is in the way.
-pub(crate) fn check_reaches(account: Option<&Account>, folder: &Path) -> Result<()> {
-    match account {
-        Some(account) => account.check_reaches(folder),
+/// Whether servers can use `folder` (which exists). The error names the folder that the user may not enter.
+pub(crate) fn check_access(user: Option<&UnixUser>, folder: &Path) -> Result<()> {
+    match user {
+        Some(user) => user.check_access(folder),
         None => Ok(()),
     }
 }
 
-/// Makes `folder` (created if missing) and all that is in it belong to whoever the server runs as.
-pub(crate) fn give(account: Option<&Account>, folder: &Path) -> Result<()> {
+/// Makes `folder` (created if missing) and everything in it belong to the user that the server runs as.
+pub(crate) fn give_folder(user: Option<&UnixUser>, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    if let Some(account) = account {
-        return account.own(folder);
+    if let Some(user) = user {
+        return user.own(folder);
     }
     let owner_uid = fs::metadata(folder)?.uid();
     if owner_uid != geteuid().as_raw() {
@@ -94,9 +94,9 @@ pub(crate) fn give(account: Option<&Account>, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lets `command` run as the account. Its supplementary groups go as well.
-pub(crate) fn lend(account: Option<&Account>, command: &mut Command) {
-    if let Some(account) = account {
-        command.uid(account.uid).gid(account.gid);
+/// Makes `command` run as the user, without our supplementary groups.
+pub(crate) fn run_as(user: Option<&UnixUser>, command: &mut Command) {
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
     }
 }
