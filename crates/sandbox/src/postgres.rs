@@ -23,7 +23,7 @@ pub(crate) const NAME: &str = "stampede";
 const PASSWORD_CHARACTERS: usize = 32;
 
 /// Given on the command line, so that an older data folder follows when they change.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 12] = [
     ("fsync", "on"),
     ("synchronous_commit", "on"),
     ("full_page_writes", "on"),
@@ -36,6 +36,8 @@ const SETTINGS: [(&str, &str); 11] = [
     // A rush must not be measured against checkpoints that only a small limit forces.
     ("max_wal_size", "2GB"),
     ("track_io_timing", "off"),
+    // In the data folder: in /dev/shm a killed server would leave its segments for ever.
+    ("dynamic_shared_memory_type", "mmap"),
     // Standard error, which is the log file.
     ("logging_collector", "off"),
 ];
