@@ -1,13 +1,13 @@
-//! `Kafka`: names, topics and the identity of the broker. Relays and consumers make their clients here.
+//! `Kafka`: names of topics and groups, topics, and which cluster this is. Relays and consumers make their clients here.
 
 pub(crate) mod librdkafka;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rand::seq::IndexedRandom;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -52,30 +52,31 @@ struct Inner {
 /// client that has never answered knows no broker that it could forget, and is still connecting.
 struct Admin {
     /// Taken out only when dropped.
-    client: Option<AdminClient<Quiet>>,
-    has_answered: AtomicBool,
+    client: Option<AdminClient<DebugLog>>,
+    /// The ids of the brokers, as of the last answer; empty before the first.
+    brokers: Mutex<Vec<i32>>,
 }
 
 impl Admin {
     fn new(settings: &KafkaSettings) -> Result<Admin, KafkaError> {
-        let client = client_config(settings).create_with_context(Quiet)?;
-        Ok(Admin { client: Some(client), has_answered: AtomicBool::new(false) })
+        let client = client_config(settings).create_with_context(DebugLog)?;
+        Ok(Admin { client: Some(client), brokers: Mutex::default() })
     }
 
-    fn client(&self) -> Result<&AdminClient<Quiet>> {
-        self.client.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a client is used after its end")))
+    fn client(&self) -> Result<&AdminClient<DebugLog>> {
+        self.client.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a Kafka client is used after it was dropped")))
     }
 
     /// Blocks.
     fn cluster_id(&self, limit: Duration) -> Result<Arc<str>> {
         let client = self.client()?.inner();
-        // Every metadata answer renews the cluster id that librdkafka remembers, and reading it back is all the
-        // second call does then. Alone, it would return the id of a broker that is long gone.
+        // Every answer with metadata renews the cluster id that librdkafka remembers, which the second call then reads
+        // back. Alone, the second call would return the id of a broker that is long gone.
         let metadata = client.fetch_metadata(None, limit).map_err(Error::transient)?;
         if metadata.brokers().is_empty() {
             return Err(Error::transient(anyhow::anyhow!("no broker takes part in the cluster for now")));
         }
-        self.has_answered.store(true, Ordering::Relaxed);
+        *self.brokers.lock() = metadata.brokers().iter().map(|broker| broker.id()).collect();
         Ok(client.fetch_cluster_id(limit).unwrap_or_default().into())
     }
 }
@@ -86,25 +87,25 @@ impl Drop for Admin {
     }
 }
 
-/// The last answer to "which cluster are you?".
+/// The last answer to the question for the cluster's id.
 struct Seen {
-    /// The answer was true at this moment at the earliest.
+    /// The answer is not older than this.
     at: Instant,
     cluster: Result<Arc<str>>,
 }
 
-/// The topics that exist in `cluster`, or never will.
+/// The topics of `cluster` that need not be created any more: they exist, or the cluster refuses them for good.
 #[derive(Default)]
 struct Topics {
     cluster: Option<Arc<str>>,
     names: BTreeSet<String>,
-    /// Not before this may topics be created in it.
+    /// Topics are not created in it before this.
     opens_at: Option<Instant>,
 }
 
-/// A broker that took the place of another gets its topics after this. Until then nothing can be written to it, and
-/// producers that still hold messages for its predecessor have the time to let go of them: otherwise these would come
-/// before all that is published again. Several times [`LOOK_PERIOD`].
+/// A broker that replaces another one gets its topics after this. Until then nothing can be written to it, so producers
+/// that still hold messages for the lost broker have the time to drop them. Otherwise these would come before the events
+/// that are published again. Several times [`LOOK_PERIOD`].
 const GRACE: Duration = Duration::from_millis(250);
 
 /// How often a producer that waits for the broker looks whether it is still the same one.
@@ -138,10 +139,10 @@ impl Kafka {
         &self.0.settings
     }
 
-    /// Creates those of `topics` (named without the namespace) that the broker does not have. Returns those that it cannot
-    /// create for now, with the reason: whoever wants them asks again.
+    /// Creates those of `topics` (named without the namespace) that the cluster does not have. Returns those that it cannot
+    /// create for now, with the reason; the caller asks again later.
     ///
-    /// Costs nothing when they are known to exist; a new broker is noticed and gets them again.
+    /// Costs no request when they are known to exist. A new cluster is noticed and gets them again.
     pub async fn ensure_topics(&self, topics: &[&str]) -> Result<BTreeMap<String, String>> {
         let cluster = self.cluster_id().await?;
         let (missing, opens_at) = self.missing(&cluster, topics);
@@ -159,20 +160,27 @@ impl Kafka {
             .map(|name| NewTopic::new(name, settings.partitions, replication()).set("retention.ms", &retention_ms))
             .collect();
         let limit = self.request_timeout();
-        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
+        let admin = self.admin();
+        // Any broker passes the request on to the controller. librdkafka would wait for the controller that the metadata
+        // names, and its mock cluster, which is the embedded broker, names one that does not exist.
+        let broker = admin.brokers.lock().choose(&mut rand::rng()).copied();
+        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit)).broker_id(broker);
         let mut failed = BTreeMap::new();
-        match self.admin().client()?.create_topics(&new_topics, &options).await {
+        match admin.client()?.create_topics(&new_topics, &options).await {
             Ok(outcomes) => failed.extend(outcomes.into_iter().filter_map(std::result::Result::err)),
-            // A broker that cannot be asked creates topics when it first hears of them.
+            // A broker that does not know this request creates topics when a client first names them.
             Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
             Err(error) => return Err(Error::transient(error)),
         }
         failed.retain(|_, code| *code != RDKafkaErrorCode::TopicAlreadyExists);
         for (topic, code) in &failed {
-            // Those that will never be are refused one by one when they are sent.
-            tracing::error!(topic, error = %code, "Cannot create topic {topic}");
+            tracing::error!(
+                topic,
+                error = %code,
+                "Kafka cannot create topic {topic}: {code}. Its events wait, or are refused one by one if it never can"
+            );
         }
-        failed.retain(|_, code| will_pass(*code));
+        failed.retain(|_, code| is_temporary(*code));
         let mut known = self.0.topics.lock();
         if known.cluster.as_ref() == Some(&cluster) {
             known.names.extend(missing.into_iter().filter(|name| !failed.contains_key(name)));
@@ -180,12 +188,12 @@ impl Kafka {
         Ok(failed.into_iter().map(|(name, code)| (self.bare_topic(&name).to_owned(), code.to_string())).collect())
     }
 
-    /// The broker said that it does not have a topic: believe nothing about topics any more.
+    /// The broker does not have a topic that was known to exist: nothing is known about topics any more.
     pub(crate) fn forget_topics(&self) {
         self.0.topics.lock().names.clear();
     }
 
-    /// Whether this process has met another cluster after `cluster`.
+    /// Whether this process has met another cluster since it met `cluster`.
     pub(crate) fn has_moved_on_from(&self, cluster: &Arc<str>) -> bool {
         self.0.topics.lock().cluster.as_ref().is_some_and(|known| known != cluster)
     }
@@ -207,26 +215,25 @@ impl Kafka {
         self.cluster_id_since(now.checked_sub(age_max).unwrap_or(now)).await
     }
 
-    /// The id of the cluster as it was not before `moment`: what one asks after an error at `moment`.
+    /// The id of the cluster, not older than `moment`: for callers that met an error at `moment`.
     pub(crate) async fn cluster_id_since(&self, moment: Instant) -> Result<Arc<str>> {
-        let came = Instant::now();
-        // Held while asking, so that everybody who wants to know shares one question.
+        let called_at = Instant::now();
+        // Held while asking, so that all callers share one question.
         let mut seen = self.0.seen.lock().await;
-        // That there was no answer concerns only those who were waiting for it: whoever comes later asks again, however
-        // long ago the moment was.
-        let is_usable = |seen: &&Seen| seen.at >= if seen.cluster.is_ok() { moment } else { came };
+        // A failure is shared only with those who waited for it. A later caller asks again, however old its moment is.
+        let is_usable = |seen: &&Seen| seen.at >= if seen.cluster.is_ok() { moment } else { called_at };
         if let Some(seen) = seen.as_ref().filter(is_usable) {
             return seen.cluster.clone();
         }
-        let asked = Instant::now();
+        let asked_at = Instant::now();
         let (admin, limit) = (self.admin(), self.request_timeout());
         let asking = admin.clone();
         let cluster = spawn_blocking(move || asking.cluster_id(limit)).await?;
-        if cluster.is_err() && admin.has_answered.load(Ordering::Relaxed) {
+        if cluster.is_err() && !admin.brokers.lock().is_empty() {
             self.replace_admin();
         }
-        // A broker that did not answer was away until now; one that answered may have been replaced since it was asked.
-        let at = if cluster.is_ok() { asked } else { Instant::now() };
+        // A broker that answered may have been replaced since it was asked. One that did not answer is unreachable until now.
+        let at = if cluster.is_ok() { asked_at } else { Instant::now() };
         *seen = Some(Seen { at, cluster: cluster.clone() });
         cluster
     }
@@ -297,10 +304,10 @@ impl Kafka {
     }
 }
 
-/// Whether it is the cluster's state and not the request that keeps a topic from being created: a controller that is
-/// being elected, brokers that are fenced after a stall. Then the cluster has too few brokers for the topic's replicas,
-/// and says so as if the number were wrong.
-fn will_pass(code: RDKafkaErrorCode) -> bool {
+/// Whether a topic cannot be created because of the cluster's state and not because of the request: a controller is being
+/// elected, or brokers are fenced after a stall. Then the cluster has too few brokers for the topic's replicas and answers
+/// as if their number were wrong.
+fn is_temporary(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     !matches!(
         code,
@@ -319,21 +326,21 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.brokers)
-        // A connection on which nothing comes any more ends after this instead of a minute.
+        // A connection on which no answer comes ends after this. The default is a minute.
         .set("socket.timeout.ms", "10000")
-        // Small messages must not wait for the acknowledgement of those before them.
+        // A small message does not wait for the TCP acknowledgement of those before it.
         .set("socket.nagle.disable", "true")
-        // A broker that comes back should be found at once.
+        // A broker that is back is found soon.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Warning);
     config
 }
 
-/// Keeps librdkafka's own lines out of the log: whoever meets the failure logs it once, in our words.
-struct Quiet;
+/// Writes librdkafka's lines to the log at debug level only: the caller that meets the failure logs it once.
+struct DebugLog;
 
-impl ClientContext for Quiet {
+impl ClientContext for DebugLog {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_debug(facility, message);
     }
@@ -347,7 +354,7 @@ impl ClientContext for Quiet {
 mod tests {
     use super::*;
 
-    /// Nobody listens there.
+    /// No broker listens there.
     pub fn settings() -> KafkaSettings {
         KafkaSettings {
             brokers: "127.0.0.1:1".to_owned(),
@@ -360,6 +367,15 @@ mod tests {
             delivery_timeout_ms: 1_000,
             session_timeout_ms: 6_000,
         }
+    }
+
+    /// The embedded broker is such a one.
+    #[tokio::test]
+    async fn a_broker_that_creates_topics_by_itself_is_not_asked_to() {
+        let broker = rdkafka::mocking::MockCluster::new(1).unwrap();
+        let settings = KafkaSettings { request_timeout_ms: 30_000, brokers: broker.bootstrap_servers(), ..settings() };
+        let kafka = Kafka::open(&settings, "").unwrap();
+        assert_eq!(kafka.ensure_topics(&["t"]).await.unwrap(), BTreeMap::new());
     }
 
     #[tokio::test]

@@ -78,8 +78,10 @@ struct Relay<'a> {
 
 impl<'a> Relay<'a> {
     async fn open(db: &'a Db, kafka: &'a Kafka, settings: &'a OutboxSettings) -> Result<Relay<'a>> {
-        // Three times as long as a relay is ever silent.
-        let silence_ms = 3 * settings.poll_ms.max(kafka.settings().delivery_timeout_ms);
+        // Three times as long as a relay ever waits between two statements: for a poll, for reports, or for two answers
+        // about the cluster.
+        let kafka_ms = kafka.settings().delivery_timeout_ms.max(2 * kafka.settings().request_timeout_ms);
+        let silence_ms = 3 * settings.poll_ms.max(kafka_ms);
         let session = Session::open(db, settings, Duration::from_millis(silence_ms)).await?;
         Ok(Relay { db, kafka, settings, session, producer: None, cluster: None, doubted_at: None, away_attempt: 0 })
     }

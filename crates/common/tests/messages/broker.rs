@@ -6,6 +6,8 @@ use std::time::Duration;
 use common::kafka::KafkaSettings;
 use common::outbox::Event;
 use futures_util::future::join_all;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use sandbox::{External, Options, Sandbox, Server};
 use testkit::servers;
 use tokio::runtime::Runtime;
@@ -14,6 +16,85 @@ use crate::cut_wire::CutWire;
 use crate::scenario::{BalanceChanged, PATIENCE, Scenario, kafka_settings};
 
 const TOPIC: &str = BalanceChanged::TOPIC;
+
+/// A scenario on a broker in this process, which can be switched off and on again at once.
+async fn with_mock_broker(name: &str) -> (MockCluster<'static, DefaultProducerContext>, Scenario) {
+    let broker = MockCluster::new(1).unwrap();
+    let settings = KafkaSettings { delivery_timeout_ms: 500, ..kafka_settings(broker.bootstrap_servers()) };
+    let scenario = Scenario::with(&settings, name).await;
+    broker.create_topic(&scenario.kafka.topic(TOPIC), 3, 1).unwrap();
+    (broker, scenario)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_report_never_came_is_not_lost_when_its_process_dies() {
+    let (broker, scenario) = with_mock_broker("unreported").await;
+    scenario.change("a", 1).await;
+    let mut selected = scenario.pause("relay.after_select");
+    let mut marked = scenario.pause("relay.after_mark");
+    let first = scenario.relay();
+    selected.reached().await;
+    broker.broker_down(1).unwrap();
+    selected.resume();
+    // The relay sends, waits for `delivery_timeout`, and marks what was acknowledged.
+    marked.reached().await;
+    assert_eq!(
+        scenario.events("NEW").await,
+        1,
+        "an event without a report must stay NEW, or it is lost with its process"
+    );
+    first.die().await;
+
+    let second = scenario.relay();
+    broker.broker_up(1).unwrap();
+    scenario.until_published().await;
+    assert_eq!(
+        scenario.number("select count(*) from outbox_events where attempts > 0").await,
+        0,
+        "an outage was charged"
+    );
+    assert_eq!(scenario.log().await["a"], [1]);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_whose_broker_went_away_publishes_when_it_is_back() {
+    let (broker, scenario) = with_mock_broker("back").await;
+    let relay = scenario.relay();
+    scenario.change("a", 1).await;
+    scenario.until_published().await;
+    let mut selected = scenario.pause("relay.after_select");
+    scenario.change("a", 1).await;
+    selected.reached().await;
+    broker.broker_down(1).unwrap();
+    let mut marked = scenario.pause("relay.after_mark");
+    selected.resume();
+    marked.reached().await;
+    marked.resume();
+    scenario.change("a", 1).await;
+    broker.broker_up(1).unwrap();
+    scenario.until_published().await;
+    assert_eq!(
+        scenario.number("select count(*) from outbox_events where attempts > 0").await,
+        0,
+        "an outage was charged"
+    );
+    scenario.assert_log_is_complete_and_in_order().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_does_not_wait_for_the_consumer_group() {
+    let (broker, scenario) = with_mock_broker("leave").await;
+    let (relay, consumer) = (scenario.relay(), scenario.consumer());
+    scenario.change("a", 1).await;
+    scenario.until_effects(1).await;
+    relay.stop().await;
+    broker.broker_down(1).unwrap();
+    tokio::time::timeout(PATIENCE, consumer.stop())
+        .await
+        .expect("a consumer stops although its group cannot be reached");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_broker_gets_every_retained_event_again_and_no_effect_is_doubled() {
