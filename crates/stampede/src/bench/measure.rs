@@ -11,7 +11,7 @@ use diesel::{QueryableByName, pg::Pg, sql_types};
 use super::disk::{self, Disk};
 use super::generator::Generator;
 use super::hot_product::HotProduct;
-use super::options::{BenchArgs, CLIENTS, Conditions};
+use super::options::{BenchArgs, Conditions};
 use super::pgbench::Pgbench;
 use super::runs::{Aftermath, Kind, Run};
 use super::usage::{Memory, Meter};
@@ -142,7 +142,7 @@ impl<'a> Bench<'a> {
             if count_syncs {
                 tokio::time::sleep(REPORT_PAUSE).await;
             }
-            for clients in CLIENTS {
+            for clients in self.args.clients() {
                 for kind in kinds {
                     let run = self.run(*kind, clients, seconds, count_syncs).await?;
                     eprintln!(

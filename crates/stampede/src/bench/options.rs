@@ -1,6 +1,7 @@
 //! How a benchmark is run: what the command line asks for, the site that is measured, and the conditions that a report
 //! names.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
@@ -19,6 +20,10 @@ pub struct BenchArgs {
     /// Times that every measurement is repeated, in turn with the others.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20))]
     pub rounds: u64,
+    /// Simultaneous clients of each measurement.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = CLIENTS,
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: Vec<u16>,
     /// One process per service behind a gateway, as in Kubernetes.
     #[arg(long)]
     pub split: bool,
@@ -32,9 +37,7 @@ pub struct BenchArgs {
     pub data_dir: PathBuf,
 }
 
-/// Simultaneous clients.
-pub const CLIENTS: [usize; 3] = [1, 16, 64];
-pub const WARM_UP_CLIENTS: usize = 16;
+const CLIENTS: [u16; 3] = [1, 16, 64];
 /// Buyers who take turns. Each token's signature is checked when it is seen first, and remembered, as for buyers who
 /// look around before they order.
 pub const BUYERS: usize = 5_000;
@@ -49,6 +52,7 @@ const DAY_SECONDS: u64 = 86_400;
 pub struct Conditions {
     pub seconds: u64,
     pub rounds: u64,
+    pub clients: Vec<usize>,
     pub processors: usize,
     pub load_average_before: Option<f64>,
     pub postgres: String,
@@ -59,6 +63,18 @@ pub struct Conditions {
 }
 
 impl BenchArgs {
+    /// The numbers of simultaneous clients, each once, in ascending order.
+    pub fn clients(&self) -> Vec<usize> {
+        let clients: BTreeSet<usize> = self.clients.iter().map(|clients| usize::from(*clients)).collect();
+        clients.into_iter().collect()
+    }
+
+    /// The number of clients in the middle warms up: the most would fill queues, and one leaves most sessions cold.
+    pub fn warm_up_clients(&self) -> usize {
+        let clients = self.clients();
+        clients[clients.len() / 2]
+    }
+
     pub fn warm_up_seconds(&self) -> u64 {
         self.seconds.min(WARM_UP_SECONDS)
     }
@@ -113,6 +129,7 @@ impl BenchArgs {
         Ok(Conditions {
             seconds: self.seconds,
             rounds: self.rounds,
+            clients: self.clients(),
             processors: std::thread::available_parallelism().context("counting processors")?.get(),
             load_average_before: load_average(),
             postgres,
@@ -135,6 +152,7 @@ impl Conditions {
         Conditions {
             seconds: 5,
             rounds: 1,
+            clients: CLIENTS.map(usize::from).to_vec(),
             processors: 2,
             load_average_before: None,
             postgres: "15".to_owned(),

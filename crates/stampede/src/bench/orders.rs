@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::measure::Bench;
-use super::options::{BenchArgs, WARM_UP_CLIENTS};
+use super::options::BenchArgs;
 use super::orders_report::{KINDS, Report};
 use super::pgbench;
 use super::runs::Kind;
@@ -26,10 +26,10 @@ pub async fn orders(args: BenchArgs, config: &[PathBuf]) -> anyhow::Result<ExitC
 async fn measure(args: &BenchArgs, site: &Site, program: PathBuf) -> anyhow::Result<Report> {
     let mut bench = Bench::open(args, site).await?;
     eprintln!("Warming up …");
-    bench.run(Kind::Stampede, WARM_UP_CLIENTS, args.warm_up_seconds(), false).await?;
+    bench.run(Kind::Stampede, args.warm_up_clients(), args.warm_up_seconds(), false).await?;
     bench.use_pgbench(program).await?;
     for kind in [Kind::NaiveHotRow, Kind::NoHotRow] {
-        bench.run(kind, WARM_UP_CLIENTS, args.warm_up_seconds(), false).await?;
+        bench.run(kind, args.warm_up_clients(), args.warm_up_seconds(), false).await?;
     }
     bench.run_rounds(&KINDS, Kind::label, args.counts_syncs()).await?;
     let stored = bench.stored(include_str!("stored.sql")).await?;

@@ -7,7 +7,6 @@ use diesel::sql_types;
 use serde::Serialize;
 
 use super::measure::Measured;
-use super::options::CLIENTS;
 use super::report::{Common, column, optional, write_table};
 use super::runs::{Kind, median};
 
@@ -70,7 +69,8 @@ struct Ratios {
 impl Report {
     pub fn new(measured: Measured, stored: Stored) -> anyhow::Result<Report> {
         let common = Common::new(measured, &KINDS, &NOTES)?;
-        let [few, .., many] = CLIENTS;
+        let clients = &common.conditions.clients;
+        let (few, many) = clients.first().copied().zip(clients.last().copied()).context("no clients were asked for")?;
         let rate = |kind| anyhow::Ok(common.point(kind, many)?.orders_per_second);
         let single_client_p50_ms = common.point(Kind::Stampede, few)?.p50_ms;
         let fdatasync_p50_ms =

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::measure::Bench;
-use super::options::{BenchArgs, WARM_UP_CLIENTS};
+use super::options::BenchArgs;
 use super::payments_report::{KINDS, Money, Report, label};
 use crate::audit::provider_book;
 use crate::rush::provider::{self, Faults};
@@ -39,7 +39,7 @@ async fn measure(args: &PaymentsArgs, site: &Site) -> anyhow::Result<Report> {
     let mut bench = Bench::open(&args.bench, site).await?;
     eprintln!("Warming up …");
     for kind in KINDS {
-        bench.run(kind, WARM_UP_CLIENTS, args.bench.warm_up_seconds(), false).await?;
+        bench.run(kind, args.bench.warm_up_clients(), args.bench.warm_up_seconds(), false).await?;
     }
     bench.run_rounds(&KINDS, label, false).await?;
     let stored = bench.stored(include_str!("stored_paid.sql")).await?;

@@ -7,7 +7,6 @@ use diesel::sql_types;
 use serde::Serialize;
 
 use super::measure::Measured;
-use super::options::CLIENTS;
 use super::report::{Common, column, optional};
 use super::runs::Kind;
 
@@ -82,7 +81,7 @@ impl Report {
         let common = Common::new(measured, &KINDS, &NOTES)?;
         let rate = |kind, clients| anyhow::Ok(common.point(kind, clients)?.orders_per_second);
         let mut ratios = BTreeMap::new();
-        for clients in CLIENTS {
+        for &clients in &common.conditions.clients {
             ratios.insert(clients, rate(Kind::Paid, clients)? / rate(Kind::Stampede, clients)?);
         }
         Ok(Report { common, ratios, paid, money })

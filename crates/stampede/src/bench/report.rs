@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::disk::Disk;
 use super::measure::Measured;
-use super::options::{CLIENTS, Conditions};
+use super::options::Conditions;
 use super::runs::{Kind, Point, Run, point};
 use super::usage::{Memory, Part};
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Common {
-    conditions: Conditions,
+    pub conditions: Conditions,
     /// Before each round, and at the end.
     pub disk: Vec<Disk>,
     pub points: Vec<Point>,
@@ -44,7 +44,7 @@ impl Common {
         let Measured { conditions, disks, runs, memory, acknowledged, refused, .. } = measured;
         let mut points = Vec::new();
         for kind in kinds {
-            for clients in CLIENTS {
+            for &clients in &conditions.clients {
                 let same: Vec<&Run> = runs.iter().filter(|run| run.kind == *kind && run.clients == clients).collect();
                 points.push(point(&same).context("a measurement is missing")?);
             }
@@ -183,7 +183,7 @@ fn wrapped(note: &str) -> String {
 pub fn measured_for_tests(kinds: &[Kind], orders_per_second: fn(Kind, usize) -> f64) -> Measured {
     let mut runs = Vec::new();
     for kind in kinds {
-        for clients in CLIENTS {
+        for clients in Conditions::for_tests().clients {
             let aftermath = super::runs::Aftermath { consumer_p50_ms: 4.0, consumer_p99_ms: 80.0, rest_ms: None };
             runs.push(Run {
                 kind: *kind,
