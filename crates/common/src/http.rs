@@ -6,7 +6,7 @@ use std::time::Instant;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{self, AcceptLanguage, Header, HeaderName, HeaderValue, Quality};
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, Responder, ResponseError, web};
 use chrono::{SecondsFormat, Utc};
@@ -143,7 +143,7 @@ fn log(error: &Error) {
 
 fn problem(request: &HttpRequest, refused: &Refused, request_id: &str, trace_id: Option<&str>) -> HttpResponse {
     let Refused { code, message, details, retry_after } = refused;
-    let korean = prefers_korean(request.headers()) && !code.korean.is_empty();
+    let korean = prefers_korean(request) && !code.korean.is_empty();
     let body = Problem {
         timestamp: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
         path: request.path(),
@@ -180,21 +180,16 @@ fn problem(request: &HttpRequest, refused: &Refused, request_id: &str, trace_id:
     response.body(serde_json::to_vec(&body).unwrap_or_default())
 }
 
-/// Whether `Accept-Language` ranks Korean above English. Without the header: English.
-fn prefers_korean(headers: &HeaderMap) -> bool {
-    let Some(accepted) = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
+/// Whether `Accept-Language` ranks Korean above English. Without the header, or with one that is not valid: English.
+fn prefers_korean(request: &HttpRequest) -> bool {
+    let Ok(accepted) = AcceptLanguage::parse(request) else { return false };
     let weight = |language: &str| {
         accepted
-            .split(',')
-            .filter_map(|range| {
-                let (tag, rest) = range.trim().split_once(';').unwrap_or((range.trim(), "q=1"));
-                let primary = tag.split('-').next().unwrap_or_default();
-                let weight = rest.trim().strip_prefix("q=")?.parse::<f32>().ok()?;
-                primary.eq_ignore_ascii_case(language).then_some(weight)
-            })
-            .fold(0.0, f32::max)
+            .iter()
+            .filter(|range| range.item.item().is_some_and(|tag| tag.primary_language().eq_ignore_ascii_case(language)))
+            .map(|range| range.quality)
+            .max()
+            .unwrap_or(Quality::ZERO)
     };
     weight("ko") > weight("en")
 }
@@ -299,6 +294,8 @@ pub async fn detach<T: Send + 'static>(work: impl Future<Output = Result<T>> + S
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
 
     #[test]
@@ -309,11 +306,11 @@ mod tests {
             ("en-US,en;q=0.9,ko;q=0.8", false),
             ("fr", false),
             ("*", false),
+            ("ko;q=0", false),
             ("ko;q=x", false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static(accepted));
-            assert_eq!(prefers_korean(&headers), korean, "{accepted}");
+            let request = TestRequest::default().insert_header((header::ACCEPT_LANGUAGE, accepted));
+            assert_eq!(prefers_korean(&request.to_http_request()), korean, "{accepted}");
         }
     }
 }
