@@ -68,7 +68,7 @@ impl Db {
         config.custom_setup = Box::new(move |url| {
             let (home, url) = (home.clone(), url.to_owned());
             async move {
-                home.spawn(async move { AsyncPgConnection::establish(&url).await })
+                home.spawn(async move { establish(&url).await })
                     .await
                     .unwrap_or_else(|gone| Err(diesel::ConnectionError::BadConnection(gone.to_string())))
             }
@@ -162,7 +162,7 @@ impl Db {
     pub async fn dedicated(&self) -> Result<AsyncPgConnection> {
         use secrecy::ExposeSecret;
         let url = self.url.expose_secret().to_owned();
-        self.main.spawn(async move { AsyncPgConnection::establish(&url).await }).await?.map_err(Error::transient)
+        self.main.spawn(async move { establish(&url).await }).await?.map_err(Error::transient)
     }
 
     /// Signalled after each commit that recorded an event.
@@ -217,6 +217,32 @@ fn still_open(conn: &mut AsyncPgConnection) -> diesel::QueryResult<()> {
     }
 }
 
+/// Opens a connection whose deadlocks [`is_conflict`] can tell.
+async fn establish(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    let query = diesel::dsl::sql::<diesel::sql_types::Text>("select current_setting('lc_messages')");
+    let language: String = diesel_async::RunQueryDsl::get_result(query, &mut conn)
+        .await
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    if speaks_english(&language) {
+        return Ok(conn);
+    }
+    let refused = format!(
+        "lc_messages is {language:?}, and deadlocks are told by PostgreSQL's English message: set it to 'C' for our role"
+    );
+    Err(diesel::ConnectionError::BadConnection(refused))
+}
+
+/// Whether PostgreSQL's messages are English with this `lc_messages`.
+fn speaks_english(lc_messages: &str) -> bool {
+    let language = lc_messages.split(['_', '.', '@']).next().unwrap_or_default();
+    ["", "C", "POSIX", "en"].contains(&language)
+}
+
+/// Whether PostgreSQL has rolled the transaction back only because of others, so that it may run again.
+///
+/// diesel-async keeps the kind of an error and its message, but not the SQLSTATE, and has no kind for deadlocks (40P01).
+/// Their message is known, since [`establish`] accepts English ones only.
 fn is_conflict(error: &Error) -> bool {
     use diesel::result::{DatabaseErrorKind, Error as Diesel};
     let Error::Fault(fault) = error else { return false };
@@ -337,4 +363,15 @@ where
     Fut: Future<Output = R>,
 {
     type Fut = Fut;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::speaks_english;
+
+    #[test]
+    fn a_database_whose_deadlocks_we_cannot_tell_is_refused() {
+        assert!(["C", "POSIX", "en_US.UTF-8", "C.UTF-8", "en_GB", ""].into_iter().all(speaks_english));
+        assert!(!["ko_KR.UTF-8", "de_DE", "english_x", "Korean_Korea.949"].into_iter().any(speaks_english));
+    }
 }
