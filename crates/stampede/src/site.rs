@@ -1,5 +1,6 @@
 //! A site: the whole system on this machine, started here or found running.
 
+mod options;
 mod split;
 
 use std::fs::File;
@@ -13,35 +14,15 @@ use sandbox::{External, KafkaChoice, Sandbox, Server};
 use serde::{Deserialize, Serialize};
 
 use crate::services::{self, SERVICES};
+use options::{DEMO, LOGS, READY_TIMEOUT};
 use split::Split;
 
-/// Demo accounts: what a development site adds to the defaults.
-const DEMO: &str = include_str!("../../../config/demo.toml");
+pub use options::SiteOptions;
+
 /// Where a running site says how to reach it, in its data folder.
 const SITE_FILE: &str = "site.json";
-/// The folder of logs, in the data folder.
-const LOGS: &str = "logs";
 /// What this process logs, in that folder.
 const OWN_LOG: &str = "stampede.log";
-/// A service that is not ready by then will not be.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Clone)]
-pub struct SiteOptions {
-    pub data_dir: PathBuf,
-    pub fresh: bool,
-    pub ephemeral: bool,
-    /// One process per service behind a gateway, as in Kubernetes.
-    pub split: bool,
-    pub kafka: KafkaChoice,
-    /// Settings files above the demo's.
-    pub config: Vec<PathBuf>,
-    /// Settings above all files.
-    pub overrides: Vec<(String, String)>,
-    /// The log of this process goes to a file, see [`Site::logs`], and only warnings to standard error.
-    pub log_to_file: bool,
-}
-
 /// A running system.
 pub struct Site {
     api: String,

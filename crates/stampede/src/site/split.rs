@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
 
-use super::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
+use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::services::SERVICES;
 
 /// How long a service may take to drain before it is killed.
