@@ -80,6 +80,15 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
         })?;
         answered.await.map_err(|_| Error::transient(anyhow::anyhow!("the {} batch ended unanswered", self.name)))?
     }
+
+    /// Has `request` served with the next batch, and nobody waits for it. A full queue drops it: for requests that somebody
+    /// makes again when they are lost.
+    pub fn post(&self, request: Q) {
+        let (answer, _) = oneshot::channel();
+        if self.queue.try_send(Pending { request, answer }).is_err() {
+            metrics::counter!("stampede_batch_refused_total", "batch" => self.name).increment(1);
+        }
+    }
 }
 
 async fn serve<Q: Clone, A, F, Fut>(run: &F, pending: Vec<Pending<Q, A>>)
