@@ -1,5 +1,7 @@
 //! `Db` and `Tx`: the pool of one service's schema, and a transaction as a type.
 
+mod connect;
+
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -11,31 +13,19 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{
-    AnsiTransactionManager, AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection,
-    TransactionManager,
+    AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection, TransactionManager,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
+use futures_util::FutureExt;
 use futures_util::future::ready;
-use futures_util::{FutureExt, StreamExt};
-use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+pub use self::connect::DbSettings;
+use self::connect::{connection_url, establish, still_open};
 use crate::backoff::Backoff;
 use crate::crash;
 use crate::error::{Error, Result};
-
-/// Section `[postgres]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DbSettings {
-    pub url: secrecy::SecretString,
-    pub connections_max: u32,
-    pub acquire_timeout_ms: u64,
-    pub statement_timeout_ms: u64,
-    pub lock_timeout_ms: u64,
-    pub idle_in_transaction_timeout_ms: u64,
-}
 
 /// How often a body is run when PostgreSQL reports a serialization conflict or a deadlock.
 const ATTEMPTS_MAX: u32 = 4;
@@ -100,6 +90,36 @@ impl Db {
         let outcome = loop {
             attempt += 1;
             match self.attempt(body.clone()).await {
+                Err(error) if attempt < ATTEMPTS_MAX && is_conflict(&error) => {
+                    metrics::counter!("stampede_db_conflicts_total", "tx" => name).increment(1);
+                    tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await;
+                }
+                outcome => break outcome,
+            }
+        };
+        metrics::histogram!("stampede_db_tx_seconds", "tx" => name).record(started.elapsed());
+        outcome
+    }
+
+    /// Runs `body`, which is one statement that commits by itself: the begin and the commit of a transaction would be two
+    /// more trips. Runs it again as [`Db::tx`] does.
+    pub async fn autocommit<T, F>(&self, name: &'static str, body: F) -> Result<T>
+    where
+        T: Send,
+        for<'r> F: AsyncFnOnce(&'r mut AsyncPgConnection) -> Result<T>
+            + SendFn<&'r mut AsyncPgConnection, Result<T>, Fut: Send>
+            + Clone
+            + Send,
+    {
+        let started = Instant::now();
+        let mut attempt = 0;
+        let outcome = loop {
+            attempt += 1;
+            let outcome = match self.checkout().await {
+                Ok(mut conn) => (body.clone())(&mut conn).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
                 Err(error) if attempt < ATTEMPTS_MAX && is_conflict(&error) => {
                     metrics::counter!("stampede_db_conflicts_total", "tx" => name).increment(1);
                     tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await;
@@ -208,37 +228,6 @@ impl Db {
     }
 }
 
-/// Notifications come from the task that drives the connection: their stream ends with it.
-fn still_open(conn: &mut AsyncPgConnection) -> diesel::QueryResult<()> {
-    let mut notifications = std::pin::pin!(conn.notifications_stream());
-    match notifications.next().now_or_never() {
-        Some(None) => Err(diesel::result::Error::BrokenTransactionManager),
-        Some(Some(_)) | None => Ok(()),
-    }
-}
-
-/// Opens a connection whose deadlocks [`is_conflict`] can tell.
-async fn establish(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
-    let mut conn = AsyncPgConnection::establish(url).await?;
-    let query = diesel::dsl::sql::<diesel::sql_types::Text>("select current_setting('lc_messages')");
-    let language: String = diesel_async::RunQueryDsl::get_result(query, &mut conn)
-        .await
-        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-    if speaks_english(&language) {
-        return Ok(conn);
-    }
-    let refused = format!(
-        "lc_messages is {language:?}, and deadlocks are told by PostgreSQL's English message: set it to 'C' for our role"
-    );
-    Err(diesel::ConnectionError::BadConnection(refused))
-}
-
-/// Whether PostgreSQL's messages are English with this `lc_messages`.
-fn speaks_english(lc_messages: &str) -> bool {
-    let language = lc_messages.split(['_', '.', '@']).next().unwrap_or_default();
-    ["", "C", "POSIX", "en"].contains(&language)
-}
-
 /// Whether PostgreSQL has rolled the transaction back only because of others, so that it may run again.
 ///
 /// diesel-async keeps the kind of an error and its message, but not the SQLSTATE, and has no kind for deadlocks (40P01).
@@ -251,26 +240,6 @@ fn is_conflict(error: &Error) -> bool {
         Some(Diesel::DatabaseError(_, info)) => info.message().contains("deadlock detected"),
         _ => false,
     }
-}
-
-/// Adds the schema and the session's limits to the URL, so that every connection has them from its first statement.
-///
-/// Our statements are many, small and always of the same shape, and the planner is told so:
-/// - No just-in-time compilation: they run for less than it takes.
-/// - One plan for a prepared statement, however its arrays are filled. By itself the planner prefers a new plan at each
-///   use for some of them, which costs several times what running them does.
-/// - No scan of a whole table where there is an index: a plan made while a table was empty is kept while it fills.
-fn connection_url(settings: &DbSettings, schema: &str) -> secrecy::SecretString {
-    use secrecy::ExposeSecret;
-    let url = settings.url.expose_secret();
-    let options = format!(
-        "-csearch_path={schema} -cjit=off -cplan_cache_mode=force_generic_plan -cenable_seqscan=off -cstatement_timeout={} -clock_timeout={} -cidle_in_transaction_session_timeout={}",
-        settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
-    )
-    .replace(' ', "%20")
-    .replace('=', "%3D");
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}options={options}&application_name={schema}").into()
 }
 
 /// An open transaction. Only [`Db::tx`] makes one, so whoever takes `&mut Tx` runs inside its caller's transaction.
@@ -363,15 +332,4 @@ where
     Fut: Future<Output = R>,
 {
     type Fut = Fut;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::speaks_english;
-
-    #[test]
-    fn a_database_whose_deadlocks_we_cannot_tell_is_refused() {
-        assert!(["C", "POSIX", "en_US.UTF-8", "C.UTF-8", "en_GB", ""].into_iter().all(speaks_english));
-        assert!(!["ko_KR.UTF-8", "de_DE", "english_x", "Korean_Korea.949"].into_iter().any(speaks_english));
-    }
 }
