@@ -36,7 +36,7 @@ pub const FOR_TESTS: [(&str, &str); 25] = [
     ("payment.naverpay.client_secret", "tests"),
     ("payment.naverpay.chain_id", "tests"),
     ("payment.resolve_poll_ms", "200"),
-    ("payment.owed_poll_ms", "300"),
+    ("payment.step_poll_ms", "300"),
     ("payment.refund_poll_ms", "300"),
     ("notification_hub.reclaim_period_ms", "200"),
     ("notification_hub.idle_poll_max_ms", "200"),

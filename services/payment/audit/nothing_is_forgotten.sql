@@ -4,10 +4,9 @@ select format('payment %s is %s since %s and nobody asks the provider: due %s', 
 from {payment}.payments
 where status in ('APPROVING', 'UNKNOWN') and (ask_at is null or ask_at < now() - interval '1 minute')
 union all
-select format('payment %s is %s since %s and owes %s', id, status, updated_at,
-              case when owes_release then 'the release of order and stock' else 'the order its answer' end)
-from {payment}.payments
-where (owes_release or owes_order) and updated_at < now() - interval '1 minute'
+select format('step %s of payment %s is not done since %s', step, payment_id, created_at)
+from {payment}.pending_steps
+where created_at < now() - interval '1 minute'
 union all
 select format('refund %s of payment %s is PENDING since %s and nobody asks the provider: due %s', id, payment_id,
               created_at, coalesce(ask_at::text, 'never'))

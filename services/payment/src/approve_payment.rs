@@ -9,31 +9,27 @@ use std::time::Instant;
 
 use actix_web::{HttpResponse, post};
 use common::auth::Caller;
-use common::db::{Prepared, Tx};
 use common::http::{Data, Json, Path, Problem, detach};
 use common::text::Text;
-use common::{Error, Refused as PublicRefusal, Result, rpc};
+use common::{Error, Result, rpc};
 use contract::codes;
 use contract::ids::{AccountId, PaymentId};
 use contract::inventory::PinHoldRequest;
 use contract::money::Money;
 use contract::order::BeginApprovalRequest;
-use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_query;
-use diesel::sql_types::{BigInt, Double, Text as SqlText, Uuid};
-use diesel_async::RunQueryDsl;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, ApproveDecision, AttemptOutcome, Method, Refused};
+use crate::change_payments::{Changed, change_payment};
+use crate::payment::{
+    AFTER_CAPTURE, Action, Approval, AttemptOutcome, AttemptReport, Method, Payment, Refused, Status,
+};
+use crate::pending_steps::{Taken, read_steps, take_steps, take_steps_briefly};
 use crate::provider::Attempt;
 use crate::read_payments::{PaymentView, approved_view, view};
-use crate::record_attempt::{AttemptReport, record_attempt, withdraw_attempt};
 use crate::refunds::is_refunded;
-use crate::rows::{self, Payment};
-use crate::settle_owed::settle_owed;
 
 /// When a client that got 202 is to ask again.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -78,12 +74,14 @@ pub async fn approve_payment(
     id: Path<PaymentId>,
     Json(body): Json<ApprovePayment>,
 ) -> Result<HttpResponse> {
-    let user = AccountId::from(caller.account);
-    let payment = detach(approve(app.clone().into_inner(), *id, user, body)).await?;
+    let approval = Approval {
+        user: AccountId::from(caller.account),
+        amount: body.amount.amount,
+        pg_payment_id: body.pg_payment_id.map(Text::into_string),
+    };
+    let Approved { payment, pays } = detach(approve(app.into_inner(), *id, approval)).await?;
     if payment.status.is_captured() {
-        // If this cannot be read, the answer is silent about the order: the payment is paid all the same.
-        let is_refunded = is_refunded_now(&app, payment.id).await.unwrap_or(true);
-        return Ok(HttpResponse::Ok().json(approved_view(&payment, is_refunded)));
+        return Ok(HttpResponse::Ok().json(approved_view(&payment, pays)));
     }
     let mut unknown = HttpResponse::Accepted();
     unknown.insert_header(("Retry-After", RETRY_AFTER_SECONDS));
@@ -91,80 +89,44 @@ pub async fn approve_payment(
     Ok(unknown.json(view(&payment)))
 }
 
-async fn is_refunded_now(app: &App, id: PaymentId) -> Result<bool> {
-    is_refunded(&mut *app.db.read().await?, id).await
-}
-
-async fn approve(app: Arc<App>, id: PaymentId, user: AccountId, body: ApprovePayment) -> Result<Payment> {
-    let payment = rows::own(&mut *app.db.read().await?, id, user).await?;
-    if body.amount.amount != payment.amount {
-        return Err(Refused::AmountMismatch { expected: payment.amount }.into());
-    }
-    match payment::approve(payment.status)? {
-        ApproveDecision::AlreadyPaid | ApproveDecision::StillUnknown => return Ok(payment),
-        ApproveDecision::Capture => {}
-    }
-    let pg_payment_id = authorisation(payment.method, id, body.pg_payment_id)?;
-    let (payment, attempt) = begin_attempt(&app, id, pg_payment_id).await?;
+async fn approve(app: Arc<App>, id: PaymentId, approval: Approval) -> Result<Approved> {
+    let changed = change_payment(&app, id, Action::Approve(approval)).await.map_err(|error| {
+        // Of two payments of one order the database lets one be open, whoever decides at the same time.
+        if is_other_open(&error) { Refused::InProgress.into() } else { error }
+    })?;
+    let Some(attempt) = changed.begun().cloned() else {
+        // If this cannot be read, the answer is silent about the order: the payment is paid all the same.
+        let pays = is_order_paid(&app, &changed.payment).await.unwrap_or(false);
+        return Ok(Approved { payment: changed.payment, pays });
+    };
     app.db.point("payment.after_attempt").await;
+    let payment = changed.payment;
     let running = tokio::spawn(run_attempt(app.clone(), payment.clone(), attempt.clone()));
     match tokio::time::timeout(app.approve_wait, running).await {
         Ok(outcome) => outcome?,
         // The attempt goes on. The client is told 202 and asks again.
-        Err(_) => still_unknown(&app, &attempt, payment).await,
+        Err(_) => Ok(Approved { payment: still_unknown(&app, attempt, payment).await, pays: false }),
     }
 }
 
-/// The provider's id of what the buyer has authorised. Points need no payment window, so a payment authorises itself.
-fn authorisation(method: Method, id: PaymentId, given: Option<Text<1, 64>>) -> Result<String> {
-    match (method, given) {
-        (Method::NaverPay, Some(given)) => Ok(given.into_string()),
-        (Method::NaverPay, None) => Err(PublicRefusal::invalid("pgPaymentId", "Must be given for this method.").into()),
-        (Method::Points, None) => Ok(id.to_string()),
-        (Method::Points, Some(_)) => {
-            Err(PublicRefusal::invalid("pgPaymentId", "Must be absent for this method.").into())
-        }
-    }
+/// A payment after a request to approve.
+struct Approved {
+    payment: Payment,
+    /// The order is paid with it.
+    pays: bool,
 }
 
-/// Commits the attempt. From here on something may be reserved or captured in its name.
-async fn begin_attempt(app: &App, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Attempt)> {
-    let begun = app.db.tx("begin_attempt", async |tx| begin(app, tx, id, pg_payment_id.clone()).await).await;
-    begun.map_err(|error| if is_other_open(&error) { Refused::InProgress.into() } else { error })
-}
-
-async fn begin(app: &App, tx: &mut Tx, id: PaymentId, pg_payment_id: String) -> Result<(Payment, Attempt)> {
-    let Some((payment, _)) = rows::lock(tx, id).await? else { return Err(Refused::NotFound.into()) };
-    match payment::approve(payment.status)? {
-        // The reservation of the last attempt is still being released.
-        ApproveDecision::Capture if payment.owes_release => return Err(Refused::InProgress.into()),
-        ApproveDecision::Capture => {}
-        ApproveDecision::AlreadyPaid | ApproveDecision::StillUnknown => return Err(Refused::InProgress.into()),
+/// Whether the order is paid with this payment, which it is told first if need be.
+async fn is_order_paid(app: &App, payment: &Payment) -> Result<bool> {
+    if payment.status != Status::Paid {
+        return Ok(false);
     }
-    check_attempts(app, tx, &payment).await?;
-    let attempt = payment.next_attempt(pg_payment_id);
-    let query = sql_query(include_str!("begin_attempt.sql"))
-        .bind::<Uuid, _>(id)
-        .bind::<Uuid, _>(attempt.id)
-        .bind::<SqlText, _>(&attempt.pg_payment_id)
-        .bind::<SqlText, _>(&attempt.key)
-        .bind::<BigInt, _>(attempt.amount)
-        .bind::<Double, _>(app.approve_wait.as_millis() as f64);
-    let payment = Prepared(query).get_result(tx).await?;
-    tx.point("payment.before_attempt").await;
-    Ok((payment, attempt))
-}
-
-/// Each attempt keeps the order's units from other buyers for a while, so their number is limited.
-async fn check_attempts(app: &App, tx: &mut Tx, payment: &Payment) -> Result<()> {
-    #[derive(QueryableByName)]
-    struct Count {
-        #[diesel(sql_type = BigInt)]
-        count: i64,
-    }
-    let query = sql_query(include_str!("check_attempts.sql")).bind::<Uuid, _>(payment.order_id);
-    let Count { count } = Prepared(query).get_result(tx).await?;
-    if count >= app.attempts_per_order_max { Err(Refused::TooManyAttempts(count).into()) } else { Ok(()) }
+    let pending = read_steps(&mut *app.db.read().await?, payment.id).await?;
+    let taken = match pending {
+        Some((attempt, steps)) => take_steps(app, payment, attempt, &steps).await,
+        None => Taken::Done,
+    };
+    Ok(taken == Taken::Done && !is_refunded(&mut *app.db.read().await?, payment.id).await?)
 }
 
 /// Whether another payment of the order is open, and may get the money.
@@ -180,24 +142,27 @@ fn is_other_open(error: &Error) -> bool {
 }
 
 /// Reserves order and stock, asks the provider, records its answer, and tells the order.
-async fn run_attempt(app: Arc<App>, payment: Payment, attempt: Attempt) -> Result<Payment> {
+async fn run_attempt(app: Arc<App>, payment: Payment, attempt: Attempt) -> Result<Approved> {
     if let Err(error) = reserve(&app, &payment, &attempt).await {
-        let payment = withdraw_attempt(&app, &attempt, &error).await?;
-        settle_owed(&app, payment).await;
+        let reason = error.reason().unwrap_or("UNAVAILABLE").to_owned();
+        change_and_follow(&app, payment.id, Action::Withdraw { attempt, reason }).await?;
         return Err(error);
     }
     app.db.point("payment.after_pin").await;
     let report = capture(&app, payment.method, &attempt).await;
     app.db.point("payment.after_answer").await;
-    let payment = record_attempt(&app, &attempt, &report).await?;
-    let payment = settle_owed(&app, payment).await;
+    let (payment, taken) = record(&app, attempt, report.clone()).await?;
     // The resolver may have learnt the outcome first.
     if payment.status.is_captured() {
-        return Ok(payment);
+        let pays = match taken {
+            Some(taken) => taken == Taken::Done,
+            None => is_order_paid(&app, &payment).await.unwrap_or(false),
+        };
+        return Ok(Approved { payment, pays });
     }
     if payment.status.is_open() {
         app.unclear.notify_one();
-        return Ok(payment);
+        return Ok(Approved { payment, pays: false });
     }
     let (id, code) = (payment.id, report.code);
     match report.outcome {
@@ -206,17 +171,45 @@ async fn run_attempt(app: Arc<App>, payment: Payment, attempt: Attempt) -> Resul
         }
         AttemptOutcome::NotCaptured if report.is_declined => Err(Refused::Declined { payment: id, code }.into()),
         AttemptOutcome::NotCaptured => Err(Refused::ProviderFailed { payment: id, code }.into()),
-        AttemptOutcome::Captured | AttemptOutcome::Unknown | AttemptOutcome::Overdue => Ok(payment),
+        AttemptOutcome::Captured | AttemptOutcome::Unknown | AttemptOutcome::Overdue => {
+            Ok(Approved { payment, pays: false })
+        }
     }
 }
 
-/// Reserves the order for this attempt, then pins its stock. Idempotent by the attempt's id.
+/// Records what was learnt about an attempt, whoever learnt it, and does what follows from it. Idempotent.
+pub async fn record(app: &App, attempt: Attempt, report: AttemptReport) -> Result<(Payment, Option<Taken>)> {
+    change_and_follow(app, attempt.payment, Action::Report { attempt, report }).await
+}
+
+/// Changes a payment, then does at other services what follows from that. Returns what became of that, if anything did.
+async fn change_and_follow(app: &App, id: PaymentId, action: Action) -> Result<(Payment, Option<Taken>)> {
+    let changed = change_payment(app, id, action).await?;
+    app.db.point("payment.after_record").await;
+    let Changed { payment, .. } = &changed;
+    let taken = match changed.steps() {
+        Some((attempt, AFTER_CAPTURE)) => Some(take_steps_briefly(app, payment, attempt, AFTER_CAPTURE).await),
+        // Whoever hears that an attempt has failed may begin another one at once.
+        Some((attempt, steps)) => Some(take_steps(app, payment, attempt, steps).await),
+        None => None,
+    };
+    Ok((changed.payment, taken))
+}
+
+/// Reserves the order for this attempt and pins its stock, both at once. Idempotent by the attempt's id.
+///
+/// The provider is asked when both are done, and both are released when one is refused, so their order does not matter.
 pub async fn reserve(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
-    let (order_id, attempt_id) = (payment.order_id.to_string(), attempt.id.to_string());
+    let (ordered, pinned) = tokio::join!(reserve_order(app, payment, attempt), pin_hold(app, payment, attempt));
+    // What order says is said first: it knows why.
+    ordered.and(pinned)
+}
+
+async fn reserve_order(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
     let begin = BeginApprovalRequest {
-        order_id: order_id.clone(),
+        order_id: payment.order_id.to_string(),
         payment_id: payment.id.to_string(),
-        attempt_id: attempt_id.clone(),
+        attempt_id: attempt.id.to_string(),
         amount: payment.amount,
         currency: payment.currency.clone(),
     };
@@ -226,7 +219,13 @@ pub async fn reserve(app: &App, payment: &Payment, attempt: &Attempt) -> Result<
     });
     begun.await?;
     app.db.point("payment.after_reservation").await;
-    let pin = PinHoldRequest { hold_id: order_id, attempt_id, retake: false };
+    Ok(())
+}
+
+async fn pin_hold(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
+    app.db.point("payment.before_pin").await;
+    let pin =
+        PinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: attempt.id.to_string(), retake: false };
     let pinned = rpc::retrying(|| {
         let (mut inventory, pin) = (app.inventory.clone(), pin.clone());
         async move { inventory.pin_hold(pin).await }
@@ -251,9 +250,9 @@ pub async fn capture(app: &App, method: Method, attempt: &Attempt) -> AttemptRep
 }
 
 /// The client has waited for `approve_wait`: the payment is unknown until the attempt has an answer.
-async fn still_unknown(app: &App, attempt: &Attempt, begun: Payment) -> Result<Payment> {
+async fn still_unknown(app: &App, attempt: Attempt, begun: Payment) -> Payment {
     let report = AttemptReport::unknown("SLOW", "no answer yet");
-    let payment = record_attempt(app, attempt, &report).await.unwrap_or(begun);
+    let recorded = record(app, attempt, report).await;
     app.unclear.notify_one();
-    Ok(payment)
+    recorded.map_or(begun, |(payment, _)| payment)
 }

@@ -9,6 +9,7 @@ use common::db::Tx;
 use common::error::FORBIDDEN;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint};
+use common::sql::clock_timestamp;
 use common::text::Text;
 use common::{Error, Refused as PublicRefusal, Result};
 use contract::ids::{AccountId, PaymentId, RefundId};
@@ -19,13 +20,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, CancelDecision, Refused, Status};
+use crate::payment::{self, CancelDecision, Payment, Refused, Status, Step};
+use crate::pending_steps::{read_steps, take_steps};
 use crate::read_payments::{PaymentView, view};
 use crate::refunds::{NewRefund, RefundStatus, RequestedRefund, request_refund};
-use crate::rows::{self, Payment};
+use crate::rows;
 use crate::schema::payments;
 use crate::send_refunds::send_refund;
-use crate::settle_owed::settle_owed;
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -140,8 +141,10 @@ async fn cancel(
     if !is_admin && body.amount.as_ref().is_some_and(|amount| amount.amount != found.amount) {
         return Err(PublicRefusal::new(FORBIDDEN, "Only administrators give a part back.").into());
     }
-    if found.owes_order {
-        settle_owed(&app, found).await;
+    // An order that has not heard of the money would be paid with it when it is gone.
+    let pending = read_steps(&mut *app.db.read().await?, id).await?;
+    if let Some((attempt, steps)) = pending.filter(|(_, steps)| steps.contains(&Step::PayOrder)) {
+        take_steps(&app, &found, attempt, &steps).await;
     }
     let new = NewRefund {
         id: RefundId::derive(&[id.as_bytes(), caller.account.as_bytes(), key.as_bytes()]),
@@ -171,7 +174,8 @@ async fn cancel(
 
 async fn end_or_request_refund(tx: &mut Tx, id: PaymentId, new: &NewRefund) -> Result<Cancelled> {
     let Some((payment, now)) = rows::lock(tx, id).await? else { return Err(Refused::NotFound.into()) };
-    match payment::cancel(payment.status, payment.owes_order)? {
+    let owes_order = read_steps(tx, id).await?.is_some_and(|(_, steps)| steps.contains(&Step::PayOrder));
+    match payment::cancel(payment.status, owes_order)? {
         CancelDecision::End => Ok(Cancelled { payment: cancel_unpaid(tx, payment).await?, refund: None }),
         CancelDecision::Refund => {
             let requested = request_refund(tx, (&payment, now), new).await?;
@@ -188,7 +192,7 @@ async fn cancel_unpaid(tx: &mut Tx, payment: Payment) -> Result<Payment> {
     let update = diesel::update(payments::table.find(payment.id)).set((
         payments::status.eq(Status::Cancelled),
         payments::version.eq(payments::version + 1),
-        payments::updated_at.eq(rows::clock_timestamp()),
+        payments::updated_at.eq(clock_timestamp()),
     ));
     Ok(update.returning(Payment::as_returning()).get_result(tx).await?)
 }

@@ -6,22 +6,23 @@
 
 mod approve_payment; // flows
 mod cancel_payment;
+mod change_payments;
+mod events;
 mod in_flight; // loops
 mod naverpay; // providers
 mod on_order; // reactions
 pub mod payment; // rules; public for the model that walks through them
+mod pending_steps;
 mod points;
 mod prepare_payment;
 pub mod provider;
 mod read_payments;
 mod reconcile;
-mod record_attempt;
 mod refunds;
 mod resolve_payments;
 mod rows;
 mod schema;
 mod send_refunds;
-mod settle_owed;
 mod standard_webhooks; // rules
 mod undo_attempt;
 mod webhooks;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 use chrono::TimeDelta;
 use common::Host;
+use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
@@ -49,12 +51,15 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+use crate::change_payments::{Changed, Command};
 use crate::in_flight::InFlight;
 use crate::naverpay::NaverPay;
-use crate::payment::{Method, Timeouts};
+use crate::payment::{Limits, Method, Payment, Timeouts};
+use crate::pending_steps::Done;
 use crate::points::Points;
+use crate::prepare_payment::NewPayment;
 use crate::provider::{Attempt, CaptureOutcome, Provider, ProviderStatus, RefundOutcome, RefundRequest};
-use crate::webhooks::Senders;
+use crate::webhooks::{Received, Senders};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/payment");
 
@@ -67,8 +72,9 @@ struct Settings {
     attempts_per_order_max: i64,
     payments_per_order_max: i64,
     resolve_poll_ms: u64,
-    owed_poll_ms: u64,
+    step_poll_ms: u64,
     refund_poll_ms: u64,
+    batch: BatchSettings,
     timeouts: Timeouts,
     naverpay: naverpay::Settings,
     points: points::Settings,
@@ -79,6 +85,10 @@ struct Settings {
 /// What every flow of this service may use.
 pub struct App {
     db: Db,
+    prepared: Batch<NewPayment, Option<Payment>>,
+    changes: Batch<Command, Changed>,
+    steps_done: Batch<Done, ()>,
+    webhooks: Batch<Received, bool>,
     order: OrderServiceClient<Upstream>,
     inventory: InventoryServiceClient<Upstream>,
     naverpay: NaverPay,
@@ -90,7 +100,6 @@ pub struct App {
     claim_time: Duration,
     /// What is left at least of an order after an attempt that failed, for another one.
     retry_time: TimeDelta,
-    attempts_per_order_max: i64,
     payments_per_order_max: i64,
     /// Wakes the resolver.
     unclear: Arc<Notify>,
@@ -153,9 +162,9 @@ pub const fn spec() -> ServiceSpec {
         unfinished: &[
             Unfinished {
                 what: "payments under way",
-                sql: "select count(*) from {payment}.payments
-                      where status in ('APPROVING', 'UNKNOWN') or owes_release or owes_order",
+                sql: "select count(*) from {payment}.payments where status in ('APPROVING', 'UNKNOWN')",
             },
+            Unfinished { what: "steps to be done", sql: "select count(*) from {payment}.pending_steps" },
             Unfinished {
                 what: "refunds without an answer",
                 sql: "select count(*) from {payment}.refunds where status = 'PENDING'",
@@ -169,7 +178,17 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let db = host.db("payment", MIGRATIONS).await?;
     let points = Points::new(&db, &settings.points);
     let (unclear, refunds_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let limits = Limits {
+        attempts_per_order_max: settings.attempts_per_order_max,
+        // A second later than the client is told 202.
+        head_start: TimeDelta::milliseconds(settings.approve_wait_ms as i64) + TimeDelta::seconds(1),
+        retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
+    };
     let app = Arc::new(App {
+        prepared: prepare_payment::start_batch(&db, &settings.batch, settings.payments_per_order_max),
+        changes: change_payments::start_batch(&db, &settings.batch, limits),
+        steps_done: pending_steps::start_batch(&db, &settings.batch),
+        webhooks: webhooks::start_batch(&db, &settings.batch),
         order: OrderServiceClient::new(host.upstream("order")?),
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         naverpay: NaverPay::new(&settings.naverpay)?,
@@ -177,8 +196,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         timeouts: settings.timeouts,
         approve_wait: Duration::from_millis(settings.approve_wait_ms),
         claim_time: settings.naverpay.longest() + RECORDING,
-        retry_time: TimeDelta::seconds(settings.retry_seconds.into()),
-        attempts_per_order_max: settings.attempts_per_order_max,
+        retry_time: limits.retry_time,
         payments_per_order_max: settings.payments_per_order_max,
         resolving: InFlight::new(resolve_payments::IN_FLIGHT_MAX, &unclear),
         unclear,
@@ -222,9 +240,14 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         }
     });
     let each = app.clone();
-    host.periodic("settle_owed", every(settings.owed_poll_ms, None), move || {
+    host.periodic("take_due_steps", every(settings.step_poll_ms, None), move || {
         let app = each.clone();
-        async move { settle_owed::settle_all_owed(&app).await }
+        async move { pending_steps::take_due_steps(&app).await }
+    });
+    let each = app.clone();
+    host.periodic("heed_webhooks", every(settings.resolve_poll_ms, None), move || {
+        let app = each.clone();
+        async move { webhooks::heed_webhooks(&app).await }
     });
     let each = app.clone();
     host.periodic("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {

@@ -11,10 +11,14 @@
 use common::Result;
 use common::db::{Db, Tx};
 use common::http::ServiceConfig;
-use contract::ids::PaymentId;
+use contract::ids::{PaymentAttemptId, PaymentId};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
 use serde::Deserialize;
 
 pub use confirm_points::confirm_points;
+
+use crate::schema::{payment_attempt, point_holds};
 
 mod charge_points;
 mod confirm_points;
@@ -46,10 +50,16 @@ impl Points {
     }
 }
 
-/// Whether points are held for a payment and not refunded in full. If the caller has ended the payment's attempt in this
-/// transaction, it waits for a transaction that is taking points in the name of that attempt.
-pub async fn are_points_held(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
-    Ok(rows::read_hold(tx, payment).await?.is_some_and(|hold| hold.left() > 0))
+/// Those of the payments whose points are held and not refunded in full. Each comes with the attempt that is said to have
+/// failed: its row is locked first, so a transaction that is taking points in the name of the attempt is waited for.
+pub async fn payments_with_points(tx: &mut Tx, failed: &[(PaymentId, PaymentAttemptId)]) -> Result<Vec<PaymentId>> {
+    let (payments, attempts): (Vec<PaymentId>, Vec<PaymentAttemptId>) = failed.iter().copied().unzip();
+    let ended = payment_attempt::table.filter(payment_attempt::id.eq_any(attempts)).order(payment_attempt::id);
+    ended.select(payment_attempt::id).for_update().load::<PaymentAttemptId>(tx).await?;
+    let held = point_holds::table
+        .filter(point_holds::payment_id.eq_any(payments))
+        .filter(point_holds::given_back.lt(point_holds::amount));
+    Ok(held.select(point_holds::payment_id).load(tx).await?)
 }
 
 /// The routes of points. They need [`Points`] among the data of the application.

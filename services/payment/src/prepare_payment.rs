@@ -1,11 +1,14 @@
 //! `POST /payments/prepare`: a payment for an order, before any money moves.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, post};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use common::auth::Caller;
+use common::batch::{Batch, BatchSettings};
+use common::db::{Db, Prepared};
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::{Error, Result, rpc};
@@ -13,16 +16,17 @@ use contract::ids::{AccountId, OrderId, PaymentId};
 use contract::money::{KRW, Money};
 use contract::order::BeginPaymentRequest;
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Bytea, Text, Timestamptz, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
 use crate::naverpay;
-use crate::payment::{Method, Refused, Status};
+use crate::payment::{Method, Payment, Refused, Status};
 use crate::read_payments::rfc3339;
-use crate::rows::{self, Payment};
-use crate::schema::payments;
+use crate::rows;
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -137,33 +141,18 @@ struct PrepareOutcome {
     is_replay: bool,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = payments)]
-struct NewPayment<'a> {
-    id: PaymentId,
-    order_id: OrderId,
-    user_id: AccountId,
-    method: Method,
-    amount: i64,
-    currency: &'a str,
-    idempotency_key: &'a str,
-    fingerprint: &'a [u8],
-    expires_at: DateTime<Utc>,
-}
-
 async fn prepare(app: Arc<App>, request: Request) -> Result<PrepareOutcome> {
-    if let Some(payment) = prepared_before(&app, &request).await? {
-        return Ok(PrepareOutcome { payment, is_replay: true });
-    }
     let created = create(&app, &request).await;
     if let Ok(Some(payment)) = created {
         return Ok(PrepareOutcome { payment, is_replay: false });
     }
-    // Another request with this key may have been faster, and the order may have ended since: the key's answer stays the same.
+    // An earlier request with this key may have prepared it, and the order may have ended since: the key's answer stays
+    // the same.
     match (prepared_before(&app, &request).await?, created) {
         (Some(payment), _) => Ok(PrepareOutcome { payment, is_replay: true }),
         (None, Err(error)) => Err(error),
-        (None, Ok(_)) => Err(Error::transient(anyhow::anyhow!("payment {} has vanished", request.id))),
+        // Only one payment of an order is ever paid, so the number of those prepared is limited.
+        (None, Ok(_)) => Err(Refused::TooManyPayments(app.payments_per_order_max).into()),
     }
 }
 
@@ -176,34 +165,102 @@ async fn prepared_before(app: &App, request: &Request) -> Result<Option<Payment>
     Ok(found)
 }
 
-/// None: another request with the same key was faster.
+/// None: an earlier request with the same key has prepared it, or the order has as many payments as it may have.
 async fn create(app: &App, request: &Request) -> Result<Option<Payment>> {
     let expires_at = begin_payment(app, request).await?;
-    check_payments(app, request).await?;
-    let row = NewPayment {
+    let new = NewPayment {
         id: request.id,
-        order_id: request.body.order_id,
-        user_id: request.user,
+        order: request.body.order_id,
+        user: request.user,
         method: request.body.method,
         amount: request.body.amount.amount,
-        currency: KRW,
-        idempotency_key: request.key.as_str(),
-        fingerprint: &request.fingerprint,
+        key: request.key.as_str().to_owned(),
+        fingerprint: request.fingerprint.clone(),
         expires_at,
     };
-    app.db
-        .tx("prepare_payment", async |tx| {
-            let insert = diesel::insert_into(payments::table).values(&row).on_conflict(payments::id).do_nothing();
-            Ok(insert.returning(Payment::as_returning()).get_result(tx).await.optional()?)
-        })
-        .await
+    app.prepared.submit(new).await
 }
 
-/// Only one payment of an order is ever paid, so the number of those prepared is limited.
-async fn check_payments(app: &App, request: &Request) -> Result<()> {
-    let of_order = payments::table.filter(payments::order_id.eq(request.body.order_id));
-    let count: i64 = of_order.count().get_result(&mut *app.db.read().await?).await?;
-    if count >= app.payments_per_order_max { Err(Refused::TooManyPayments(count).into()) } else { Ok(()) }
+/// A payment that is to be stored.
+#[derive(Debug, Clone)]
+pub struct NewPayment {
+    id: PaymentId,
+    order: OrderId,
+    user: AccountId,
+    method: Method,
+    amount: i64,
+    key: String,
+    fingerprint: Vec<u8>,
+    expires_at: DateTime<Utc>,
+}
+
+/// Starts the queue of payments that are prepared. None: it is stored already, or its order has too many.
+pub fn start_batch(db: &Db, settings: &BatchSettings, per_order_max: i64) -> Batch<NewPayment, Option<Payment>> {
+    let db = db.clone();
+    Batch::start("prepare_payments", settings, move |new: Arc<[NewPayment]>| {
+        let db = db.clone();
+        async move {
+            let stored = db.autocommit("prepare_payments", async |conn| insert(conn, &new, per_order_max).await);
+            let mut stored: HashMap<PaymentId, DateTime<Utc>> =
+                stored.await?.into_iter().map(|row| (row.id, row.created_at)).collect();
+            let outcome =
+                |new: &NewPayment| Ok(stored.remove(&new.id).map(|created_at| new.clone().stored(created_at)));
+            Ok(new.iter().map(outcome).collect())
+        }
+    })
+}
+
+#[derive(QueryableByName)]
+struct Stored {
+    #[diesel(sql_type = Uuid)]
+    id: PaymentId,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+}
+
+async fn insert(conn: &mut AsyncPgConnection, new: &[NewPayment], per_order_max: i64) -> Result<Vec<Stored>> {
+    let query = sql_query(include_str!("prepare_payment.sql"))
+        .bind::<BigInt, _>(per_order_max)
+        .bind::<Text, _>(KRW)
+        .bind::<Array<Uuid>, _>(new.iter().map(|payment| payment.id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(new.iter().map(|payment| payment.order).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(new.iter().map(|payment| payment.user).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(new.iter().map(|payment| payment.method).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(new.iter().map(|payment| payment.amount).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(new.iter().map(|payment| &payment.key).collect::<Vec<_>>())
+        .bind::<Array<Bytea>, _>(new.iter().map(|payment| &payment.fingerprint).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(new.iter().map(|payment| payment.expires_at).collect::<Vec<_>>());
+    Ok(Prepared(query).load(conn).await?)
+}
+
+impl NewPayment {
+    /// As its row is.
+    fn stored(self, created_at: DateTime<Utc>) -> Payment {
+        Payment {
+            id: self.id,
+            order_id: self.order,
+            user_id: self.user,
+            method: self.method,
+            amount: self.amount,
+            currency: KRW.to_owned(),
+            fingerprint: self.fingerprint,
+            status: Status::Pending,
+            version: 1,
+            attempt_id: None,
+            pg_payment_id: None,
+            captured: 0,
+            refunded: 0,
+            expires_at: self.expires_at,
+            approving_since: None,
+            requested_at: None,
+            ask_at: None,
+            asked: 0,
+            absent_since: None,
+            undo_at: None,
+            created_at,
+            updated_at: created_at,
+        }
+    }
 }
 
 /// Order checks payer and amount, and becomes `PENDING_PAYMENT`. Returns when it expires.

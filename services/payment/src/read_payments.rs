@@ -14,8 +14,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{Method, Status};
-use crate::rows::{self, Payment};
+use crate::payment::{Method, Payment, Status};
+use crate::rows;
 use crate::schema::{payment_attempt, payments};
 
 /// A payment as its owner sees it.
@@ -169,9 +169,8 @@ pub fn view(payment: &Payment) -> PaymentView {
     }
 }
 
-/// [`view`] in the answer to an approval: it says whether the order is paid. Money that is refunded pays no order.
-pub fn approved_view(payment: &Payment, is_refunded: bool) -> PaymentView {
-    let pays = payment.status == Status::Paid && !payment.owes_order && !is_refunded;
+/// [`view`] in the answer to an approval: it says whether the order is paid.
+pub fn approved_view(payment: &Payment, pays: bool) -> PaymentView {
     PaymentView { order_status: pays.then_some("PAID"), ..view(payment) }
 }
 

@@ -21,9 +21,9 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 
-use crate::payment::refund_amount;
+use crate::payment::{Payment, refund_amount};
 use crate::provider::Attempt;
-use crate::rows::{self, Payment, from_name};
+use crate::rows;
 use crate::schema::refunds;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString, AsExpression, FromSqlRow, Serialize)]
@@ -46,7 +46,7 @@ impl RefundStatus {
 
 impl FromSql<Text, Pg> for RefundStatus {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        from_name(value)
+        common::sql::from_name(value)
     }
 }
 

@@ -4,12 +4,11 @@
 //! failed. Any number of replicas may run it: a claimed payment is left alone by the others.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::{HttpResponse, post};
 use chrono::{DateTime, TimeDelta, Utc};
 use common::auth::Admin;
-use common::db::{Prepared, Tx};
+use common::db::Prepared;
 use common::http::{Data, Path, Problem, detach};
 use common::{Error, Result};
 use contract::ids::PaymentId;
@@ -19,21 +18,19 @@ use diesel::sql_types::{BigInt, Double, Nullable, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::approve_payment::{capture, reserve};
-use crate::payment::{AttemptFacts, AttemptOutcome, Refused, ResolverStep, Status, resolve, retry_delay_seconds};
+use crate::approve_payment::{capture, record, reserve};
+use crate::change_payments::change_payment;
+use crate::payment::{
+    Action, AttemptFacts, AttemptOutcome, AttemptReport, Payment, Refused, ResolverStep, Status, resolve,
+    retry_delay_seconds,
+};
 use crate::provider::{Attempt, ProviderStatus};
 use crate::read_payments::{PaymentView, view};
-use crate::record_attempt::{AttemptReport, record_attempt};
-use crate::rows::{self, Payment};
-use crate::schema::payments;
-use crate::settle_owed::settle_owed;
+use crate::rows;
 use crate::undo_attempt::undo;
 
 /// Questions that one replica has under way: providers limit how many a merchant may ask.
 pub const IN_FLIGHT_MAX: usize = 32;
-
-/// The webhook about an approval mostly arrives just before the approval's own answer, and need not cause a question.
-const HEAD_START: Duration = Duration::from_secs(1);
 
 /// The loop: asks about every payment that is due.
 pub async fn resolve_payments(app: Arc<App>) -> Result<()> {
@@ -66,11 +63,21 @@ pub async fn resolve_payments(app: Arc<App>) -> Result<()> {
 
 /// Claims what is due for `claim_time`. If this process dies, another one claims it after that.
 async fn claim(app: &App, max: i64) -> Result<Vec<Payment>> {
+    #[derive(QueryableByName)]
+    struct Claimed {
+        #[diesel(sql_type = Uuid)]
+        id: PaymentId,
+    }
     let claimed: Vec<Payment> = app
         .db
         .tx("claim_payments", async |tx| {
             let query = sql_query(include_str!("resolve_payments.sql")).bind::<BigInt, _>(max);
-            Ok(Prepared(query.bind::<Double, _>(app.claim_time.as_secs_f64())).load(tx).await?)
+            let query = query.bind::<Double, _>(app.claim_time.as_secs_f64());
+            let claimed: Vec<Claimed> = Prepared(query).load(tx).await?;
+            if claimed.is_empty() {
+                return Ok(Vec::new());
+            }
+            rows::by_ids(tx, &claimed.into_iter().map(|claimed| claimed.id).collect::<Vec<_>>()).await
         })
         .await?;
     if !claimed.is_empty() {
@@ -83,15 +90,7 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
     let Some(attempt) = payment.attempt() else { return Ok(()) };
     let status = app.query_status(payment.method, &attempt).await;
     let now = rows::database_time(&mut *app.db.read().await?).await?;
-    let began = payment.approving_since.unwrap_or(payment.created_at);
-    let facts = AttemptFacts {
-        // Nobody waits for a payment that has ended: it is not charged again.
-        payable: payment.status.is_open() && payment.expires_at > now,
-        age: (now - began).num_seconds(),
-        requested_ago: (now - payment.requested_at.unwrap_or(began)).num_seconds(),
-        absent_for: payment.absent_since.map(|since| (now - since).num_seconds()),
-        undone: payment.undo_at.is_some(),
-    };
+    let facts = payment.attempt_facts(now);
     let mut step = resolve(&status, facts, app.timeouts);
     tracing::info!(
         payment.id = %payment.id, orderId = %payment.order_id, ?status, ?step,
@@ -105,11 +104,11 @@ async fn resolve_payment(app: &App, payment: Payment) -> Result<()> {
     let delay = TimeDelta::seconds(retry_delay_seconds(payment.asked).into());
     match step {
         ResolverStep::Record(AttemptOutcome::Overdue) => {
-            record(app, &attempt, &status, AttemptOutcome::Overdue).await?;
+            conclude(app, &attempt, &status, AttemptOutcome::Overdue).await?;
             // The provider may answer after an operator has called it.
             query_again(app, &attempt, delay, None).await
         }
-        ResolverStep::Record(outcome) => record(app, &attempt, &status, outcome).await,
+        ResolverStep::Record(outcome) => conclude(app, &attempt, &status, outcome).await,
         ResolverStep::Retry | ResolverStep::Wait { absent: false } => query_again(app, &attempt, delay, None).await,
         ResolverStep::Wait { absent: true } => {
             // The next answer is the one that can prove it.
@@ -145,43 +144,18 @@ async fn retry(app: &App, payment: &Payment, attempt: &Attempt) -> Result<Retry>
         }
         Err(error) => return Err(error),
     }
-    if app.db.tx("request_again", async |tx| begin_request(tx, attempt).await).await? == 0 {
+    if change_payment(app, payment.id, Action::RequestAgain { attempt: attempt.clone() }).await?.is_empty() {
         return Ok(Retry::Done);
     }
     app.db.point("payment.before_retry").await;
     let report = capture(app, payment.method, attempt).await;
     app.db.point("payment.after_retry").await;
-    let payment = record_attempt(app, attempt, &report).await?;
-    settle_owed(app, payment).await;
+    record(app, attempt.clone(), report).await?;
     Ok(Retry::Done)
 }
 
-/// Writes down that the provider is asked from now on, and that what it said before counts no more. Returns the number of
-/// rows: 0 when the attempt is not open any more.
-async fn begin_request(tx: &mut Tx, attempt: &Attempt) -> Result<usize> {
-    let open = payments::table
-        .find(attempt.payment)
-        .filter(payments::attempt_id.eq(attempt.id))
-        .filter(payments::status.eq_any([Status::Approving, Status::Unknown, Status::NeedsReview]))
-        .filter(payments::undo_at.is_null());
-    let update = diesel::update(open).set((
-        payments::requested_at.eq(rows::clock_timestamp().nullable()),
-        payments::absent_since.eq(None::<DateTime<Utc>>),
-    ));
-    Ok(update.execute(tx).await?)
-}
-
-async fn record(app: &App, attempt: &Attempt, status: &ProviderStatus, outcome: AttemptOutcome) -> Result<()> {
-    let (code, message) = match status {
-        ProviderStatus::Captured => ("Success", String::new()),
-        ProviderStatus::Cancelled => ("Cancelled", "the provider has given everything back".to_owned()),
-        ProviderStatus::Absent => ("Absent", "the provider has never heard of it".to_owned()),
-        ProviderStatus::Foreign => ("Foreign", "captured for another payment".to_owned()),
-        ProviderStatus::WrongAmount { left } => ("WrongAmount", format!("{left} was captured")),
-        ProviderStatus::Unclear(why) => ("Unclear", why.clone()),
-    };
-    let report = AttemptReport { outcome, is_declined: false, is_proof: true, code: code.to_owned(), message };
-    let payment = record_attempt(app, attempt, &report).await?;
+async fn conclude(app: &App, attempt: &Attempt, status: &ProviderStatus, outcome: AttemptOutcome) -> Result<()> {
+    let (payment, _) = record(app, attempt.clone(), AttemptReport::of_history(status, outcome)).await?;
     if payment.status == Status::NeedsReview {
         tracing::error!(
             payment.id = %payment.id, orderId = %payment.order_id,
@@ -189,7 +163,6 @@ async fn record(app: &App, attempt: &Attempt, status: &ProviderStatus, outcome: 
              again every minute", payment.id, attempt.id
         );
     }
-    settle_owed(app, payment).await;
     Ok(())
 }
 
@@ -201,13 +174,13 @@ async fn query_again(
     absent_since: Option<DateTime<Utc>>,
 ) -> Result<()> {
     app.db
-        .tx("ask_again", async |tx| {
+        .autocommit("query_again", async |conn| {
             let query = sql_query(include_str!("query_again.sql"))
                 .bind::<Uuid, _>(attempt.payment)
                 .bind::<Uuid, _>(attempt.id)
                 .bind::<Nullable<Timestamptz>, _>(absent_since)
                 .bind::<Double, _>(delay.as_seconds_f64());
-            Prepared(query).execute(tx).await?;
+            Prepared(query).execute(conn).await?;
             Ok(())
         })
         .await
@@ -221,12 +194,20 @@ pub enum QuerySoon {
     NothingToAsk,
 }
 
-/// Has the resolver ask about a payment soon, unless its outcome is known to be a capture.
-pub async fn query_soon(tx: &mut Tx, payment: PaymentId) -> Result<QuerySoon> {
-    let query = sql_query(include_str!("query_soon.sql"));
-    let query = query.bind::<Uuid, _>(payment).bind::<Double, _>(HEAD_START.as_secs_f64());
-    let changed = Prepared(query).execute(tx).await?;
-    Ok(if changed > 0 { QuerySoon::Scheduled } else { QuerySoon::NothingToAsk })
+/// Has the resolver ask about a payment now, unless its outcome is known to be a capture.
+pub async fn query_soon(app: &App, payment: PaymentId) -> Result<QuerySoon> {
+    let changed = app
+        .db
+        .autocommit("query_soon", async |conn| {
+            let query = sql_query(include_str!("query_soon.sql")).bind::<Uuid, _>(payment);
+            Ok(Prepared(query).execute(conn).await?)
+        })
+        .await?;
+    if changed == 0 {
+        return Ok(QuerySoon::NothingToAsk);
+    }
+    app.unclear.notify_one();
+    Ok(QuerySoon::Scheduled)
 }
 
 /// The loop that measures how many payments have an unknown outcome, and for how long.
@@ -264,9 +245,7 @@ pub async fn sync_payment(app: Data<App>, _admin: Admin, id: Path<PaymentId>) ->
 }
 
 async fn sync(app: Arc<App>, id: PaymentId) -> Result<Payment> {
-    if app.db.tx("sync_payment", async |tx| query_soon(tx, id).await).await? == QuerySoon::Scheduled {
-        app.unclear.notify_one();
-    }
+    query_soon(&app, id).await?;
     let payment = rows::by_id(&mut *app.db.read().await?, id).await?;
     Ok(payment.ok_or(Refused::NotFound)?)
 }

@@ -16,4 +16,4 @@ set asked = payments.asked + 1,
     end
 from due
 where payments.id = due.id
-returning payments.*
+returning payments.id

@@ -1,75 +1,17 @@
-//! Payments as rows: reading one, locking one, and the attempts that follow from it.
+//! Payments as rows: reading and locking them.
 
-use std::str::FromStr;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use common::db::Tx;
-use common::id::derive_uuid;
+use common::sql::clock_timestamp;
 use common::{Error, Result};
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
-use diesel::deserialize::{self, FromSql};
-use diesel::pg::{Pg, PgValue};
+use contract::ids::{AccountId, PaymentId};
 use diesel::prelude::*;
-use diesel::serialize::{self, Output, ToSql};
-use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use crate::payment::{Method, Refused, Status};
-use crate::provider::Attempt;
+use crate::payment::{Payment, Refused};
 use crate::schema::payments;
-
-diesel::define_sql_function! {
-    /// The time at which the row is computed; `now()` would be the time at which the transaction began.
-    fn clock_timestamp() -> Timestamptz;
-}
-
-/// A row of `payments`.
-#[derive(Debug, Clone, Queryable, QueryableByName, Selectable)]
-#[diesel(table_name = payments, check_for_backend(Pg))]
-pub struct Payment {
-    pub id: PaymentId,
-    pub order_id: OrderId,
-    pub user_id: AccountId,
-    pub method: Method,
-    pub amount: i64,
-    pub currency: String,
-    pub fingerprint: Vec<u8>,
-    pub status: Status,
-    pub version: i64,
-    pub attempt_id: Option<PaymentAttemptId>,
-    pub pg_payment_id: Option<String>,
-    pub captured: i64,
-    pub refunded: i64,
-    pub expires_at: DateTime<Utc>,
-    pub approving_since: Option<DateTime<Utc>>,
-    pub requested_at: Option<DateTime<Utc>>,
-    pub asked: i32,
-    pub absent_since: Option<DateTime<Utc>>,
-    pub undo_at: Option<DateTime<Utc>>,
-    pub owes_release: bool,
-    pub owes_order: bool,
-    pub created_at: DateTime<Utc>,
-    pub updated_at: DateTime<Utc>,
-}
-
-impl Payment {
-    /// The attempt under way or the last one.
-    pub fn attempt(&self) -> Option<Attempt> {
-        Some(self.attempt_with(self.attempt_id?, self.pg_payment_id.clone()?))
-    }
-
-    /// The attempt that begins with this version of the payment.
-    pub fn next_attempt(&self, pg_payment_id: String) -> Attempt {
-        let id = PaymentAttemptId::derive(&[self.id.as_bytes(), &self.version.to_be_bytes()]);
-        self.attempt_with(id, pg_payment_id)
-    }
-
-    fn attempt_with(&self, id: PaymentAttemptId, pg_payment_id: String) -> Attempt {
-        let key = derive_uuid("approval", &[self.id.as_bytes(), pg_payment_id.as_bytes()]).to_string();
-        let (payment, user, amount, currency) = (self.id, self.user_id, self.amount, self.currency.clone());
-        Attempt { id, key, payment, user, pg_payment_id, amount, currency }
-    }
-}
 
 /// The payment, if it is this buyer's. Another buyer's is [`Refused::NotFound`].
 pub async fn own(conn: &mut AsyncPgConnection, id: PaymentId, user: AccountId) -> Result<Payment> {
@@ -87,6 +29,21 @@ pub async fn lock(tx: &mut Tx, id: PaymentId) -> Result<Option<(Payment, DateTim
     Ok(query.get_result(tx).await.optional()?)
 }
 
+/// Locks the payments among `ids` that exist, in the order of their ids, and reads the database's clock as [`lock`] does.
+/// `None` if there are none.
+pub async fn lock_all(tx: &mut Tx, ids: &[PaymentId]) -> Result<Option<(DateTime<Utc>, HashMap<PaymentId, Payment>)>> {
+    let query = payments::table.filter(payments::id.eq_any(ids)).order(payments::id);
+    let rows: Vec<(Payment, DateTime<Utc>)> =
+        query.select((Payment::as_select(), clock_timestamp())).for_update().load(tx).await?;
+    let Some(now) = rows.iter().map(|(_, now)| *now).max() else { return Ok(None) };
+    Ok(Some((now, rows.into_iter().map(|(payment, _)| (payment.id, payment)).collect())))
+}
+
+/// Those of `ids` that exist, in no particular order.
+pub async fn by_ids(conn: &mut AsyncPgConnection, ids: &[PaymentId]) -> Result<Vec<Payment>> {
+    Ok(payments::table.filter(payments::id.eq_any(ids)).select(Payment::as_select()).load(conn).await?)
+}
+
 /// [`lock`] for a payment that other rows refer to, so that it must be there.
 pub async fn lock_existing(tx: &mut Tx, id: PaymentId) -> Result<(Payment, DateTime<Utc>)> {
     let locked = lock(tx, id).await?;
@@ -96,34 +53,4 @@ pub async fn lock_existing(tx: &mut Tx, id: PaymentId) -> Result<(Payment, DateT
 /// The clock of every time in this schema.
 pub async fn database_time(conn: &mut AsyncPgConnection) -> Result<DateTime<Utc>> {
     Ok(diesel::select(clock_timestamp()).get_result(conn).await?)
-}
-
-/// Reads an enum from a column of its names.
-pub fn from_name<T: FromStr>(value: PgValue<'_>) -> deserialize::Result<T> {
-    let name = <String as FromSql<Text, Pg>>::from_sql(value)?;
-    name.parse().map_err(|_| format!("unknown {}: {name:?}", std::any::type_name::<T>()).into())
-}
-
-impl FromSql<Text, Pg> for Status {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        from_name(value)
-    }
-}
-
-impl ToSql<Text, Pg> for Status {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
-    }
-}
-
-impl FromSql<Text, Pg> for Method {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        from_name(value)
-    }
-}
-
-impl ToSql<Text, Pg> for Method {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
-    }
 }

@@ -38,11 +38,18 @@ diesel::table! {
         asked -> Integer,
         absent_since -> Nullable<Timestamptz>,
         undo_at -> Nullable<Timestamptz>,
-        owes_release -> Bool,
-        owes_order -> Bool,
-        settle_at -> Timestamptz,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    pending_steps (payment_id, step) {
+        payment_id -> Uuid,
+        step -> Text,
+        attempt_id -> Uuid,
+        created_at -> Timestamptz,
+        next_try_at -> Timestamptz,
     }
 }
 
@@ -98,6 +105,7 @@ diesel::table! {
         payment_id -> Nullable<Uuid>,
         payload -> Text,
         received_at -> Timestamptz,
+        is_heeded -> Bool,
     }
 }
 
@@ -161,12 +169,14 @@ diesel::table! {
 }
 
 diesel::joinable!(payment_attempt -> payments (payment_id));
+diesel::joinable!(pending_steps -> payments (payment_id));
 diesel::joinable!(reconciliation_findings -> reconciliation_runs (run_id));
 diesel::joinable!(refunds -> payments (payment_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     payment_attempt,
     payments,
+    pending_steps,
     point,
     point_entries,
     point_holds,

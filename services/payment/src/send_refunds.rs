@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::db::{Prepared, Tx};
+use common::sql::clock_timestamp;
 use common::{Error, Result, outbox};
 use contract::events::PaymentRefunded;
 use diesel::prelude::*;
@@ -12,10 +13,10 @@ use diesel::sql_types::{BigInt, Double};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::payment::{after_refund, retry_delay_seconds};
+use crate::payment::{Payment, after_refund, retry_delay_seconds};
 use crate::provider::{RefundOutcome, RefundRequest};
 use crate::refunds::{Refund, RefundStatus};
-use crate::rows::{self, Payment, clock_timestamp};
+use crate::rows;
 use crate::schema::{payments, refunds};
 
 /// Requests that one replica has under way.

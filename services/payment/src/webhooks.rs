@@ -3,27 +3,29 @@
 //! A webhook is stored and never believed: it only names a payment that the resolver then asks the provider about. So a
 //! webhook that is late, repeated, out of order or wrong does no harm, and one that is lost costs only time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, post};
 use chrono::Utc;
+use common::batch::{Batch, BatchSettings};
+use common::db::{Db, Prepared};
 use common::error::NOT_FOUND;
 use common::http::{Data, Path, Problem, detach};
 use common::{Refused, Result};
 use contract::ids::PaymentId;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Double};
-use diesel_async::RunQueryDsl;
+use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::App;
 use crate::naverpay;
 use crate::payment;
-use crate::resolve_payments::query_soon;
-use crate::schema::psp_webhooks;
 use crate::standard_webhooks::{Secrets, verify};
 
 /// Section `[payment.webhooks]`.
@@ -46,6 +48,12 @@ impl Senders {
 
 /// Larger bodies are refused unread. Ours are below 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The webhook about an approval mostly arrives just before the approval's own answer, and need not cause a question.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// Webhooks that one statement of the loop looks at.
+const HEED_MAX: i64 = 500;
 
 /// Rows that one statement removes, so that it holds its locks briefly.
 const FORGET_MAX: i64 = 1_000;
@@ -102,39 +110,87 @@ pub async fn receive_webhook(
         }
     };
     let app = app.into_inner();
-    detach(async move { store_hint(&app, provider, &id, &body).await }).await?;
+    let payment = serde_json::from_slice(&body).ok().map(|hint: Hint| hint.data.merchant_pay_key);
+    let webhook = Received { provider, id, payment, payload: as_text(&body) };
+    detach(async move { store(&app, webhook).await }).await?;
     Ok(HttpResponse::Ok().finish())
 }
 
-/// Stores a webhook, and has the resolver ask about the payment that it names. A repeated one changes nothing.
-async fn store_hint(app: &App, provider: &'static str, id: &str, body: &[u8]) -> Result<()> {
-    let payment = serde_json::from_slice(body).ok().map(|hint: Hint| hint.data.merchant_pay_key);
-    let payload = as_text(body);
-    let row = NewWebhook { provider, webhook_id: id, payment_id: payment, payload: &payload };
-    let stored = app
-        .db
-        .tx("receive_webhook", async |tx| {
-            let insert = diesel::insert_into(psp_webhooks::table).values(&row).on_conflict_do_nothing();
-            let stored = insert.execute(tx).await?;
-            if let Some(payment) = payment.filter(|_| stored > 0) {
-                // The resolver is not woken: mostly the approval itself gets its answer within its head start.
-                query_soon(tx, payment).await?;
-            }
-            Ok(stored)
-        })
-        .await?;
-    let outcome = if stored > 0 { "stored" } else { "repeated" };
+/// A webhook that is to be stored.
+#[derive(Debug, Clone)]
+pub struct Received {
+    provider: &'static str,
+    id: String,
+    /// The payment that it names.
+    payment: Option<PaymentId>,
+    payload: String,
+}
+
+/// Stores a webhook. A repeated one changes nothing. Nobody waits for the payment that it names: the loop looks at that.
+async fn store(app: &App, webhook: Received) -> Result<()> {
+    let is_new = app.webhooks.submit(webhook).await?;
+    let outcome = if is_new { "stored" } else { "repeated" };
     metrics::counter!("stampede_psp_webhooks_total", "outcome" => outcome).increment(1);
     Ok(())
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = psp_webhooks)]
-struct NewWebhook<'a> {
-    provider: &'a str,
-    webhook_id: &'a str,
-    payment_id: Option<PaymentId>,
-    payload: &'a str,
+/// Starts the queue of webhooks. The answer tells whether it was new.
+pub fn start_batch(db: &Db, settings: &BatchSettings) -> Batch<Received, bool> {
+    let db = db.clone();
+    Batch::start("webhooks", settings, move |received: Arc<[Received]>| {
+        let db = db.clone();
+        async move {
+            let stored = db.autocommit("store_webhooks", async |conn| insert(conn, &received).await).await?;
+            let mut stored: HashSet<(String, String)> = stored.into_iter().map(|row| (row.provider, row.id)).collect();
+            // Of two with one id in a batch, the first is the new one.
+            let is_new = |webhook: &Received| stored.remove(&(webhook.provider.to_owned(), webhook.id.clone()));
+            Ok(received.iter().map(is_new).map(Ok).collect())
+        }
+    })
+}
+
+#[derive(QueryableByName)]
+struct Stored {
+    #[diesel(sql_type = Text)]
+    provider: String,
+    #[diesel(sql_type = Text, column_name = webhook_id)]
+    id: String,
+}
+
+async fn insert(conn: &mut AsyncPgConnection, received: &[Received]) -> Result<Vec<Stored>> {
+    let query = sql_query(include_str!("webhooks_store.sql"))
+        .bind::<Array<Text>, _>(received.iter().map(|webhook| webhook.provider).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(received.iter().map(|webhook| &webhook.id).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(received.iter().map(|webhook| webhook.payment).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(received.iter().map(|webhook| &webhook.payload).collect::<Vec<_>>());
+    Ok(Prepared(query).load(conn).await?)
+}
+
+/// The loop: has the resolver ask about the payments that webhooks name and whose outcome is still not known.
+pub async fn heed_webhooks(app: &App) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Heeded {
+        #[diesel(sql_type = BigInt)]
+        webhooks: i64,
+        #[diesel(sql_type = BigInt)]
+        payments: i64,
+    }
+    loop {
+        let heeded: Heeded = app
+            .db
+            .autocommit("heed_webhooks", async |conn| {
+                let query = sql_query(include_str!("webhooks_heed.sql"));
+                let query = query.bind::<BigInt, _>(HEED_MAX).bind::<Double, _>(HEAD_START.as_secs_f64());
+                Ok(Prepared(query).get_result(conn).await?)
+            })
+            .await?;
+        if heeded.payments > 0 {
+            app.unclear.notify_one();
+        }
+        if heeded.webhooks < HEED_MAX {
+            return Ok(());
+        }
+    }
 }
 
 /// The body as PostgreSQL can store it: what is not UTF-8 is replaced, and what is then too long is cut.

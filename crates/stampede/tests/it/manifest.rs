@@ -138,7 +138,14 @@ fn tables(service: &ServiceSpec) -> String {
     let made = |kind: &str| -> Vec<String> {
         let lines = steps.iter().flat_map(|step| step.text.lines());
         let names = lines.filter_map(|line| line.strip_prefix(kind)?.split([' ', '(']).next());
-        names.map(|name| format!("`{name}`")).collect()
+        // A view is made again when a table that it reads changes.
+        let mut made: Vec<String> = Vec::new();
+        for name in names.map(|name| format!("`{name}`")) {
+            if !made.contains(&name) {
+                made.push(name);
+            }
+        }
+        made
     };
     match made("create view ").join(", ") {
         views if views.is_empty() => made("create table ").join(", "),

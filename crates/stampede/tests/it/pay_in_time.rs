@@ -57,9 +57,11 @@ async fn an_approval_that_begins_or_pins_when_the_time_is_up_charges_nothing() {
 
     // The order is reserved in time, and its units are not pinned in time.
     let unpinned = buyer.agrees(&site, &product).await;
-    let mut pause = site.pause("payment", "payment.after_reservation");
+    let mut pause = site.pause("payment", "payment.before_pin");
     let ending = async {
         pause.reached().await;
+        let reserved = format!("id = '{}' and approving_attempt_id is not null", unpinned.order);
+        site.until_number(&format!("select count(*) from {{order}}.orders where {reserved}"), 1).await;
         time_is_up_and_swept(&site, &unpinned.order).await;
         pause.resume();
     };

@@ -32,7 +32,7 @@ pub enum Action {
     },
     /// Payment is killed: whatever it was doing is forgotten.
     Crash,
-    SettleOwed {
+    TakeSteps {
         payment: u8,
     },
     Resolve {

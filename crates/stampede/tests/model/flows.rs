@@ -1,11 +1,12 @@
 //! The flows of the payment service, each step between two points at which it can be cut off.
 
 use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
-use payment::payment::{ApproveDecision, AttemptOutcome, CancelDecision, Status, after_attempt, approve, cancel};
+use payment::payment::{Action, AttemptOutcome, CancelDecision, Change, Status, Step, cancel};
 
 use crate::protocol::{Mutation, Protocol};
+use crate::rules;
 use crate::servers::{Reply, owe_refund};
-use crate::state::{At, Attempt, Event, Heard, Refund, Request, State, Tag, Task, Why};
+use crate::state::{At, Attempt, Event, Heard, Refund, Request, Reserved, State, Tag, Task, Why};
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,8 +31,8 @@ impl Task {
     pub fn request(self) -> Option<Request> {
         let Task { attempt, authorisation, at, .. } = self;
         match at {
-            At::Begin => Some(Request::BeginApproval(attempt)),
-            At::Pin => Some(Request::PinHold { attempt, retake: false }),
+            At::Begin { .. } => Some(Request::BeginApproval(attempt)),
+            At::Pin { .. } => Some(Request::PinHold { attempt, retake: false }),
             At::Ask => Some(Request::Approve { attempt, authorisation }),
             At::Unpin => Some(Request::UnpinHold(attempt)),
             At::UnpinAgain => Some(Request::UnpinHold(attempt.late())),
@@ -41,9 +42,13 @@ impl Task {
             At::MarkPaidLate => Some(Request::MarkPaid { payment: attempt.payment, late: true }),
             At::Retake => Some(Request::PinHold { attempt: attempt.late(), retake: true }),
             At::Undo => Some(Request::Undo { authorisation }),
-            At::Record(_) | At::Withdraw(_) | At::NoteAbsence | At::ClearRelease | At::OweRefund | At::ClearOrder => {
-                None
-            }
+            At::Record(_)
+            | At::Withdraw(_)
+            | At::Request
+            | At::NoteAbsence
+            | At::ClearRelease
+            | At::OweRefund
+            | At::ClearOrder => None,
         }
     }
 
@@ -54,84 +59,83 @@ impl Task {
 
     /// Whether it is still about to ask the provider or to record what it said.
     pub fn is_approving(self) -> bool {
-        matches!(self.at, At::Begin | At::Pin | At::Ask | At::Record(_) | At::Withdraw(_) | At::NoteAbsence)
+        matches!(
+            self.at,
+            At::Begin { .. }
+                | At::Pin { .. }
+                | At::Ask
+                | At::Record(_)
+                | At::Withdraw(_)
+                | At::Request
+                | At::NoteAbsence
+        )
+    }
+
+    /// The steps that may be next: of order and inventory, which are asked at once, either may be the first.
+    pub fn alternatives(self) -> impl Iterator<Item = Task> {
+        let pin_first = Task { at: At::Pin { begun: None }, ..self };
+        let both = self.at == At::Begin { pinned: None };
+        std::iter::once(self).chain(both.then_some(pin_first))
     }
 }
 
 impl Protocol {
-    /// T1: the attempt is written down before anybody is asked. False: refused.
+    /// T1: the attempt is written down before anybody is asked. False: refused, or it is paid already.
     pub fn begin_attempt(&self, state: &mut State, payment: u8, authorisation: u8) -> bool {
-        let row = &state.payments[usize::from(payment)];
-        if approve(row.status.0) != Ok(ApproveDecision::Capture) || row.owes_release || self.is_taken(state, payment) {
-            return false;
-        }
+        let (is_other_open, now) = (self.is_other_open(state, payment), state.now[self.order_of(payment)]);
         let row = &mut state.payments[usize::from(payment)];
-        row.attempts += 1;
+        let decided = rules::decide_payment(row, payment, &rules::approve(authorisation), is_other_open, now);
+        let Some([Change::Begin { .. }]) = decided.as_deref().ok() else { return false };
+        decided.iter().flatten().for_each(|change| rules::change_payment(row, payment, change, now));
         let attempt = Attempt { payment, number: row.attempts };
-        row.status = Tag(Status::Approving);
-        row.attempt = Some(attempt.number);
-        row.authorisation = authorisation;
-        row.is_asked = false;
-        row.absent = false;
-        row.undone = false;
-        let at = if self.mutation == Some(Mutation::ApproveWithoutReservation) { At::Ask } else { At::Begin };
+        let is_unreserved = self.mutation == Some(Mutation::ApproveWithoutReservation);
+        let at = if is_unreserved { At::Ask } else { At::Begin { pinned: None } };
         state.add_task(Task { attempt, authorisation, is_retry: false, at });
         true
     }
 
-    /// The unique index: of an order's payments one at most may be getting the money.
-    fn is_taken(&self, state: &State, payment: u8) -> bool {
+    /// The unique index says the same: of an order's payments one at most may be getting the money.
+    fn is_other_open(&self, state: &State, payment: u8) -> bool {
         let others = state.payments.iter().enumerate().filter(|(other, _)| *other != usize::from(payment));
         let mut siblings = others.filter(|(other, _)| self.payments[*other] == self.payments[usize::from(payment)]);
         siblings.any(|(_, row)| row.status.0.is_open())
     }
 
-    /// T2: what became known is recorded, and the event with it.
+    /// T2: what the resolver has found out is recorded, and the event with it.
     pub fn record(&self, state: &mut State, attempt: Attempt, authorisation: u8, outcome: AttemptOutcome) {
-        self.record_answer(state, attempt, authorisation, outcome, false);
+        let attempt_there = rules::provider_attempt(attempt, authorisation);
+        let report = rules::report(outcome, false, true);
+        self.change(state, attempt, authorisation, &Action::Report { attempt: attempt_there, report });
     }
 
-    fn record_answer(
-        &self,
-        state: &mut State,
-        attempt: Attempt,
-        authorisation: u8,
-        outcome: AttemptOutcome,
-        is_declined: bool,
-    ) {
-        let row = &state.payments[usize::from(attempt.payment)];
-        if outcome == AttemptOutcome::Captured && row.status.0.is_captured() {
-            state.authorisations[usize::from(authorisation)].is_duplicate_capture |= row.authorisation != authorisation;
-            return;
+    /// One transaction of change_payments.rs. Returns whether anything has changed.
+    pub fn change(&self, state: &mut State, attempt: Attempt, authorisation: u8, action: &Action) -> bool {
+        let payment = attempt.payment;
+        let now = state.now[self.order_of(payment)];
+        let row = &state.payments[usize::from(payment)];
+        let changes = rules::decide_payment(row, payment, action, false, now).unwrap_or_default();
+        for change in &changes {
+            let is_forgotten = self.mutation == Some(Mutation::UndoIsNotWrittenDown) && *change == Change::Undo;
+            if !is_forgotten {
+                rules::change_payment(&mut state.payments[usize::from(payment)], payment, change, now);
+            }
+            match change {
+                Change::ReturnDuplicate { .. } => {
+                    state.authorisations[usize::from(authorisation)].is_duplicate_capture = true;
+                }
+                // The resolver is made to look, and has it undone.
+                Change::AskNow => self.begin_undo(state, attempt, authorisation),
+                Change::Move { status: Status::Paid, .. } => state.publish(Event::PaymentApproved { payment }),
+                Change::Begin { .. }
+                | Change::Note { .. }
+                | Change::Move { .. }
+                | Change::Announce { .. }
+                | Change::Follow { .. }
+                | Change::Request
+                | Change::Undo => {}
+            }
         }
-        if row.attempt != Some(attempt.number) && outcome != AttemptOutcome::Captured {
-            return;
-        }
-        if row.attempt == Some(attempt.number) && outcome == AttemptOutcome::Captured && row.undone {
-            // The resolver is made to look, and has it undone.
-            self.begin_undo(state, attempt, authorisation);
-            return;
-        }
-        let is_payable = is_declined || self.is_payable(state, attempt.payment);
-        let Some(next) = after_attempt(row.status.0, outcome, is_payable) else { return };
-        self.move_on(state, attempt, authorisation, next);
-    }
-
-    fn move_on(&self, state: &mut State, attempt: Attempt, authorisation: u8, next: Status) {
-        let now = state.now[self.order_of(attempt.payment)];
-        let row = &mut state.payments[usize::from(attempt.payment)];
-        row.status = Tag(next);
-        row.attempt = Some(attempt.number);
-        row.authorisation = authorisation;
-        row.absent = false;
-        if next == Status::Pending {
-            row.expires = row.expires.max(now + 1);
-        }
-        row.owes_release = !next.is_open() && next != Status::Paid;
-        row.owes_order = next == Status::Paid;
-        if next == Status::Paid {
-            state.publish(Event::PaymentApproved { payment: attempt.payment });
-        }
+        !changes.is_empty()
     }
 
     /// The task's next step, of which `fate` decides if it is a call.
@@ -162,17 +166,10 @@ impl Protocol {
     fn after(&self, state: &mut State, task: Task, fate: Fate, answer: Option<Reply>) -> Option<At> {
         let not_payable = |code: &common::Code| *code == ORDER_NOT_PAYABLE;
         match (task.at, answer) {
-            (At::Begin, Some(Reply::Done)) => Some(At::Pin),
-            (At::Pin, Some(Reply::Hold { .. })) => Some(At::Ask),
-            (At::Begin | At::Pin, Some(_)) if task.is_retry => Some(At::NoteAbsence),
-            (At::Begin | At::Pin, None) if task.is_retry => None,
-            (At::Begin | At::Pin, Some(Reply::Refused(code))) if code == HOLD_EXPIRED => {
-                Some(At::Withdraw(Why::HoldExpired))
-            }
-            (At::Begin | At::Pin, Some(Reply::Refused(code))) if not_payable(&code) => {
-                Some(At::Withdraw(Why::NotPayable))
-            }
-            (At::Begin | At::Pin, _) => Some(At::Withdraw(Why::Other)),
+            (At::Begin { pinned: None }, answer) => Some(At::Pin { begun: Some(reserved(answer)) }),
+            (At::Pin { begun: None }, answer) => Some(At::Begin { pinned: Some(reserved(answer)) }),
+            (At::Begin { pinned: Some(pinned) }, answer) => after_reserving(task, reserved(answer), pinned),
+            (At::Pin { begun: Some(begun) }, answer) => after_reserving(task, begun, reserved(answer)),
             (At::Ask, Some(Reply::Captured)) => Some(At::Record(Heard::Captured)),
             (At::Ask, Some(Reply::Declined)) => Some(At::Record(Heard::NotCaptured)),
             (At::Ask, None) if self.mutation == Some(Mutation::TimeoutIsAFailure) => {
@@ -216,48 +213,48 @@ impl Protocol {
             At::Record(heard) => {
                 let outcome = match heard {
                     Heard::Captured => AttemptOutcome::Captured,
-                    Heard::NotCaptured => AttemptOutcome::NotCaptured,
-                    Heard::NotSent if !self.may_be_asked_twice(state, task) => AttemptOutcome::NotCaptured,
-                    Heard::NotSent | Heard::Nothing => AttemptOutcome::Unknown,
+                    Heard::NotCaptured | Heard::NotSent => AttemptOutcome::NotCaptured,
+                    Heard::Nothing => AttemptOutcome::Unknown,
                 };
-                let is_declined = heard == Heard::NotCaptured;
-                self.record_answer(state, task.attempt, task.authorisation, outcome, is_declined);
-                self.settle_owed(state, payment);
+                let is_believed = self.mutation == Some(Mutation::OneOfTwoIsBelieved);
+                let report = rules::report(outcome, heard == Heard::NotCaptured, is_believed);
+                let attempt = rules::provider_attempt(task.attempt, task.authorisation);
+                self.change(state, task.attempt, task.authorisation, &Action::Report { attempt, report });
+                self.take_steps(state, payment);
             }
             At::Withdraw(why) => {
                 self.withdraw(state, task, why);
-                self.settle_owed(state, payment);
+                self.take_steps(state, payment);
+            }
+            At::Request => {
+                let attempt = rules::provider_attempt(task.attempt, task.authorisation);
+                if self.change(state, task.attempt, task.authorisation, &Action::RequestAgain { attempt }) {
+                    state.add_task(Task { at: At::Ask, ..task });
+                }
             }
             At::NoteAbsence => self.give_up(state, task.attempt, task.authorisation),
             At::OweRefund => {
                 owe_refund(state, payment);
-                let row = &mut state.payments[usize::from(payment)];
-                row.owes_order &= row.attempt != Some(task.attempt.number);
+                clear(state, task);
             }
-            At::ClearRelease | At::ClearOrder => {
-                let row = &mut state.payments[usize::from(payment)];
-                if row.attempt == Some(task.attempt.number) {
-                    row.owes_release &= task.at != At::ClearRelease;
-                    row.owes_order &= task.at != At::ClearOrder;
-                }
-            }
+            At::ClearRelease | At::ClearOrder => clear(state, task),
             _ => {}
         }
     }
 
-    /// Somebody takes up what a payment owes to others, at once or in the loop.
-    pub fn settle_owed(&self, state: &mut State, payment: u8) {
+    /// Somebody does what is to be done because of a payment, at once or in the loop.
+    pub fn take_steps(&self, state: &mut State, payment: u8) {
         let row = &state.payments[usize::from(payment)];
         let Some(number) = row.attempt else { return };
-        let at = match (row.owes_release, row.owes_order) {
-            (true, _) if self.frees_order_last() => At::Unpin,
+        let at = match row.steps.first() {
+            Some(Step::FreeOrder | Step::FreeHold) if self.frees_order_last() => At::Unpin,
             // Who may try again gets the time for it.
-            (true, _) if row.status.0 == Status::Pending => {
+            Some(Step::FreeOrder | Step::FreeHold) if row.status.0 == Status::Pending => {
                 At::End { hold_expires: Some(state.now[self.order_of(payment)] + 1) }
             }
-            (true, _) => At::End { hold_expires: None },
-            (_, true) => At::MarkPaid,
-            (false, false) => return,
+            Some(Step::FreeOrder | Step::FreeHold) => At::End { hold_expires: None },
+            Some(Step::PayOrder) => At::MarkPaid,
+            None => return,
         };
         let attempt = Attempt { payment, number };
         state.add_task(Task { attempt, authorisation: row.authorisation, is_retry: false, at });
@@ -273,27 +270,18 @@ impl Protocol {
 
     /// An attempt was refused before the provider was asked.
     fn withdraw(&self, state: &mut State, task: Task, why: Why) {
-        let is_payable = self.is_payable(state, task.attempt.payment);
-        let row = &state.payments[usize::from(task.attempt.payment)];
-        if row.attempt != Some(task.attempt.number) || row.status.0 != Status::Approving {
-            return;
-        }
-        if self.may_be_asked_twice(state, task) {
-            return;
-        }
-        let next = match why {
-            Why::HoldExpired => Status::Expired,
-            Why::NotPayable => Status::Failed,
-            Why::Other if !is_payable => Status::Failed,
-            Why::Other => Status::Pending,
+        let reason = match why {
+            Why::HoldExpired => HOLD_EXPIRED.reason.into_owned(),
+            Why::NotPayable => ORDER_NOT_PAYABLE.reason.into_owned(),
+            Why::Other => "UNAVAILABLE".to_owned(),
         };
-        self.move_on(state, task.attempt, task.authorisation, next);
-    }
-
-    /// Then what one of them could not send proves nothing.
-    fn may_be_asked_twice(&self, state: &State, task: Task) -> bool {
-        self.mutation != Some(Mutation::OneOfTwoIsBelieved)
-            && state.payments[usize::from(task.attempt.payment)].is_asked
+        let is_believed = self.mutation == Some(Mutation::OneOfTwoIsBelieved);
+        let row = &mut state.payments[usize::from(task.attempt.payment)];
+        let is_asked = row.is_asked;
+        row.is_asked &= !is_believed;
+        let attempt = rules::provider_attempt(task.attempt, task.authorisation);
+        self.change(state, task.attempt, task.authorisation, &Action::Withdraw { attempt, reason });
+        state.payments[usize::from(task.attempt.payment)].is_asked = is_asked;
     }
 
     pub fn is_payable(&self, state: &State, payment: u8) -> bool {
@@ -315,7 +303,7 @@ impl Protocol {
     pub fn cancel_payment(&self, state: &mut State, payment: u8) {
         let order = self.order_of(payment);
         let row = &mut state.payments[usize::from(payment)];
-        let owes_order = row.owes_order && self.mutation != Some(Mutation::MoneyGoesBackFirst);
+        let owes_order = row.steps.contains(&Step::PayOrder) && self.mutation != Some(Mutation::MoneyGoesBackFirst);
         match cancel(row.status.0, owes_order) {
             Ok(CancelDecision::End) => row.status = Tag(Status::Cancelled),
             Ok(CancelDecision::Refund) => {
@@ -343,5 +331,35 @@ impl Protocol {
             let attempt = Attempt { payment: click.payment, number: row.attempt.expect("asked for") };
             self.record(state, attempt, authorisation, AttemptOutcome::Captured);
         }
+    }
+}
+
+fn reserved(answer: Option<Reply>) -> Reserved {
+    match answer {
+        Some(Reply::Refused(code)) if code == HOLD_EXPIRED => Reserved::Refused(Why::HoldExpired),
+        Some(Reply::Refused(code)) if code == ORDER_NOT_PAYABLE => Reserved::Refused(Why::NotPayable),
+        Some(Reply::Refused(_)) => Reserved::Refused(Why::Other),
+        Some(_) => Reserved::Done,
+        None => Reserved::Unknown,
+    }
+}
+
+/// Both have been asked, and what order says is said first.
+fn after_reserving(task: Task, begun: Reserved, pinned: Reserved) -> Option<At> {
+    match (begun, pinned) {
+        (Reserved::Done, Reserved::Done) if task.is_retry => Some(At::Request),
+        (Reserved::Done, Reserved::Done) => Some(At::Ask),
+        (Reserved::Refused(_), _) | (Reserved::Done, Reserved::Refused(_)) if task.is_retry => Some(At::NoteAbsence),
+        (Reserved::Unknown, _) | (Reserved::Done, Reserved::Unknown) if task.is_retry => None,
+        (Reserved::Refused(why), _) | (Reserved::Done, Reserved::Refused(why)) => Some(At::Withdraw(why)),
+        (Reserved::Unknown, _) | (Reserved::Done, Reserved::Unknown) => Some(At::Withdraw(Why::Other)),
+    }
+}
+
+/// The steps of the task's attempt are done.
+fn clear(state: &mut State, task: Task) {
+    let row = &mut state.payments[usize::from(task.attempt.payment)];
+    if row.attempt == Some(task.attempt.number) {
+        row.steps = &[];
     }
 }

@@ -126,10 +126,8 @@ fn was_given_up(model: &Protocol, state: &State) -> bool {
 }
 
 fn nothing_open(model: &Protocol, state: &State) -> bool {
-    let is_settled = state
-        .payments
-        .iter()
-        .all(|row| !row.status.0.is_open() && !row.owes_release && !row.owes_order && row.refund != Refund::Owed);
+    let is_settled =
+        state.payments.iter().all(|row| !row.status.0.is_open() && row.steps.is_empty() && row.refund != Refund::Owed);
     is_settled || !model.is_at_rest(state)
 }
 

@@ -79,8 +79,8 @@ impl Protocol {
                 }
             }
             let settling = |task: &&Task| task.attempt.payment == payment && task.is_settling();
-            if (row.owes_release || row.owes_order) && state.tasks.iter().filter(settling).count() < self.settlers {
-                actions.push(Action::SettleOwed { payment });
+            if !row.steps.is_empty() && state.tasks.iter().filter(settling).count() < self.settlers {
+                actions.push(Action::TakeSteps { payment });
             }
             if state.left.regrets > 0 {
                 actions.push(Action::CancelPayment { payment });
@@ -119,23 +119,29 @@ impl Protocol {
                 continue;
             }
             before = Some(task);
-            let Some(request) = task.request() else {
-                actions.push(Action::Advance { task: *task, fate: Fate::Answered, declines: false });
-                continue;
+            for task in task.alternatives() {
+                self.advances(state, task, actions);
+            }
+        }
+    }
+
+    fn advances(&self, state: &State, task: Task, actions: &mut Vec<Action>) {
+        let Some(request) = task.request() else {
+            actions.push(Action::Advance { task, fate: Fate::Answered, declines: false });
+            return;
+        };
+        let is_losable = state.left.lost_calls[request.role() as usize] > 0;
+        let is_late = state.left.late_copies > 0;
+        for fate in Fate::ALL {
+            let is_possible = match fate {
+                Fate::Answered => true,
+                Fate::Lost | Fate::Unanswered => is_losable,
+                Fate::Delayed | Fate::Doubled => is_late,
             };
-            let is_losable = state.left.lost_calls[request.role() as usize] > 0;
-            let is_late = state.left.late_copies > 0;
-            for fate in Fate::ALL {
-                let is_possible = match fate {
-                    Fate::Answered => true,
-                    Fate::Lost | Fate::Unanswered => is_losable,
-                    Fate::Delayed | Fate::Doubled => is_late,
-                };
-                if is_possible {
-                    actions.push(Action::Advance { task: *task, fate, declines: false });
-                    if may_decline(state, request) && !matches!(fate, Fate::Lost | Fate::Delayed) {
-                        actions.push(Action::Advance { task: *task, fate, declines: true });
-                    }
+            if is_possible {
+                actions.push(Action::Advance { task, fate, declines: false });
+                if may_decline(state, request) && !matches!(fate, Fate::Lost | Fate::Delayed) {
+                    actions.push(Action::Advance { task, fate, declines: true });
                 }
             }
         }
@@ -149,7 +155,11 @@ impl Protocol {
     }
 
     fn advance_task(&self, state: &mut State, task: Task, fate: Fate, declines: bool) {
-        let place = state.tasks.iter().position(|other| *other == task).expect("a task that was offered");
+        let place = state
+            .tasks
+            .iter()
+            .position(|other| other.alternatives().any(|alternative| alternative == task))
+            .expect("a task that was offered");
         state.tasks.remove(place);
         if let Some(request) = task.request() {
             match fate {
@@ -205,8 +215,7 @@ impl Model for Protocol {
             absent: false,
             undone: false,
             expires: 1,
-            owes_release: false,
-            owes_order: false,
+            steps: &[],
             refund: Refund::None,
         };
         vec![State {
@@ -301,7 +310,7 @@ impl Model for Protocol {
                 state.tasks.clear();
                 state.left.crashes -= 1;
             }
-            Action::SettleOwed { payment } => self.settle_owed(&mut state, payment),
+            Action::TakeSteps { payment } => self.take_steps(&mut state, payment),
             Action::Resolve { payment, answer } => {
                 let is_slow = is_slow(&state, payment, &state.payments[usize::from(payment)]);
                 self.resolve(&mut state, payment, answer);

@@ -1,10 +1,11 @@
 //! The resolver: what it asks the provider, and what it does with the answer.
 
-use payment::payment::{AttemptFacts, ResolverStep, Timeouts, resolve};
+use payment::payment::{Action, AttemptFacts, ResolverStep, Timeouts, resolve};
 use payment::provider::ProviderStatus;
 
 use crate::actions::Answer;
 use crate::protocol::{Mutation, Protocol};
+use crate::rules;
 use crate::state::{At, Attempt, PaymentRow, State, Task};
 
 /// Only the order of these matters: time passes between them whenever it likes.
@@ -53,7 +54,9 @@ impl Protocol {
     fn follow(&self, state: &mut State, attempt: Attempt, authorisation: u8, step: ResolverStep) {
         match step {
             ResolverStep::Record(outcome) => self.record(state, attempt, authorisation, outcome),
-            ResolverStep::Retry => state.add_task(Task { attempt, authorisation, is_retry: true, at: At::Begin }),
+            ResolverStep::Retry => {
+                state.add_task(Task { attempt, authorisation, is_retry: true, at: At::Begin { pinned: None } })
+            }
             ResolverStep::Wait { absent } => {
                 let row = &mut state.payments[usize::from(attempt.payment)];
                 row.absent |= absent && row.attempt == Some(attempt.number) && row.status.0.is_open();
@@ -64,11 +67,8 @@ impl Protocol {
 
     /// Written down before the provider is told, and only while nobody has found out more.
     pub fn begin_undo(&self, state: &mut State, attempt: Attempt, authorisation: u8) {
-        let is_forgotten = self.mutation == Some(Mutation::UndoIsNotWrittenDown);
-        let row = &mut state.payments[usize::from(attempt.payment)];
-        let is_wanted = row.attempt == Some(attempt.number) && !row.status.0.is_captured();
-        if is_wanted && (row.status.0.is_open() || row.undone) {
-            row.undone |= !is_forgotten;
+        let undo = Action::BeginUndo { attempt: rules::provider_attempt(attempt, authorisation) };
+        if self.change(state, attempt, authorisation, &undo) {
             state.add_task(Task { attempt, authorisation, is_retry: false, at: At::Undo });
         }
     }

@@ -1,14 +1,17 @@
 //! The rows of the model are put before the services' own rules here, and nothing is decided that those decide.
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Duration, TimeDelta, Utc};
 use common::{Code, Refusal};
 use contract::ids::{PaymentAttemptId, PaymentId};
 use inventory::hold::{self, Effect, Hold, HoldLine, HoldState, Step};
 use order::order::{Action, Bill, Change, Order, Reservation};
 use order::status::Status;
+use payment::payment::{Action as PaymentAction, Change as PaymentChange};
+use payment::payment::{Approval, AttemptOutcome, AttemptReport, Facts, Limits, Method, Payment, Refused};
+use payment::provider::Attempt as ProviderAttempt;
 use uuid::Uuid;
 
-use crate::state::{Attempt, HoldRow, OrderRow, Pin, Tag};
+use crate::state::{Attempt, HoldRow, OrderRow, PaymentRow, Pin, Tag};
 
 const AMOUNT: i64 = 1_000;
 const CURRENCY: &str = "KRW";
@@ -206,4 +209,92 @@ pub fn apply(row: &mut HoldRow, effect: Effect, step: &Step, now: u8, memory: Me
     row.pin = hold.pin.map(|pin| Pin { attempt: attempt(pin.attempt), late: pin.late });
     row.ended = remembered(&hold.unpinned_by, memory);
     row.order_version = hold.order_version.map(|version| u8::try_from(version).expect("few versions"));
+}
+
+/// Who wants how many attempts is not what the model is about, and time passes whenever it likes.
+const LIMITS: Limits = Limits { attempts_per_order_max: i64::MAX, head_start: TimeDelta::zero(), retry_time: TICK };
+
+fn payment_of(row: &PaymentRow, id: u8) -> Payment {
+    let captured = if row.status.0.is_captured() { AMOUNT } else { 0 };
+    Payment {
+        id: payment_id(id),
+        order_id: Uuid::nil().into(),
+        user_id: Uuid::nil().into(),
+        method: Method::NaverPay,
+        amount: AMOUNT,
+        currency: CURRENCY.to_owned(),
+        fingerprint: Vec::new(),
+        status: row.status.0,
+        version: i64::from(row.attempts),
+        attempt_id: row.attempt.map(|number| attempt_id(Attempt { payment: id, number })),
+        pg_payment_id: row.attempt.map(|_| row.authorisation.to_string()),
+        captured,
+        refunded: 0,
+        expires_at: at(row.expires),
+        approving_since: None,
+        requested_at: None,
+        ask_at: None,
+        asked: i32::from(row.is_asked),
+        absent_since: row.absent.then(|| at(0)),
+        undo_at: row.undone.then(|| at(0)),
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+/// The attempt as the provider is asked for it.
+pub fn provider_attempt(attempt: Attempt, authorisation: u8) -> ProviderAttempt {
+    ProviderAttempt {
+        id: attempt_id(attempt),
+        key: String::new(),
+        payment: payment_id(attempt.payment),
+        user: Uuid::nil().into(),
+        pg_payment_id: authorisation.to_string(),
+        amount: AMOUNT,
+        currency: CURRENCY.to_owned(),
+    }
+}
+
+pub fn approve(authorisation: u8) -> PaymentAction {
+    let pg_payment_id = Some(authorisation.to_string());
+    PaymentAction::Approve(Approval { user: Uuid::nil().into(), amount: AMOUNT, pg_payment_id })
+}
+
+pub fn report(outcome: AttemptOutcome, is_declined: bool, is_proof: bool) -> AttemptReport {
+    AttemptReport { outcome, is_declined, is_proof, ..AttemptReport::unknown("", "") }
+}
+
+/// What `action` changes in the payment `id` whose row is `row`.
+pub fn decide_payment(
+    row: &PaymentRow,
+    id: u8,
+    action: &PaymentAction,
+    is_other_open: bool,
+    now: u8,
+) -> Result<Vec<PaymentChange>, Refused> {
+    let facts = Facts { is_other_open, has_steps: !row.steps.is_empty(), ..Facts::default() };
+    payment_of(row, id).decide(action, facts, LIMITS, at(now))
+}
+
+/// Makes `change` in the row of the payment `id`.
+pub fn change_payment(row: &mut PaymentRow, id: u8, change: &PaymentChange, now: u8) {
+    let mut payment = payment_of(row, id);
+    payment.apply(change, at(now));
+    row.status = Tag(payment.status);
+    row.attempt = match change {
+        // Its id is made of a hash; here it is the next number.
+        PaymentChange::Begin { .. } => {
+            row.attempts += 1;
+            Some(row.attempts)
+        }
+        _ => payment.attempt_id.map(|id| attempt(id).number),
+    };
+    row.authorisation = payment.pg_payment_id.map_or(0, |name| name.parse().expect("a number"));
+    row.is_asked = payment.asked > 0;
+    row.absent = payment.absent_since.is_some();
+    row.undone = payment.undo_at.is_some();
+    row.expires = ticks(payment.expires_at);
+    if let PaymentChange::Follow { steps, .. } = change {
+        row.steps = steps;
+    }
 }

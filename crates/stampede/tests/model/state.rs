@@ -6,7 +6,7 @@ use std::mem::discriminant;
 
 use inventory::hold::HoldState;
 use order::status::Status as OrderStatus;
-use payment::payment::Status as PaymentStatus;
+use payment::payment::{Status as PaymentStatus, Step};
 
 /// A status of the real rules, which need no hash themselves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,8 +81,8 @@ pub struct PaymentRow {
     pub undone: bool,
     /// Until when it can be approved.
     pub expires: u8,
-    pub owes_release: bool,
-    pub owes_order: bool,
+    /// What is still to be done elsewhere because of the attempt.
+    pub steps: &'static [Step],
     pub refund: Refund,
 }
 
@@ -170,23 +170,31 @@ pub struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum At {
     // approve_payment.rs, after the attempt has been committed
-    Begin,
-    Pin,
+    /// Order and inventory are asked at once, so either may be the first. `pinned`: what inventory has said.
+    Begin {
+        pinned: Option<Reserved>,
+    },
+    /// `begun`: what order has said.
+    Pin {
+        begun: Option<Reserved>,
+    },
     Ask,
     Record(Heard),
     Withdraw(Why),
     // resolve_payments.rs
+    /// It is written down that the provider is asked again.
+    Request,
     /// Order or stock could not be reserved for a retry.
     NoteAbsence,
     /// It is written down that the attempt is undone.
     Undo,
-    // settle_owed.rs: an attempt came to nothing
+    // pending_steps.rs: an attempt came to nothing
     Unpin,
     End {
         hold_expires: Option<u8>,
     },
     ClearRelease,
-    // settle_owed.rs: the money is there
+    // pending_steps.rs: the money is there
     MarkPaid,
     Retake,
     /// Somebody else may have honoured it a moment ago.
@@ -198,6 +206,15 @@ pub enum At {
     },
     OweRefund,
     ClearOrder,
+}
+
+/// What became of one of the two requests that reserve order and hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reserved {
+    Done,
+    Refused(Why),
+    /// No answer.
+    Unknown,
 }
 
 /// What the approver knows.

@@ -14,8 +14,8 @@ use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Timestamptz, Uuid
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::points::ledger::{Hold, HoldStatus, Kind, Movement};
-use crate::rows::from_name;
 use crate::schema::{payment_attempt, point, point_holds};
+use common::sql::from_name;
 
 impl FromSql<Text, Pg> for Kind {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {

@@ -63,11 +63,10 @@ pub async fn report(app: &App, run: &Run, finding: &Finding, so_far: &mut Remedi
 async fn remedy(app: &App, finding: &Finding, so_far: &mut Remedies) -> Result<(&'static str, Option<String>)> {
     match (finding.remedy, finding.payment, &finding.pg_payment_id) {
         (Remedy::QueryStatus, Some(payment), _) => {
-            let action = match app.db.tx("ask_soon", async |tx| query_soon(tx, payment).await).await? {
+            let action = match query_soon(app, payment).await? {
                 QuerySoon::Scheduled => "ASKED",
                 QuerySoon::NothingToAsk => "REPORTED",
             };
-            app.unclear.notify_one();
             Ok((action, None))
         }
         (Remedy::Cancel(amount), _, Some(pg)) if so_far.cancels < app.reconciliation.cancels_max => {

@@ -113,7 +113,7 @@ async fn every_difference_is_found_and_captures_without_a_payment_are_refunded()
 
     shop.until_status(&failed.to_string(), "PAID").await;
     shop.site
-        .until_number(&format!("select count(*) from {{payment}}.payments where id = '{failed}' and owes_order"), 0)
+        .until_number(&format!("select count(*) from {{payment}}.pending_steps where payment_id = '{failed}'"), 0)
         .await;
     let before = shop.net_at_provider().await;
     assert_eq!(before, 3 * 1_000 + 900 + 600 + 1_000 + 1_000, "only what belongs to a payment is left");

@@ -34,7 +34,7 @@ async fn two_answers_prove_that_nothing_was_captured_and_one_does_not() {
     assert!(!shop.upstreams.calls(&authorised.order).contains(&"UnpinHold"), "the units stay reserved");
     shop.update(&authorised.payment, "absent_since = absent_since - interval '1 minute', ask_at = now()").await;
     shop.until_status(&authorised.payment, "FAILED").await;
-    shop.site.until_number("select count(*) from {payment}.payments where owes_release", 0).await;
+    shop.site.until_number("select count(*) from {payment}.pending_steps", 0).await;
     assert!(shop.upstreams.calls(&authorised.order).contains(&"UnpinHold"), "now they are free");
     assert_eq!(shop.at_provider(&authorised.payment).await, (0, 0));
     shop.stop().await;
@@ -52,7 +52,7 @@ async fn a_capture_that_nobody_recorded_is_found_and_pays_the_order() {
     dying.abort();
     shop.update(&authorised.payment, LONG_AGO).await;
     shop.until_status(&authorised.payment, "PAID").await;
-    shop.site.until_number("select count(*) from {payment}.payments where owes_order", 0).await;
+    shop.site.until_number("select count(*) from {payment}.pending_steps", 0).await;
     assert_eq!(shop.upstreams.status(&authorised.order), "PAID");
     assert_eq!(shop.at_provider(&authorised.payment).await, (AMOUNT, 0));
     shop.stop().await;

@@ -47,7 +47,7 @@ impl Shop {
             .set("payment.resolve_poll_ms", 100)
             .set("payment.refund_poll_ms", 100)
             // Whoever owes something to order and inventory settles it at once; no loop does it once more.
-            .set("payment.owed_poll_ms", 600_000)
+            .set("payment.step_poll_ms", 600_000)
             // Nothing is too young to be compared.
             .set("payment.reconciliation.grace_seconds", 0)
             .set("payment.reconciliation.check_period_ms", 100)

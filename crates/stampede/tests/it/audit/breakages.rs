@@ -218,9 +218,11 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         &["I17"],
     ),
     (
-        "a debt is never paid",
-        "update {payment}.payments set owes_release = true, updated_at = now() - interval '2 minutes' where order_id = '{second}'",
-        "update {payment}.payments set owes_release = false where order_id = '{second}'",
+        "a step is never done",
+        "insert into {payment}.pending_steps (payment_id, step, attempt_id, created_at, next_try_at)
+         select id, 'FREE_ORDER', id, now() - interval '2 minutes', now() + interval '1 hour'
+         from {payment}.payments where order_id = '{second}'",
+        "delete from {payment}.pending_steps",
         &["I17"],
     ),
     (

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
+use super::resolving::TIMEOUTS;
 use super::*;
+use crate::provider::ProviderStatus;
 
 const AMOUNT: i64 = 100;
 const WRONG: i64 = 30;
@@ -118,128 +120,142 @@ impl Book {
     }
 }
 
-/// The payment's row, as the service keeps it.
+/// A payment with the clock that decides about it, and the book of its provider.
 #[derive(Debug)]
 struct Life {
-    now: i64,
-    status: Status,
-    expires: i64,
-    since: i64,
-    requested: i64,
-    absent_since: Option<i64>,
-    undone: bool,
+    now: DateTime<Utc>,
+    payment: Payment,
     owes_order: bool,
+    has_steps: bool,
     promised: i64,
-    refunded: i64,
     book: Book,
 }
 
+const LIMITS: Limits = Limits {
+    attempts_per_order_max: i64::MAX,
+    head_start: TimeDelta::seconds(11),
+    retry_time: TimeDelta::seconds(RETRY_SECONDS),
+};
+
 impl Life {
     fn new(expires: i64) -> Life {
+        let now = DateTime::UNIX_EPOCH;
+        let payment = Payment { expires_at: now + TimeDelta::seconds(expires), ..prepared(AMOUNT, now) };
         let book = Book::new(Authorised::Right);
-        let (now, since, requested, promised, refunded) = (0, 0, 0, 0, 0);
-        let (absent_since, undone, owes_order) = (None, false, false);
-        let status = Status::Pending;
-        Life { now, status, expires, since, requested, absent_since, undone, owes_order, promised, refunded, book }
+        Life { now, payment, owes_order: false, has_steps: false, promised: 0, book }
+    }
+
+    fn seconds(&self) -> i64 {
+        (self.now - DateTime::UNIX_EPOCH).num_seconds()
     }
 
     fn captured(&self) -> i64 {
-        if self.status.is_captured() { AMOUNT } else { 0 }
+        self.payment.captured
     }
 
     fn request(&mut self) {
-        self.requested = self.now;
-        self.book.asked_until = Some(self.now + TIMEOUTS.provider_seconds);
+        self.book.asked_until = Some(self.seconds() + TIMEOUTS.provider_seconds);
+    }
+
+    /// Decides and applies; what is to be done elsewhere is done at once, unless it is telling the order.
+    fn act(&mut self, action: Action) -> Vec<Change> {
+        let facts = Facts { has_steps: self.has_steps, ..Facts::default() };
+        let changes = self.payment.decide(&action, facts, LIMITS, self.now).unwrap_or_default();
+        for change in &changes {
+            self.payment.apply(change, self.now);
+            if let Change::Follow { steps, .. } = change {
+                self.owes_order = steps.contains(&crate::payment::Step::PayOrder);
+            }
+        }
+        changes
     }
 
     fn step(&mut self, step: Step) {
         match step {
             Step::Approve(authorised) => {
-                if approve(self.status) == Ok(ApproveDecision::Capture) {
-                    assert!(self.book.is_final(self.now) && self.book.kept() == 0, "asked again for what may be there");
+                let before = (self.book.is_final(self.seconds()), self.book.kept());
+                let pg_payment_id = Some(format!("pg-{}", self.payment.version));
+                let approval = Approval { user: self.payment.user_id, amount: AMOUNT, pg_payment_id };
+                if !self.act(Action::Approve(approval)).is_empty() {
+                    assert_eq!(before, (true, 0), "asked again for what may be there");
                     self.book = Book::new(authorised);
-                    (self.status, self.since, self.absent_since, self.undone) =
-                        (Status::Approving, self.now, None, false);
                     self.request();
                 }
             }
-            Step::Work => self.book.work(self.now),
-            Step::Answer if self.book.has_captured() => self.record(AttemptOutcome::Captured, false),
-            Step::Answer => self.record(AttemptOutcome::Unknown, false),
+            Step::Work => self.book.work(self.seconds()),
+            Step::Answer if self.book.has_captured() => self.report(AttemptOutcome::Captured, false, false),
+            Step::Answer => self.report(AttemptOutcome::Unknown, false, false),
             Step::Decline if self.book.captured == 0 && self.book.asked_until.is_some() => {
                 self.book.asked_until = None;
-                self.record(AttemptOutcome::NotCaptured, true);
+                self.report(AttemptOutcome::NotCaptured, true, false);
             }
             Step::Decline => {}
-            Step::Silence => self.record(AttemptOutcome::Unknown, false),
-            Step::Resolve { is_clear, is_reservable, undo_arrives } if self.status.is_open() => {
+            Step::Silence => self.report(AttemptOutcome::Unknown, false, false),
+            Step::Resolve { is_clear, is_reservable, undo_arrives } if self.payment.status.is_open() => {
                 self.resolve(is_clear, is_reservable, undo_arrives);
             }
             Step::Resolve { .. } => {}
             Step::TellOrder => self.owes_order = false,
             Step::Cancel => self.cancel(),
             Step::GiveBack => {
-                if self.promised > self.refunded {
-                    self.book.back += self.promised - self.refunded;
-                    self.refunded = self.promised;
-                    self.status = after_refund(AMOUNT, self.refunded);
+                if self.promised > self.payment.refunded {
+                    self.book.back += self.promised - self.payment.refunded;
+                    self.payment.refunded = self.promised;
+                    self.payment.status = after_refund(AMOUNT, self.promised);
                 }
             }
-            Step::Wait(seconds) => self.now += seconds,
+            Step::Wait(seconds) => self.now += TimeDelta::seconds(seconds),
         }
     }
 
-    /// As `record_attempt.rs` does it where one asks at a time.
-    fn record(&mut self, outcome: AttemptOutcome, is_declined: bool) {
-        if outcome == AttemptOutcome::Captured && self.undone {
-            return;
-        }
-        let payable = is_declined || self.expires > self.now;
-        let Some(next) = after_attempt(self.status, outcome, payable) else { return };
-        match next {
-            Status::Paid => {
-                assert_eq!((self.book.captured, self.book.back), (AMOUNT, 0), "paid with what is not there");
-                assert!(!self.undone, "paid with what is being undone");
-                self.owes_order = true;
+    fn report(&mut self, outcome: AttemptOutcome, is_declined: bool, is_proof: bool) {
+        let Some(attempt) = self.payment.attempt() else { return };
+        let report = AttemptReport { outcome, is_declined, is_proof, ..AttemptReport::unknown("?", "") };
+        let undone = self.payment.undo_at.is_some();
+        for change in self.act(Action::Report { attempt, report }) {
+            let Change::Move { status, .. } = change else { continue };
+            match status {
+                Status::Paid => {
+                    assert_eq!((self.book.captured, self.book.back), (AMOUNT, 0), "paid with what is not there");
+                    assert!(!undone, "paid with what is being undone");
+                }
+                Status::Pending | Status::Failed => assert!(
+                    self.book.is_final(self.seconds()) && self.book.kept() == 0,
+                    "ended with money on its way: {self:?}"
+                ),
+                _ => assert!(status.is_open()),
             }
-            Status::Pending | Status::Failed => {
-                assert!(self.book.is_final(self.now) && self.book.kept() == 0, "ended with money on its way: {self:?}");
-            }
-            _ => assert!(next.is_open()),
         }
-        if next == Status::Pending {
-            self.expires = self.expires.max(self.now + RETRY_SECONDS);
-        }
-        (self.status, self.absent_since) = (next, None);
     }
 
+    /// As `resolve_payments.rs` does it.
     fn resolve(&mut self, is_clear: bool, is_reservable: bool, undo_arrives: bool) {
-        let status = if is_clear { self.book.status(self.now) } else { ProviderStatus::Unclear("silence".to_owned()) };
-        let facts = AttemptFacts {
-            payable: self.expires > self.now,
-            age: self.now - self.since,
-            requested_ago: self.now - self.requested,
-            absent_for: self.absent_since.map(|since| self.now - since),
-            undone: self.undone,
-        };
+        let Some(attempt) = self.payment.attempt() else { return };
+        self.payment.asked += 1;
+        let silence = ProviderStatus::Unclear("silence".to_owned());
+        let status = if is_clear { self.book.status(self.seconds()) } else { silence };
+        let facts = self.payment.attempt_facts(self.now);
         let mut step = resolve(&status, facts, TIMEOUTS);
         if step == ResolverStep::Retry && !is_reservable {
             step = resolve(&status, AttemptFacts { payable: false, ..facts }, TIMEOUTS);
         }
         match step {
-            ResolverStep::Record(outcome) => self.record(outcome, false),
+            ResolverStep::Record(outcome) => self.report(outcome, false, true),
             ResolverStep::Retry => {
                 assert!(facts.payable, "charged after the time was up");
-                self.absent_since = None;
-                self.request();
+                if !self.act(Action::RequestAgain { attempt }).is_empty() {
+                    self.request();
+                }
             }
-            ResolverStep::Wait { absent } => self.absent_since = absent.then(|| self.absent_since.unwrap_or(self.now)),
+            ResolverStep::Wait { absent } => {
+                self.payment.absent_since = absent.then(|| self.payment.absent_since.unwrap_or(self.now));
+            }
             ResolverStep::Undo { amount } => {
                 assert!(status != ProviderStatus::Foreign, "not ours to undo");
                 assert!(!facts.payable || amount == Some(self.book.kept()), "it may be asked for under the same key");
-                self.undone = true;
-                self.absent_since = None;
-                if undo_arrives {
+                let is_begun = !self.act(Action::BeginUndo { attempt }).is_empty();
+                self.payment.absent_since = None;
+                if is_begun && undo_arrives {
                     self.book.back = self.book.captured;
                 }
             }
@@ -247,15 +263,15 @@ impl Life {
     }
 
     fn cancel(&mut self) {
-        let Ok(outcome) = cancel(self.status, self.owes_order) else { return };
+        let Ok(outcome) = cancel(self.payment.status, self.owes_order) else { return };
         match outcome {
             CancelDecision::End => {
-                assert!(self.book.is_final(self.now) && self.book.kept() == 0, "ended with money on its way");
-                self.status = Status::Cancelled;
+                assert!(self.book.is_final(self.seconds()) && self.book.kept() == 0, "ended with money on its way");
+                self.payment.status = Status::Cancelled;
             }
             CancelDecision::Refund => {
                 assert!(!self.owes_order, "back before its order has heard of it");
-                self.promised += refund_amount(self.status, AMOUNT, self.promised, None).unwrap_or(0);
+                self.promised += refund_amount(self.payment.status, AMOUNT, self.promised, None).unwrap_or(0);
             }
         }
     }
@@ -266,7 +282,7 @@ impl Life {
             self.step(Step::Work);
             self.step(Step::Resolve { is_clear: true, is_reservable: false, undo_arrives: true });
             self.step(Step::Wait(TIMEOUTS.provider_seconds.max(TIMEOUTS.absence_seconds)));
-            if self.status == Status::NeedsReview {
+            if self.payment.status == Status::NeedsReview {
                 self.book.back = self.book.captured;
             }
         }
@@ -282,16 +298,16 @@ fn walk(config: ProptestConfig) {
         let mut life = Life::new(expires);
         for step in steps {
             life.step(step);
-            prop_assert!(life.refunded <= life.promised && life.promised <= life.captured());
+            prop_assert!(life.payment.refunded <= life.promised && life.promised <= life.captured());
             prop_assert!(life.book.back <= life.book.captured);
-            if life.status.is_captured() {
-                prop_assert_eq!(life.book.kept(), AMOUNT - life.refunded);
+            if life.payment.status.is_captured() {
+                prop_assert_eq!(life.book.kept(), AMOUNT - life.payment.refunded);
             }
-            seen.borrow_mut().insert((life.status.name(), life.undone));
+            seen.borrow_mut().insert((life.payment.status.name(), life.payment.undo_at.is_some()));
         }
         life.rest();
-        prop_assert!(!life.status.is_open(), "nobody knows: {:?}", life);
-        prop_assert_eq!(life.book.kept(), life.captured() - life.refunded, "{:?}", life);
+        prop_assert!(!life.payment.status.is_open(), "nobody knows: {:?}", life);
+        prop_assert_eq!(life.book.kept(), life.captured() - life.payment.refunded, "{:?}", life);
         Ok(())
     });
     outcome.unwrap_or_else(|failed| panic!("{failed}"));
