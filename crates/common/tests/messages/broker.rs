@@ -109,7 +109,8 @@ async fn a_new_broker_gets_every_retained_event_again_and_no_effect_is_doubled()
     let noted = "select count(*) from outbox_broker where cluster_id <> 'gone'";
     scenario.until("the new broker is noticed", noted, 1).await;
     scenario.until_published().await;
-    assert_eq!(scenario.log().await.values().map(Vec::len).sum::<usize>(), 18);
+    let sent = scenario.log().await.values().map(Vec::len).sum::<usize>();
+    assert_eq!(sent, 18, "a new broker gets every retained event again");
     // Whoever applies these has received the repeated events before.
     scenario.change_many(&scenario.db, 1, 3, 3).await;
     scenario.until_effects(12).await;

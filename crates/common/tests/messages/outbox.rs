@@ -133,7 +133,7 @@ async fn a_refused_event_blocks_its_key_alone_until_a_redrive() {
     scenario.until("other keys go on", published, 4).await;
     scenario.execute("update outbox_events set created_at = created_at - interval '1 minute' where key = 'bad'").await;
     let stats = outbox::stats(&scenario.db).await.unwrap();
-    assert_eq!((stats.pending, stats.dead), (2, 1));
+    assert_eq!((stats.pending, stats.dead), (2, 1), "those behind a refused event wait");
     assert!(stats.oldest_age_seconds >= 60.0);
     let first = "select aggregate_version from outbox_events where status = 'DEAD'";
     assert_eq!(scenario.number(first).await, 1);
