@@ -42,6 +42,14 @@ pub const FOR_TESTS: [(&str, &str); 25] = [
     ("notification_hub.idle_poll_max_ms", "200"),
 ];
 
+/// Settings: a transaction that a test pauses, and whoever waits for its locks, are not cut off while a busy machine does
+/// other things.
+pub const PATIENT: [(&str, &str); 3] = [
+    ("postgres.statement_timeout_ms", "60000"),
+    ("postgres.lock_timeout_ms", "60000"),
+    ("postgres.idle_in_transaction_timeout_ms", "60000"),
+];
+
 /// Adds to a host what is no service of ours.
 type ExtraMount = Box<dyn FnOnce(&mut Host)>;
 

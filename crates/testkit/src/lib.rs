@@ -11,7 +11,7 @@ pub mod sql; // reading the databases
 pub mod tokens; // access tokens without an account service
 mod wait;
 
-pub use builder::{Builder, FOR_TESTS};
+pub use builder::{Builder, FOR_TESTS, PATIENT};
 pub use client::{Answer, Client, Product, fresh_key, line, text};
 pub use site::{Site, variable};
 pub use wait::{PATIENCE, eventually};

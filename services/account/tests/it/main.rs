@@ -9,10 +9,10 @@ mod sessions;
 
 use serde_json::json;
 use testkit::site::PASSWORD;
-use testkit::{Answer, Builder, Site, text};
+use testkit::{Answer, Builder, PATIENT, Site, text};
 
 fn site() -> Builder {
-    Site::builder(&[account::spec()])
+    Site::builder(&[account::spec()]).settings(&PATIENT)
 }
 
 async fn log_in(site: &Site, email: &str, password: &str) -> Answer {

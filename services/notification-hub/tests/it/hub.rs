@@ -6,7 +6,7 @@ use contract::events::{OrderCreated, OrderLine, PaymentFailed};
 use contract::ids::{OrderId, PaymentAttemptId, PaymentId};
 use reqwest::Method;
 use serde_json::Value;
-use testkit::{Answer, Builder, Client, Site, eventually, text};
+use testkit::{Answer, Builder, Client, PATIENT, Site, eventually, text};
 use uuid::Uuid;
 
 use crate::fake_account::FakeAccount;
@@ -28,6 +28,7 @@ pub async fn replica(site: &Site, account: &FakeAccount, settings: &[(&str, &str
 fn builder(account: &FakeAccount, settings: &[(&str, &str)]) -> Builder {
     let service = AccountServiceServer::new(account.clone());
     Site::builder(&[notification_hub::spec()])
+        .settings(&PATIENT)
         .set("notification_hub.slack.url", "")
         .set("notification_hub.email.retry_delays_seconds", "0,0,0,0,0")
         .settings(settings)

@@ -13,7 +13,7 @@ use contract::order::{
     BeginApprovalRequest, BeginPaymentRequest, EndApprovalRequest, GetOrderRequest, MarkPaidRequest, Order,
 };
 use serde_json::{Value, json};
-use testkit::{Answer, Builder, Client, Product, Site, fresh_key, text};
+use testkit::{Answer, Builder, Client, PATIENT, Product, Site, fresh_key, text};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -244,12 +244,6 @@ impl OrderSite {
 }
 
 fn builder(inventory: &FakeInventory) -> Builder {
-    /// A paused transaction, and whoever waits for it, must not be cut off while a busy machine does other things.
-    const PATIENT: [(&str, &str); 3] = [
-        ("postgres.statement_timeout_ms", "60000"),
-        ("postgres.lock_timeout_ms", "60000"),
-        ("postgres.idle_in_transaction_timeout_ms", "60000"),
-    ];
     let server = InventoryServiceServer::new(inventory.clone());
     Site::builder(&[order::spec()]).settings(&PATIENT).with(move |host| host.grpc(server))
 }

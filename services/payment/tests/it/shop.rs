@@ -6,7 +6,7 @@ use contract::order::order_service_server::OrderServiceServer;
 use reqwest::Method;
 use sandbox::Fakes;
 use serde_json::{Value, json};
-use testkit::{Site, eventually};
+use testkit::{PATIENT, Site, eventually};
 use uuid::Uuid;
 
 use crate::cases::{OLD_SECRET, SECRET};
@@ -42,6 +42,7 @@ impl Shop {
         let upstreams = Upstreams::default();
         let played = upstreams.clone();
         let site = Site::builder(&[payment::spec()])
+            .settings(&PATIENT)
             .set("payment.naverpay.url", provider.url())
             .set("payment.webhooks.naverpay_secret", format!("{SECRET},{OLD_SECRET}"))
             .set("payment.resolve_poll_ms", 100)
