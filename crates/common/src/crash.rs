@@ -68,6 +68,11 @@ impl Pause {
         (&mut self.reached).await.unwrap_or_else(|_| panic!("the pause at {} was already awaited", self.point));
     }
 
+    /// Whether the task still waits at the point: no longer when its request was cut off.
+    pub fn is_waiting(&self) -> bool {
+        !self.resume.is_closed()
+    }
+
     /// Lets the task go on.
     pub fn resume(self) {
         // The task is gone when its request was cut off; there is nothing to let go then.
@@ -105,9 +110,19 @@ mod tests {
         let waits = tokio::spawn(pass("a", "tests.here"));
         paused.reached().await;
         pass("a", "tests.here").await;
-        assert!(!waits.is_finished());
+        assert!(!waits.is_finished() && paused.is_waiting());
         paused.resume();
         waits.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_cut_off_waits_no_longer() {
+        let mut paused = pause("a", "tests.cut_off");
+        let waits = tokio::spawn(pass("a", "tests.cut_off"));
+        paused.reached().await;
+        waits.abort();
+        assert!(waits.await.unwrap_err().is_cancelled());
+        assert!(!paused.is_waiting());
     }
 
     #[tokio::test]

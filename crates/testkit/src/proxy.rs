@@ -13,6 +13,8 @@ enum Line {
     Open,
     /// Connections are closed, and new ones too.
     Cut,
+    /// Like [`Line::Cut`], and the server is told at once that nobody reads its answers.
+    Reset,
     /// Connections stay open, and nothing passes.
     Silent,
 }
@@ -51,6 +53,13 @@ impl Proxy {
         self.line.send_replace(Line::Cut);
     }
 
+    /// Resets every connection to the server, which then cuts off the requests under way; new ones are closed at once.
+    /// Returns when it is done.
+    pub async fn reset(&self) {
+        self.line.send_replace(Line::Reset);
+        self.line.closed().await;
+    }
+
     /// Nothing passes any more, in either direction; connections stay open. Bytes under way may be lost: cut before restoring.
     pub fn fall_silent(&self) {
         self.line.send_replace(Line::Silent);
@@ -72,7 +81,7 @@ async fn forward(mut client: TcpStream, server: String, mut line: watch::Receive
     loop {
         let now = *line.borrow_and_update();
         match now {
-            Line::Cut => return,
+            Line::Cut | Line::Reset => return,
             Line::Silent => drop(line.changed().await),
             Line::Open => break,
         }
@@ -82,6 +91,7 @@ async fn forward(mut client: TcpStream, server: String, mut line: watch::Receive
         let now = *line.borrow_and_update();
         match now {
             Line::Cut => return,
+            Line::Reset => return server.set_zero_linger().expect("it is a socket"),
             Line::Silent => drop(line.changed().await),
             Line::Open => tokio::select! {
                 _ = io::copy_bidirectional(&mut client, &mut server) => return,
