@@ -1,6 +1,7 @@
 //! `POST /orders`: one key, one order, at the prices of the hold.
 
 use serde_json::json;
+use testkit::proxy::Proxy;
 use testkit::{fresh_key, line};
 
 use crate::inventory::UNIT_PRICE;
@@ -96,16 +97,19 @@ async fn an_order_whose_units_are_held_is_stored_even_if_its_client_disconnects(
     let site = OrderSite::start().await;
     let (buyer, key) = (site.buyer().await, fresh_key());
     let mut paused = site.pause("order", "order.after_hold");
-    let client = tokio::spawn({
-        let (buyer, key) = (buyer.clone(), key.clone());
-        async move { buyer.order(&key, &sneaker(), 2).await }
-    });
+    let proxy = Proxy::to(&site.api).await;
+    let client = buyer.at(&proxy.url(&site.api));
+    let request = client.placing(&key, &json!({ "items": [line(&sneaker(), 2)] }));
+    let answer = tokio::spawn(async move { client.try_send(request).await });
     soon("the units are held", paused.reached()).await;
-    client.abort();
-    assert!(client.await.unwrap_err().is_cancelled());
+    proxy.reset().await;
+    assert!(answer.await.unwrap().is_err(), "the client has disconnected");
+    // The site's only HTTP worker has cut off whatever ends with its connection before it answers this.
+    assert!(site.listed(&buyer, "CREATED").await.is_empty());
+    let promise = "an order whose units are held is stored even if its client disconnects";
+    assert!(paused.is_waiting(), "{promise}");
     paused.resume();
-    let stored = site.until_number("select count(*) from {order}.orders", 1);
-    soon("an order whose units are held is stored even if its client disconnects", stored).await;
+    soon(promise, site.until_number("select count(*) from {order}.orders", 1)).await;
     assert_eq!(outcome(&buyer.order(&key, &sneaker(), 2).await), (201, "CREATED".to_owned()));
 }
 
