@@ -1,12 +1,11 @@
 //! The money is taken once, for the right buyer, and not before somebody knows that it may have been taken.
 
-use client::Client;
 use common::auth::Role;
 use contract::codes::HOLD_EXPIRED;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::shop::{AMOUNT, Shop, approve, approving, cancel, won};
+use crate::shop::{AMOUNT, Shop, approve, approving, cancel, charge_points, won};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_is_committed_and_reserved_before_the_provider_is_asked() {
@@ -147,11 +146,6 @@ async fn a_declined_attempt_releases_the_order_and_the_next_one_pays() {
     assert_eq!(paid["status"], "PAID");
     assert_eq!(buyer.get("/points/me").await.expect(200).json()["balance"]["amount"], 0);
     shop.stop().await;
-}
-
-async fn charge_points(buyer: &Client, amount: i64) {
-    let request = buyer.request(reqwest::Method::POST, "/points/charge").header("Idempotency-Key", client::fresh_key());
-    buyer.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);
 }
 
 /// An attempt was given up, but had captured the money all the same when a later one captured it again.

@@ -4,6 +4,7 @@
 mod approving;
 #[path = "../../src/standard_webhooks/cases.rs"]
 mod cases;
+mod orders;
 mod preparing;
 mod reconciling;
 mod refunding;

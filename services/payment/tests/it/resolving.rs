@@ -27,9 +27,8 @@ async fn two_answers_prove_that_nothing_was_captured_and_one_does_not() {
     let shop = Shop::start().await;
     let authorised = orphaned(&shop).await;
     shop.update(&authorised.payment, LONG_AGO).await;
-    shop.site
-        .until_number("select count(*) from {payment}.payments where asked = 1 and absent_since is not null", 1)
-        .await;
+    let answered = "select count(*) from {payment}.payments where absent_since is not null or status <> 'UNKNOWN'";
+    shop.site.until_number(answered, 1).await;
     assert_eq!(shop.status(&authorised.payment).await, "UNKNOWN", "one answer proves nothing");
     assert!(!shop.upstreams.calls(&authorised.order).contains(&"UnpinHold"), "the units stay reserved");
     shop.update(&authorised.payment, "absent_since = absent_since - interval '1 minute', ask_at = now()").await;
@@ -97,6 +96,8 @@ async fn a_provider_that_fails_charges_nobody_and_the_buyer_tries_again() {
     assert_eq!(shop.status(&authorised.payment).await, "PENDING");
     approve(&buyer, &authorised).await.expect(200);
     assert_eq!(shop.at_provider(&authorised.payment).await, (10_004, 0));
+    let keys = "select count(distinct idempotency_key) from {payment}.payment_attempt";
+    assert_eq!(shop.site.number(keys).await, 1, "attempts at one authorisation share one key, so it is captured once");
     shop.stop().await;
 }
 

@@ -178,6 +178,11 @@ pub async fn prepare_by(buyer: &Client, method: &str, key: &str, order: &str, am
     buyer.send(request.json(&body)).await
 }
 
+pub async fn charge_points(buyer: &Client, amount: i64) {
+    let request = buyer.request(Method::POST, "/points/charge").header("Idempotency-Key", fresh_key());
+    buyer.send(request.json(&json!({ "amount": won(amount) }))).await.expect(201);
+}
+
 pub async fn approve(buyer: &Client, authorised: &Authorised) -> Answer {
     let Authorised { payment, pg_payment, amount, .. } = authorised;
     let body = json!({ "pgPaymentId": pg_payment, "amount": won(*amount) });
