@@ -132,3 +132,22 @@ async fn expired_sessions_are_forgotten() {
     replica.stop().await;
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_token_is_remembered_until_it_expires_so_that_a_thief_is_found_out() {
+    let site = site().start().await;
+    let buyer = site.buyer().await;
+    let stolen = session(&site, &buyer.email).await;
+    let successor = refresh_token(&refresh(&site, &stolen).await.expect(200));
+    site.execute("update {account}.refresh_tokens set used_at = used_at - interval '13 days'").await;
+    // The same transaction forgets this session.
+    let expired = "update {account}.token_families set expires_at = now() - interval '1 second'
+         where created_at = (select min(created_at) from {account}.token_families)";
+    site.execute(expired).await;
+    let replica = site.replica().await;
+    site.until_number("select count(*) from {account}.token_families where expires_at < now()", 0).await;
+    refresh(&site, &stolen).await.refused(401, "REFRESH_TOKEN_REUSED");
+    refresh(&site, &successor).await.refused(401, "REFRESH_TOKEN_INVALID");
+    replica.stop().await;
+    site.stop().await;
+}
