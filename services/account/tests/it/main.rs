@@ -1,10 +1,11 @@
-//! The account service through its own door: sessions, signing keys, and log-ins while hashing is busy. What a whole site
-//! promises of accounts is tested with the site.
+//! The account service through its own door: sessions, people, signing keys, and log-ins while hashing is busy. What a
+//! whole site promises of accounts is tested with the site.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod keys;
 mod log_in;
+mod people;
 mod sessions;
 
 use serde_json::json;
