@@ -12,6 +12,8 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub struct FakeAccount {
     unknown: Arc<Mutex<HashSet<String>>>,
+    /// In the order of the questions.
+    asked: Arc<Mutex<Vec<String>>>,
     /// An answer needs a permit. Closed means away.
     answers: Arc<Mutex<Arc<Semaphore>>>,
 }
@@ -19,7 +21,7 @@ pub struct FakeAccount {
 impl FakeAccount {
     pub fn new() -> FakeAccount {
         let answers = Arc::new(Mutex::new(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))));
-        FakeAccount { unknown: Arc::default(), answers }
+        FakeAccount { unknown: Arc::default(), asked: Arc::default(), answers }
     }
 
     /// From now on answers come at once.
@@ -42,6 +44,11 @@ impl FakeAccount {
         self.unknown.lock().unwrap().insert(user.to_string());
     }
 
+    /// How often somebody has asked for the address of `user`.
+    pub fn asked(&self, user: Uuid) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| **asked == user.to_string()).count()
+    }
+
     pub fn remember(&self, user: Uuid) {
         self.unknown.lock().unwrap().remove(&user.to_string());
     }
@@ -53,6 +60,7 @@ impl AccountService for FakeAccount {
         &self,
         request: Request<GetContactsRequest>,
     ) -> Result<Response<GetContactsResponse>, Status> {
+        self.asked.lock().unwrap().extend(request.get_ref().user_ids.iter().cloned());
         let answers = self.answers.lock().unwrap().clone();
         answers.acquire().await.map_err(|_| Status::unavailable("away"))?.forget();
         let unknown = self.unknown.lock().unwrap().clone();

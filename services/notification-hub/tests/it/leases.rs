@@ -115,3 +115,29 @@ async fn an_alert_whose_worker_has_died_is_sent_after_its_lease() {
     site.stop().await;
     slack.stop().await;
 }
+
+/// Leases here are no longer than the margin for recording, so a claim always comes too late to be sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_cannot_be_sent_before_its_lease_ends_is_handed_back_and_not_charged() {
+    let slack = FakeSlack::start(&[]);
+    let mut settings = slack.settings();
+    // However long this takes, no claim is taken for lost.
+    settings.push(("notification_hub.reclaim_period_ms", "3600000"));
+    for lease in ["notification_hub.lease_seconds", "notification_hub.new_lease_seconds"] {
+        settings.push((lease, "5"));
+    }
+    for timeout in ["notification_hub.email.timeout_ms", "notification_hub.slack.timeout_ms"] {
+        settings.push((timeout, "0"));
+    }
+    let (site, _) = start(&settings).await;
+    site.publish(&payment_failed("one")).await;
+    let tried = "select count(*) from {notification_hub}.deliveries
+         where channel = 'SLACK' and (lock_token > 1 or last_error is not null or status = 'SUCCESS')";
+    site.until_number(tried, 1).await;
+    let handed_back = "select count(*) from {notification_hub}.deliveries
+         where channel = 'SLACK' and last_error is null and status in ('PENDING', 'PROCESSING') and attempt <= 1";
+    assert_eq!(site.number(handed_back).await, 1, "what cannot be sent before its lease ends is handed back");
+    assert_eq!(slack.posts().len(), 0, "and is not sent");
+    site.stop().await;
+    slack.stop().await;
+}
