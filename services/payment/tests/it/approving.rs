@@ -18,7 +18,10 @@ async fn an_attempt_is_committed_and_reserved_before_the_provider_is_asked() {
     let started = "select count(*) from {payment}.payment_attempt where status = 'STARTED'";
     assert_eq!(shop.site.number(started).await, 1, "the attempt is committed before the provider is asked");
     assert_eq!(shop.status(&authorised.payment).await, "APPROVING");
-    assert_eq!(shop.upstreams.calls(&authorised.order), ["BeginPayment", "BeginApproval", "PinHold"]);
+    let mut calls = shop.upstreams.calls(&authorised.order);
+    // Order and hold are reserved at once.
+    calls[1..].sort();
+    assert_eq!(calls, ["BeginPayment", "BeginApproval", "PinHold"]);
     assert_eq!(shop.at_provider(&authorised.payment).await, (0, 0), "the provider is not asked yet");
     before_provider.resume();
     let paid = answer.await.unwrap().expect(200).json();
@@ -121,7 +124,8 @@ async fn an_attempt_that_cannot_pin_the_stock_charges_nobody() {
     approve(&buyer, &authorised).await.refused(410, "HOLD_EXPIRED");
     assert_eq!(shop.status(&authorised.payment).await, "EXPIRED");
     assert_eq!(shop.at_provider(&authorised.payment).await, (0, 0));
-    let calls = shop.upstreams.calls(&authorised.order);
+    let mut calls = shop.upstreams.calls(&authorised.order);
+    calls[1..3].sort();
     assert_eq!(calls, ["BeginPayment", "BeginApproval", "PinHold", "EndApproval", "UnpinHold"]);
     shop.stop().await;
 }
