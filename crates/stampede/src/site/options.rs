@@ -24,6 +24,6 @@ pub struct SiteOptions {
     pub config: Vec<PathBuf>,
     /// Settings above all files.
     pub overrides: Vec<(String, String)>,
-    /// The log of this process goes to a file, see [`Site::logs`], and only warnings to standard error.
+    /// The log of this process goes to a file, see [`Site::logs`](super::Site::logs), and only warnings to standard error.
     pub log_to_file: bool,
 }
