@@ -356,10 +356,11 @@ fn after_reserving(task: Task, begun: Reserved, pinned: Reserved) -> Option<At> 
     }
 }
 
-/// The steps of the task's attempt are done.
+/// The steps that the task has done are done, and no others.
 fn clear(state: &mut State, task: Task) {
     let row = &mut state.payments[usize::from(task.attempt.payment)];
-    if row.attempt == Some(task.attempt.number) {
+    let are_these = row.steps.contains(&Step::PayOrder) == (task.at != At::ClearRelease);
+    if row.attempt == Some(task.attempt.number) && are_these {
         row.steps = &[];
     }
 }
