@@ -1,8 +1,7 @@
 //! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired.
 //!
 //! Owns schema `order`. Publishes `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
-//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_APPROVED` and `PAYMENT_REFUNDED`. Calls inventory for
-//! holds.
+//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`. Calls inventory for holds.
 
 mod cancel_order; // flow
 mod change_order; // flow
@@ -33,8 +32,7 @@ use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::rpc::Upstream;
 use contract::events::{
-    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
-    PaymentRefunded,
+    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentRefunded,
 };
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
@@ -83,7 +81,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefundRequested::TOPIC,
             OrderRefunded::TOPIC,
         ],
-        consumes: &[PaymentApproved::TOPIC, PaymentRefunded::TOPIC],
+        consumes: &[PaymentRefunded::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
@@ -112,7 +110,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
     host.grpc(OrderServiceServer::from_arc(app.clone()));
-    host.consume(Consumer::new("order", &db).on::<PaymentApproved, App>(&app).on::<PaymentRefunded, App>(&app))?;
+    host.consume(Consumer::new("order", &db).on::<PaymentRefunded, App>(&app))?;
     host.relay(&db)?;
     let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
     host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));

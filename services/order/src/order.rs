@@ -234,7 +234,7 @@ impl Order {
         match status {
             _ if self.returned_payment_ids.contains(&payment) => &[],
             Status::Paid | Status::RefundPending if self.paid_payment_id == Some(payment) => &[Change::Refund],
-            // PAYMENT_REFUNDED may arrive before the PAYMENT_APPROVED of the same payment. Announce both changes.
+            // PAYMENT_REFUNDED may arrive before the MarkPaid of the same payment. Announce both changes.
             Status::Created | Status::PendingPayment
                 if self.reservation.is_some_and(|reserved| reserved.payment == payment) =>
             {

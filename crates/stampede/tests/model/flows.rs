@@ -125,7 +125,6 @@ impl Protocol {
                 }
                 // The resolver is made to look, and has it undone.
                 Change::AskNow => self.begin_undo(state, attempt, authorisation),
-                Change::Move { status: Status::Paid, .. } => state.publish(Event::PaymentApproved { payment }),
                 Change::Begin { .. }
                 | Change::Note { .. }
                 | Change::Move { .. }

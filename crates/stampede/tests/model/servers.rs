@@ -151,11 +151,6 @@ impl Protocol {
     pub fn deliver(&self, state: &mut State, event: Event) -> bool {
         let release = |version| Step::Release { reason: String::new(), order_version: Some(version) };
         let (order, step) = match event {
-            Event::PaymentApproved { payment } => {
-                let action = Action::MarkPaid { bill: rules::bill(payment), late: false };
-                self.ask_order(state, self.order_of(payment), &action);
-                return true;
-            }
             Event::PaymentRefunded { payment } => {
                 self.ask_order(state, self.order_of(payment), &rules::record_refund(payment));
                 return true;

@@ -147,7 +147,6 @@ pub enum Role {
 /// among each other, so any of these may be next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Event {
-    PaymentApproved { payment: u8 },
     PaymentRefunded { payment: u8 },
     OrderPlaced { order: u8, version: u8 },
     OrderCancelled { order: u8, version: u8 },

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use testkit::text;
-use uuid::Uuid;
 
-use crate::site::{AMOUNT, OrderSite, SWEEP, payment_approved, payment_refunded};
+use crate::site::{AMOUNT, OrderSite, SWEEP, payment_refunded};
 
 /// Notes for each change of an order's status, and for each new event, the transaction that makes it.
 const NOTE_TRANSACTIONS: &str = "
@@ -46,9 +45,6 @@ async fn each_change_that_is_announced_is_committed_with_its_event() {
     let (refunded, payment) = site.paid_order().await;
     site.cancel(&refunded).await.expect(202);
     site.deliver("order", &payment_refunded(&refunded, payment, AMOUNT, AMOUNT)).await;
-    let (by_event, payment) = (site.order().await, Uuid::now_v7());
-    site.reserve(&by_event, payment).await;
-    site.deliver("order", &payment_approved(&by_event, payment)).await;
     site.cancel(&site.order().await).await.expect(200);
     site.until_swept("the sweep expires an order whose time is up").await;
 

@@ -1,9 +1,8 @@
-//! A payment is approved or refunded. The order hears it by a call, by an event or by both, and announces it once.
+//! A payment pays an order by a call, and a refund ends it by an event. The order announces each once.
 
-use contract::events::PaymentApproved;
 use uuid::Uuid;
 
-use crate::site::{AMOUNT, OrderSite, Placed, code, outcome, payment_approved, payment_refunded};
+use crate::site::{AMOUNT, OrderSite, Placed, code, outcome, payment_refunded};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paid_order_is_announced_once_however_often_payment_says_so() {
@@ -13,21 +12,14 @@ async fn a_paid_order_is_announced_once_however_often_payment_says_so() {
         let again = site.mark_paid(&order, payment, late).await.unwrap();
         assert_eq!((again.status.as_str(), again.version), ("PAID", 3));
     }
-    for _ in 0..2 {
-        site.deliver("order", &payment_approved(&order, payment)).await;
-    }
     assert_eq!(site.get(&order).await.version, 3);
     assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_event_alone_pays_an_order() {
+async fn a_paid_order_is_announced_with_what_was_bought() {
     let site = OrderSite::start().await;
-    let (order, payment) = (site.order().await, Uuid::now_v7());
-    site.reserve(&order, payment).await;
-    site.deliver("order", &payment_approved(&order, payment)).await;
-    assert_eq!(site.get(&order).await.status, "PAID");
-
+    let (order, payment) = site.paid_order().await;
     let events = site.events_with_payloads(&order).await;
     let (event, placed) = events.last().unwrap();
     assert_eq!(event, "ORDER_PLACED 3");
@@ -46,28 +38,22 @@ async fn a_second_payment_does_not_pay_a_paid_order() {
     for late in [false, true] {
         assert_eq!(code(&site.mark_paid(&order, Uuid::now_v7(), late).await), "ORDER_NOT_PAYABLE");
     }
-    site.deliver("order", &payment_approved(&order, Uuid::now_v7())).await;
     let stored = site.get(&order).await;
     assert_eq!((stored.version, stored.paid_payment_id), (3, payment.to_string()));
     assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_that_no_order_can_take_changes_nothing() {
+async fn a_refund_that_no_order_can_take_changes_nothing() {
     let site = OrderSite::start().await;
-    let [cancelled, too_little] = [site.order().await, site.order().await];
+    let cancelled = site.order().await;
     site.cancel(&cancelled).await.expect(200);
     let missing = Placed { id: Uuid::now_v7().to_string(), buyer: site.buyer().await };
     for order in [&cancelled, &missing] {
-        site.deliver("order", &payment_approved(order, Uuid::now_v7())).await;
         site.deliver("order", &payment_refunded(order, Uuid::now_v7(), AMOUNT, AMOUNT)).await;
     }
-    let event = PaymentApproved { amount: AMOUNT - 1, ..payment_approved(&too_little, Uuid::now_v7()) };
-    site.deliver("order", &event).await;
     assert_eq!(site.number("select count(*) from {order}.parked").await, 0, "none of these events is parked");
     assert_eq!(site.events(&cancelled).await, ["ORDER_CREATED 1", "ORDER_CANCELLED 2"]);
-    assert_eq!(site.events(&too_little).await, ["ORDER_CREATED 1"]);
-    assert_eq!(site.get(&too_little).await.version, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +89,7 @@ async fn a_paid_order_that_is_cancelled_is_refunded() {
     for _ in 0..2 {
         site.deliver("order", &payment_refunded(&order, payment, 1500, AMOUNT)).await;
     }
-    site.deliver("order", &payment_approved(&order, payment)).await;
+    assert_eq!(site.mark_paid(&order, payment, false).await.unwrap().status, "REFUNDED");
     let events = site.events_with_payloads(&order).await;
     let names: Vec<&str> = events.iter().map(|(event, _)| event.as_str()).collect();
     assert_eq!(names[2..], ["ORDER_REFUND_REQUESTED 4", "ORDER_REFUNDED 5"], "each is announced once");
@@ -121,7 +107,6 @@ async fn a_refund_that_arrives_before_its_payment_is_announced_after_it() {
     let (order, payment) = (site.order().await, Uuid::now_v7());
     site.reserve(&order, payment).await;
     site.deliver("order", &payment_refunded(&order, payment, AMOUNT, AMOUNT)).await;
-    site.deliver("order", &payment_approved(&order, payment)).await;
     assert_eq!(site.mark_paid(&order, payment, false).await.unwrap().status, "REFUNDED");
     assert_eq!(site.events(&order).await, ["ORDER_CREATED 1", "ORDER_PLACED 3", "ORDER_REFUNDED 4"]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::Error;
-use contract::events::{PaymentApproved, PaymentRefunded};
+use contract::events::PaymentRefunded;
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::money::KRW;
 use contract::order::order_service_client::OrderServiceClient;
@@ -251,18 +251,6 @@ fn builder(inventory: &FakeInventory) -> Builder {
 /// The product of every order here.
 pub fn sneaker() -> Product {
     Product { id: Uuid::from_u128(0x018f_0000_0000_7000_8000_0000_0000_00cc).to_string() }
-}
-
-pub fn payment_approved(order: &Placed, payment: Uuid) -> PaymentApproved {
-    PaymentApproved {
-        payment_id: payment.to_string(),
-        order_id: order.id.clone(),
-        user_id: order.buyer.user_id.clone(),
-        version: 3,
-        amount: AMOUNT,
-        currency: KRW.to_owned(),
-        ..PaymentApproved::default()
-    }
 }
 
 /// `amount` has been refunded now, and `refunded_total` altogether.
