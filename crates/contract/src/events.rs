@@ -178,3 +178,15 @@ pub const TOPICS: [&str; 12] = [
     StockDepleted::TOPIC,
     StockReplenished::TOPIC,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_a_newer_producer_added_does_not_stop_an_older_consumer() {
+        let event = r#"{"orderId":"o","version":"3","giftWrap":{"paper":"red"},"userId":"u"}"#;
+        let OrderCancelled { order_id, version, user_id, .. } = serde_json::from_str(event).unwrap();
+        assert_eq!((order_id.as_str(), version, user_id.as_str()), ("o", 3, "u"));
+    }
+}
