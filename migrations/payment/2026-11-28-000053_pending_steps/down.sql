@@ -1,5 +1,5 @@
-drop index psp_webhooks_unheeded;
-alter table psp_webhooks drop column is_heeded;
+drop index psp_webhooks_unhandled;
+alter table psp_webhooks drop column is_handled;
 
 alter table payments
 add column owes_release boolean not null default false,

@@ -49,9 +49,9 @@ left join lateral (
 alter table payments drop column owes_release, drop column owes_order, drop column settle_at;
 
 -- Whether the resolver has looked at the payment that the webhook names.
-alter table psp_webhooks add column is_heeded boolean not null default true;
-alter table psp_webhooks alter column is_heeded set default false;
-create index psp_webhooks_unheeded on psp_webhooks (received_at) where not is_heeded;
+alter table psp_webhooks add column is_handled boolean not null default true;
+alter table psp_webhooks alter column is_handled set default false;
+create index psp_webhooks_unhandled on psp_webhooks (received_at) where not is_handled;
 
 -- The steps of a payment come and go with each approval: few rows, many changes.
 alter table pending_steps set (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);

@@ -26,7 +26,7 @@ use crate::change_payments::{Changed, change_payment};
 use crate::payment::{
     AFTER_CAPTURE, Action, Approval, AttemptOutcome, AttemptReport, Method, Payment, Refused, Status,
 };
-use crate::pending_steps::{Taken, read_steps, take_steps, take_steps_briefly};
+use crate::pending_steps::{Note, Taken, read_steps, take_steps};
 use crate::provider::Attempt;
 use crate::read_payments::{PaymentView, approved_view, view};
 use crate::refunds::is_refunded;
@@ -123,7 +123,7 @@ async fn is_order_paid(app: &App, payment: &Payment) -> Result<bool> {
     }
     let pending = read_steps(&mut *app.db.read().await?, payment.id).await?;
     let taken = match pending {
-        Some((attempt, steps)) => take_steps(app, payment, attempt, &steps).await,
+        Some((attempt, steps)) => take_steps(app, payment, attempt, &steps, Note::Awaited).await,
         None => Taken::Done,
     };
     Ok(taken == Taken::Done && !is_refunded(&mut *app.db.read().await?, payment.id).await?)
@@ -188,9 +188,11 @@ async fn change_and_follow(app: &App, id: PaymentId, action: Action) -> Result<(
     app.db.point("payment.after_record").await;
     let Changed { payment, .. } = &changed;
     let taken = match changed.steps() {
-        Some((attempt, AFTER_CAPTURE)) => Some(take_steps_briefly(app, payment, attempt, AFTER_CAPTURE).await),
-        // Whoever hears that an attempt has failed may begin another one at once.
-        Some((attempt, steps)) => Some(take_steps(app, payment, attempt, steps).await),
+        Some((attempt, steps)) => {
+            // Whoever hears that an attempt has failed may begin another one at once, and none begins before the note.
+            let note = if steps == AFTER_CAPTURE { Note::InBackground } else { Note::Awaited };
+            Some(take_steps(app, payment, attempt, steps, note).await)
+        }
         None => None,
     };
     Ok((changed.payment, taken))

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use crate::App;
 use crate::payment::{self, CancelDecision, Payment, Refused, Status, Step};
-use crate::pending_steps::{read_steps, take_steps};
+use crate::pending_steps::{Note, read_steps, take_steps};
 use crate::read_payments::{PaymentView, view};
 use crate::refunds::{NewRefund, RefundStatus, RequestedRefund, request_refund};
 use crate::rows;
@@ -144,7 +144,7 @@ async fn cancel(
     // An order that has not heard of the money would be paid with it when it is gone.
     let pending = read_steps(&mut *app.db.read().await?, id).await?;
     if let Some((attempt, steps)) = pending.filter(|(_, steps)| steps.contains(&Step::PayOrder)) {
-        take_steps(&app, &found, attempt, &steps).await;
+        take_steps(&app, &found, attempt, &steps, Note::Awaited).await;
     }
     let new = NewRefund {
         id: RefundId::derive(&[id.as_bytes(), caller.account.as_bytes(), key.as_bytes()]),

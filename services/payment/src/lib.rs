@@ -245,9 +245,9 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
         async move { pending_steps::take_due_steps(&app).await }
     });
     let each = app.clone();
-    host.periodic("heed_webhooks", every(settings.resolve_poll_ms, None), move || {
+    host.periodic("handle_webhooks", every(settings.resolve_poll_ms, None), move || {
         let app = each.clone();
-        async move { webhooks::heed_webhooks(&app).await }
+        async move { webhooks::handle_webhooks(&app).await }
     });
     let each = app.clone();
     host.periodic("settle_refunds", every(settings.refund_poll_ms, Some(&app.refunds_due)), move || {

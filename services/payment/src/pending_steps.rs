@@ -74,7 +74,7 @@ pub async fn take_due_steps(app: &App) -> Result<()> {
         let due = claim(app).await?;
         let claimed = due.len() as i64;
         join_all(due.into_iter().map(|(payment, attempt, steps)| async move {
-            take_steps(app, &payment, attempt, &steps).await;
+            take_steps(app, &payment, attempt, &steps, Note::Awaited).await;
         }))
         .await;
         if claimed < CLAIM_MAX {
@@ -131,9 +131,20 @@ pub async fn read_steps(
     Ok(Some((attempt, steps)))
 }
 
+/// Whether the caller waits until it is noted that the steps are done. A step that is not noted as done is done twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    Awaited,
+    InBackground,
+}
+
 /// Does `steps` in their order, as far as they can be done now, and notes that they are done.
-pub async fn take_steps(app: &App, payment: &Payment, attempt: PaymentAttemptId, steps: &[Step]) -> Taken {
+pub async fn take_steps(app: &App, payment: &Payment, attempt: PaymentAttemptId, steps: &[Step], note: Note) -> Taken {
     let (taken, done) = try_steps(app, payment, attempt, steps).await;
+    if note == Note::InBackground {
+        done.into_iter().for_each(|done| app.steps_done.post(done));
+        return taken;
+    }
     let notes = join_all(done.into_iter().map(|done| app.steps_done.submit(done))).await;
     match notes.into_iter().find_map(Result::err) {
         Some(error) => {
@@ -146,13 +157,6 @@ pub async fn take_steps(app: &App, payment: &Payment, attempt: PaymentAttemptId,
         }
         None => taken,
     }
-}
-
-/// [`take_steps`] for a caller who does not wait for the note: a step that is not noted as done is done twice.
-pub async fn take_steps_briefly(app: &App, payment: &Payment, attempt: PaymentAttemptId, steps: &[Step]) -> Taken {
-    let (taken, done) = try_steps(app, payment, attempt, steps).await;
-    done.into_iter().for_each(|done| app.steps_done.post(done));
-    taken
 }
 
 async fn try_steps(app: &App, payment: &Payment, attempt: PaymentAttemptId, steps: &[Step]) -> (Taken, Vec<Done>) {

@@ -105,7 +105,7 @@ diesel::table! {
         payment_id -> Nullable<Uuid>,
         payload -> Text,
         received_at -> Timestamptz,
-        is_heeded -> Bool,
+        is_handled -> Bool,
     }
 }
 

@@ -53,7 +53,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Webhooks that one statement of the loop looks at.
-const HEED_MAX: i64 = 500;
+const HANDLE_MAX: i64 = 500;
 
 /// Rows that one statement removes, so that it holds its locks briefly.
 const FORGET_MAX: i64 = 1_000;
@@ -167,27 +167,27 @@ async fn insert(conn: &mut AsyncPgConnection, received: &[Received]) -> Result<V
 }
 
 /// The loop: has the resolver ask about the payments that webhooks name and whose outcome is still not known.
-pub async fn heed_webhooks(app: &App) -> Result<()> {
+pub async fn handle_webhooks(app: &App) -> Result<()> {
     #[derive(QueryableByName)]
-    struct Heeded {
+    struct Handled {
         #[diesel(sql_type = BigInt)]
         webhooks: i64,
         #[diesel(sql_type = BigInt)]
         payments: i64,
     }
     loop {
-        let heeded: Heeded = app
+        let handled: Handled = app
             .db
-            .autocommit("heed_webhooks", async |conn| {
-                let query = sql_query(include_str!("webhooks_heed.sql"));
-                let query = query.bind::<BigInt, _>(HEED_MAX).bind::<Double, _>(HEAD_START.as_secs_f64());
+            .autocommit("handle_webhooks", async |conn| {
+                let query = sql_query(include_str!("webhooks_handle.sql"));
+                let query = query.bind::<BigInt, _>(HANDLE_MAX).bind::<Double, _>(HEAD_START.as_secs_f64());
                 Ok(Prepared(query).get_result(conn).await?)
             })
             .await?;
-        if heeded.payments > 0 {
+        if handled.payments > 0 {
             app.unclear.notify_one();
         }
-        if heeded.webhooks < HEED_MAX {
+        if handled.webhooks < HANDLE_MAX {
             return Ok(());
         }
     }

@@ -4,7 +4,7 @@
 with due as (
     select provider, webhook_id, payment_id
     from psp_webhooks
-    where not is_heeded and received_at <= statement_timestamp() - $2 * interval '1 second'
+    where not is_handled and received_at <= statement_timestamp() - $2 * interval '1 second'
     order by received_at
     limit $1
     for update skip locked
@@ -25,11 +25,11 @@ asked as (
     where payments.id = locked.id
     returning payments.id
 ),
-heeded as (
+handled as (
     update psp_webhooks
-    set is_heeded = true
+    set is_handled = true
     from due
     where psp_webhooks.provider = due.provider and psp_webhooks.webhook_id = due.webhook_id
     returning psp_webhooks.webhook_id
 )
-select (select count(*) from heeded) as webhooks, (select count(*) from asked) as payments
+select (select count(*) from handled) as webhooks, (select count(*) from asked) as payments
