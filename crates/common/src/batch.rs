@@ -2,13 +2,17 @@
 //!
 //! A row lock is held until its commit is on disk, so one commit per request caps a hot row at one request per
 //! fsync. Here callers queue, a lane takes whoever is waiting, runs one transaction for all of them and answers each
-//! after the commit; the next batch fills meanwhile. There is no timer: a lone caller does not wait for company.
+//! after the commit; the next batch fills meanwhile. A lone caller does not wait for company: only while a transaction
+//! is under way do later callers gather, until it ends or [`GATHER_MAX`] is over.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
 
@@ -20,9 +24,14 @@ pub struct BatchSettings {
     pub requests_max: usize,
     /// Requests that may wait; one more is refused at once with 503, which beats a time-out.
     pub queue_max: usize,
-    /// Transactions under way at the same time. Two keep the disk busy: one commits while the other prepares.
+    /// Transactions under way at the same time. A second one begins when a batch is full, or when the first one takes long.
     pub lanes: usize,
 }
+
+/// How long a batch waits for the end of a transaction under way at most. Each transaction costs its statements and a
+/// commit however few it serves, so a busy service does several times as much with full ones. A transaction that takes
+/// longer, perhaps because it waits for a lock, does not hold the others up.
+const GATHER_MAX: Duration = Duration::from_millis(5);
 
 struct Pending<Q, A> {
     request: Q,
@@ -52,19 +61,31 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
         F: Fn(Arc<[Q]>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<Result<A>>>> + Send,
     {
+        Self::start_gathering(name, settings, GATHER_MAX, run)
+    }
+
+    fn start_gathering<F, Fut>(name: &'static str, settings: &BatchSettings, gather_max: Duration, run: F) -> Self
+    where
+        F: Fn(Arc<[Q]>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Result<A>>>> + Send,
+    {
         let (queue, waiting) = mpsc::channel::<Pending<Q, A>>(settings.queue_max);
         let waiting = Arc::new(Mutex::new(waiting));
+        let under_way = Arc::new(UnderWay::default());
         let run = Arc::new(run);
         for _ in 0..settings.lanes.max(1) {
-            let (waiting, run, max) = (waiting.clone(), run.clone(), settings.requests_max);
+            let (waiting, under_way, run, max) =
+                (waiting.clone(), under_way.clone(), run.clone(), settings.requests_max);
             tokio::spawn(async move {
-                let mut taken = Vec::with_capacity(max);
                 loop {
-                    if waiting.lock().await.recv_many(&mut taken, max).await == 0 {
-                        return;
-                    }
-                    metrics::histogram!("stampede_batch_size", "batch" => name).record(taken.len() as f64);
-                    serve(run.as_ref(), std::mem::take(&mut taken)).await;
+                    // One lane gathers, the others are under way or wait for their turn to gather.
+                    let mut queue = waiting.lock().await;
+                    let Some(batch) = gather(&mut queue, &under_way, max, gather_max).await else { return };
+                    let running = under_way.begin();
+                    drop(queue);
+                    metrics::histogram!("stampede_batch_size", "batch" => name).record(batch.len() as f64);
+                    serve(run.as_ref(), batch).await;
+                    drop(running);
                 }
             });
         }
@@ -89,6 +110,56 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
             metrics::counter!("stampede_batch_refused_total", "batch" => self.name).increment(1);
         }
     }
+}
+
+/// The transactions of one batch that are under way.
+#[derive(Default)]
+struct UnderWay {
+    count: AtomicUsize,
+    /// One of them has ended.
+    ended: Notify,
+}
+
+impl UnderWay {
+    fn begin(&self) -> Running<'_> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Running(self)
+    }
+}
+
+/// Ends with the transaction, also if that panics.
+struct Running<'a>(&'a UnderWay);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_one();
+    }
+}
+
+/// Waits for a first request and takes what is there. While a transaction is under way, more may come. None: all callers
+/// are gone.
+async fn gather<T>(
+    queue: &mut mpsc::Receiver<T>,
+    under_way: &UnderWay,
+    max: usize,
+    gather_max: Duration,
+) -> Option<Vec<T>> {
+    let mut batch = Vec::new();
+    if queue.recv_many(&mut batch, max).await == 0 {
+        return None;
+    }
+    let end = Instant::now() + gather_max;
+    while batch.len() < max && under_way.count.load(Ordering::SeqCst) > 0 {
+        let room = max - batch.len();
+        tokio::select! {
+            // An end that nobody waited for is noted too: then the count is looked at once more.
+            () = under_way.ended.notified() => {}
+            () = sleep_until(end) => break,
+            more = queue.recv_many(&mut batch, room) => if more == 0 { break },
+        }
+    }
+    Some(batch)
 }
 
 async fn serve<Q: Clone, A, F, Fut>(run: &F, pending: Vec<Pending<Q, A>>)
@@ -187,5 +258,79 @@ mod tests {
         }
         assert!(batch.submit(3).await.unwrap_err().is_transient());
         assert!(!served.is_finished() && !waiting.is_finished());
+    }
+
+    /// Longer than any test runs.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    /// Batches of three at the most. Runs report their sizes as they begin, and end when they are told.
+    struct Controlled {
+        batch: Batch<u32, ()>,
+        began: mpsc::UnboundedReceiver<usize>,
+        may_end: Arc<tokio::sync::Semaphore>,
+    }
+
+    impl Controlled {
+        fn start(gather_max: Duration) -> Controlled {
+            let (sizes, began) = mpsc::unbounded_channel();
+            let may_end = Arc::new(tokio::sync::Semaphore::new(0));
+            let permits = may_end.clone();
+            let settings = BatchSettings { requests_max: 3, queue_max: 64, lanes: 2 };
+            let batch = Batch::start_gathering("test", &settings, gather_max, move |requests: Arc<[u32]>| {
+                let (sizes, permits) = (sizes.clone(), permits.clone());
+                async move {
+                    sizes.send(requests.len()).unwrap();
+                    permits.acquire().await.unwrap().forget();
+                    Ok(requests.iter().map(|_| Ok(())).collect())
+                }
+            });
+            Controlled { batch, began, may_end }
+        }
+
+        /// Has the lanes take each request before the next one comes.
+        async fn post(&self, requests: impl IntoIterator<Item = u32>) {
+            for request in requests {
+                self.batch.post(request);
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_lane_gathers_until_the_first_transaction_ends() {
+        let mut runs = Controlled::start(FOR_EVER);
+        runs.post([1]).await;
+        assert_eq!(runs.began.try_recv(), Ok(1), "a lone request does not wait");
+        runs.post([2, 3]).await;
+        assert!(runs.began.try_recv().is_err(), "the second lane waits for company");
+        runs.may_end.add_permits(1);
+        assert_eq!(runs.began.recv().await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_does_not_wait_for_the_transaction_under_way() {
+        let mut runs = Controlled::start(FOR_EVER);
+        runs.post([1, 2, 3, 4]).await;
+        assert_eq!((runs.began.try_recv(), runs.began.try_recv()), (Ok(1), Ok(3)));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_takes_long_does_not_hold_the_others_up() {
+        let mut runs = Controlled::start(Duration::from_millis(1));
+        runs.post([1, 2]).await;
+        assert_eq!((runs.began.recv().await, runs.began.recv().await), (Some(1), Some(1)), "neither may end");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_panics_is_not_under_way_any_more() {
+        let settings = BatchSettings { requests_max: 3, queue_max: 64, lanes: 2 };
+        let batch = Batch::start_gathering("test", &settings, FOR_EVER, |requests: Arc<[u32]>| async move {
+            assert!(!requests.contains(&13), "unlucky");
+            Ok(requests.iter().map(|_| Ok(())).collect())
+        });
+        assert!(batch.submit(13).await.unwrap_err().is_transient());
+        batch.submit(1).await.expect("it waits for nobody");
     }
 }
