@@ -89,6 +89,7 @@ struct DataFolder {
     external: External,
     kafka: KafkaChoice,
     kafka_properties: Vec<(String, String)>,
+    count_statements: bool,
     user: Option<UnixUser>,
     ephemeral: bool,
     /// Given up only after the data has been removed.
@@ -97,7 +98,7 @@ struct DataFolder {
 
 impl DataFolder {
     fn open(options: Options) -> Result<(DataFolder, Ports)> {
-        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, external } = options;
+        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, count_statements, external } = options;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
         let user = UnixUser::for_servers()?;
@@ -115,7 +116,10 @@ impl DataFolder {
         // The log of each life of a sandbox is its own.
         remove(&data_dir.join("log"))?;
         fs::create_dir_all(data_dir.join("log"))?;
-        Ok((DataFolder { data_dir, external, kafka, kafka_properties, user, ephemeral, claim }, ports))
+        Ok((
+            DataFolder { data_dir, external, kafka, kafka_properties, count_statements, user, ephemeral, claim },
+            ports,
+        ))
     }
 
     async fn start(
@@ -153,7 +157,8 @@ impl DataFolder {
         if self.external.postgres_url.is_some() {
             return Ok(None);
         }
-        let recipe = Postgres::new(self.data_dir.join("postgres"), port, self.user.clone())?;
+        let dir = self.data_dir.join("postgres");
+        let recipe = Postgres::new(dir, port, self.user.clone(), self.count_statements)?;
         self.start_server(recipe).await.map(Some)
     }
 

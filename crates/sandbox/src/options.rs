@@ -22,6 +22,8 @@ pub struct Options {
     pub kafka: KafkaChoice,
     /// For Apache Kafka's `server.properties`; these come above what is written there otherwise.
     pub kafka_properties: Vec<(String, String)>,
+    /// PostgreSQL counts what it executes with `pg_stat_statements`, if it has that module.
+    pub count_statements: bool,
     pub external: External,
 }
 

@@ -48,11 +48,15 @@ pub(crate) struct Postgres {
     port: u16,
     user: Option<UnixUser>,
     programs_dir: PathBuf,
+    count_statements: bool,
 }
 
 impl Postgres {
-    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>) -> Result<Postgres> {
-        Ok(Postgres { dir, port, user, programs_dir: programs::postgres_dir()? })
+    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>, count_statements: bool) -> Result<Postgres> {
+        let programs_dir = programs::postgres_dir()?;
+        // Beside the programs: /usr/lib/postgresql/15/lib. Elsewhere PostgreSQL would not start with it.
+        let module = programs_dir.with_file_name("lib").join("pg_stat_statements.so");
+        Ok(Postgres { dir, port, user, programs_dir, count_statements: count_statements && module.is_file() })
     }
 
     pub(crate) fn password(dir: &Path) -> Result<String> {
@@ -90,6 +94,9 @@ impl Recipe for Postgres {
         command.arg("-D").arg(self.dir.join("data")).arg("-c").arg(format!("port={}", self.port));
         for (name, value) in SETTINGS {
             command.arg("-c").arg(format!("{name}={value}"));
+        }
+        if self.count_statements {
+            command.args(["-c", "shared_preload_libraries=pg_stat_statements"]);
         }
         command.current_dir(&self.dir);
         unix_user::run_as(self.user.as_ref(), &mut command);

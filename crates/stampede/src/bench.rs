@@ -13,6 +13,7 @@ mod payments_report;
 mod pgbench;
 mod report;
 mod runs;
+mod turns;
 mod usage;
 
 use std::path::PathBuf;

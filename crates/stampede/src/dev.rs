@@ -57,6 +57,7 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
             ("host.grpc_listen".to_owned(), "127.0.0.1:0".to_owned()),
         ],
         log_to_file: logs_to_file(telemetry.log_format, std::io::stderr().is_terminal()),
+        count_statements: false,
     });
     let site = tokio::select! {
         site = starting => site?,

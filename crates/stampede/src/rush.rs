@@ -149,6 +149,7 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
             setting("telemetry.log_filter", "warn".to_owned()),
         ],
         log_to_file: false,
+        count_statements: false,
     })
 }
 

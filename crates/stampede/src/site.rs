@@ -57,6 +57,7 @@ impl Site {
             ephemeral: options.ephemeral,
             kafka: options.kafka,
             kafka_properties: Vec::new(),
+            count_statements: options.count_statements,
             external: external(&from_settings)?,
         })
         .await?;

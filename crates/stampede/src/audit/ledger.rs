@@ -54,6 +54,11 @@ impl Ledger {
         Ok(self.connection.batch_execute("begin isolation level repeatable read read only").await?)
     }
 
+    /// Runs a statement that returns nothing of interest.
+    pub async fn execute(&mut self, statement: &str) -> anyhow::Result<()> {
+        Ok(self.connection.batch_execute(statement).await?)
+    }
+
     /// `statement` with the names of schemas in place of `{inventory}` and the like, and what `{outbox_events}` and the like stand for.
     pub fn statement(&self, statement: &str) -> SqlQuery {
         diesel::sql_query(self.spelt(statement))

@@ -14,6 +14,7 @@ use super::hot_product::HotProduct;
 use super::options::{BenchArgs, Conditions};
 use super::pgbench::Pgbench;
 use super::runs::{Aftermath, Kind, Run};
+use super::turns;
 use super::usage::{Memory, Meter};
 use crate::audit::Ledger;
 use crate::site::Site;
@@ -207,6 +208,7 @@ impl<'a> Bench<'a> {
             wal_bytes: (after.bytes - before.bytes) as f64,
             wal_syncs: syncs(before, after).filter(|_| count_syncs),
             aftermath: None,
+            turns: None,
         })
     }
 
@@ -215,6 +217,9 @@ impl<'a> Bench<'a> {
     async fn over_http(&mut self, kind: Kind, clients: usize, seconds: u64, count_syncs: bool) -> anyhow::Result<Run> {
         let pays = kind == Kind::Paid;
         let generator = Generator::start(&self.product.job(clients, seconds, pays)).await?;
+        let metrics = (!self.args.split).then(|| self.site.api());
+        let counted = turns::count(&mut self.ledger, metrics).await?;
+        let counts_statements = turns::count_statements(&mut self.ledger).await;
         let (before, snapshot) = (wal(&mut self.ledger).await?, self.meter.snapshot()?);
         let outcome = generator.go().await?;
         self.resident_mib_max = self.resident_mib_max.max(self.meter.memory().resident_mib);
@@ -227,10 +232,13 @@ impl<'a> Bench<'a> {
         }
         let (rest, effects) = self.wait_for_rest(before.at, orders, pays).await?;
         let usage = self.meter.since(&snapshot)?;
+        let executed = if counts_statements { Some(turns::executed(&mut self.ledger).await?) } else { None };
         if count_syncs {
             tokio::time::sleep(REPORT_PAUSE).await;
         }
         let after = wal(&mut self.ledger).await?;
+        let turns =
+            turns::count(&mut self.ledger, metrics).await?.since(&counted, orders, executed.as_deref(), count_syncs);
         // Placing ends with the answer, paying with the sale.
         let sold_after = rest.filter(|_| pays).and(effects.as_ref()).map(|effects| effects.seconds);
         Ok(Run {
@@ -248,6 +256,7 @@ impl<'a> Bench<'a> {
                 consumer_p99_ms: effects.p99_ms,
                 rest_ms: rest.map(|rest| rest.as_secs_f64() * 1000.0),
             }),
+            turns: Some(turns),
         })
     }
 

@@ -107,6 +107,7 @@ impl BenchArgs {
                 setting("telemetry.log_filter", "warn".to_owned()),
             ],
             log_to_file: false,
+            count_statements: false,
         })
     }
 

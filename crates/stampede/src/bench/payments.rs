@@ -10,7 +10,7 @@ use super::options::BenchArgs;
 use super::payments_report::{KINDS, Money, Report, label};
 use crate::audit::provider_book;
 use crate::rush::provider::{self, Faults};
-use crate::site::Site;
+use crate::site::{Site, SiteOptions};
 
 #[derive(Debug, Args)]
 pub struct PaymentsArgs {
@@ -24,7 +24,8 @@ pub struct PaymentsArgs {
 /// Runs the command. The last line on standard output is the report when JSON is asked for.
 pub async fn payments(args: PaymentsArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
     eprintln!("Starting PostgreSQL, Redis, Kafka, the payment provider and the services …");
-    let site = Site::start(args.bench.site(config)?).await?;
+    let options = SiteOptions { count_statements: true, ..args.bench.site(config)? };
+    let site = Site::start(options).await?;
     let report = measure(&args, &site).await;
     let stopped = site.stop().await;
     let report = report?;
@@ -41,7 +42,7 @@ async fn measure(args: &PaymentsArgs, site: &Site) -> anyhow::Result<Report> {
     for kind in KINDS {
         bench.run(kind, args.bench.warm_up_clients(), args.bench.warm_up_seconds(), false).await?;
     }
-    bench.run_rounds(&KINDS, label, false).await?;
+    bench.run_rounds(&KINDS, label, args.bench.counts_syncs()).await?;
     let stored = bench.stored(include_str!("stored_paid.sql")).await?;
     let book = provider_book::read_totals(&provider).await?;
     let money = Money { provider_ms: args.provider_ms, stored, captured: book.captured - book.cancelled };

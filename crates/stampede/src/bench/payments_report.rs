@@ -13,7 +13,7 @@ use super::runs::Kind;
 /// Placing alone first: it is what paying is put beside.
 pub const KINDS: [Kind; 2] = [Kind::Stampede, Kind::Paid];
 
-const NOTES: [&str; 5] = [
+const NOTES: [&str; 6] = [
     "A buyer places an order, prepares its payment, agrees in the provider's window and approves, one request after the \
      other on one connection; only then comes the next order. Its latency ends with PAID. Its order counts when its hold \
      is CONFIRMED, and the rate is taken until the last one is.",
@@ -25,6 +25,9 @@ const NOTES: [&str; 5] = [
     "All share this machine: the servers, the services, the provider and whoever sends the orders. The total of \
      processor time leaves the generator out. Others' CPU is what neither the site nor the generator used of this machine \
      meanwhile: far from 0, the numbers are too low.",
+    "Turns: commits by pg_stat_database, of the last round; statements by pg_stat_statements, each a round trip unless it \
+     is pipelined; transactions and batches by the services' metrics. Execution time contains waits for locks. The \
+     buyer's requests come on top: to place, to prepare, to agree at the provider, and to approve.",
     "Medians over the rounds; the range in parentheses is from the slowest round to the fastest.",
 ];
 
@@ -119,6 +122,10 @@ impl Report {
         let ratios: Vec<String> =
             self.ratios.iter().map(|(clients, ratio)| format!("{ratio:.2} × with {clients}")).collect();
         writeln!(out, "\n  Paid and confirmed beside placed alone, in orders/s: {}.", ratios.join(", "))?;
+        let most = self.common.points.iter().rfind(|point| point.kind == Kind::Paid);
+        if let Some((point, turns)) = most.and_then(|point| Some((point, point.turns.as_ref()?))) {
+            turns.write(out, point.clients)?;
+        }
         self.common.write_memory(out)?;
         let Stored { orders, sold, cost, kept } = self.money.stored;
         let verdict = if self.is_consistent() { "as it should be" } else { "WRONG" };
@@ -155,6 +162,7 @@ mod tests {
             "placed alone",
             "placed, paid, confirmed",
             "0.25 × with 64",
+            "with 64 clients: 2.50 commits",
             "takes 10 ms",
             "80.00",
             "–",

@@ -196,6 +196,7 @@ pub fn measured_for_tests(kinds: &[Kind], orders_per_second: fn(Kind, usize) -> 
                 wal_bytes: 1e6,
                 wal_syncs: Some(100.0),
                 aftermath: Some(aftermath),
+                turns: Some(super::turns::Turns { commits: Some(2.5), ..Default::default() }),
             });
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::turns::Turns;
 use super::usage::{Part, Usage};
 
 /// What is measured.
@@ -45,6 +46,8 @@ pub struct Run {
     /// None where PostgreSQL was not given the time to report them.
     pub wal_syncs: Option<f64>,
     pub aftermath: Option<Aftermath>,
+    /// None for pgbench.
+    pub turns: Option<Turns>,
 }
 
 /// What our own orders cause after they have been answered.
@@ -79,6 +82,8 @@ pub struct Point {
     pub consumer_p50_ms: Option<f64>,
     pub consumer_p99_ms: Option<f64>,
     pub rest_ms: Option<f64>,
+    /// Of the last run alone.
+    pub turns: Option<Turns>,
 }
 
 /// The middle one, or the mean of the two in the middle. None of none.
@@ -123,6 +128,7 @@ pub fn point(runs: &[&Run]) -> Option<Point> {
         consumer_p50_ms: aftermath(&|after| Some(after.consumer_p50_ms)),
         consumer_p99_ms: aftermath(&|after| Some(after.consumer_p99_ms)),
         rest_ms: aftermath(&|after| after.rest_ms),
+        turns: last.turns.clone(),
     })
 }
 
@@ -153,6 +159,7 @@ mod tests {
             wal_bytes: orders as f64 * 900.0,
             wal_syncs: syncs,
             aftermath: Some(Aftermath { consumer_p50_ms: 4.0, consumer_p99_ms: 9.0, rest_ms: syncs }),
+            turns: None,
         };
         let runs = [run(1000, 200.0, None), run(500, 100.0, Some(50.0))];
         let point = point(&runs.iter().collect::<Vec<_>>()).unwrap();

@@ -26,4 +26,6 @@ pub struct SiteOptions {
     pub overrides: Vec<(String, String)>,
     /// The log of this process goes to a file, see [`Site::logs`](super::Site::logs), and only warnings to standard error.
     pub log_to_file: bool,
+    /// PostgreSQL counts statements, if it has the module for it.
+    pub count_statements: bool,
 }
