@@ -232,6 +232,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, NotAccepted> {
     Ok(token)
 }
 
+/// The token of a request, for those who accept others than access tokens. Refuses with `UNAUTHORIZED`.
+pub fn bearer_token(request: &HttpRequest) -> Result<String> {
+    Ok(bearer(request.headers())?.to_owned())
+}
+
 /// Extractor: who calls. Refuses with 401 `UNAUTHORIZED`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {

@@ -5,6 +5,9 @@ use tonic::Code as Grpc;
 
 pub const AMOUNT_MISMATCH: Code =
     Code::new("AMOUNT_MISMATCH", 422, Grpc::FailedPrecondition, "결제 금액이 주문 금액과 다릅니다.");
+pub const API_KEY_LIMIT_REACHED: Code =
+    Code::new("API_KEY_LIMIT_REACHED", 409, Grpc::FailedPrecondition, "유효한 API 키는 두 개까지 만들 수 있습니다.");
+pub const API_KEY_NOT_FOUND: Code = Code::new("API_KEY_NOT_FOUND", 404, Grpc::NotFound, "API 키를 찾을 수 없습니다.");
 pub const CONCURRENT_MODIFICATION: Code =
     Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
 pub const DELIVERY_NOT_FOUND: Code =
@@ -64,4 +67,6 @@ pub const STOCK_BELOW_HELD: Code =
     Code::new("STOCK_BELOW_HELD", 409, Grpc::FailedPrecondition, "예약된 수량보다 적게 줄일 수 없습니다.");
 pub const TOO_MANY_ATTEMPTS: Code =
     Code::new("TOO_MANY_ATTEMPTS", 429, Grpc::ResourceExhausted, "시도가 너무 많습니다. 잠시 후 다시 시도하세요.");
+pub const UNKNOWN_CHANNEL: Code =
+    Code::new("UNKNOWN_CHANNEL", 422, Grpc::FailedPrecondition, "알 수 없는 알림 채널입니다.");
 pub const USER_NOT_FOUND: Code = Code::new("USER_NOT_FOUND", 404, Grpc::NotFound, "사용자를 찾을 수 없습니다.");

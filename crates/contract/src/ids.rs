@@ -5,6 +5,7 @@ use common::id::Kind;
 
 /// A person or operator who can log in; called user in the database and in events.
 pub struct Account;
+pub struct ApiKey;
 pub struct Delivery;
 pub struct Hold;
 pub struct Notification;
@@ -16,6 +17,9 @@ pub struct Refund;
 
 impl Kind for Account {
     const NAME: &'static str = "account";
+}
+impl Kind for ApiKey {
+    const NAME: &'static str = "API key";
 }
 impl Kind for Delivery {
     const NAME: &'static str = "delivery";
@@ -43,6 +47,7 @@ impl Kind for Refund {
 }
 
 pub type AccountId = Id<Account>;
+pub type ApiKeyId = Id<ApiKey>;
 pub type DeliveryId = Id<Delivery>;
 pub type HoldId = Id<Hold>;
 pub type NotificationId = Id<Notification>;

@@ -1,4 +1,4 @@
--- Which ways each kind of notification is sent.
+-- Which ways each kind of notification is sent that an event leads to. Who asks for one says it with the request.
 with told (type, channel) as (
     values ('ORDER_CREATED', 'EMAIL'), ('ORDER_PLACED', 'EMAIL'), ('PAYMENT_REFUNDED', 'EMAIL'), ('PAYMENT_FAILED', 'EMAIL'),
            ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK')
@@ -8,17 +8,20 @@ from {notification_hub}.notifications as note
 join told on told.type = note.type
 left join {notification_hub}.deliveries as delivery
        on delivery.notification_id = note.id and delivery.channel = told.channel
+where note.requested_by is null
 group by note.id, note.type, told.channel
 having count(delivery.id) <> 1
 union all
 select format('notification %s is of %s, which is sent no way', note.id, note.type)
 from {notification_hub}.notifications as note
 left join told on told.type = note.type
-where told.type is null
+where told.type is null and note.requested_by is null
 union all
 select format('delivery %s is PENDING since %s, after %s attempts: %s', id, created_at, attempt, coalesce(last_error, 'no error'))
 from {notification_hub}.deliveries
 where status = 'PENDING'
+  -- What is asked for later is not late.
+  and not (attempt = 0 and last_error is null and next_attempt_at > now())
 union all
 select format('delivery %s is PROCESSING, its lease ended at %s', id, lease_until)
 from {notification_hub}.deliveries

@@ -29,6 +29,7 @@ returning
     deliveries.lock_token,
     deliveries.notification_id as notification,
     deliveries.last_error,
+    deliveries.target,
     deliveries.subject,
     deliveries.body,
     notifications.user_id as "user"

@@ -51,6 +51,9 @@ pub struct Claimed {
     /// Of the last attempt that failed.
     #[diesel(sql_type = Nullable<Text>)]
     pub last_error: Option<String>,
+    /// Where it goes; none: where the channel says.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub target: Option<String>,
     #[diesel(sql_type = Text)]
     pub subject: String,
     #[diesel(sql_type = Text)]

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::App;
 use crate::channel::{Channel, Message};
 use crate::claims::{Attempt, Claim, Claimed};
-use crate::delivery::PRIORITY_NORMAL;
+use crate::delivery::Priority;
 
 /// What a notification is to say and over which channels, before it has ids.
 pub struct Draft<'e> {
@@ -90,7 +90,7 @@ impl NewDelivery {
     fn into_claimed(self) -> Claimed {
         let NewDelivery { id, notification, user, channel, message: Message { subject, body }, .. } = self;
         let attempt = Attempt { delivery: id, channel, number: 1, lock_token: 1 };
-        Claimed { attempt, notification, last_error: None, subject, body, user }
+        Claimed { attempt, notification, last_error: None, target: None, subject, body, user }
     }
 }
 
@@ -145,7 +145,7 @@ async fn insert_deliveries(tx: &mut Tx, rows: &[NewDelivery], lease: Duration) -
             .bind::<Array<Text>, _>(column(rows, |row| &row.message.subject))
             .bind::<Array<Text>, _>(column(rows, |row| &row.message.body))
             .bind::<Array<Bool>, _>(column(rows, |row| row.is_claimed))
-            .bind::<SmallInt, _>(PRIORITY_NORMAL)
+            .bind::<SmallInt, _>(Priority::Normal.rank())
             .bind::<Double, _>(lease.as_millis() as f64),
     )
     .load(tx)

@@ -3,12 +3,32 @@
 use std::time::Duration;
 
 use contract::ids::DeliveryId;
+use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
+use utoipa::ToSchema;
 
 use crate::notification::{DeliveryStatus, Refused};
 
-/// How soon a delivery is claimed among all that are due; the lower, the sooner. Leaves room on both sides.
-pub const PRIORITY_NORMAL: i16 = 100;
+/// How soon a delivery is claimed among all that are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Priority {
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+impl Priority {
+    /// As it is stored: the lower, the sooner. Leaves room between them.
+    pub const fn rank(self) -> i16 {
+        match self {
+            Priority::High => 50,
+            Priority::Normal => 100,
+            Priority::Low => 150,
+        }
+    }
+}
 
 /// Why an attempt did not succeed. The names are stored and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]

@@ -45,12 +45,15 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
             () = tokio::time::sleep_until(deadline) => {}
         }
     };
-    let users = claimed.iter().filter_map(|delivery| delivery.user).collect();
+    let asks = claimed.iter().filter(|delivery| delivery.target.is_none());
+    let users = asks.filter_map(|delivery| delivery.user).collect();
     let addresses = app.contacts.addresses(users, enough).await;
     log_unavailable(&addresses);
     let retry_delays = app.settings.retry_delays(Channel::Email);
     let results = claimed.iter().map(|delivery| {
-        let outcome = match delivery.user.map(|user| addresses.get(&user)) {
+        let known = delivery.target.as_deref().map(|target| Address::Known(target.into()));
+        let address = known.as_ref().map(Some).or_else(|| delivery.user.map(|user| addresses.get(&user)));
+        let outcome = match address {
             None | Some(Some(Address::NoSuchUser)) => Outcome::NotSent(Failure::RecipientUnknown),
             Some(Some(Address::Unavailable(_))) => Outcome::NotSent(Failure::AddressUnavailable),
             Some(None) => Outcome::HandedBack,

@@ -1,14 +1,22 @@
-//! Notifications: one for each event that somebody should be told of, and one delivery for each channel it goes over.
+//! Notifications: one for each event that somebody should be told of, or for each request; and one delivery for each
+//! channel it goes over.
 //!
 //! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN` and
 //! `PAYMENT_REFUNDED`.
 
-mod channel; // rules
+mod api_key; // rules
+mod channel;
 mod delivery;
 mod notification;
+mod request;
 mod schema;
 mod settings;
 mod wording;
+
+mod caller; // requests
+mod manage_api_keys;
+mod rpc;
+mod send_notification;
 
 mod create_notifications; // reactions
 mod on_order;
@@ -27,16 +35,19 @@ mod retry_delivery;
 
 use std::sync::Arc;
 
-use actix_web::web::Data;
+use actix_web::web::{Data, post};
 use common::Host;
+use common::batch::Batch;
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox;
 use common::manifest::{Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
+use common::rate::RateLimiter;
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
+use contract::notification_hub::notification_service_server::NotificationServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +59,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notif
 /// What every flow of this service may use.
 pub struct App {
     db: Db,
+    api_keys: caller::KeyLookups,
+    /// What one caller may ask for.
+    sends: RateLimiter,
+    inserts: Batch<request::Requested, send_notification::Sent>,
     contacts: contacts::Contacts,
     handoff: Arc<handoff::Handoff>,
     due: Arc<handoff::DueSignals>,
@@ -62,7 +77,7 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "notification-hub",
         summary: "who is told",
-        paths: &["/api/v1/notifications"],
+        paths: &["/api/v1/notifications", "/api/v1/admin/api-keys"],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[
@@ -80,7 +95,10 @@ pub const fn spec() -> ServiceSpec {
         ],
         unfinished: &[Unfinished {
             what: "deliveries to be made",
-            sql: "select count(*) from {notification_hub}.deliveries where status in ('PENDING', 'PROCESSING')",
+            // What is asked for later is not late.
+            sql: "select count(*) from {notification_hub}.deliveries
+                   where status in ('PENDING', 'PROCESSING')
+                     and not (attempt = 0 and last_error is null and next_attempt_at > now())",
         }],
     }
 }
@@ -90,8 +108,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     settings.check()?;
     let db = host.db("notification-hub", MIGRATIONS).await?;
     let account = AccountServiceClient::new(host.upstream("account")?);
+    let due: Arc<handoff::DueSignals> = Arc::default();
     let app = Arc::new(App {
         db: db.clone(),
+        api_keys: caller::start_lookups(&db, &settings.batch),
+        sends: RateLimiter::per_second(settings.sends_per_second, settings.sends_per_second),
+        inserts: send_notification::insert_batch(&db, &settings.batch, &due),
         contacts: contacts::Contacts::new(
             account,
             settings.contact_cache_max,
@@ -99,7 +121,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
             settings.email.timeout(),
         ),
         handoff: Arc::new(handoff::Handoff::new(settings.claim_batch_max)),
-        due: Arc::default(),
+        due,
         slack: slack::Webhook::new(&settings.slack)?,
         stopping: host.stopping(),
         settings: settings.clone(),
@@ -107,6 +129,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
+    let rooted = app.clone();
+    // Where the hub has a port of its own, programs need not know the public paths.
+    host.http_root(move |config| {
+        config.app_data(Data::from(rooted.clone())).route("/notifications", post().to(send_notification::accept));
+    });
+    host.grpc(NotificationServiceServer::from_arc(app.clone()));
     let consumer = inbox::Consumer::new("notification-hub", &db)
         .on::<OrderCreated, App>(&app)
         .on::<OrderPlaced, App>(&app)
@@ -140,6 +168,10 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 /// What can be asked for over HTTP, below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
+        .service(send_notification::send_notification)
+        .service(manage_api_keys::create_api_key)
+        .service(manage_api_keys::list_api_keys)
+        .service(manage_api_keys::revoke_api_key)
         .service(read_notifications::list_notifications)
         .service(read_notifications::read_notification)
         .service(retry_delivery::retry_delivery);

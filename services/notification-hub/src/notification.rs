@@ -136,6 +136,8 @@ pub enum Refused {
     DeliveryNotFound(DeliveryId),
     #[error("Delivery {delivery} cannot be retried: it is {}.", status.name())]
     NotRetryable { delivery: DeliveryId, status: DeliveryStatus },
+    #[error("There is no channel {0}.")]
+    UnknownChannel(String),
 }
 
 impl Refusal for Refused {
@@ -144,6 +146,7 @@ impl Refusal for Refused {
             Refused::NotificationNotFound(_) => codes::NOTIFICATION_NOT_FOUND,
             Refused::DeliveryNotFound(_) => codes::DELIVERY_NOT_FOUND,
             Refused::NotRetryable { .. } => codes::DELIVERY_NOT_RETRYABLE,
+            Refused::UnknownChannel(_) => codes::UNKNOWN_CHANNEL,
         }
     }
 
@@ -151,6 +154,7 @@ impl Refusal for Refused {
         match self {
             Refused::NotificationNotFound(_) | Refused::DeliveryNotFound(_) => Vec::new(),
             Refused::NotRetryable { delivery, status } => vec![json!({ "deliveryId": delivery, "status": status })],
+            Refused::UnknownChannel(channel) => vec![json!({ "channel": channel })],
         }
     }
 }

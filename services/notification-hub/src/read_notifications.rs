@@ -1,13 +1,13 @@
-//! `GET /notifications` and `GET /notifications/{id}`: people see their own, administrators see all.
+//! `GET /notifications` and `GET /notifications/{id}`: people see their own, operators see all: administrators, and
+//! programs whose key allows it.
 //!
-//! Only administrators see what went to operators: for everybody else it neither exists nor counts for the status.
+//! Only operators see what went to operators: for everybody else it neither exists nor counts for the status.
 
 use std::collections::HashMap;
 
 use actix_web::{HttpResponse, get};
 use chrono::{DateTime, SubsecRound, Utc};
 use common::Result;
-use common::auth::Caller;
 use common::http::{Data, Path, Problem, Query};
 use common::page::{Cursor, is_storable, parse_cursor};
 use common::text::Text;
@@ -22,6 +22,7 @@ use strum::VariantArray;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
+use crate::caller::Reader;
 use crate::channel::Channel;
 use crate::notification::{DeliveryStatus, Refused, Status};
 use crate::schema::{deliveries, notifications};
@@ -101,7 +102,7 @@ pub struct DeliveryView {
 #[get("/notifications")]
 pub async fn list_notifications(
     app: Data<App>,
-    caller: Caller,
+    reader: Reader,
     query: Query<ListNotifications>,
 ) -> Result<HttpResponse> {
     let limit = query.limit.unwrap_or(app.settings.page_default);
@@ -114,12 +115,12 @@ pub async fn list_notifications(
     }
     let mut conn = app.db.read().await?;
     // One more than asked for, to learn whether there is a next page.
-    let mut rows = load_page(&mut conn, owner(&caller), &query, after, i64::from(limit) + 1).await?;
+    let mut rows = load_page(&mut conn, owner(reader), &query, after, i64::from(limit) + 1).await?;
     let is_last = rows.len() <= limit as usize;
     rows.truncate(limit as usize);
     let next_cursor =
         rows.last().filter(|_| !is_last).map(|row| Cursor { at: row.created_at, id: row.id.uuid() }.to_string());
-    let items = with_deliveries(&mut conn, rows, &visible(owner(&caller))).await?;
+    let items = with_deliveries(&mut conn, rows, &visible(owner(reader))).await?;
     Ok(HttpResponse::Ok().json(NotificationPage { items, next_cursor }))
 }
 
@@ -130,21 +131,24 @@ pub async fn list_notifications(
     security(("bearer" = []))
 )]
 #[get("/notifications/{id}")]
-pub async fn read_notification(app: Data<App>, caller: Caller, id: Path<NotificationId>) -> Result<HttpResponse> {
+pub async fn read_notification(app: Data<App>, reader: Reader, id: Path<NotificationId>) -> Result<HttpResponse> {
     let mut conn = app.db.read().await?;
     let mut query =
         notifications::table.filter(notifications::id.eq(*id)).select(NotificationRow::as_select()).into_boxed();
-    if let Some(owner) = owner(&caller) {
+    if let Some(owner) = owner(reader) {
         query = query.filter(notifications::user_id.eq(owner));
     }
     let row = query.first(&mut *conn).await.optional()?.ok_or(Refused::NotificationNotFound(*id))?;
-    let found = with_deliveries(&mut conn, vec![row], &visible(owner(&caller))).await?.pop();
+    let found = with_deliveries(&mut conn, vec![row], &visible(owner(reader))).await?.pop();
     Ok(HttpResponse::Ok().json(found))
 }
 
-/// Whose notifications the caller may see; none means everybody's.
-fn owner(caller: &Caller) -> Option<AccountId> {
-    (!caller.is_admin()).then(|| caller.account.into())
+/// Whose notifications the reader may see; none means everybody's.
+fn owner(reader: Reader) -> Option<AccountId> {
+    match reader {
+        Reader::Operator => None,
+        Reader::User(user) => Some(user),
+    }
 }
 
 /// The channels whose deliveries `owner` may see.

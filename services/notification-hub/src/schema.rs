@@ -1,6 +1,21 @@
 //! The tables of schema `notification-hub`, made from its migrations; a test compares them.
 
 diesel::table! {
+    api_keys (id) {
+        id -> Uuid,
+        client -> Text,
+        slot -> SmallInt,
+        scopes -> Array<Text>,
+        digest -> Bytea,
+        fingerprint -> Bytea,
+        created_by -> Uuid,
+        created_at -> Timestamptz,
+        revoked_by -> Nullable<Uuid>,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     channel_paces (channel) {
         channel -> Text,
         next_send_at -> Timestamptz,
@@ -37,9 +52,11 @@ diesel::table! {
         user_id -> Nullable<Uuid>,
         data -> Jsonb,
         created_at -> Timestamptz,
+        requested_by -> Nullable<Uuid>,
+        fingerprint -> Nullable<Bytea>,
     }
 }
 
 diesel::joinable!(deliveries -> notifications (notification_id));
 
-diesel::allow_tables_to_appear_in_same_query!(channel_paces, deliveries, notifications);
+diesel::allow_tables_to_appear_in_same_query!(api_keys, channel_paces, deliveries, notifications);

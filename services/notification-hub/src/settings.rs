@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::batch::BatchSettings;
 use serde::Deserialize;
 
 use crate::channel::Channel;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub contact_cache_max: u64,
     pub page_default: u32,
     pub page_max: u32,
+    pub sends_per_second: u32,
+    pub batch: BatchSettings,
     pub email: EmailSettings,
     pub slack: SlackSettings,
 }
@@ -35,6 +38,7 @@ impl Settings {
         let email = &self.email;
         anyhow::ensure!(self.claim_batch_max > 0, "notification_hub.claim_batch_max must be at least 1");
         anyhow::ensure!(self.idle_poll_first_ms > 0, "notification_hub.idle_poll_first_ms must be at least 1");
+        anyhow::ensure!(self.sends_per_second > 0, "notification_hub.sends_per_second must be at least 1");
         anyhow::ensure!(self.page_default <= self.page_max, "notification_hub.page_default is above page_max");
         let requests = self.claim_batch_max.div_ceil(USERS_MAX as u32);
         let needed = email.timeout() * requests + LEASE_MARGIN;
@@ -119,6 +123,8 @@ mod tests {
             contact_cache_max: 1_000,
             page_default: 50,
             page_max: 100,
+            sends_per_second: 10,
+            batch: BatchSettings { requests_max: 1, queue_max: 1, lanes: 1 },
             email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
             slack: slack(3_000, 20),
         }

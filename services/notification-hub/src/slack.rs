@@ -160,6 +160,7 @@ mod tests {
             attempt: Attempt { delivery, channel: Channel::Slack, number: 1, lock_token: 1 },
             notification: NotificationId::derive(&[name.as_bytes()]),
             last_error: last_error.map(|failure| failure.name().to_owned()),
+            target: None,
             subject: name.to_owned(),
             body: String::new(),
             user: None,

@@ -20,6 +20,8 @@ left join {outbox_events} as recorded on recorded.event_id = note.event_id
 left join {notification_hub}.inbox as applied
        on applied.consumer = 'notification-hub' and applied.event_id = note.event_id
 where told.event_id is null
+  -- Somebody asked for it.
+  and note.requested_by is null
   -- Outboxes forget events after a time; notifications stay.
   and (recorded.event_id is not null
        or (applied.event_id is null and note.created_at > now() - interval '{outbox_retention_hours} hours'))

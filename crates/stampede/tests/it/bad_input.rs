@@ -155,7 +155,29 @@ impl Trial {
             ),
         ];
         doors.extend(self.doors_of_money());
+        doors.extend(self.doors_of_the_hub());
         doors
+    }
+
+    fn doors_of_the_hub(&self) -> Vec<Door> {
+        let scopes = json!(["notifications:read"]);
+        let channels = json!([{ "channel": "SLACK" }]);
+        vec![
+            self.door(
+                Method::POST,
+                "/admin/api-keys",
+                Some(&self.admin),
+                json!({ "client": "monitoring", "scopes": scopes }),
+                &[],
+            ),
+            self.door(
+                Method::POST,
+                "/notifications",
+                Some(&self.admin),
+                json!({ "type": "INCIDENT", "channels": channels, "subject": "Down", "body": "All of it." }),
+                &[],
+            ),
+        ]
     }
 
     fn doors_of_money(&self) -> Vec<Door> {

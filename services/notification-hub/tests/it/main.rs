@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod api_keys;
 mod deliveries;
 mod fake_account;
 mod fake_slack;
@@ -9,6 +10,8 @@ mod hub;
 mod leases;
 mod payments;
 mod reading;
+mod senders;
+mod sending;
 mod slack;
 mod slack_pace;
 mod stopping;

@@ -136,7 +136,9 @@ async fn text_that_cannot_be_stored_or_shown_is_refused_everywhere() {
     let mut trial = Trial::start().await;
     for door in trial.doors().into_iter().filter(|door| !door.path.starts_with("/auth/log")) {
         let valid = door.valid.as_object().expect("an object");
-        for (name, value) in valid.iter().filter(|(name, value)| value.is_string() && *name != "password") {
+        // Passwords and messages may be long, and messages have lines.
+        let is_line = |name: &str| !["password", "body"].contains(&name);
+        for (name, value) in valid.iter().filter(|(name, value)| value.is_string() && is_line(name)) {
             let text = value.as_str().unwrap_or_default();
             for bad in [
                 format!("{text}\0"),

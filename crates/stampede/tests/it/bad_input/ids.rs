@@ -29,6 +29,7 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
         route(Method::GET, "/notifications/{}", &trial.buyer),
         route(Method::POST, &of_notification, &trial.admin),
         route(Method::POST, &of_delivery, &trial.admin),
+        route(Method::DELETE, "/admin/api-keys/{}", &trial.admin),
     ]
 }
 
@@ -155,6 +156,12 @@ async fn a_key_must_be_there_once_and_be_short_visible_ascii() {
         (trial.buyer.clone(), "/payments/prepare".to_owned(), prepare),
         (trial.buyer.clone(), "/points/charge".to_owned(), json!({ "amount": won })),
         (trial.buyer.clone(), "/orders".to_owned(), placing.clone()),
+        (trial.admin.clone(), "/admin/api-keys".to_owned(), json!({ "client": "a", "scopes": ["notifications:read"] })),
+        (
+            trial.admin.clone(),
+            "/notifications".to_owned(),
+            json!({ "type": "INCIDENT", "channels": [{ "channel": "SLACK" }], "subject": "Down", "body": "All of it." }),
+        ),
         (trial.admin.clone(), adjust, json!({ "delta": 1, "reason": "counted" })),
     ];
     for (by, path, body) in doors {

@@ -15,6 +15,7 @@ async fn queries_that_make_no_sense_are_refused_everywhere() {
         ("/orders", "limit"),
         ("/notifications", "limit"),
         ("/admin/holds", "limit"),
+        ("/admin/api-keys", "limit"),
         (&audits, "limit"),
         ("/products", "size"),
     ] {
@@ -88,7 +89,7 @@ async fn cursors_that_we_did_not_make_are_refused() {
         &crafted(i64::MAX),
         &crafted(8_210_266_876_799_999_999),
     ];
-    for path in ["/orders", "/notifications", "/admin/holds", &audits] {
+    for path in ["/orders", "/notifications", "/admin/holds", "/admin/api-keys", &audits] {
         for cursor in &cursors {
             let by = trial.admin.clone();
             let request = by.request(Method::GET, &format!("{path}?cursor={cursor}"));

@@ -1,0 +1,268 @@
+//! `POST /notifications`: stores a notification and one delivery for each channel. The workers send them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use actix_web::{FromRequest, HttpRequest, HttpResponse, post};
+use chrono::{DateTime, Utc};
+use common::batch::{Batch, BatchSettings};
+use common::db::{Db, Prepared, Tx};
+use common::http::{Data, Json, Problem, detach};
+use common::idempotency::{HEADER, IdempotencyKey, REPLAYED_HEADER, same_request};
+use common::{Error, Result};
+use contract::ids::{AccountId, DeliveryId, NotificationId};
+use diesel::sql_types as sql;
+use diesel::{ExpressionMethods, QueryDsl, QueryableByName};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::App;
+use crate::caller::Sender;
+use crate::channel::Channel;
+use crate::handoff::DueSignals;
+use crate::notification::DeliveryStatus;
+use crate::request::{Requested, RequestedDelivery, SendNotification};
+use crate::schema::{deliveries, notifications};
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentNotification {
+    notification_id: NotificationId,
+    deliveries: Vec<SentDelivery>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentDelivery {
+    delivery_id: DeliveryId,
+    channel: Channel,
+    /// `PENDING`: what becomes of it is told by `GET /notifications/{id}`.
+    status: DeliveryStatus,
+}
+
+/// Have a notification sent.
+///
+/// It is stored, with one delivery for each channel, and sent soon after. The same key or `eventId` with the same body
+/// gives the same answer, marked `Idempotent-Replayed: true`, for ever. For programs with an API key that has
+/// `notifications:write`, and for administrators.
+#[utoipa::path(
+    tag = "notifications",
+    request_body = SendNotification,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent; may be left out when there is an `eventId`")),
+    responses(
+        (status = 201, body = SentNotification, description = "Stored; durable"),
+        (status = 200, body = SentNotification, description = "There is a notification for this `eventId` already: this one"),
+        (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
+        (status = 401, body = Problem, description = "UNAUTHORIZED"),
+        (status = 403, body = Problem, description = "FORBIDDEN"),
+        (status = 422, body = Problem, description = "UNKNOWN_CHANNEL, IDEMPOTENCY_KEY_REUSED"),
+        (status = 429, body = Problem, description = "RATE_LIMITED"),
+        (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
+    ),
+    security(("bearer" = []))
+)]
+#[post("/notifications")]
+pub async fn send_notification(
+    app: Data<App>,
+    sender: Sender,
+    request: HttpRequest,
+    body: Json<SendNotification>,
+) -> Result<HttpResponse> {
+    accept(app, sender, request, body).await
+}
+
+/// The same at any address.
+pub async fn accept(
+    app: Data<App>,
+    sender: Sender,
+    request: HttpRequest,
+    Json(body): Json<SendNotification>,
+) -> Result<HttpResponse> {
+    // An extractor of an optional key would take a malformed one for none.
+    let key = match request.headers().contains_key(HEADER) {
+        true => Some(IdempotencyKey::extract(&request).await?),
+        false => None,
+    };
+    app.sends.check(sender.id)?;
+    let names_event = body.event_id.is_some();
+    let requested = body.check(sender.id, key.as_ref(), Utc::now())?;
+    let app = app.into_inner();
+    let sent = detach(async move { send(&app, requested).await }).await?;
+    let mut response = match (&sent, names_event) {
+        (Sent::Replay(_), true) => HttpResponse::Ok(),
+        _ => HttpResponse::Created(),
+    };
+    if let Sent::Replay(_) = sent {
+        response.insert_header((REPLAYED_HEADER, "true"));
+    }
+    let stored = sent.into_stored();
+    response.insert_header(("Location", format!("/api/v1/notifications/{}", stored.id)));
+    Ok(response.json(view(stored)))
+}
+
+/// As it is stored, whatever has become of it since: a replay is equal to the first answer to the byte.
+fn view(stored: Stored) -> SentNotification {
+    let deliveries = stored.deliveries.into_iter().map(|(delivery_id, channel)| SentDelivery {
+        delivery_id,
+        channel,
+        status: DeliveryStatus::Pending,
+    });
+    SentNotification { notification_id: stored.id, deliveries: deliveries.collect() }
+}
+
+/// The notification that a request names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sent {
+    New(Stored),
+    /// An earlier request led to it.
+    Replay(Stored),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    pub id: NotificationId,
+    fingerprint: Vec<u8>,
+    /// In the order of [`Channel`].
+    pub deliveries: Vec<(DeliveryId, Channel)>,
+}
+
+impl Sent {
+    pub fn into_stored(self) -> Stored {
+        match self {
+            Sent::New(stored) | Sent::Replay(stored) => stored,
+        }
+    }
+}
+
+/// Stores what `requested` says, if its id is new. Refuses with `IDEMPOTENCY_KEY_REUSED` if another request has taken it.
+pub async fn send(app: &App, requested: Requested) -> Result<Sent> {
+    let fingerprint = requested.fingerprint.clone();
+    let sent = app.inserts.submit(requested).await?;
+    app.db.point("notification.after_send").await;
+    if let Sent::Replay(stored) = &sent {
+        same_request(&stored.fingerprint, &fingerprint)?;
+    }
+    let outcome = if matches!(sent, Sent::New(_)) { "stored" } else { "replayed" };
+    metrics::counter!("stampede_notification_requests_total", "outcome" => outcome).increment(1);
+    Ok(sent)
+}
+
+/// One transaction for all the notifications that are waiting to be stored.
+pub fn insert_batch(db: &Db, settings: &BatchSettings, due: &Arc<DueSignals>) -> Batch<Requested, Sent> {
+    let (db, due) = (db.clone(), due.clone());
+    Batch::start("notification_inserts", settings, move |requests: Arc<[Requested]>| {
+        let (db, due) = (db.clone(), due.clone());
+        async move { db.tx("send_notifications", async |tx| insert_all(tx, &requests, &due).await).await }
+    })
+}
+
+/// Stores the notifications that do not exist yet. One outcome for each request.
+async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) -> Result<Vec<Result<Sent>>> {
+    // Two requests with one key may share a batch: the first of them is stored, whole.
+    let mut ids = HashSet::new();
+    let mut first: Vec<&Requested> = requests.iter().filter(|request| ids.insert(request.id)).collect();
+    // One order for all batches: two that have the same ids must not wait for each other.
+    first.sort_by_key(|request| request.id);
+    let new = insert(tx, &first).await?;
+    let existing: Vec<NotificationId> = ids.into_iter().filter(|id| !new.contains(id)).collect();
+    let mut stored = load(tx, &existing).await?;
+    let mut outcomes = Vec::with_capacity(requests.len());
+    for request in requests {
+        outcomes.push(match stored.get(&request.id) {
+            Some(stored) => Ok(Sent::Replay(stored.clone())),
+            None if new.contains(&request.id) => {
+                let one = request.stored();
+                stored.insert(one.id, one.clone());
+                Ok(Sent::New(one))
+            }
+            None => Err(Error::transient(anyhow::anyhow!("notification {} vanished", request.id))),
+        });
+    }
+    tx.point("notification.before_commit").await;
+    let channels: HashSet<Channel> = outcomes.iter().flatten().flat_map(Sent::due).collect();
+    let due = due.clone();
+    tx.after_commit(move || channels.into_iter().for_each(|channel| due.wake(channel)));
+    Ok(outcomes)
+}
+
+impl Sent {
+    /// The channels that have something to send now.
+    fn due(&self) -> Vec<Channel> {
+        match self {
+            Sent::New(stored) => stored.deliveries.iter().map(|(_, channel)| *channel).collect(),
+            Sent::Replay(_) => Vec::new(),
+        }
+    }
+}
+
+impl Requested {
+    fn stored(&self) -> Stored {
+        let deliveries = self.deliveries.iter().map(|delivery| (delivery.id, delivery.channel)).collect();
+        Stored { id: self.id, fingerprint: self.fingerprint.clone(), deliveries }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Inserted {
+    #[diesel(sql_type = sql::Uuid)]
+    id: NotificationId,
+}
+
+/// Inserts the notifications that do not exist yet, with their deliveries. Returns their ids.
+async fn insert(tx: &mut Tx, requests: &[&Requested]) -> Result<HashSet<NotificationId>> {
+    let all: Vec<(&Requested, &RequestedDelivery)> =
+        requests.iter().flat_map(|request| request.deliveries.iter().map(|delivery| (*request, delivery))).collect();
+    let insert = diesel::sql_query(include_str!("send_notification.sql"))
+        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.id).collect::<Vec<NotificationId>>())
+        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.event_id).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Text>, _>(requests.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Nullable<sql::Uuid>>, _>(
+            requests.iter().map(|r| r.user).collect::<Vec<Option<AccountId>>>(),
+        )
+        .bind::<sql::Array<sql::Jsonb>, _>(requests.iter().map(|r| &r.data).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.by).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Bytea>, _>(requests.iter().map(|r| r.fingerprint.as_slice()).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Uuid>, _>(all.iter().map(|(_, d)| d.id).collect::<Vec<DeliveryId>>())
+        .bind::<sql::Array<sql::Uuid>, _>(all.iter().map(|(r, _)| r.id).collect::<Vec<NotificationId>>())
+        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(_, d)| d.channel).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(
+            all.iter().map(|(_, d)| d.target.as_deref()).collect::<Vec<_>>(),
+        )
+        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(r, _)| r.message.subject.as_str()).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(r, _)| r.message.body.as_str()).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::SmallInt>, _>(all.iter().map(|(r, _)| r.priority.rank()).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Nullable<sql::Timestamptz>>, _>(
+            all.iter().map(|(r, _)| r.not_before).collect::<Vec<Option<DateTime<Utc>>>>(),
+        );
+    let inserted: Vec<Inserted> = Prepared(insert).load(tx).await?;
+    Ok(inserted.into_iter().map(|row| row.id).collect())
+}
+
+/// What earlier requests have stored under these ids.
+async fn load(tx: &mut Tx, ids: &[NotificationId]) -> Result<HashMap<NotificationId, Stored>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(NotificationId, Option<Vec<u8>>)> = notifications::table
+        .filter(notifications::id.eq_any(ids))
+        .select((notifications::id, notifications::fingerprint))
+        .load(tx)
+        .await?;
+    let stored = rows.into_iter().map(|(id, fingerprint)| {
+        (id, Stored { id, fingerprint: fingerprint.unwrap_or_default(), deliveries: Vec::new() })
+    });
+    let mut stored: HashMap<NotificationId, Stored> = stored.collect();
+    let rows: Vec<(NotificationId, DeliveryId, Channel)> = deliveries::table
+        .filter(deliveries::notification_id.eq_any(ids))
+        .select((deliveries::notification_id, deliveries::id, deliveries::channel))
+        .load(tx)
+        .await?;
+    for (notification, delivery, channel) in rows {
+        if let Some(stored) = stored.get_mut(&notification) {
+            stored.deliveries.push((delivery, channel));
+        }
+    }
+    stored.values_mut().for_each(|one| one.deliveries.sort_by_key(|(_, channel)| *channel));
+    Ok(stored)
+}
