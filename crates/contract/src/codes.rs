@@ -70,3 +70,5 @@ pub const TOO_MANY_ATTEMPTS: Code =
 pub const UNKNOWN_CHANNEL: Code =
     Code::new("UNKNOWN_CHANNEL", 422, Grpc::FailedPrecondition, "알 수 없는 알림 채널입니다.");
 pub const USER_NOT_FOUND: Code = Code::new("USER_NOT_FOUND", 404, Grpc::NotFound, "사용자를 찾을 수 없습니다.");
+pub const WEBHOOK_ENDPOINT_NOT_FOUND: Code =
+    Code::new("WEBHOOK_ENDPOINT_NOT_FOUND", 404, Grpc::NotFound, "웹훅 주소를 찾을 수 없습니다.");

@@ -34,6 +34,8 @@ pub enum Channel {
     Email,
     /// The operators' channel.
     Slack,
+    /// A program at an address that an administrator has entered.
+    Webhook,
 }
 
 impl Channel {
@@ -45,7 +47,7 @@ impl Channel {
     pub const fn is_for_operators(self) -> bool {
         match self {
             Channel::Email => false,
-            Channel::Slack => true,
+            Channel::Slack | Channel::Webhook => true,
         }
     }
 }

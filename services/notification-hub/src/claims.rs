@@ -15,6 +15,7 @@ use diesel_async::RunQueryDsl;
 use rand::RngExt;
 use tokio::time::Instant;
 
+use crate::App;
 use crate::channel::Channel;
 use crate::delivery::{Failure, Next, Outcome, next};
 use crate::notification::DeliveryStatus;
@@ -99,6 +100,13 @@ pub async fn claim_deliveries(tx: &mut Tx, channel: Channel, count_max: u32, lea
     .load(tx)
     .await?;
     Ok(Claim { deliveries, lease_end })
+}
+
+/// Claims what is due over a channel whose replicas need not take turns.
+pub async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {
+    let (count_max, lease) = (app.settings.claim_max(channel), app.settings.lease());
+    let claim = app.db.tx("claim_deliveries", async move |tx| claim_deliveries(tx, channel, count_max, lease).await);
+    Ok(claim.await?.into())
 }
 
 /// What becomes of one claimed delivery.

@@ -14,7 +14,7 @@ use crate::App;
 use crate::channel::Channel;
 use crate::claims::{self, AttemptResult, Claim, Turn};
 use crate::settings::LEASE_MARGIN;
-use crate::{email, slack};
+use crate::{email, slack, webhook};
 
 /// Sends whatever is due over `channel`. Full claims follow each other; then a claim follows each signal and each pause.
 ///
@@ -52,7 +52,7 @@ pub async fn deliver_due(app: &App, channel: Channel) -> Result<()> {
 
 async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {
     match channel {
-        Channel::Email => email::take_turn(app).await,
+        Channel::Email | Channel::Webhook => claims::take_turn(app, channel).await,
         Channel::Slack => slack::take_turn(app).await,
     }
 }
@@ -83,6 +83,7 @@ async fn send_and_record(app: &App, channel: Channel, Claim { deliveries, lease_
     let results = match channel {
         Channel::Email => email::send(app, deliveries, deadline).await,
         Channel::Slack => slack::send(app, deliveries, deadline).await,
+        Channel::Webhook => webhook::send(app, deliveries, deadline).await,
     };
     app.db.point("delivery.after_send").await;
     record(app, &results, lease_end).await

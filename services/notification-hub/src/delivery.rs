@@ -52,6 +52,12 @@ pub enum Failure {
     DigestRefused,
     /// The webhook does not exist (any more) or is closed to us. Trying again would not help.
     WebhookRefused,
+    /// The receiver of a webhook answers that it does not take the message, which may pass. Certainly not sent.
+    Rejected,
+    /// The address of a webhook is not one that may be called. Trying again would not help.
+    AddressRefused,
+    /// The webhook endpoint was removed. Trying again would not help.
+    EndpointUnknown,
 }
 
 impl Failure {
@@ -61,12 +67,17 @@ impl Failure {
 
     const fn is_final(self) -> bool {
         match self {
-            Failure::RecipientUnknown | Failure::MessageRefused | Failure::WebhookRefused => true,
+            Failure::RecipientUnknown
+            | Failure::MessageRefused
+            | Failure::WebhookRefused
+            | Failure::AddressRefused
+            | Failure::EndpointUnknown => true,
             Failure::AddressUnavailable
             | Failure::LeaseLost
             | Failure::Unavailable
             | Failure::NoAnswer
             | Failure::Throttled
+            | Failure::Rejected
             | Failure::DigestRefused => false,
         }
     }

@@ -4,14 +4,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use common::Result;
 use contract::ids::{AccountId, DeliveryId};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::App;
 use crate::channel::Channel;
-use crate::claims::{AttemptResult, Claimed, Turn, claim_deliveries};
+use crate::claims::{AttemptResult, Claimed};
 use crate::contacts::Address;
 use crate::delivery::{Failure, Outcome};
 
@@ -27,14 +26,6 @@ impl EmailSettings {
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
-}
-
-/// Claims what is due.
-pub async fn take_turn(app: &App) -> Result<Turn> {
-    let (count_max, lease) = (app.settings.claim_max(Channel::Email), app.settings.lease());
-    let claim =
-        app.db.tx("claim_deliveries", async move |tx| claim_deliveries(tx, Channel::Email, count_max, lease).await);
-    Ok(claim.await?.into())
 }
 
 /// Sends outside any transaction. What cannot be started before `deadline` or before the host stops is handed back.

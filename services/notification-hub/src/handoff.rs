@@ -68,6 +68,7 @@ impl Handoff {
 pub struct DueSignals {
     email: Arc<Notify>,
     slack: Arc<Notify>,
+    webhook: Arc<Notify>,
 }
 
 impl DueSignals {
@@ -75,6 +76,7 @@ impl DueSignals {
         match channel {
             Channel::Email => &self.email,
             Channel::Slack => &self.slack,
+            Channel::Webhook => &self.webhook,
         }
     }
 

@@ -15,6 +15,7 @@ mod wording;
 
 mod caller; // requests
 mod manage_api_keys;
+mod manage_webhook_endpoints;
 mod rpc;
 mod send_notification;
 
@@ -29,6 +30,7 @@ mod email;
 mod handoff;
 mod reclaim_deliveries;
 mod slack;
+mod webhook;
 
 mod read_notifications; // the HTTP interface
 mod retry_delivery;
@@ -68,6 +70,7 @@ pub struct App {
     due: Arc<handoff::DueSignals>,
     /// None: messages for operators go to the log.
     slack: Option<slack::Webhook>,
+    webhooks: webhook::Client,
     stopping: CancellationToken,
     settings: Settings,
 }
@@ -77,7 +80,7 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "notification-hub",
         summary: "who is told",
-        paths: &["/api/v1/notifications", "/api/v1/admin/api-keys"],
+        paths: &["/api/v1/notifications", "/api/v1/admin/api-keys", "/api/v1/admin/webhook-endpoints"],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[
@@ -123,6 +126,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         handoff: Arc::new(handoff::Handoff::new(settings.claim_batch_max)),
         due,
         slack: slack::Webhook::new(&settings.slack)?,
+        webhooks: webhook::Client::new(&settings.webhook)?,
         stopping: host.stopping(),
         settings: settings.clone(),
     });
@@ -143,7 +147,9 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<PaymentRefunded, App>(&app);
     host.consume(consumer)?;
 
-    for (name, channel) in [("deliver", Channel::Email), ("deliver_slack", Channel::Slack)] {
+    for (name, channel) in
+        [("deliver", Channel::Email), ("deliver_slack", Channel::Slack), ("deliver_webhooks", Channel::Webhook)]
+    {
         let worker = app.clone();
         let due = Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
         host.periodic(name, due, move || {
@@ -172,6 +178,11 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(manage_api_keys::create_api_key)
         .service(manage_api_keys::list_api_keys)
         .service(manage_api_keys::revoke_api_key)
+        .service(manage_webhook_endpoints::put_webhook_endpoint)
+        .service(manage_webhook_endpoints::list_webhook_endpoints)
+        .service(manage_webhook_endpoints::read_webhook_secret)
+        .service(manage_webhook_endpoints::rotate_webhook_secret)
+        .service(manage_webhook_endpoints::remove_webhook_endpoint)
         .service(read_notifications::list_notifications)
         .service(read_notifications::read_notification)
         .service(retry_delivery::retry_delivery);

@@ -138,6 +138,8 @@ pub enum Refused {
     NotRetryable { delivery: DeliveryId, status: DeliveryStatus },
     #[error("There is no channel {0}.")]
     UnknownChannel(String),
+    #[error("There is no webhook endpoint {0}.")]
+    EndpointNotFound(String),
 }
 
 impl Refusal for Refused {
@@ -147,6 +149,7 @@ impl Refusal for Refused {
             Refused::DeliveryNotFound(_) => codes::DELIVERY_NOT_FOUND,
             Refused::NotRetryable { .. } => codes::DELIVERY_NOT_RETRYABLE,
             Refused::UnknownChannel(_) => codes::UNKNOWN_CHANNEL,
+            Refused::EndpointNotFound(_) => codes::WEBHOOK_ENDPOINT_NOT_FOUND,
         }
     }
 
@@ -154,6 +157,7 @@ impl Refusal for Refused {
         match self {
             Refused::NotificationNotFound(_) | Refused::DeliveryNotFound(_) => Vec::new(),
             Refused::NotRetryable { delivery, status } => vec![json!({ "deliveryId": delivery, "status": status })],
+            Refused::EndpointNotFound(endpoint) => vec![json!({ "endpoint": endpoint })],
             Refused::UnknownChannel(channel) => vec![json!({ "channel": channel })],
         }
     }

@@ -82,8 +82,9 @@ pub struct DeliveryView {
     attempts: i32,
     /// When it is tried next; null unless it waits.
     next_attempt_at: Option<DateTime<Utc>>,
-    /// Why the last failed attempt failed: `ADDRESS_UNAVAILABLE`, `DIGEST_REFUSED`, `LEASE_LOST`, `MESSAGE_REFUSED`,
-    /// `NO_ANSWER`, `RECIPIENT_UNKNOWN`, `THROTTLED`, `UNAVAILABLE` or `WEBHOOK_REFUSED`.
+    /// Why the last failed attempt failed: `ADDRESS_REFUSED`, `ADDRESS_UNAVAILABLE`, `DIGEST_REFUSED`, `ENDPOINT_UNKNOWN`,
+    /// `LEASE_LOST`, `MESSAGE_REFUSED`, `NO_ANSWER`, `RECIPIENT_UNKNOWN`, `REJECTED`, `THROTTLED`, `UNAVAILABLE` or
+    /// `WEBHOOK_REFUSED`.
     last_error: Option<String>,
     /// Since when it is a dead letter: only an operator has it tried again.
     dead_lettered_at: Option<DateTime<Utc>>,

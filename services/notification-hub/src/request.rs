@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api_key::check_client;
 use crate::channel::{Channel, Message};
 use crate::delivery::Priority;
 use crate::notification;
@@ -71,10 +72,11 @@ pub struct Recipient {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelRequest {
-    /// `EMAIL` or `SLACK`
+    /// `EMAIL`, `SLACK` or `WEBHOOK`
     #[schema(example = "SLACK")]
     pub channel: Text<1, 30>,
-    /// `EMAIL`: an address, in place of the recipient's. `SLACK` has none: it is the operators' channel.
+    /// `EMAIL`: an address, in place of the recipient's. `WEBHOOK`: the name of an endpoint that an
+    /// administrator has entered. `SLACK` has none: it is the operators' channel.
     #[serde(default)]
     pub target: Option<Text<1, 500>>,
 }
@@ -227,6 +229,11 @@ fn target(
                 }
                 None => Ok(None),
             }
+        }
+        Channel::Webhook => {
+            let name = asked.ok_or_else(|| Refused::invalid(&field, "WEBHOOK needs the name of an endpoint."))?;
+            check_client(&field, name)?;
+            Ok(Some(name.to_owned()))
         }
         Channel::Slack if asked.is_some() => {
             Err(Refused::invalid(&field, "SLACK goes to the operators' channel only."))

@@ -57,6 +57,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    webhook_endpoints (name) {
+        name -> Text,
+        url -> Text,
+        secret -> Text,
+        old_secret -> Nullable<Text>,
+        old_secret_until -> Nullable<Timestamptz>,
+        created_by -> Uuid,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(deliveries -> notifications (notification_id));
 
-diesel::allow_tables_to_appear_in_same_query!(api_keys, channel_paces, deliveries, notifications);
+diesel::allow_tables_to_appear_in_same_query!(api_keys, channel_paces, deliveries, notifications, webhook_endpoints);

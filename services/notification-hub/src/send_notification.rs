@@ -21,9 +21,9 @@ use crate::App;
 use crate::caller::Sender;
 use crate::channel::Channel;
 use crate::handoff::DueSignals;
-use crate::notification::DeliveryStatus;
+use crate::notification::{DeliveryStatus, Refused};
 use crate::request::{Requested, RequestedDelivery, SendNotification};
-use crate::schema::{deliveries, notifications};
+use crate::schema::{deliveries, notifications, webhook_endpoints};
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +56,7 @@ pub struct SentDelivery {
         (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
         (status = 401, body = Problem, description = "UNAUTHORIZED"),
         (status = 403, body = Problem, description = "FORBIDDEN"),
+        (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND"),
         (status = 422, body = Problem, description = "UNKNOWN_CHANNEL, IDEMPOTENCY_KEY_REUSED"),
         (status = 429, body = Problem, description = "RATE_LIMITED"),
         (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
@@ -164,6 +165,8 @@ async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) 
     let mut first: Vec<&Requested> = requests.iter().filter(|request| ids.insert(request.id)).collect();
     // One order for all batches: two that have the same ids must not wait for each other.
     first.sort_by_key(|request| request.id);
+    let unknown = unknown_endpoints(tx, &first).await?;
+    first.retain(|request| request.endpoint().is_none_or(|name| !unknown.contains(name)));
     let new = insert(tx, &first).await?;
     let existing: Vec<NotificationId> = ids.into_iter().filter(|id| !new.contains(id)).collect();
     let mut stored = load(tx, &existing).await?;
@@ -176,6 +179,10 @@ async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) 
                 stored.insert(one.id, one.clone());
                 Ok(Sent::New(one))
             }
+            None if request.endpoint().is_some_and(|name| unknown.contains(name)) => {
+                let name = request.endpoint().unwrap_or_default().to_owned();
+                Err(Refused::EndpointNotFound(name).into())
+            }
             None => Err(Error::transient(anyhow::anyhow!("notification {} vanished", request.id))),
         });
     }
@@ -184,6 +191,21 @@ async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) 
     let due = due.clone();
     tx.after_commit(move || channels.into_iter().for_each(|channel| due.wake(channel)));
     Ok(outcomes)
+}
+
+/// The webhook endpoints that requests name and that are not there.
+async fn unknown_endpoints(tx: &mut Tx, requests: &[&Requested]) -> Result<HashSet<String>> {
+    let mut named: HashSet<String> =
+        requests.iter().filter_map(|request| request.endpoint()).map(str::to_owned).collect();
+    if !named.is_empty() {
+        let known: Vec<String> = webhook_endpoints::table
+            .filter(webhook_endpoints::name.eq_any(&named))
+            .select(webhook_endpoints::name)
+            .load(tx)
+            .await?;
+        named.retain(|name| !known.contains(name));
+    }
+    Ok(named)
 }
 
 impl Sent {
@@ -197,6 +219,12 @@ impl Sent {
 }
 
 impl Requested {
+    /// The webhook endpoint that it names.
+    fn endpoint(&self) -> Option<&str> {
+        let webhook = self.deliveries.iter().find(|delivery| delivery.channel == Channel::Webhook)?;
+        webhook.target.as_deref()
+    }
+
     fn stored(&self) -> Stored {
         let deliveries = self.deliveries.iter().map(|delivery| (delivery.id, delivery.channel)).collect();
         Stored { id: self.id, fingerprint: self.fingerprint.clone(), deliveries }

@@ -9,6 +9,7 @@ use crate::channel::Channel;
 use crate::contacts::USERS_MAX;
 use crate::email::EmailSettings;
 use crate::slack::{DIGEST_MAX, SlackSettings};
+use crate::webhook::WebhookSettings;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +28,7 @@ pub struct Settings {
     pub batch: BatchSettings,
     pub email: EmailSettings,
     pub slack: SlackSettings,
+    pub webhook: WebhookSettings,
 }
 
 /// What a claim needs besides sending: recording the results, and a pause of the whole process now and then.
@@ -48,7 +50,20 @@ impl Settings {
                 "notification_hub.{name} is {lease:?}, but {requests} times email.timeout_ms and a margin need {needed:?}"
             );
         }
-        self.check_slack()
+        self.check_slack()?;
+        self.check_webhook()
+    }
+
+    fn check_webhook(&self) -> anyhow::Result<()> {
+        let webhook = &self.webhook;
+        anyhow::ensure!(webhook.concurrency > 0, "notification_hub.webhook.concurrency must be at least 1");
+        let needed = webhook.timeout() + LEASE_MARGIN;
+        anyhow::ensure!(
+            self.lease() >= needed,
+            "notification_hub.lease_seconds is {:?}, but webhook.timeout_ms and a margin need {needed:?}",
+            self.lease()
+        );
+        Ok(())
     }
 
     fn check_slack(&self) -> anyhow::Result<()> {
@@ -87,6 +102,7 @@ impl Settings {
         match channel {
             Channel::Email => self.claim_batch_max,
             Channel::Slack => self.slack.digest_max,
+            Channel::Webhook => self.webhook.concurrency,
         }
     }
 
@@ -94,6 +110,7 @@ impl Settings {
         let delays_seconds = match channel {
             Channel::Email => &self.email.retry_delays_seconds,
             Channel::Slack => &self.slack.retry_delays_seconds,
+            Channel::Webhook => &self.webhook.retry_delays_seconds,
         };
         delays_seconds.iter().copied().map(Duration::from_secs).collect()
     }
@@ -127,6 +144,20 @@ mod tests {
             batch: BatchSettings { requests_max: 1, queue_max: 1, lanes: 1 },
             email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
             slack: slack(3_000, 20),
+            webhook: webhook(3_000, 32),
+        }
+    }
+
+    fn webhook(timeout_ms: u64, concurrency: u32) -> WebhookSettings {
+        WebhookSettings {
+            connect_timeout_ms: 1_000,
+            timeout_ms,
+            concurrency,
+            allow_http: false,
+            allow_private_addresses: false,
+            secret_overlap_hours: 24,
+            retry_after_max_seconds: 60,
+            retry_delays_seconds: vec![1],
         }
     }
 
@@ -150,6 +181,14 @@ mod tests {
         assert!(settings(10, 3_000, 1_001).check().is_err());
         assert!(settings(45, 3_000, 0).check().is_err());
         assert!(Settings { new_lease_seconds: 7, ..settings(45, 3_000, 500) }.check().is_err());
+    }
+
+    #[test]
+    fn a_lease_must_cover_a_webhook_as_well() {
+        for (timeout_ms, concurrency, is_fine) in [(40_000, 1, true), (40_001, 1, false), (3_000, 0, false)] {
+            let settings = Settings { webhook: webhook(timeout_ms, concurrency), ..settings(45, 3_000, 500) };
+            assert_eq!(settings.check().is_ok(), is_fine, "{timeout_ms} ms, {concurrency}");
+        }
     }
 
     #[test]

@@ -171,6 +171,13 @@ impl Trial {
                 &[],
             ),
             self.door(
+                Method::PUT,
+                "/admin/webhook-endpoints/shop",
+                Some(&self.admin),
+                json!({ "url": "https://hooks.example.com/" }),
+                &[],
+            ),
+            self.door(
                 Method::POST,
                 "/notifications",
                 Some(&self.admin),

@@ -126,7 +126,11 @@ async fn an_alert_that_cannot_be_sent_before_its_lease_ends_is_handed_back_and_n
     for lease in ["notification_hub.lease_seconds", "notification_hub.new_lease_seconds"] {
         settings.push((lease, "5"));
     }
-    for timeout in ["notification_hub.email.timeout_ms", "notification_hub.slack.timeout_ms"] {
+    for timeout in [
+        "notification_hub.email.timeout_ms",
+        "notification_hub.slack.timeout_ms",
+        "notification_hub.webhook.timeout_ms",
+    ] {
         settings.push((timeout, "0"));
     }
     let (site, _) = start(&settings).await;

@@ -5,6 +5,7 @@
 mod api_keys;
 mod deliveries;
 mod fake_account;
+mod fake_receiver;
 mod fake_slack;
 mod hub;
 mod leases;
@@ -15,3 +16,4 @@ mod sending;
 mod slack;
 mod slack_pace;
 mod stopping;
+mod webhooks;

@@ -30,6 +30,9 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
         route(Method::POST, &of_notification, &trial.admin),
         route(Method::POST, &of_delivery, &trial.admin),
         route(Method::DELETE, "/admin/api-keys/{}", &trial.admin),
+        route(Method::GET, "/admin/webhook-endpoints/{}/secret", &trial.admin),
+        route(Method::POST, "/admin/webhook-endpoints/{}/rotate-secret", &trial.admin),
+        route(Method::DELETE, "/admin/webhook-endpoints/{}", &trial.admin),
     ]
 }
 

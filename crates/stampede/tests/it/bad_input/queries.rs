@@ -16,6 +16,7 @@ async fn queries_that_make_no_sense_are_refused_everywhere() {
         ("/notifications", "limit"),
         ("/admin/holds", "limit"),
         ("/admin/api-keys", "limit"),
+        ("/admin/webhook-endpoints", "limit"),
         (&audits, "limit"),
         ("/products", "size"),
     ] {
