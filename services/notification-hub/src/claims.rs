@@ -38,7 +38,7 @@ pub struct Attempt {
 impl Attempt {
     /// What becomes of the delivery after `outcome`.
     pub fn result(&self, outcome: Outcome, retry_delays: &[Duration]) -> AttemptResult {
-        AttemptResult { attempt: self.clone(), next: next(outcome, self.number, retry_delays, jitter()) }
+        AttemptResult { attempt: self.clone(), outcome, next: next(outcome, self.number, retry_delays, jitter()) }
     }
 }
 
@@ -113,6 +113,7 @@ pub async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {
 #[derive(Debug)]
 pub struct AttemptResult {
     pub attempt: Attempt,
+    pub outcome: Outcome,
     pub next: Next,
 }
 
@@ -150,7 +151,7 @@ pub async fn record_results(tx: &mut Tx, results: &[AttemptResult]) -> Result<Ve
 pub fn count_results(results: &[AttemptResult], recorded: &[Recorded]) {
     let ages: HashMap<DeliveryId, f64> = recorded.iter().map(|row| (row.id, row.age_seconds)).collect();
     let mut superseded = Vec::new();
-    for AttemptResult { attempt: Attempt { delivery, channel, .. }, next } in results {
+    for AttemptResult { attempt: Attempt { delivery, channel, .. }, next, .. } in results {
         let channel = channel.name();
         let age_seconds = ages.get(delivery);
         let outcome = if age_seconds.is_some() { next.name() } else { "superseded" };

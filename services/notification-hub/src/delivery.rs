@@ -65,6 +65,11 @@ impl Failure {
         self.into()
     }
 
+    /// Whether the target itself seems to be away: it cannot be reached, says that it fails, or says nothing.
+    pub const fn is_of_target(self) -> bool {
+        matches!(self, Failure::Unavailable | Failure::NoAnswer)
+    }
+
     const fn is_final(self) -> bool {
         match self {
             Failure::RecipientUnknown
@@ -92,6 +97,8 @@ pub enum Outcome {
     Throttled(Duration),
     /// Claimed but not tried: the worker stops, or its lease is nearly over.
     HandedBack,
+    /// Claimed but not tried: its target may not be called for this long, by a limit of ours or because it fails.
+    HeldBack(Duration),
 }
 
 /// What becomes of a claimed delivery.
@@ -130,6 +137,7 @@ pub fn next(outcome: Outcome, attempt: i32, retry_delays: &[Duration], jitter: f
     match outcome {
         Outcome::Sent => ended(DeliveryStatus::Success, None),
         Outcome::HandedBack => Next { attempt: attempt - 1, ..ended(DeliveryStatus::Pending, None) },
+        Outcome::HeldBack(delay) => Next { attempt: attempt - 1, delay, ..ended(DeliveryStatus::Pending, None) },
         // Not the delivery's own fault, so it costs no attempt: however long the provider is busy, nothing is given up.
         Outcome::Throttled(delay) => {
             Next { attempt: attempt - 1, delay, ..ended(DeliveryStatus::Pending, Some(Failure::Throttled)) }
@@ -201,6 +209,14 @@ mod tests {
     fn handing_back_costs_no_attempt() {
         let next = next(Outcome::HandedBack, 3, &DELAYS, 1.2);
         assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 2, Duration::ZERO));
+    }
+
+    #[test]
+    fn waiting_for_a_limit_costs_no_attempt_and_is_no_failure() {
+        let pause = Duration::from_secs(3);
+        let next = next(Outcome::HeldBack(pause), 3, &DELAYS, 1.2);
+        assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 2, pause));
+        assert_eq!((next.failure, next.name()), (None, "handed_back"));
     }
 
     #[test]

@@ -41,7 +41,9 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
     let addresses = app.contacts.addresses(users, enough).await;
     log_unavailable(&addresses);
     let retry_delays = app.settings.retry_delays(Channel::Email);
-    let results = claimed.iter().map(|delivery| {
+    // One mail server takes all of them.
+    let turns = app.targets.admit(Channel::Email, &vec![""; claimed.len()]).await;
+    let results = claimed.iter().zip(turns).map(|(delivery, turn)| {
         let known = delivery.target.as_deref().map(|target| Address::Known(target.into()));
         let address = known.as_ref().map(Some).or_else(|| delivery.user.map(|user| addresses.get(&user)));
         let outcome = match address {
@@ -49,10 +51,13 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
             Some(Some(Address::Unavailable(_))) => Outcome::NotSent(Failure::AddressUnavailable),
             Some(None) => Outcome::HandedBack,
             Some(Some(Address::Known(_))) if Instant::now() >= deadline => Outcome::HandedBack,
-            Some(Some(Address::Known(address))) => {
-                write_to_log(delivery, address);
-                Outcome::Sent
-            }
+            Some(Some(Address::Known(address))) => match turn {
+                Some(pause) => Outcome::HeldBack(pause),
+                None => {
+                    write_to_log(delivery, address);
+                    Outcome::Sent
+                }
+            },
         };
         delivery.attempt.result(outcome, &retry_delays)
     });

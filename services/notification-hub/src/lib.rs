@@ -8,6 +8,7 @@ mod api_key; // rules
 mod channel;
 mod delivery;
 mod notification;
+mod pace;
 mod request;
 mod schema;
 mod settings;
@@ -29,7 +30,9 @@ mod deliver;
 mod email;
 mod handoff;
 mod reclaim_deliveries;
+mod shared_limit;
 mod slack;
+mod targets;
 mod webhook;
 
 mod read_notifications; // the HTTP interface
@@ -71,6 +74,7 @@ pub struct App {
     /// None: messages for operators go to the log.
     slack: Option<slack::Webhook>,
     webhooks: webhook::Client,
+    targets: targets::Targets,
     stopping: CancellationToken,
     settings: Settings,
 }
@@ -127,6 +131,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         due,
         slack: slack::Webhook::new(&settings.slack)?,
         webhooks: webhook::Client::new(&settings.webhook)?,
+        targets: targets::Targets::new(host.redis(), &settings.targets),
         stopping: host.stopping(),
         settings: settings.clone(),
     });

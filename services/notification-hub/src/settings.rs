@@ -9,6 +9,7 @@ use crate::channel::Channel;
 use crate::contacts::USERS_MAX;
 use crate::email::EmailSettings;
 use crate::slack::{DIGEST_MAX, SlackSettings};
+use crate::targets::TargetSettings;
 use crate::webhook::WebhookSettings;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -26,6 +27,7 @@ pub struct Settings {
     pub page_max: u32,
     pub sends_per_second: u32,
     pub batch: BatchSettings,
+    pub targets: TargetSettings,
     pub email: EmailSettings,
     pub slack: SlackSettings,
     pub webhook: WebhookSettings,
@@ -50,6 +52,7 @@ impl Settings {
                 "notification_hub.{name} is {lease:?}, but {requests} times email.timeout_ms and a margin need {needed:?}"
             );
         }
+        self.targets.check()?;
         self.check_slack()?;
         self.check_webhook()
     }
@@ -142,6 +145,15 @@ mod tests {
             page_max: 100,
             sends_per_second: 10,
             batch: BatchSettings { requests_max: 1, queue_max: 1, lanes: 1 },
+            targets: TargetSettings {
+                replicas: 2,
+                breaker_failures: 5,
+                breaker_open_seconds: 30,
+                email_interval_ms: 0,
+                email_burst: 1,
+                webhook_interval_ms: 10,
+                webhook_burst: 100,
+            },
             email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
             slack: slack(3_000, 20),
             webhook: webhook(3_000, 32),

@@ -76,10 +76,12 @@ async fn delay_next_message(tx: &mut Tx, pause: Duration) -> Result<()> {
 /// Sends one message, outside any transaction.
 pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<AttemptResult> {
     let (together, later) = divide(claimed);
-    let outcome = match &app.slack {
+    let turn = app.targets.admit(Channel::Slack, &[""]).await.pop().flatten();
+    let outcome = match (&app.slack, turn) {
         _ if Instant::now() >= deadline => Outcome::HandedBack,
-        Some(webhook) => post(webhook, &together).await,
-        None => write_to_log(&together),
+        (Some(_), Some(pause)) => Outcome::HeldBack(pause),
+        (Some(webhook), None) => post(webhook, &together).await,
+        (None, _) => write_to_log(&together),
     };
     if let Outcome::Throttled(pause) = outcome {
         // The limit is the webhook's: every replica waits.
@@ -93,8 +95,11 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
     }
     let retry_delays = app.settings.retry_delays(Channel::Slack);
     let sent = together.iter().map(|delivery| delivery.attempt.result(outcome, &retry_delays));
-    let handed_back = later.iter().map(|delivery| delivery.attempt.result(Outcome::HandedBack, &retry_delays));
-    sent.chain(handed_back).collect()
+    let mut results: Vec<AttemptResult> = sent.collect();
+    // One call, however many were in it.
+    app.targets.record(Channel::Slack, results.iter().take(1).map(|result| ("", result)));
+    results.extend(later.iter().map(|delivery| delivery.attempt.result(Outcome::HandedBack, &retry_delays)));
+    results
 }
 
 /// What goes into one message, and what has to wait for another.

@@ -60,19 +60,24 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
             return handed_back.collect();
         }
     };
-    let sending = claimed.iter().map(|delivery| {
+    let targets: Vec<&str> = claimed.iter().map(|one| one.target.as_deref().unwrap_or_default()).collect();
+    let turns = app.targets.admit(Channel::Webhook, &targets).await;
+    let sending = claimed.iter().zip(turns).map(|(delivery, turn)| {
         let endpoint = delivery.target.as_deref().and_then(|name| endpoints.get(name));
         let (told, retry_delays) = (told.get(&delivery.notification), &retry_delays);
         async move {
-            let outcome = match (endpoint, told) {
+            let outcome = match (endpoint, told, turn) {
+                (Some(_), Some(_), Some(pause)) => Outcome::HeldBack(pause),
                 _ if Instant::now() >= deadline => Outcome::HandedBack,
-                (Some(endpoint), Some(told)) => post(app, delivery, endpoint, told).await,
+                (Some(endpoint), Some(told), None) => post(app, delivery, endpoint, told).await,
                 _ => Outcome::NotSent(Failure::EndpointUnknown),
             };
             delivery.attempt.result(outcome, retry_delays)
         }
     });
-    join_all(sending).await
+    let results = join_all(sending).await;
+    app.targets.record(Channel::Webhook, targets.into_iter().zip(&results));
+    results
 }
 
 type Loaded = (HashMap<String, Endpoint>, HashMap<NotificationId, Told>);

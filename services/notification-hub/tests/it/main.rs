@@ -16,4 +16,5 @@ mod sending;
 mod slack;
 mod slack_pace;
 mod stopping;
+mod targets;
 mod webhooks;
