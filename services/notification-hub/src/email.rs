@@ -1,10 +1,14 @@
-//! E-mail. The log stands in for a mail server: one line under the target `mail` for each e-mail, so that each can be seen
-//! and counted there, or switched off by the log filter without losing anything else.
+//! E-mail, by SMTP. Where no server is set the log stands in for it: one line under the target `mail` for each e-mail, so
+//! that each can be seen and counted there, or switched off by the log filter without losing anything else.
+
+mod smtp;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use contract::ids::{AccountId, DeliveryId};
+use futures_util::stream::{self, StreamExt};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -14,17 +18,27 @@ use crate::claims::{AttemptResult, Claimed};
 use crate::contacts::Address;
 use crate::delivery::{Failure, Outcome};
 
+pub use smtp::Smtp;
+
 /// Section `[notification_hub.email]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmailSettings {
     pub timeout_ms: u64,
+    pub smtp_url: SecretString,
+    pub smtp_timeout_ms: u64,
+    pub smtp_connections: u32,
+    pub from: String,
     pub retry_delays_seconds: Vec<u64>,
 }
 
 impl EmailSettings {
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
+    }
+
+    pub fn smtp_timeout(&self) -> Duration {
+        Duration::from_millis(self.smtp_timeout_ms)
     }
 }
 
@@ -43,25 +57,44 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
     let retry_delays = app.settings.retry_delays(Channel::Email);
     // One mail server takes all of them.
     let turns = app.targets.admit(Channel::Email, &vec![""; claimed.len()]).await;
-    let results = claimed.iter().zip(turns).map(|(delivery, turn)| {
+    let sending = claimed.iter().zip(turns).map(|(delivery, turn)| {
         let known = delivery.target.as_deref().map(|target| Address::Known(target.into()));
-        let address = known.as_ref().map(Some).or_else(|| delivery.user.map(|user| addresses.get(&user)));
-        let outcome = match address {
-            None | Some(Some(Address::NoSuchUser)) => Outcome::NotSent(Failure::RecipientUnknown),
-            Some(Some(Address::Unavailable(_))) => Outcome::NotSent(Failure::AddressUnavailable),
-            Some(None) => Outcome::HandedBack,
-            Some(Some(Address::Known(_))) if Instant::now() >= deadline => Outcome::HandedBack,
-            Some(Some(Address::Known(address))) => match turn {
-                Some(pause) => Outcome::HeldBack(pause),
-                None => {
-                    write_to_log(delivery, address);
-                    Outcome::Sent
-                }
-            },
-        };
-        delivery.attempt.result(outcome, &retry_delays)
+        let found = delivery.user.map(|user| addresses.get(&user));
+        let retry_delays = &retry_delays;
+        async move {
+            let outcome = match known.as_ref().map(Some).or(found) {
+                None | Some(Some(Address::NoSuchUser)) => Outcome::NotSent(Failure::RecipientUnknown),
+                Some(Some(Address::Unavailable(_))) => Outcome::NotSent(Failure::AddressUnavailable),
+                Some(None) => Outcome::HandedBack,
+                Some(Some(Address::Known(_))) if Instant::now() >= deadline => Outcome::HandedBack,
+                Some(Some(Address::Known(address))) => match turn {
+                    Some(pause) => Outcome::HeldBack(pause),
+                    None => post(app, delivery, address).await,
+                },
+            };
+            delivery.attempt.result(outcome, retry_delays)
+        }
     });
-    results.collect()
+    // As many at once as there are connections to the server.
+    let at_once = app.settings.email.smtp_connections as usize;
+    let sending: Vec<_> = sending.collect();
+    let results: Vec<AttemptResult> = stream::iter(sending).buffered(at_once).collect().await;
+    app.targets.record(Channel::Email, results.iter().map(|result| ("", result)));
+    results
+}
+
+async fn post(app: &App, delivery: &Claimed, address: &str) -> Outcome {
+    let Some(smtp) = &app.smtp else {
+        write_to_log(delivery, address);
+        return Outcome::Sent;
+    };
+    let Claimed { attempt, subject, body, .. } = delivery;
+    let Err(not_taken) = smtp.send(attempt.delivery, address, subject, body).await else { return Outcome::Sent };
+    tracing::warn!(
+        deliveryId = %attempt.delivery, to = masked(address), reason = not_taken.reason, outcome = ?not_taken.outcome,
+        "The mail server did not take an e-mail; it is tried again, or given up where the outcome is final"
+    );
+    not_taken.outcome
 }
 
 /// One line for all that failed together: an account service that is away fails a whole claim.
@@ -84,7 +117,7 @@ fn log_unavailable(addresses: &HashMap<AccountId, Address>) {
 fn write_to_log(delivery: &Claimed, address: &str) {
     let Claimed { attempt, subject, body, .. } = delivery;
     let id: DeliveryId = attempt.delivery;
-    let (message_id, to) = (format!("<{id}@stampede>"), masked(address));
+    let (message_id, to) = (smtp::message_id(id, "stampede"), masked(address));
     tracing::info!(target: "mail", deliveryId = %id, messageId = message_id, to, subject, "Sent an e-mail");
     tracing::debug!(target: "mail", deliveryId = %id, body, "Its text");
 }

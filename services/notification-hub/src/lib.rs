@@ -74,6 +74,8 @@ pub struct App {
     /// None: messages for operators go to the log.
     slack: Option<slack::Webhook>,
     webhooks: webhook::Client,
+    /// None: e-mails go to the log.
+    smtp: Option<email::Smtp>,
     targets: targets::Targets,
     stopping: CancellationToken,
     settings: Settings,
@@ -131,6 +133,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         due,
         slack: slack::Webhook::new(&settings.slack)?,
         webhooks: webhook::Client::new(&settings.webhook)?,
+        smtp: email::Smtp::new(&settings.email)?,
         targets: targets::Targets::new(host.redis(), &settings.targets),
         stopping: host.stopping(),
         settings: settings.clone(),

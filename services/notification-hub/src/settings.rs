@@ -45,6 +45,12 @@ impl Settings {
         anyhow::ensure!(self.sends_per_second > 0, "notification_hub.sends_per_second must be at least 1");
         anyhow::ensure!(self.page_default <= self.page_max, "notification_hub.page_default is above page_max");
         let requests = self.claim_batch_max.div_ceil(USERS_MAX as u32);
+        anyhow::ensure!(email.smtp_connections > 0, "notification_hub.email.smtp_connections must be at least 1");
+        anyhow::ensure!(
+            email.smtp_timeout() < LEASE_MARGIN,
+            "notification_hub.email.smtp_timeout_ms must be below {LEASE_MARGIN:?}: an e-mail may be begun so long before the \
+             lease of its claim ends"
+        );
         let needed = email.timeout() * requests + LEASE_MARGIN;
         for (name, lease) in [("lease_seconds", self.lease()), ("new_lease_seconds", self.new_lease())] {
             anyhow::ensure!(
@@ -154,7 +160,14 @@ mod tests {
                 webhook_interval_ms: 10,
                 webhook_burst: 100,
             },
-            email: EmailSettings { timeout_ms, retry_delays_seconds: vec![1] },
+            email: EmailSettings {
+                timeout_ms,
+                smtp_url: String::new().into(),
+                smtp_timeout_ms: 4_000,
+                smtp_connections: 8,
+                from: "shop@example.com".to_owned(),
+                retry_delays_seconds: vec![1],
+            },
             slack: slack(3_000, 20),
             webhook: webhook(3_000, 32),
         }
@@ -193,6 +206,15 @@ mod tests {
         assert!(settings(10, 3_000, 1_001).check().is_err());
         assert!(settings(45, 3_000, 0).check().is_err());
         assert!(Settings { new_lease_seconds: 7, ..settings(45, 3_000, 500) }.check().is_err());
+    }
+
+    #[test]
+    fn an_email_begun_before_the_margin_ends_before_the_lease() {
+        for (smtp_timeout_ms, smtp_connections, is_fine) in [(4_999, 1, true), (5_000, 1, false), (1_000, 0, false)] {
+            let mut settings = settings(45, 3_000, 500);
+            settings.email = EmailSettings { smtp_timeout_ms, smtp_connections, ..settings.email };
+            assert_eq!(settings.check().is_ok(), is_fine, "{smtp_timeout_ms} ms, {smtp_connections}");
+        }
     }
 
     #[test]

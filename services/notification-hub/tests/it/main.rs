@@ -15,6 +15,7 @@ mod senders;
 mod sending;
 mod slack;
 mod slack_pace;
+mod smtp;
 mod stopping;
 mod targets;
 mod webhooks;
