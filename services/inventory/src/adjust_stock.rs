@@ -24,7 +24,7 @@ use crate::read_products::shown_key;
 use crate::refused;
 use crate::schema::product_stock_audit;
 use crate::stock::{Move, Moves, ON_HAND_MAX, adjusted};
-use crate::stock_rows::{MoveAttempt, NewAudit, insert_audit, lock_stocks, read_stocks, try_move_stocks};
+use crate::stock_rows::{MoveAttempt, NewAudit, StockFeed, insert_audit, lock_stocks, read_stocks, try_move_stocks};
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -105,7 +105,7 @@ async fn adjust(app: &App, adjustment: &Adjustment) -> Result<(AdjustedStock, bo
         // During a sale the version changes with every batch, and a comparison of versions might never succeed. So the
         // last attempt locks the row.
         let locks = attempt == app.adjust_attempts_max;
-        match app.db.tx("adjust_stock", async |tx| adjust_once(tx, adjustment, locks).await).await? {
+        match app.db.tx("adjust_stock", async |tx| adjust_once(tx, &app.feed, adjustment, locks).await).await? {
             Attempt::Adjusted(stock) => {
                 let Adjustment { product, wanted, .. } = adjustment;
                 app.gate.apply_later(vec![GateUpdate { product: *product, quantity: wanted.delta, mark: Mark::Units }]);
@@ -130,7 +130,7 @@ enum Attempt {
     Conflict,
 }
 
-async fn adjust_once(tx: &mut Tx, adjustment: &Adjustment, locks: bool) -> Result<Attempt> {
+async fn adjust_once(tx: &mut Tx, feed: &StockFeed, adjustment: &Adjustment, locks: bool) -> Result<Attempt> {
     let Adjustment { product, wanted, .. } = adjustment;
     let stocks = if locks { lock_stocks(tx, &[*product]).await? } else { read_stocks(tx, &[*product]).await? };
     let Some(stock) = stocks.get(product) else { return Err(refused::Refused::ProductNotFound(*product).into()) };
@@ -141,7 +141,7 @@ async fn adjust_once(tx: &mut Tx, adjustment: &Adjustment, locks: bool) -> Resul
     adjusted(stock.on_hand, stock.held, wanted.delta)?;
     let change = Move { on_hand: wanted.delta, held: 0, restocked: wanted.delta.max(0) };
     let moves: Moves = BTreeMap::from([(*product, change)]);
-    let moved = match try_move_stocks(tx, &stocks, &moves).await? {
+    let moved = match try_move_stocks(tx, feed, &stocks, &moves).await? {
         MoveAttempt::Moved(moved) => moved,
         MoveAttempt::Conflict => return Ok(Attempt::Conflict),
     };

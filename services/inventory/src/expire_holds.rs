@@ -13,7 +13,7 @@ use crate::App;
 use crate::gate::{GateUpdate, Mark};
 use crate::schema::holds;
 use crate::stock::Moves;
-use crate::stock_rows::{lock_stocks, move_stocks};
+use crate::stock_rows::{StockFeed, lock_stocks, move_stocks};
 use crate::take_over::ExpiredLine;
 
 /// Sets holds whose time is up to `EXPIRED`, and puts their units back on sale. Any number of replicas may run it.
@@ -21,7 +21,7 @@ use crate::take_over::ExpiredLine;
 /// It only tidies: for readers and for other holds they have expired already.
 pub async fn expire_holds(app: &App) -> Result<()> {
     loop {
-        let expired = app.db.tx("expire_holds", async |tx| sweep(tx, app.sweep_holds_max).await).await?;
+        let expired = app.db.tx("expire_holds", async |tx| sweep(tx, &app.feed, app.sweep_holds_max).await).await?;
         metrics::counter!("stampede_holds_total", "outcome" => "expired").increment(expired.holds as u64);
         // The gate has put these units back itself when their time was up, unless its clock is behind.
         app.gate.apply_later(expired.gate_updates);
@@ -36,7 +36,7 @@ struct Expired {
     gate_updates: Vec<GateUpdate>,
 }
 
-async fn sweep(tx: &mut Tx, holds_max: i64) -> Result<Expired> {
+async fn sweep(tx: &mut Tx, feed: &StockFeed, holds_max: i64) -> Result<Expired> {
     // First only a look, then the stock, then the holds: see `stock_rows.rs`.
     let query = sql_query(include_str!("expire_holds_find.sql")).bind::<BigInt, _>(holds_max);
     let seen: Vec<ExpiredLine> = Prepared(query).load(tx).await?;
@@ -57,7 +57,7 @@ async fn sweep(tx: &mut Tx, holds_max: i64) -> Result<Expired> {
         gate_updates.push(GateUpdate { product, quantity, mark: Mark::Back { hold: line.hold_id } });
     }
     if !moves.is_empty() {
-        move_stocks(tx, &stocks, &moves).await?;
+        move_stocks(tx, feed, &stocks, &moves).await?;
     }
     Ok(Expired { holds: expired.len(), gate_updates })
 }

@@ -19,7 +19,7 @@ use crate::hold_rows::{HoldsRead, read_holds};
 use crate::rebuild_gate::rebuild_later;
 use crate::refused::Refused;
 use crate::stock::{Decision, Facts, Moves, Stock, Wanted, WantedLine, decide, new_hold, short_products};
-use crate::stock_rows::{lock_stocks, move_stocks};
+use crate::stock_rows::{StockFeed, lock_stocks, move_stocks};
 use crate::take_over::take_over;
 
 /// How often a batch is tried when other transactions insert ids of it first.
@@ -88,17 +88,29 @@ async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
 }
 
 /// Starts the queue of [`hold_stock`].
-pub fn start_batch(settings: &BatchSettings, ttl: Duration, db: &Db, gate: &Gate) -> Batch<Admitted, Held> {
-    let (db, gate) = (db.clone(), gate.clone());
+pub fn start_batch(
+    settings: &BatchSettings,
+    ttl: Duration,
+    db: &Db,
+    gate: &Gate,
+    feed: &StockFeed,
+) -> Batch<Admitted, Held> {
+    let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
     Batch::start("hold_stock", settings, move |requests| {
-        let (db, gate) = (db.clone(), gate.clone());
-        async move { hold_batch(&db, &gate, ttl, requests).await }
+        let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
+        async move { hold_batch(&db, &gate, &feed, ttl, requests).await }
     })
 }
 
 /// Serves one batch, then tells the gate. Idempotent.
-async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, requests: Arc<[Admitted]>) -> Result<Vec<Result<Held>>> {
-    let served = commit_batch(db, ttl, &requests).await?;
+async fn hold_batch(
+    db: &Db,
+    gate: &Gate,
+    feed: &StockFeed,
+    ttl: Duration,
+    requests: Arc<[Admitted]>,
+) -> Result<Vec<Result<Held>>> {
+    let served = commit_batch(db, feed, ttl, &requests).await?;
     db.point("hold.after_commit").await;
     gate.apply_later(gate_updates(&requests, &served));
     for (request, outcome) in requests.iter().zip(&served.outcomes) {
@@ -114,10 +126,10 @@ async fn hold_batch(db: &Db, gate: &Gate, ttl: Duration, requests: Arc<[Admitted
 
 /// Another replica may insert a hold or a tombstone of the same id without needing any row of stock that this batch has
 /// locked. That shows only when this batch inserts its holds; by then the other has committed, and the next try reads it.
-async fn commit_batch(db: &Db, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
+async fn commit_batch(db: &Db, feed: &StockFeed, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
     let mut attempt = 1;
     loop {
-        match db.tx("hold_stock", async |tx| serve(tx, ttl, requests).await).await {
+        match db.tx("hold_stock", async |tx| serve(tx, feed, ttl, requests).await).await {
             Err(error) if attempt < ATTEMPTS_MAX && is_unique_violation(&error) => attempt += 1,
             outcome => return outcome,
         }
@@ -136,7 +148,7 @@ struct Served {
     now: DateTime<Utc>,
 }
 
-async fn serve(tx: &mut Tx, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
+async fn serve(tx: &mut Tx, feed: &StockFeed, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
     let requests: Vec<Wanted> = requests.iter().map(|request| Wanted::clone(&request.wanted)).collect();
     let products: BTreeSet<_> = requests.iter().flat_map(|wanted| &wanted.lines).map(|line| line.product).collect();
     let ids: BTreeSet<_> = requests.iter().map(|wanted| wanted.hold).collect();
@@ -165,7 +177,7 @@ async fn serve(tx: &mut Tx, ttl: Duration, requests: &[Admitted]) -> Result<Serv
     moves.retain(|_, change| change.held != 0);
     insert_holds(tx, &created, now, now + ttl).await?;
     if !moves.is_empty() {
-        move_stocks(tx, &facts.stocks, &moves).await?;
+        move_stocks(tx, feed, &facts.stocks, &moves).await?;
     }
     tx.point("hold.before_commit").await;
     Ok(Served { outcomes: answers(&requests, outcomes, created, facts.holds), now })

@@ -14,17 +14,20 @@ mod stock; // rules
 mod stock_rows; // the rows of stock
 
 mod adjust_stock; // flows
+mod begin_restock_round;
 mod hold_stock;
 mod manage_products;
 mod read_audits;
 mod read_holds;
 mod read_products;
 mod settle_hold;
+mod watch_stock;
 
 mod expire_holds; // loops
 mod on_order; // reactions
 mod rebuild_gate;
 mod rpc;
+mod stock_rpc;
 mod take_over;
 
 use std::sync::Arc;
@@ -42,14 +45,17 @@ use common::outbox::Event as _;
 use common::periodic::Schedule;
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
+use contract::inventory::stock_service_server::StockServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Gate, GateSettings};
 use crate::hold::Hold;
 use crate::hold_stock::{Admitted, Held};
 use crate::plan::HoldStep;
 use crate::read_products::ProductSettings;
+use crate::stock_rows::StockFeed;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
 
@@ -74,6 +80,7 @@ pub struct Settings {
 pub struct App {
     db: Db,
     gate: Gate,
+    feed: StockFeed,
     cache: Cache,
     holds: Batch<Admitted, Held>,
     steps: Batch<HoldStep, Hold>,
@@ -83,6 +90,8 @@ pub struct App {
     unpinned_lives_min: chrono::Duration,
     sweep_holds_max: i64,
     adjust_attempts_max: u32,
+    /// Whoever watches stock is told to go.
+    stopping: CancellationToken,
 }
 
 /// What the rest of the workspace knows about this service.
@@ -111,24 +120,28 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let db = host.db("inventory", MIGRATIONS).await?;
     let redis = host.redis();
     let gate = Gate::new(redis.clone(), db.clone(), settings.gate.clone());
+    let feed = StockFeed::new();
     let hold_ttl = chrono::Duration::seconds(settings.hold_ttl_seconds.into());
     let app = Arc::new(App {
         db: db.clone(),
         gate: gate.clone(),
+        feed: feed.clone(),
         cache: Cache::new(&redis),
-        holds: hold_stock::start_batch(&settings.hold_batch, hold_ttl, &db, &gate),
-        steps: settle_hold::start_batch(&settings.settle_batch, &db, &gate),
+        holds: hold_stock::start_batch(&settings.hold_batch, hold_ttl, &db, &gate, &feed),
+        steps: settle_hold::start_batch(&settings.settle_batch, &db, &gate, &feed),
         products: settings.products,
         hold_lines_max: settings.hold_lines_max,
         hold_quantity_max: settings.hold_quantity_max,
         unpinned_lives_min: chrono::Duration::seconds(settings.unpin_seconds_min.into()),
         sweep_holds_max: settings.sweep_holds_max,
         adjust_attempts_max: settings.adjust_attempts_max,
+        stopping: host.stopping(),
     });
 
     let served = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
     host.grpc(InventoryServiceServer::new(rpc::Rpc(app.clone())));
+    host.grpc(StockServiceServer::new(stock_rpc::StockRpc(app.clone())));
     let consumer = Consumer::new("inventory", &db)
         .on::<OrderCancelled, App>(&app)
         .on::<OrderExpired, App>(&app)

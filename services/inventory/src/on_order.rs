@@ -59,7 +59,7 @@ fn hold_step(hold: &str, step: Step) -> Result<HoldStep> {
 
 impl App {
     async fn settle_all(&self, tx: &mut Tx, steps: Vec<HoldStep>) -> Result<()> {
-        let Attempt::Settled { outcomes, after_commit } = settle(tx, &steps).await? else {
+        let Attempt::Settled { outcomes, after_commit } = settle(tx, &self.feed, &steps).await? else {
             return Err(Error::transient(anyhow::anyhow!("a hold changed between the look at it and its lock")));
         };
         for outcome in outcomes {

@@ -19,7 +19,7 @@ use crate::hold_rows::{HoldsRead, lock_holds, read_holds};
 use crate::plan::{HoldStep, Plan, StockNotLocked, moved_products};
 use crate::refused::Refused;
 use crate::stock::{Moves, Stock, short_products};
-use crate::stock_rows::{insert_audits, lock_stocks, move_stocks};
+use crate::stock_rows::{StockFeed, insert_audits, lock_stocks, move_stocks};
 use crate::take_over::take_over;
 
 /// How often a batch is tried when its holds change between the look at them and the locks.
@@ -34,19 +34,19 @@ pub async fn settle_hold(app: &App, hold: HoldId, step: Step) -> Result<Hold> {
 }
 
 /// Starts the queue of [`settle_hold`].
-pub fn start_batch(settings: &BatchSettings, db: &Db, gate: &Gate) -> Batch<HoldStep, Hold> {
-    let (db, gate) = (db.clone(), gate.clone());
+pub fn start_batch(settings: &BatchSettings, db: &Db, gate: &Gate, feed: &StockFeed) -> Batch<HoldStep, Hold> {
+    let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
     Batch::start("settle_hold", settings, move |steps| {
-        let (db, gate) = (db.clone(), gate.clone());
-        async move { settle_batch(&db, &gate, steps).await }
+        let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
+        async move { settle_batch(&db, &gate, &feed, steps).await }
     })
 }
 
 /// Serves one batch, then tells the gate. Idempotent.
-async fn settle_batch(db: &Db, gate: &Gate, steps: Arc<[HoldStep]>) -> Result<Vec<Result<Hold>>> {
+async fn settle_batch(db: &Db, gate: &Gate, feed: &StockFeed, steps: Arc<[HoldStep]>) -> Result<Vec<Result<Hold>>> {
     for _ in 0..ATTEMPTS_MAX {
         let steps = &steps;
-        match db.tx("settle_hold", async |tx| settle(tx, steps).await).await? {
+        match db.tx("settle_hold", async |tx| settle(tx, feed, steps).await).await? {
             Attempt::HoldsChanged => {}
             Attempt::Settled { outcomes, after_commit } => {
                 if pins(&after_commit.effects) {
@@ -100,7 +100,7 @@ fn pins(effects: &[Effect]) -> bool {
 }
 
 /// Takes `steps` in the caller's transaction.
-pub async fn settle(tx: &mut Tx, steps: &[HoldStep]) -> Result<Attempt> {
+pub async fn settle(tx: &mut Tx, feed: &StockFeed, steps: &[HoldStep]) -> Result<Attempt> {
     let ids: BTreeSet<HoldId> = steps.iter().map(|step| step.hold).collect();
     let ids = Vec::from_iter(ids);
     // First only a look: a pin, and a step that was taken before, need not wait for a hot row of stock.
@@ -123,7 +123,7 @@ pub async fn settle(tx: &mut Tx, steps: &[HoldStep]) -> Result<Attempt> {
                 .map_err(|StockNotLocked| Error::fault(anyhow::anyhow!("a hold needs other stock than before")))?;
         }
     }
-    write(tx, &plan, &stocks, now).await?;
+    write(tx, feed, &plan, &stocks, now).await?;
     let Plan { outcomes, effects, gate_updates, .. } = plan;
     Ok(Attempt::Settled { outcomes, after_commit: AfterCommit { effects, gate_updates } })
 }
@@ -141,10 +141,16 @@ async fn insert_tombstones(tx: &mut Tx, tombstones: &BTreeMap<HoldId, String>, n
     Ok(Prepared(query).execute(tx).await?)
 }
 
-async fn write(tx: &mut Tx, plan: &Plan, stocks: &BTreeMap<ProductId, Stock>, now: DateTime<Utc>) -> Result<()> {
+async fn write(
+    tx: &mut Tx,
+    feed: &StockFeed,
+    plan: &Plan,
+    stocks: &BTreeMap<ProductId, Stock>,
+    now: DateTime<Utc>,
+) -> Result<()> {
     update_holds(tx, plan, now).await?;
     if !plan.moves.is_empty() {
-        let moved = move_stocks(tx, stocks, &plan.moves).await?;
+        let moved = move_stocks(tx, feed, stocks, &plan.moves).await?;
         insert_audits(tx, &plan.audits, &moved, &plan.moves, now).await?;
     }
     if pins(&plan.effects) {

@@ -14,6 +14,7 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::plan::Audit;
@@ -101,7 +102,7 @@ pub async fn read_units(conn: &mut AsyncPgConnection, products: &[ProductId]) ->
 }
 
 /// A row of stock after a move.
-#[derive(Debug, Clone, QueryableByName)]
+#[derive(Debug, Clone, Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = stocks)]
 pub struct Moved {
     pub product_id: ProductId,
@@ -111,11 +112,47 @@ pub struct Moved {
     pub restock_round: i64,
 }
 
+/// Changes that a watcher of stock may be behind. One that is further behind reads the stock anew.
+const CHANGES_MAX: usize = 1024;
+
+/// The rows of stock that this process has changed, for whoever watches a product here. Cheap to clone.
+#[derive(Clone)]
+pub struct StockFeed(broadcast::Sender<Moved>);
+
+impl StockFeed {
+    pub fn new() -> StockFeed {
+        StockFeed(broadcast::channel(CHANGES_MAX).0)
+    }
+
+    /// Tells the watchers of this process when the transaction has committed. A hint: they look by themselves as well.
+    pub fn tell_after_commit(&self, tx: &mut Tx, moved: &[Moved]) {
+        if self.0.receiver_count() == 0 {
+            return;
+        }
+        let (feed, moved) = (self.0.clone(), moved.to_vec());
+        tx.after_commit(move || {
+            for level in moved {
+                // It fails when nobody watches any more, and then nobody misses it.
+                drop(feed.send(level));
+            }
+        });
+    }
+
+    pub fn watch(&self) -> broadcast::Receiver<Moved> {
+        self.0.subscribe()
+    }
+}
+
 /// Moves rows that this transaction has locked, and publishes which products ran out or came back.
 ///
 /// `before` are the rows as they were locked.
-pub async fn move_stocks(tx: &mut Tx, before: &BTreeMap<ProductId, Stock>, moves: &Moves) -> Result<Vec<Moved>> {
-    match try_move_stocks(tx, before, moves).await? {
+pub async fn move_stocks(
+    tx: &mut Tx,
+    feed: &StockFeed,
+    before: &BTreeMap<ProductId, Stock>,
+    moves: &Moves,
+) -> Result<Vec<Moved>> {
+    match try_move_stocks(tx, feed, before, moves).await? {
         MoveAttempt::Moved(moved) => Ok(moved),
         MoveAttempt::Conflict => {
             let products: Vec<String> = moves.keys().map(ToString::to_string).collect();
@@ -134,7 +171,12 @@ pub enum MoveAttempt {
 ///
 /// The conditions of the statement and the checks of the table come on top of the rules: if those ever promise too much,
 /// nothing commits.
-pub async fn try_move_stocks(tx: &mut Tx, before: &BTreeMap<ProductId, Stock>, moves: &Moves) -> Result<MoveAttempt> {
+pub async fn try_move_stocks(
+    tx: &mut Tx,
+    feed: &StockFeed,
+    before: &BTreeMap<ProductId, Stock>,
+    moves: &Moves,
+) -> Result<MoveAttempt> {
     let sellable = |product: &ProductId| before.get(product).map_or(0, Stock::sellable);
     let versions: Vec<_> = moves.keys().map(|id| before.get(id).map_or(0, |stock| stock.version)).collect();
     let replenished: Vec<_> =
@@ -150,7 +192,13 @@ pub async fn try_move_stocks(tx: &mut Tx, before: &BTreeMap<ProductId, Stock>, m
         return Ok(MoveAttempt::Conflict);
     }
     publish_crossings(tx, before, moves, &moved).await?;
+    feed.tell_after_commit(tx, &moved);
     Ok(MoveAttempt::Moved(moved))
+}
+
+/// The stock of `product` as it is. None: there is no such product.
+pub async fn read_level(conn: &mut AsyncPgConnection, product: ProductId) -> Result<Option<Moved>> {
+    Ok(stocks::table.find(product).select(Moved::as_select()).first(conn).await.optional()?)
 }
 
 async fn publish_crossings(

@@ -11,3 +11,4 @@ mod pinning;
 mod products;
 mod site;
 mod soak;
+mod watching;
