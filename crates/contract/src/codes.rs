@@ -48,6 +48,8 @@ pub const PAYMENT_NOT_FOUND: Code = Code::new("PAYMENT_NOT_FOUND", 404, Grpc::No
 pub const PAYMENT_NOT_REFUNDABLE: Code =
     Code::new("PAYMENT_NOT_REFUNDABLE", 409, Grpc::FailedPrecondition, "환불할 수 없는 결제입니다.");
 pub const PG_ERROR: Code = Code::new("PG_ERROR", 502, Grpc::Unavailable, "결제사가 요청을 처리하지 못했습니다.");
+pub const PRODUCT_IN_STOCK: Code =
+    Code::new("PRODUCT_IN_STOCK", 409, Grpc::FailedPrecondition, "재고가 있는 상품입니다.");
 pub const PRODUCT_NOT_FOUND: Code = Code::new("PRODUCT_NOT_FOUND", 404, Grpc::NotFound, "상품을 찾을 수 없습니다.");
 pub const PURCHASE_LIMIT_EXCEEDED: Code =
     Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");

@@ -38,6 +38,8 @@ mod webhook;
 mod read_notifications; // the HTTP interface
 mod retry_delivery;
 
+mod restock; // restock alerts
+
 use std::sync::Arc;
 
 use actix_web::web::{Data, post};
@@ -77,6 +79,7 @@ pub struct App {
     /// None: e-mails go to the log.
     smtp: Option<email::Smtp>,
     targets: targets::Targets,
+    restock: restock::Restock,
     stopping: CancellationToken,
     settings: Settings,
 }
@@ -86,7 +89,13 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "notification-hub",
         summary: "who is told",
-        paths: &["/api/v1/notifications", "/api/v1/admin/api-keys", "/api/v1/admin/webhook-endpoints"],
+        paths: &[
+            "/api/v1/notifications",
+            "/api/v1/admin/api-keys",
+            "/api/v1/admin/webhook-endpoints",
+            "/api/v1/products/*/restock-subscriptions",
+            "/api/v1/me/restock-subscriptions",
+        ],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[
@@ -135,6 +144,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         webhooks: webhook::Client::new(&settings.webhook)?,
         smtp: email::Smtp::new(&settings.email)?,
         targets: targets::Targets::new(host.redis(), &settings.targets),
+        restock: restock::Restock::new(host.upstream("inventory")?),
         stopping: host.stopping(),
         settings: settings.clone(),
     });
@@ -194,4 +204,5 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(read_notifications::list_notifications)
         .service(read_notifications::read_notification)
         .service(retry_delivery::retry_delivery);
+    restock::routes(config);
 }

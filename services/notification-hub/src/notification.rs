@@ -2,7 +2,7 @@
 
 use common::{Code, Refusal};
 use contract::codes;
-use contract::ids::{DeliveryId, NotificationId};
+use contract::ids::{DeliveryId, NotificationId, ProductId};
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
 use diesel::pg::{Pg, PgValue};
@@ -140,6 +140,8 @@ pub enum Refused {
     UnknownChannel(String),
     #[error("There is no webhook endpoint {0}.")]
     EndpointNotFound(String),
+    #[error("Product {0} is in stock.")]
+    ProductInStock(ProductId),
 }
 
 impl Refusal for Refused {
@@ -150,6 +152,7 @@ impl Refusal for Refused {
             Refused::NotRetryable { .. } => codes::DELIVERY_NOT_RETRYABLE,
             Refused::UnknownChannel(_) => codes::UNKNOWN_CHANNEL,
             Refused::EndpointNotFound(_) => codes::WEBHOOK_ENDPOINT_NOT_FOUND,
+            Refused::ProductInStock(_) => codes::PRODUCT_IN_STOCK,
         }
     }
 
@@ -159,6 +162,7 @@ impl Refusal for Refused {
             Refused::NotRetryable { delivery, status } => vec![json!({ "deliveryId": delivery, "status": status })],
             Refused::EndpointNotFound(endpoint) => vec![json!({ "endpoint": endpoint })],
             Refused::UnknownChannel(channel) => vec![json!({ "channel": channel })],
+            Refused::ProductInStock(product) => vec![json!({ "productId": product })],
         }
     }
 }

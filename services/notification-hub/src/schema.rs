@@ -58,6 +58,49 @@ diesel::table! {
 }
 
 diesel::table! {
+    product_notification_history (product_id, round) {
+        product_id -> Uuid,
+        round -> BigInt,
+        id -> Uuid,
+        status -> Text,
+        stock_version -> BigInt,
+        last_subscription_id -> BigInt,
+        ceiling -> BigInt,
+        start_tx -> BigInt,
+        end_tx -> Nullable<BigInt>,
+        recipient_count -> BigInt,
+        sent_count -> BigInt,
+        epoch -> BigInt,
+        lease_until -> Nullable<Timestamptz>,
+        error -> Nullable<Text>,
+        started_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    product_user_notification (id) {
+        id -> BigInt,
+        product_id -> Uuid,
+        user_id -> Uuid,
+        tx_id -> BigInt,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    product_user_notification_history (product_id, round, subscription_id) {
+        product_id -> Uuid,
+        round -> BigInt,
+        subscription_id -> BigInt,
+        user_id -> Uuid,
+        notification_id -> Uuid,
+        attempted_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     webhook_endpoints (name) {
         name -> Text,
         url -> Text,
@@ -71,5 +114,15 @@ diesel::table! {
 }
 
 diesel::joinable!(deliveries -> notifications (notification_id));
+diesel::joinable!(product_user_notification_history -> notifications (notification_id));
 
-diesel::allow_tables_to_appear_in_same_query!(api_keys, channel_paces, deliveries, notifications, webhook_endpoints);
+diesel::allow_tables_to_appear_in_same_query!(
+    api_keys,
+    channel_paces,
+    deliveries,
+    notifications,
+    product_notification_history,
+    product_user_notification,
+    product_user_notification_history,
+    webhook_endpoints,
+);

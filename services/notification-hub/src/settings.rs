@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::channel::Channel;
 use crate::contacts::USERS_MAX;
 use crate::email::EmailSettings;
+use crate::restock::RestockSettings;
 use crate::slack::{DIGEST_MAX, SlackSettings};
 use crate::targets::TargetSettings;
 use crate::webhook::WebhookSettings;
@@ -31,6 +32,7 @@ pub struct Settings {
     pub email: EmailSettings,
     pub slack: SlackSettings,
     pub webhook: WebhookSettings,
+    pub restock: RestockSettings,
 }
 
 /// What a claim needs besides sending: recording the results, and a pause of the whole process now and then.
@@ -170,6 +172,7 @@ mod tests {
             },
             slack: slack(3_000, 20),
             webhook: webhook(3_000, 32),
+            restock: RestockSettings { subscribe_in_stock: true },
         }
     }
 

@@ -25,7 +25,7 @@ pub async fn replica(site: &Site, account: &FakeAccount, settings: &[(&str, &str
     builder(account, settings).namespace(site.namespace()).start().await
 }
 
-fn builder(account: &FakeAccount, settings: &[(&str, &str)]) -> Builder {
+pub fn builder(account: &FakeAccount, settings: &[(&str, &str)]) -> Builder {
     let service = AccountServiceServer::new(account.clone());
     Site::builder(&[notification_hub::spec()])
         .settings(&PATIENT)

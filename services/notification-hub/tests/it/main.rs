@@ -5,12 +5,14 @@
 mod api_keys;
 mod deliveries;
 mod fake_account;
+mod fake_inventory;
 mod fake_receiver;
 mod fake_slack;
 mod hub;
 mod leases;
 mod payments;
 mod reading;
+mod restock;
 mod senders;
 mod sending;
 mod slack;

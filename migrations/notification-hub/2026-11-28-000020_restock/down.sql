@@ -1,0 +1,3 @@
+drop table product_user_notification_history;
+drop table product_notification_history;
+drop table product_user_notification;
