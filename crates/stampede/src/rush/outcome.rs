@@ -65,6 +65,9 @@ pub struct Paid {
     /// From the first request to prepare a payment until its buyer knew the end.
     pub pay_p50_ms: f64,
     pub pay_p99_ms: f64,
+    /// From when the last killed part was back, or from the last answer to an order, until the last buyer knew the end of
+    /// a payment. A provider that hangs is waited for: see `payment.naverpay.read_timeout_ms`.
+    pub last_payment_known_ms: u64,
 }
 
 /// What was measured beside what was judged.
@@ -88,8 +91,10 @@ impl Outcome {
         let paying: Latencies = payments.iter().map(|payment| payment.ended_at - payment.started_at).collect();
         let end = calls().map(|call| call.ended_at).max().unwrap_or_default();
         let end_of_all = payments.iter().map(|payment| payment.ended_at).max().unwrap_or_default().max(end);
+        let back_up = kills.iter().map(|kill| Duration::from_millis(kill.at_ms + kill.down_ms)).max();
         let paid = |verdict| Paid {
             verdict,
+            last_payment_known_ms: micros(end_of_all.saturating_sub(back_up.unwrap_or(end))) / 1000,
             pay_p50_ms: two_decimals(paying.ms(0.50)),
             pay_p99_ms: two_decimals(paying.ms(0.99)),
         };
@@ -150,12 +155,14 @@ impl Outcome {
         line("orders/s", self.orders_per_second.to_string());
         line("refusals/s", self.refusals_per_second.to_string());
         line("latency", format!("p50 {} ms, p99 {} ms", self.p50_ms, self.p99_ms));
-        if let Some(Paid { verdict, pay_p50_ms, pay_p99_ms }) = &self.money {
+        if let Some(Paid { verdict, pay_p50_ms, pay_p99_ms, last_payment_known_ms }) = &self.money {
             let money::Verdict { paid, captured, refunded, money_difference, double_charges, declined, .. } = verdict;
             line("paid", format!("{paid} orders; {declined} buyers were declined and left"));
             line("money", format!("{captured} captured, {refunded} refunded, difference {money_difference} won"));
             line("double charges", double_charges.to_string());
             line("paying", format!("p50 {pay_p50_ms} ms, p99 {pay_p99_ms} ms"));
+            let since = if self.kills.is_empty() { "the last order" } else { "the last killed part was back" };
+            line("last payment known", format!("{last_payment_known_ms} ms after {since}"));
         }
         for Killed { part, at_ms, down_ms, orders, error, .. } in &self.kills {
             let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
