@@ -69,6 +69,8 @@ pub const STOCK_BELOW_HELD: Code =
     Code::new("STOCK_BELOW_HELD", 409, Grpc::FailedPrecondition, "예약된 수량보다 적게 줄일 수 없습니다.");
 pub const TOO_MANY_ATTEMPTS: Code =
     Code::new("TOO_MANY_ATTEMPTS", 429, Grpc::ResourceExhausted, "시도가 너무 많습니다. 잠시 후 다시 시도하세요.");
+pub const TYPE_NOT_MUTABLE: Code =
+    Code::new("TYPE_NOT_MUTABLE", 422, Grpc::FailedPrecondition, "끌 수 없는 알림입니다.");
 pub const UNKNOWN_CHANNEL: Code =
     Code::new("UNKNOWN_CHANNEL", 422, Grpc::FailedPrecondition, "알 수 없는 알림 채널입니다.");
 pub const USER_NOT_FOUND: Code = Code::new("USER_NOT_FOUND", 404, Grpc::NotFound, "사용자를 찾을 수 없습니다.");

@@ -36,6 +36,8 @@ pub enum Channel {
     Slack,
     /// A program at an address that an administrator has entered.
     Webhook,
+    /// The inbox that users read here.
+    Inapp,
 }
 
 impl Channel {
@@ -46,7 +48,7 @@ impl Channel {
     /// Whether only operators may see what went over it: its messages contain what customers must not learn.
     pub const fn is_for_operators(self) -> bool {
         match self {
-            Channel::Email => false,
+            Channel::Email | Channel::Inapp => false,
             Channel::Slack | Channel::Webhook => true,
         }
     }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::App;
 use crate::channel::Channel;
-use crate::claims::{self, AttemptResult, Claim, Turn};
+use crate::claims::{self, AttemptResult, Claim, Claimed, Turn};
+use crate::delivery::Outcome;
 use crate::settings::LEASE_MARGIN;
 use crate::{email, slack, webhook};
 
@@ -52,7 +53,7 @@ pub async fn deliver_due(app: &App, channel: Channel) -> Result<()> {
 
 async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {
     match channel {
-        Channel::Email | Channel::Webhook => claims::take_turn(app, channel).await,
+        Channel::Email | Channel::Webhook | Channel::Inapp => claims::take_turn(app, channel).await,
         Channel::Slack => slack::take_turn(app).await,
     }
 }
@@ -84,9 +85,16 @@ async fn send_and_record(app: &App, channel: Channel, Claim { deliveries, lease_
         Channel::Email => email::send(app, deliveries, deadline).await,
         Channel::Slack => slack::send(app, deliveries, deadline).await,
         Channel::Webhook => webhook::send(app, deliveries, deadline).await,
+        Channel::Inapp => put_into_inbox(app, &deliveries),
     };
     app.db.point("delivery.after_send").await;
     record(app, &results, lease_end).await
+}
+
+/// The row is the message: the inbox shows it once it is recorded as sent.
+fn put_into_inbox(app: &App, deliveries: &[Claimed]) -> Vec<AttemptResult> {
+    let retry_delays = app.settings.retry_delays(Channel::Inapp);
+    deliveries.iter().map(|delivery| delivery.attempt.result(Outcome::Sent, &retry_delays)).collect()
 }
 
 /// Records in a transaction of its own, and keeps trying while the lease lasts: these messages are out, and forgetting

@@ -69,6 +69,7 @@ pub struct DueSignals {
     email: Arc<Notify>,
     slack: Arc<Notify>,
     webhook: Arc<Notify>,
+    inapp: Arc<Notify>,
 }
 
 impl DueSignals {
@@ -77,6 +78,7 @@ impl DueSignals {
             Channel::Email => &self.email,
             Channel::Slack => &self.slack,
             Channel::Webhook => &self.webhook,
+            Channel::Inapp => &self.inapp,
         }
     }
 

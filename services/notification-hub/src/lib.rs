@@ -9,6 +9,7 @@ mod channel;
 mod delivery;
 mod notification;
 mod pace;
+mod preference;
 mod request;
 mod schema;
 mod settings;
@@ -16,6 +17,7 @@ mod wording;
 
 mod caller; // requests
 mod manage_api_keys;
+mod manage_preferences;
 mod manage_webhook_endpoints;
 mod rpc;
 mod send_notification;
@@ -35,7 +37,8 @@ mod slack;
 mod targets;
 mod webhook;
 
-mod read_notifications; // the HTTP interface
+mod read_inbox; // the HTTP interface
+mod read_notifications;
 mod retry_delivery;
 
 mod restock; // restock alerts
@@ -95,6 +98,8 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/admin/webhook-endpoints",
             "/api/v1/products/*/restock-subscriptions",
             "/api/v1/me/restock-subscriptions",
+            "/api/v1/me/inbox",
+            "/api/v1/me/notification-preferences",
         ],
         migrations: || MIGRATIONS,
         produces: &[],
@@ -131,7 +136,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         db: db.clone(),
         api_keys: caller::start_lookups(&db, &settings.batch),
         sends: RateLimiter::per_second(settings.sends_per_second, settings.sends_per_second),
-        inserts: send_notification::insert_batch(&db, &settings.batch, &due),
+        inserts: send_notification::insert_batch(&db, &settings, &due),
         contacts: contacts::Contacts::new(
             account,
             settings.contact_cache_max,
@@ -165,9 +170,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<PaymentRefunded, App>(&app);
     host.consume(consumer)?;
 
-    for (name, channel) in
-        [("deliver", Channel::Email), ("deliver_slack", Channel::Slack), ("deliver_webhooks", Channel::Webhook)]
-    {
+    for (name, channel) in [
+        ("deliver", Channel::Email),
+        ("deliver_slack", Channel::Slack),
+        ("deliver_webhooks", Channel::Webhook),
+        ("deliver_inapp", Channel::Inapp),
+    ] {
         let worker = app.clone();
         let due = Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
         host.periodic(name, due, move || {
@@ -201,6 +209,9 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(manage_webhook_endpoints::read_webhook_secret)
         .service(manage_webhook_endpoints::rotate_webhook_secret)
         .service(manage_webhook_endpoints::remove_webhook_endpoint)
+        .service(read_inbox::read_inbox)
+        .service(manage_preferences::read_preferences)
+        .service(manage_preferences::put_preferences)
         .service(read_notifications::list_notifications)
         .service(read_notifications::read_notification)
         .service(retry_delivery::retry_delivery);

@@ -72,11 +72,11 @@ pub struct Recipient {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelRequest {
-    /// `EMAIL`, `SLACK` or `WEBHOOK`
+    /// `EMAIL`, `SLACK`, `WEBHOOK` or `INAPP`
     #[schema(example = "SLACK")]
     pub channel: Text<1, 30>,
     /// `EMAIL`: an address, in place of the recipient's. `WEBHOOK`: the name of an endpoint that an
-    /// administrator has entered. `SLACK` has none: it is the operators' channel.
+    /// administrator has entered. `SLACK` and `INAPP` have none: they are the operators' channel and the user's inbox.
     #[serde(default)]
     pub target: Option<Text<1, 500>>,
 }
@@ -235,10 +235,14 @@ fn target(
             check_client(&field, name)?;
             Ok(Some(name.to_owned()))
         }
+        Channel::Inapp if asked.is_some() => Err(Refused::invalid(&field, "INAPP goes to the user's inbox only.")),
+        Channel::Inapp if recipient.user_id.is_none() => {
+            Err(Refused::invalid("recipient", "INAPP needs a recipient with a userId."))
+        }
         Channel::Slack if asked.is_some() => {
             Err(Refused::invalid(&field, "SLACK goes to the operators' channel only."))
         }
-        Channel::Slack => Ok(None),
+        Channel::Inapp | Channel::Slack => Ok(None),
     }
 }
 

@@ -44,6 +44,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    notification_preferences (user_id) {
+        user_id -> Uuid,
+        muted -> Array<Text>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     notifications (id) {
         id -> Uuid,
         event_id -> Uuid,
@@ -120,6 +128,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     channel_paces,
     deliveries,
+    notification_preferences,
     notifications,
     product_notification_history,
     product_user_notification,

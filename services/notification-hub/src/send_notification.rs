@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, post};
 use chrono::{DateTime, Utc};
-use common::batch::{Batch, BatchSettings};
+use common::batch::Batch;
 use common::db::{Db, Prepared, Tx};
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{HEADER, IdempotencyKey, REPLAYED_HEADER, same_request};
@@ -17,13 +17,14 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::App;
 use crate::caller::Sender;
 use crate::channel::Channel;
 use crate::handoff::DueSignals;
+use crate::manage_preferences::muted_deliveries;
 use crate::notification::{DeliveryStatus, Refused};
 use crate::request::{Requested, RequestedDelivery, SendNotification};
 use crate::schema::{deliveries, notifications, webhook_endpoints};
+use crate::{App, Settings};
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -150,16 +151,22 @@ pub async fn send(app: &App, requested: Requested) -> Result<Sent> {
 }
 
 /// One transaction for all the notifications that are waiting to be stored.
-pub fn insert_batch(db: &Db, settings: &BatchSettings, due: &Arc<DueSignals>) -> Batch<Requested, Sent> {
+pub fn insert_batch(db: &Db, settings: &Settings, due: &Arc<DueSignals>) -> Batch<Requested, Sent> {
     let (db, due) = (db.clone(), due.clone());
-    Batch::start("notification_inserts", settings, move |requests: Arc<[Requested]>| {
-        let (db, due) = (db.clone(), due.clone());
-        async move { db.tx("send_notifications", async |tx| insert_all(tx, &requests, &due).await).await }
+    let transactional: Arc<[String]> = settings.transactional_types.clone().into();
+    Batch::start("notification_inserts", &settings.batch, move |requests: Arc<[Requested]>| {
+        let (db, due, transactional) = (db.clone(), due.clone(), transactional.clone());
+        async move { db.tx("send_notifications", async |tx| insert_all(tx, &requests, &transactional, &due).await).await }
     })
 }
 
 /// Stores the notifications that do not exist yet. One outcome for each request.
-async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) -> Result<Vec<Result<Sent>>> {
+async fn insert_all(
+    tx: &mut Tx,
+    requests: &[Requested],
+    transactional: &[String],
+    due: &Arc<DueSignals>,
+) -> Result<Vec<Result<Sent>>> {
     // Two requests with one key may share a batch: the first of them is stored, whole.
     let mut ids = HashSet::new();
     let mut first: Vec<&Requested> = requests.iter().filter(|request| ids.insert(request.id)).collect();
@@ -167,7 +174,8 @@ async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) 
     first.sort_by_key(|request| request.id);
     let unknown = unknown_endpoints(tx, &first).await?;
     first.retain(|request| request.endpoint().is_none_or(|name| !unknown.contains(name)));
-    let new = insert(tx, &first).await?;
+    let muted = muted_deliveries(tx, &first, transactional).await?;
+    let new = insert(tx, &first, &muted).await?;
     let existing: Vec<NotificationId> = ids.into_iter().filter(|id| !new.contains(id)).collect();
     let mut stored = load(tx, &existing).await?;
     let mut outcomes = Vec::with_capacity(requests.len());
@@ -175,7 +183,7 @@ async fn insert_all(tx: &mut Tx, requests: &[Requested], due: &Arc<DueSignals>) 
         outcomes.push(match stored.get(&request.id) {
             Some(stored) => Ok(Sent::Replay(stored.clone())),
             None if new.contains(&request.id) => {
-                let one = request.stored();
+                let one = request.stored(&muted);
                 stored.insert(one.id, one.clone());
                 Ok(Sent::New(one))
             }
@@ -225,8 +233,13 @@ impl Requested {
         webhook.target.as_deref()
     }
 
-    fn stored(&self) -> Stored {
-        let deliveries = self.deliveries.iter().map(|delivery| (delivery.id, delivery.channel)).collect();
+    /// The deliveries that its user has not muted.
+    fn deliveries_but<'a>(&'a self, muted: &'a HashSet<DeliveryId>) -> impl Iterator<Item = &'a RequestedDelivery> {
+        self.deliveries.iter().filter(|delivery| !muted.contains(&delivery.id))
+    }
+
+    fn stored(&self, muted: &HashSet<DeliveryId>) -> Stored {
+        let deliveries = self.deliveries_but(muted).map(|delivery| (delivery.id, delivery.channel)).collect();
         Stored { id: self.id, fingerprint: self.fingerprint.clone(), deliveries }
     }
 }
@@ -238,9 +251,11 @@ struct Inserted {
 }
 
 /// Inserts the notifications that do not exist yet, with their deliveries. Returns their ids.
-async fn insert(tx: &mut Tx, requests: &[&Requested]) -> Result<HashSet<NotificationId>> {
-    let all: Vec<(&Requested, &RequestedDelivery)> =
-        requests.iter().flat_map(|request| request.deliveries.iter().map(|delivery| (*request, delivery))).collect();
+async fn insert(tx: &mut Tx, requests: &[&Requested], muted: &HashSet<DeliveryId>) -> Result<HashSet<NotificationId>> {
+    let all: Vec<(&Requested, &RequestedDelivery)> = requests
+        .iter()
+        .flat_map(|request| request.deliveries_but(muted).map(move |delivery| (*request, delivery)))
+        .collect();
     let insert = diesel::sql_query(include_str!("send_notification.sql"))
         .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.id).collect::<Vec<NotificationId>>())
         .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.event_id).collect::<Vec<_>>())

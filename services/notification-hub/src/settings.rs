@@ -27,6 +27,7 @@ pub struct Settings {
     pub page_default: u32,
     pub page_max: u32,
     pub sends_per_second: u32,
+    pub transactional_types: Vec<String>,
     pub batch: BatchSettings,
     pub targets: TargetSettings,
     pub email: EmailSettings,
@@ -111,7 +112,7 @@ impl Settings {
     /// Deliveries that one claim takes.
     pub fn claim_max(&self, channel: Channel) -> u32 {
         match channel {
-            Channel::Email => self.claim_batch_max,
+            Channel::Email | Channel::Inapp => self.claim_batch_max,
             Channel::Slack => self.slack.digest_max,
             Channel::Webhook => self.webhook.concurrency,
         }
@@ -119,7 +120,8 @@ impl Settings {
 
     pub fn retry_delays(&self, channel: Channel) -> Vec<Duration> {
         let delays_seconds = match channel {
-            Channel::Email => &self.email.retry_delays_seconds,
+            // Only a worker that dies makes a message to the inbox fail.
+            Channel::Email | Channel::Inapp => &self.email.retry_delays_seconds,
             Channel::Slack => &self.slack.retry_delays_seconds,
             Channel::Webhook => &self.webhook.retry_delays_seconds,
         };
@@ -152,6 +154,7 @@ mod tests {
             page_default: 50,
             page_max: 100,
             sends_per_second: 10,
+            transactional_types: vec![],
             batch: BatchSettings { requests_max: 1, queue_max: 1, lanes: 1 },
             targets: TargetSettings {
                 replicas: 2,

@@ -45,7 +45,7 @@ impl TargetSettings {
         let (interval_ms, burst) = match channel {
             Channel::Email => (self.email_interval_ms, self.email_burst),
             Channel::Webhook => (self.webhook_interval_ms, self.webhook_burst),
-            Channel::Slack => return None,
+            Channel::Slack | Channel::Inapp => return None,
         };
         Some(Pace { interval: Duration::from_millis(interval_ms), burst })
     }

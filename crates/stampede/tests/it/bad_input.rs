@@ -178,6 +178,13 @@ impl Trial {
                 &[],
             ),
             self.door(
+                Method::PUT,
+                "/me/notification-preferences",
+                Some(&self.buyer),
+                json!({ "muted": [{ "type": "WEEKLY_OFFERS", "channel": "EMAIL" }] }),
+                &[],
+            ),
+            self.door(
                 Method::POST,
                 "/notifications",
                 Some(&self.admin),

@@ -9,6 +9,7 @@ mod fake_inventory;
 mod fake_receiver;
 mod fake_slack;
 mod hub;
+mod inbox;
 mod leases;
 mod payments;
 mod reading;

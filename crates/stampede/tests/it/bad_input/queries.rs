@@ -16,6 +16,7 @@ async fn queries_that_make_no_sense_are_refused_everywhere() {
         ("/notifications", "limit"),
         ("/admin/holds", "limit"),
         ("/admin/api-keys", "limit"),
+        ("/me/inbox", "limit"),
         ("/admin/webhook-endpoints", "limit"),
         (&audits, "limit"),
         ("/products", "size"),
@@ -90,7 +91,7 @@ async fn cursors_that_we_did_not_make_are_refused() {
         &crafted(i64::MAX),
         &crafted(8_210_266_876_799_999_999),
     ];
-    for path in ["/orders", "/notifications", "/admin/holds", "/admin/api-keys", &audits] {
+    for path in ["/orders", "/notifications", "/admin/holds", "/admin/api-keys", "/me/inbox", &audits] {
         for cursor in &cursors {
             let by = trial.admin.clone();
             let request = by.request(Method::GET, &format!("{path}?cursor={cursor}"));
