@@ -140,7 +140,8 @@ pub async fn record_results(tx: &mut Tx, results: &[AttemptResult]) -> Result<Ve
             .bind::<Array<Integer>, _>(column(results, |result| result.next.attempt))
             .bind::<Array<BigInt>, _>(column(results, |result| result.next.delay.as_millis() as i64))
             .bind::<Array<Nullable<Text>>, _>(column(results, |result| result.next.failure.map(Failure::name)))
-            .bind::<Array<Bool>, _>(column(results, |result| result.next.is_dead())),
+            .bind::<Array<Bool>, _>(column(results, |result| result.next.is_dead()))
+            .bind::<Array<Bool>, _>(column(results, |result| result.outcome.is_tried())),
     )
     .load(tx)
     .await?;

@@ -101,6 +101,16 @@ pub enum Outcome {
     HeldBack(Duration),
 }
 
+impl Outcome {
+    /// Whether there was an attempt at all.
+    pub const fn is_tried(self) -> bool {
+        match self {
+            Outcome::Sent | Outcome::NotSent(_) | Outcome::Throttled(_) => true,
+            Outcome::HandedBack | Outcome::HeldBack(_) => false,
+        }
+    }
+}
+
 /// What becomes of a claimed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Next {

@@ -39,6 +39,7 @@ mod webhook;
 
 mod read_inbox; // the HTTP interface
 mod read_notifications;
+mod redrive_deliveries;
 mod retry_delivery;
 
 mod restock; // restock alerts
@@ -95,6 +96,7 @@ pub const fn spec() -> ServiceSpec {
         paths: &[
             "/api/v1/notifications",
             "/api/v1/admin/api-keys",
+            "/api/v1/admin/deliveries",
             "/api/v1/admin/webhook-endpoints",
             "/api/v1/products/*/restock-subscriptions",
             "/api/v1/me/restock-subscriptions",
@@ -214,6 +216,8 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(manage_preferences::put_preferences)
         .service(read_notifications::list_notifications)
         .service(read_notifications::read_notification)
+        .service(redrive_deliveries::list_dead)
+        .service(redrive_deliveries::redrive_deliveries)
         .service(retry_delivery::retry_delivery);
     restock::routes(config);
 }

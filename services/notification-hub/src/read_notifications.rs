@@ -25,7 +25,7 @@ use crate::App;
 use crate::caller::Reader;
 use crate::channel::Channel;
 use crate::notification::{DeliveryStatus, Refused, Status};
-use crate::schema::{deliveries, notifications};
+use crate::schema::{deliveries, delivery_attempts, notifications};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -92,6 +92,16 @@ pub struct DeliveryView {
     body: String,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// Every attempt, the oldest first.
+    history: Vec<DeliveryAttemptView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryAttemptView {
+    ended_at: DateTime<Utc>,
+    /// As in `lastError`; null: it was sent.
+    error: Option<String>,
 }
 
 #[utoipa::path(
@@ -243,9 +253,11 @@ async fn with_deliveries(
         .order((deliveries::created_at, deliveries::id))
         .load(conn)
         .await?;
-    let mut grouped: HashMap<NotificationId, Vec<DeliveryRow>> = HashMap::new();
+    let mut histories = histories(conn, found.iter().map(|row| row.id).collect()).await?;
+    let mut grouped: HashMap<NotificationId, Vec<(DeliveryRow, Vec<DeliveryAttemptView>)>> = HashMap::new();
     for row in found {
-        grouped.entry(row.notification_id).or_default().push(row);
+        let history = histories.remove(&row.id).unwrap_or_default();
+        grouped.entry(row.notification_id).or_default().push((row, history));
     }
     let views = rows.into_iter().map(|row| {
         let deliveries = grouped.remove(&row.id).unwrap_or_default();
@@ -253,19 +265,39 @@ async fn with_deliveries(
             notification_id: row.id,
             kind: row.kind,
             user_id: row.user_id,
-            status: Status::of(deliveries.iter().map(|delivery| delivery.status)),
+            status: Status::of(deliveries.iter().map(|(delivery, _)| delivery.status)),
             data: row.data,
             created_at: row.created_at.trunc_subsecs(3),
-            deliveries: deliveries.into_iter().map(DeliveryView::from).collect(),
+            deliveries: deliveries.into_iter().map(|(row, history)| row.view(history)).collect(),
         }
     });
     Ok(views.collect())
 }
 
-impl From<DeliveryRow> for DeliveryView {
-    fn from(row: DeliveryRow) -> Self {
+/// The attempts of deliveries, the oldest first.
+async fn histories(
+    conn: &mut AsyncPgConnection,
+    ids: Vec<DeliveryId>,
+) -> Result<HashMap<DeliveryId, Vec<DeliveryAttemptView>>> {
+    let rows: Vec<(DeliveryId, Option<String>, DateTime<Utc>)> = delivery_attempts::table
+        .filter(delivery_attempts::delivery_id.eq_any(ids))
+        .order((delivery_attempts::delivery_id, delivery_attempts::lock_token))
+        .select((delivery_attempts::delivery_id, delivery_attempts::error, delivery_attempts::ended_at))
+        .load(conn)
+        .await?;
+    let mut histories: HashMap<DeliveryId, Vec<DeliveryAttemptView>> = HashMap::new();
+    for (id, error, ended_at) in rows {
+        histories.entry(id).or_default().push(DeliveryAttemptView { ended_at: ended_at.trunc_subsecs(3), error });
+    }
+    Ok(histories)
+}
+
+impl DeliveryRow {
+    fn view(self, history: Vec<DeliveryAttemptView>) -> DeliveryView {
+        let row = self;
         let waits = row.status == DeliveryStatus::Pending;
-        Self {
+        DeliveryView {
+            history,
             delivery_id: row.id,
             channel: row.channel,
             status: row.status,

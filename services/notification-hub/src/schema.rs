@@ -44,6 +44,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    delivery_attempts (delivery_id, lock_token) {
+        delivery_id -> Uuid,
+        lock_token -> BigInt,
+        error -> Nullable<Text>,
+        ended_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     notification_preferences (user_id) {
         user_id -> Uuid,
         muted -> Array<Text>,
@@ -122,12 +131,14 @@ diesel::table! {
 }
 
 diesel::joinable!(deliveries -> notifications (notification_id));
+diesel::joinable!(delivery_attempts -> deliveries (delivery_id));
 diesel::joinable!(product_user_notification_history -> notifications (notification_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     channel_paces,
     deliveries,
+    delivery_attempts,
     notification_preferences,
     notifications,
     product_notification_history,

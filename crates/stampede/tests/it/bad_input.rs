@@ -178,6 +178,13 @@ impl Trial {
                 &[],
             ),
             self.door(
+                Method::POST,
+                "/admin/deliveries/redrive",
+                Some(&self.admin),
+                json!({ "filter": { "channel": "WEBHOOK" } }),
+                &[],
+            ),
+            self.door(
                 Method::PUT,
                 "/me/notification-preferences",
                 Some(&self.buyer),
