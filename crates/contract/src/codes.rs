@@ -63,6 +63,11 @@ pub const REFRESH_TOKEN_REUSED: Code = Code::new(
 );
 pub const REFUND_EXCEEDS_CAPTURED: Code =
     Code::new("REFUND_EXCEEDS_CAPTURED", 409, Grpc::FailedPrecondition, "환불 금액이 결제 금액을 초과합니다.");
+pub const ROUND_IN_PROGRESS: Code =
+    Code::new("ROUND_IN_PROGRESS", 409, Grpc::Aborted, "재입고 알림을 발송하는 중입니다.");
+pub const ROUND_NOT_FOUND: Code = Code::new("ROUND_NOT_FOUND", 404, Grpc::NotFound, "재입고 회차를 찾을 수 없습니다.");
+pub const ROUND_NOT_RESUMABLE: Code =
+    Code::new("ROUND_NOT_RESUMABLE", 409, Grpc::FailedPrecondition, "다시 시작할 수 없는 재입고 회차입니다.");
 pub const SKU_ALREADY_EXISTS: Code =
     Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
 pub const STOCK_BELOW_HELD: Code =

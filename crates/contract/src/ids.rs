@@ -14,6 +14,8 @@ pub struct Payment;
 pub struct PaymentAttempt;
 pub struct Product;
 pub struct Refund;
+/// One restock round of one product.
+pub struct RestockRound;
 
 impl Kind for Account {
     const NAME: &'static str = "account";
@@ -45,6 +47,9 @@ impl Kind for Product {
 impl Kind for Refund {
     const NAME: &'static str = "refund";
 }
+impl Kind for RestockRound {
+    const NAME: &'static str = "restock round";
+}
 
 pub type AccountId = Id<Account>;
 pub type ApiKeyId = Id<ApiKey>;
@@ -56,3 +61,4 @@ pub type PaymentAttemptId = Id<PaymentAttempt>;
 pub type PaymentId = Id<Payment>;
 pub type ProductId = Id<Product>;
 pub type RefundId = Id<Refund>;
+pub type RestockRoundId = Id<RestockRound>;

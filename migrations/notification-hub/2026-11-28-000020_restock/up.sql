@@ -3,18 +3,19 @@
 create table product_user_notification (
     -- Ids are given in the order of the inserts, and become visible in the order of the commits: a lower one may appear
     -- after a higher one.
-    id bigint generated always as identity primary key,
+    id bigint generated always as identity,
     product_id uuid not null,
     user_id uuid not null,
     -- The transaction that inserted the row. Every transaction before the oldest one that is still open has ended, so of
     -- their rows none can appear any more.
     tx_id bigint not null default (pg_current_xact_id()::text::bigint),
     created_at timestamptz not null default now(),
+    -- No index has the ids of all products: the planner would look along it for those of one.
+    primary key (product_id, id),
     -- In this order it also serves a user's own list.
     unique (user_id, product_id)
 );
 
-create index product_user_notification_in_order on product_user_notification (product_id, id);
 create index product_user_notification_by_tx on product_user_notification (product_id, tx_id);
 
 -- The campaign of one restock round of one product: how far its alerts are.

@@ -1,7 +1,8 @@
 -- Which ways each kind of notification is sent that an event leads to. Who asks for one says it with the request.
 with told (type, channel) as (
     values ('ORDER_CREATED', 'EMAIL'), ('ORDER_PLACED', 'EMAIL'), ('PAYMENT_REFUNDED', 'EMAIL'), ('PAYMENT_FAILED', 'EMAIL'),
-           ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK')
+           ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK'),
+           ('RESTOCK', 'EMAIL')
 )
 select format('notification %s of %s has %s deliveries by %s', note.id, note.type, count(delivery.id), told.channel) as offender
 from {notification_hub}.notifications as note
@@ -30,4 +31,5 @@ union all
 -- Given up: somebody was not told, and is not until an operator has it sent again.
 select format('delivery %s is FAILED after %s attempts: %s', id, attempt, coalesce(last_error, 'no error'))
 from {notification_hub}.deliveries
-where status = 'FAILED'
+-- A restock alert that came too late is not sent, on purpose.
+where status = 'FAILED' and last_error is distinct from 'SOLD_OUT'

@@ -110,7 +110,7 @@ pub async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {
 }
 
 /// What becomes of one claimed delivery.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttemptResult {
     pub attempt: Attempt,
     pub outcome: Outcome,
@@ -121,7 +121,7 @@ pub struct AttemptResult {
 #[derive(Debug, QueryableByName)]
 pub struct Recorded {
     #[diesel(sql_type = Uuid)]
-    id: DeliveryId,
+    pub id: DeliveryId,
     /// Since the delivery was created.
     #[diesel(sql_type = Double)]
     age_seconds: f64,

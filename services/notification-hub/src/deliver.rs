@@ -15,7 +15,7 @@ use crate::channel::Channel;
 use crate::claims::{self, AttemptResult, Claim, Claimed, Turn};
 use crate::delivery::Outcome;
 use crate::settings::LEASE_MARGIN;
-use crate::{email, slack, webhook};
+use crate::{email, restock, slack, webhook};
 
 /// Sends whatever is due over `channel`. Full claims follow each other; then a claim follows each signal and each pause.
 ///
@@ -27,6 +27,7 @@ pub async fn deliver_due(app: &App, channel: Channel) -> Result<()> {
         let pause = match take_turn(app, channel).await? {
             Turn::Claimed(claim) => {
                 let is_full = claim.deliveries.len() >= app.settings.claim_max(channel) as usize;
+                let claim = give_up_refused(app, channel, claim).await?;
                 send_and_record(app, channel, claim).await?;
                 idle = app.settings.idle_poll_first();
                 if is_full {
@@ -49,6 +50,15 @@ pub async fn deliver_due(app: &App, channel: Channel) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of a claim what may be sent; the rest is given up.
+async fn give_up_refused(app: &App, channel: Channel, Claim { deliveries, lease_end }: Claim) -> Result<Claim> {
+    let (deliveries, refused) = restock::admit::admit(app, channel, deliveries).await?;
+    if !refused.is_empty() {
+        record(app, &refused, lease_end).await?;
+    }
+    Ok(Claim { deliveries, lease_end })
 }
 
 async fn take_turn(app: &App, channel: Channel) -> Result<Turn> {

@@ -19,6 +19,9 @@ pub enum Priority {
     Low,
 }
 
+/// Of what goes to many people at once: nobody else's message waits behind it.
+pub const PRIORITY_BULK: i16 = 200;
+
 impl Priority {
     /// As it is stored: the lower, the sooner. Leaves room between them.
     pub const fn rank(self) -> i16 {
@@ -58,6 +61,8 @@ pub enum Failure {
     AddressRefused,
     /// The webhook endpoint was removed. Trying again would not help.
     EndpointUnknown,
+    /// The product of a restock alert has sold out since it was written. Not sent, on purpose.
+    SoldOut,
 }
 
 impl Failure {
@@ -76,7 +81,8 @@ impl Failure {
             | Failure::MessageRefused
             | Failure::WebhookRefused
             | Failure::AddressRefused
-            | Failure::EndpointUnknown => true,
+            | Failure::EndpointUnknown
+            | Failure::SoldOut => true,
             Failure::AddressUnavailable
             | Failure::LeaseLost
             | Failure::Unavailable
@@ -125,13 +131,19 @@ pub struct Next {
 impl Next {
     /// It is a dead letter: only an operator has it tried again.
     pub fn is_dead(self) -> bool {
-        self.status == DeliveryStatus::Failed
+        self.status == DeliveryStatus::Failed && self.failure != Some(Failure::SoldOut)
+    }
+
+    /// It was claimed and not tried.
+    pub fn is_handed_back(self) -> bool {
+        self.status == DeliveryStatus::Pending && self.failure.is_none()
     }
 
     /// The `outcome` in metrics.
     pub fn name(self) -> &'static str {
         match (self.status, self.failure) {
             (DeliveryStatus::Success, _) => "success",
+            (DeliveryStatus::Failed, Some(Failure::SoldOut)) => "sold_out",
             (DeliveryStatus::Failed, _) => "dead",
             (DeliveryStatus::Pending | DeliveryStatus::Processing, Some(_)) => "retry",
             (DeliveryStatus::Pending | DeliveryStatus::Processing, None) => "handed_back",
@@ -227,6 +239,13 @@ mod tests {
         let next = next(Outcome::HeldBack(pause), 3, &DELAYS, 1.2);
         assert_eq!((next.status, next.attempt, next.delay), (DeliveryStatus::Pending, 2, pause));
         assert_eq!((next.failure, next.name()), (None, "handed_back"));
+    }
+
+    #[test]
+    fn what_has_sold_out_is_given_up_and_is_no_dead_letter() {
+        let next = next(Outcome::NotSent(Failure::SoldOut), 2, &DELAYS, 1.0);
+        assert_eq!((next.status, next.name()), (DeliveryStatus::Failed, "sold_out"));
+        assert!(!next.is_dead(), "no operator has to look");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Notifications: one for each event that somebody should be told of, or for each request; and one delivery for each
 //! channel it goes over.
 //!
-//! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN` and
-//! `PAYMENT_REFUNDED`.
+//! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`,
+//! `PAYMENT_REFUNDED`, `STOCK_DEPLETED` and `STOCK_REPLENISHED`.
 
 mod api_key; // rules
 mod channel;
@@ -57,7 +57,9 @@ use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use contract::account::account_service_client::AccountServiceClient;
-use contract::events::{OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown};
+use contract::events::{
+    OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
+};
 use contract::notification_hub::notification_service_server::NotificationServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use tokio_util::sync::CancellationToken;
@@ -102,6 +104,7 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/me/restock-subscriptions",
             "/api/v1/me/inbox",
             "/api/v1/me/notification-preferences",
+            "/api/v1/admin/products/*/restock-rounds",
         ],
         migrations: || MIGRATIONS,
         produces: &[],
@@ -111,6 +114,8 @@ pub const fn spec() -> ServiceSpec {
             PaymentFailed::TOPIC,
             PaymentUnknown::TOPIC,
             PaymentRefunded::TOPIC,
+            StockDepleted::TOPIC,
+            StockReplenished::TOPIC,
         ],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
@@ -118,13 +123,19 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I12", sql: include_str!("../audit/told_once.sql") },
             Invariant { id: "I13", sql: include_str!("../audit/sent_once.sql") },
         ],
-        unfinished: &[Unfinished {
-            what: "deliveries to be made",
-            // What is asked for later is not late.
-            sql: "select count(*) from {notification_hub}.deliveries
-                   where status in ('PENDING', 'PROCESSING')
-                     and not (attempt = 0 and last_error is null and next_attempt_at > now())",
-        }],
+        unfinished: &[
+            Unfinished {
+                what: "deliveries to be made",
+                // What is asked for later is not late.
+                sql: "select count(*) from {notification_hub}.deliveries
+                       where status in ('PENDING', 'PROCESSING')
+                         and not (attempt = 0 and last_error is null and next_attempt_at > now())",
+            },
+            Unfinished {
+                what: "restock rounds in progress",
+                sql: "select count(*) from {notification_hub}.product_notification_history where status = 'IN_PROGRESS'",
+            },
+        ],
     }
 }
 
@@ -151,7 +162,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         webhooks: webhook::Client::new(&settings.webhook)?,
         smtp: email::Smtp::new(&settings.email)?,
         targets: targets::Targets::new(host.redis(), &settings.targets),
-        restock: restock::Restock::new(host.upstream("inventory")?),
+        restock: restock::Restock::new(host.upstream("inventory")?, host.redis(), &settings.restock),
         stopping: host.stopping(),
         settings: settings.clone(),
     });
@@ -169,9 +180,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderPlaced, App>(&app)
         .on::<PaymentFailed, App>(&app)
         .on::<PaymentUnknown, App>(&app)
-        .on::<PaymentRefunded, App>(&app);
+        .on::<PaymentRefunded, App>(&app)
+        .on::<StockDepleted, App>(&app)
+        .on::<StockReplenished, App>(&app);
     host.consume(consumer)?;
 
+    restock::mount(host, &app);
     for (name, channel) in [
         ("deliver", Channel::Email),
         ("deliver_slack", Channel::Slack),

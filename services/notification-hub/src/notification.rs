@@ -142,6 +142,12 @@ pub enum Refused {
     EndpointNotFound(String),
     #[error("Product {0} is in stock.")]
     ProductInStock(ProductId),
+    #[error("Restock round {round} of product {product} is in progress.")]
+    RoundInProgress { product: ProductId, round: i64 },
+    #[error("There is no restock round {round} of product {product}.")]
+    RoundNotFound { product: ProductId, round: i64 },
+    #[error("Restock round {round} of product {product} cannot be resumed: it is {status}, or a later one has begun.")]
+    RoundNotResumable { product: ProductId, round: i64, status: &'static str },
 }
 
 impl Refusal for Refused {
@@ -153,6 +159,9 @@ impl Refusal for Refused {
             Refused::UnknownChannel(_) => codes::UNKNOWN_CHANNEL,
             Refused::EndpointNotFound(_) => codes::WEBHOOK_ENDPOINT_NOT_FOUND,
             Refused::ProductInStock(_) => codes::PRODUCT_IN_STOCK,
+            Refused::RoundInProgress { .. } => codes::ROUND_IN_PROGRESS,
+            Refused::RoundNotFound { .. } => codes::ROUND_NOT_FOUND,
+            Refused::RoundNotResumable { .. } => codes::ROUND_NOT_RESUMABLE,
         }
     }
 
@@ -163,6 +172,12 @@ impl Refusal for Refused {
             Refused::EndpointNotFound(endpoint) => vec![json!({ "endpoint": endpoint })],
             Refused::UnknownChannel(channel) => vec![json!({ "channel": channel })],
             Refused::ProductInStock(product) => vec![json!({ "productId": product })],
+            Refused::RoundInProgress { product, round } | Refused::RoundNotFound { product, round } => {
+                vec![json!({ "productId": product, "round": round })]
+            }
+            Refused::RoundNotResumable { product, round, status } => {
+                vec![json!({ "productId": product, "round": round, "status": status })]
+            }
         }
     }
 }

@@ -1,13 +1,41 @@
-//! Restock alerts: who wants to know when a product is back.
+//! Restock alerts: who wants to know when a product is back, and the campaign that tells them, round by round.
 
-pub mod stocks; // what inventory knows
-pub mod subscribe; // the HTTP interface
+pub mod alert; // rules
+pub mod gate;
+pub mod pace;
+pub mod round;
 
+pub mod on_stock; // reactions
+
+pub mod admit; // running a round
+pub mod end_round;
+pub mod follow_stock;
+pub mod limiter;
+pub mod run_rounds;
+pub mod send_batch;
+pub mod stocks;
+pub mod take_turn;
+
+pub mod read_rounds; // the HTTP interface
+pub mod start_round;
+pub mod subscribe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Host;
 use common::http::ServiceConfig;
+use common::periodic::Schedule;
+use common::redis::Redis;
 use common::rpc::Upstream;
 use contract::inventory::stock_service_client::StockServiceClient;
 use serde::Deserialize;
+use tokio::sync::Notify;
 
+use crate::App;
+use gate::StockGate;
+use limiter::Limiter;
+use pace::Pace;
 use stocks::Stocks;
 
 /// Section `[notification_hub.restock]`.
@@ -15,20 +43,117 @@ use stocks::Stocks;
 #[serde(deny_unknown_fields)]
 pub struct RestockSettings {
     pub subscribe_in_stock: bool,
+    pub batch: i64,
+    pub lease_seconds: u64,
+    pub attempts_max: u32,
+    pub poll_ms: u64,
+    pub runners: u32,
+    pub per_second_max: u32,
+    pub burst: u32,
+    pub replicas: u32,
+    pub redis_return_ms: u64,
+}
+
+/// Before the end of a lease nothing is begun any more: recording takes a moment, and clocks stall.
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
+
+/// A batch is as large as what may be late or lost at once.
+const BATCH_MAX: i64 = 500;
+
+impl RestockSettings {
+    /// `email_timeout`: how long an e-mail's address may take.
+    pub fn check(&self, email_timeout: Duration) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            (1..=BATCH_MAX).contains(&self.batch),
+            "notification_hub.restock.batch must be 1 to {BATCH_MAX}: it is {}",
+            self.batch
+        );
+        anyhow::ensure!(
+            self.lease() >= email_timeout + 2 * LEASE_MARGIN,
+            "notification_hub.restock.lease_seconds is {:?}, but email.timeout_ms and a margin need {:?}",
+            self.lease(),
+            email_timeout + 2 * LEASE_MARGIN
+        );
+        anyhow::ensure!(self.runners > 0, "notification_hub.restock.runners must be at least 1");
+        anyhow::ensure!(
+            self.burst > 0 && self.per_second_max > 2 * self.burst,
+            "notification_hub.restock.burst must be at least 1, and twice of it less than per_second_max"
+        );
+        anyhow::ensure!(self.replicas > 0, "notification_hub.restock.replicas must be at least 1");
+        Ok(())
+    }
+
+    /// Of a round.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// Of the deliveries that a round's runner writes. Longer than the round's, so that the next runner finds them first.
+    pub fn delivery_lease(&self) -> Duration {
+        4 * self.lease()
+    }
+
+    /// Of all replicas together.
+    pub fn pace(&self) -> Pace {
+        Pace::below(self.per_second_max, self.burst)
+    }
+
+    /// Of one replica while Redis is away.
+    pub fn share(&self) -> Pace {
+        self.pace().share(self.replicas)
+    }
+
+    pub fn redis_return(&self) -> Duration {
+        Duration::from_millis(self.redis_return_ms)
+    }
+
+    pub fn lease_margin(&self) -> Duration {
+        LEASE_MARGIN
+    }
 }
 
 /// What the flows of restocking may use beyond what all flows of the hub have.
 pub struct Restock {
     pub stocks: Stocks,
+    pub gate: StockGate,
+    pub limiter: Limiter,
+    /// Signalled when a round may be free.
+    pub wake: Arc<Notify>,
 }
 
 impl Restock {
-    pub fn new(inventory: Upstream) -> Restock {
-        Restock { stocks: Stocks::new(StockServiceClient::new(inventory)) }
+    pub fn new(inventory: Upstream, redis: Redis, settings: &RestockSettings) -> Restock {
+        Restock {
+            stocks: Stocks::new(StockServiceClient::new(inventory)),
+            gate: StockGate::default(),
+            limiter: Limiter::new(redis, settings),
+            wake: Arc::default(),
+        }
+    }
+}
+
+/// Adds the runners.
+pub fn mount(host: &mut Host, app: &Arc<App>) {
+    let settings = &app.settings.restock;
+    let free = Schedule { period: Duration::from_millis(settings.poll_ms), wake: Some(app.restock.wake.clone()) };
+    for _ in 0..settings.runners {
+        let app = app.clone();
+        host.periodic("run_rounds", free.clone(), move || {
+            let app = app.clone();
+            async move { run_rounds::run_rounds(&app).await }
+        });
     }
 }
 
 /// What can be asked for over HTTP, below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
-    config.service(subscribe::subscribe).service(subscribe::unsubscribe).service(subscribe::list_subscriptions);
+    config
+        .service(subscribe::subscribe)
+        .service(subscribe::unsubscribe)
+        .service(subscribe::list_subscriptions)
+        .service(start_round::start_round)
+        .service(start_round::resume_round)
+        .service(read_rounds::list_rounds)
+        .service(read_rounds::read_round)
+        .service(read_rounds::list_recipients);
 }

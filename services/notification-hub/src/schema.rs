@@ -96,7 +96,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    product_user_notification (id) {
+    product_user_notification (product_id, id) {
         id -> BigInt,
         product_id -> Uuid,
         user_id -> Uuid,

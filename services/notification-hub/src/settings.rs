@@ -62,6 +62,7 @@ impl Settings {
             );
         }
         self.targets.check()?;
+        self.restock.check(email.timeout())?;
         self.check_slack()?;
         self.check_webhook()
     }
@@ -175,7 +176,18 @@ mod tests {
             },
             slack: slack(3_000, 20),
             webhook: webhook(3_000, 32),
-            restock: RestockSettings { subscribe_in_stock: true },
+            restock: RestockSettings {
+                subscribe_in_stock: true,
+                batch: 50,
+                lease_seconds: 5,
+                attempts_max: 5,
+                poll_ms: 1_000,
+                runners: 4,
+                per_second_max: 500,
+                burst: 12,
+                replicas: 4,
+                redis_return_ms: 1_000,
+            },
         }
     }
 

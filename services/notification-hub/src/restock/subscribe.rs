@@ -68,8 +68,8 @@ async fn add(app: &App, product: ProductId, user: AccountId) -> Result<(Subscrip
     if let Some(found) = find(&mut *app.db.read().await?, product, user).await? {
         return Ok((found, false));
     }
-    let level = app.restock.stocks.level(product).await?;
-    if level.available > 0 && !app.settings.restock.subscribe_in_stock {
+    let stock = app.restock.stocks.get(product).await?;
+    if stock.level.available > 0 && !app.settings.restock.subscribe_in_stock {
         return Err(Refused::ProductInStock(product).into());
     }
     for _ in 0..ATTEMPTS_MAX {

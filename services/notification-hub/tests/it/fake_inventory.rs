@@ -55,6 +55,10 @@ impl FakeInventory {
         self.is_away.store(true, Ordering::SeqCst);
     }
 
+    pub fn come_back(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+    }
+
     fn find(&self, product_id: &str) -> Result<StockLevel, Status> {
         if self.is_away.load(Ordering::SeqCst) {
             return Err(Status::unavailable("away"));

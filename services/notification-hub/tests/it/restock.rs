@@ -1,4 +1,9 @@
 //! Restock alerts: subscriptions, campaigns, and what they promise. Inventory is a fake.
 
+mod campaigns;
+mod crashes;
+mod limits;
+mod operators;
 mod shop;
+mod soak;
 mod subscriptions;

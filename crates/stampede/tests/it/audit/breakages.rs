@@ -93,7 +93,7 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
              (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
          values ('{first}', 0, 'stock', 'STOCK_DEPLETED', '{first}', 1, '{}', 'PUBLISHED', now())",
         "delete from {inventory}.outbox_events where event_id = '{first}'",
-        &["I11"],
+        &["I11", "I12"],
     ),
     (
         "a service recorded an event that it does not say it produces",
