@@ -24,6 +24,12 @@ struct Row {
     row: Value,
 }
 
+#[derive(QueryableByName)]
+struct Plan {
+    #[diesel(sql_type = sql_types::Json, column_name = "QUERY PLAN")]
+    plan: Value,
+}
+
 impl Site {
     /// `statement` with the schemas of this site in place of `{order}`, `{notification_hub}` and the like.
     pub fn with_schemas(&self, statement: &str) -> String {
@@ -87,6 +93,24 @@ impl Site {
             .batch_execute(&self.with_schemas(statements))
             .await
             .unwrap_or_else(|error| panic!("{error}: {statements}"));
+    }
+
+    /// How PostgreSQL carries out `statement`, a text of `service` with parameters: its plan with what it has read. `mode`
+    /// is `force_custom_plan` or `force_generic_plan`. What the statement changes is undone.
+    pub async fn explain(&self, service: &str, mode: &str, statement: &str, parameters: &[String]) -> Value {
+        let mut connection =
+            AsyncPgConnection::establish(&self.servers.postgres_url()).await.expect("PostgreSQL accepts us");
+        let prepare = format!(
+            "begin; set local search_path = \"{}\"; set local plan_cache_mode = {mode}; prepare explained as {statement}",
+            self.schema(service)
+        );
+        connection.batch_execute(&prepare).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+        let explain =
+            format!("explain (analyze, timing off, format json) execute explained ({})", parameters.join(", "));
+        let plan: Plan =
+            sql_query(&explain).get_result(&mut connection).await.unwrap_or_else(|error| panic!("{error}: {explain}"));
+        connection.batch_execute("rollback").await.expect("the transaction is open");
+        plan.plan
     }
 
     /// Begins a transaction of the test's own, such as one that locks a row, and runs `statements` in it.

@@ -4,6 +4,7 @@ mod campaigns;
 mod crashes;
 mod limits;
 mod operators;
+mod plans;
 mod shop;
 mod soak;
 mod subscriptions;
