@@ -122,6 +122,7 @@ pub const fn spec() -> ServiceSpec {
         invariants: &[
             Invariant { id: "I12", sql: include_str!("../audit/told_once.sql") },
             Invariant { id: "I13", sql: include_str!("../audit/sent_once.sql") },
+            Invariant { id: "I19", sql: include_str!("../audit/restock_told.sql") },
         ],
         unfinished: &[
             Unfinished {

@@ -5,7 +5,7 @@ use common::manifest::Invariant;
 use crate::services::SERVICES;
 
 /// Number and title of each.
-pub const INVARIANTS: [(&str, &str); 13] = [
+pub const INVARIANTS: [(&str, &str); 14] = [
     ("I1", "stock is conserved: neither negative nor held beyond what is there"),
     ("I2", "counters equal their rows: held and on_hand"),
     ("I3", "what was sold is in the stock's audit, once per line"),
@@ -19,6 +19,7 @@ pub const INVARIANTS: [(&str, &str); 13] = [
     ("I12", "every consumer applied every event exactly once"),
     ("I13", "everybody was notified exactly once"),
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
+    ("I19", "restock rounds told every subscriber once, in order, in time and not too fast"),
 ];
 
 /// What is true between services. What is true within one is in its `spec().invariants`.

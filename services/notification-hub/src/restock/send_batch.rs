@@ -84,7 +84,8 @@ pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, lease_end: 
             continue;
         }
         app.db.point("restock.before_chunk").await;
-        if let Some(pause) = send_chunk(app, left.by_ref().take(granted as usize).collect(), deadline, &mut sent).await {
+        if let Some(pause) = send_chunk(app, left.by_ref().take(granted as usize).collect(), deadline, &mut sent).await
+        {
             // The channel has no room for now. What is left follows in its order.
             sent.has_rest = true;
             tokio::time::sleep(pause.min(LOOK_AGAIN)).await;

@@ -251,4 +251,16 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         "update {inventory}.holds set state = 'HELD', pinned_by = null where hold_id = '{first}'",
         &["I17"],
     ),
+    (
+        "a subscriber was left out of a restock round that says it is completed",
+        "insert into {notification_hub}.product_user_notification (product_id, user_id)
+         select product_id, gen_random_uuid() from {inventory}.stocks;
+         insert into {notification_hub}.product_notification_history
+             (product_id, round, id, status, stock_version, ceiling, start_tx, end_tx, ended_at)
+         select product_id, 1, gen_random_uuid(), 'COMPLETED', 1, 1, 1, tx_id + 1, now()
+           from {notification_hub}.product_user_notification",
+        "delete from {notification_hub}.product_notification_history;
+         delete from {notification_hub}.product_user_notification",
+        &["I19"],
+    ),
 ];

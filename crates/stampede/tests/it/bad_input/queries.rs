@@ -92,7 +92,9 @@ async fn cursors_that_we_did_not_make_are_refused() {
         &crafted(i64::MAX),
         &crafted(8_210_266_876_799_999_999),
     ];
-    for path in ["/orders", "/notifications", "/admin/holds", "/admin/api-keys", "/me/inbox", "/admin/deliveries/dead", &audits] {
+    for path in
+        ["/orders", "/notifications", "/admin/holds", "/admin/api-keys", "/me/inbox", "/admin/deliveries/dead", &audits]
+    {
         for cursor in &cursors {
             let by = trial.admin.clone();
             let request = by.request(Method::GET, &format!("{path}?cursor={cursor}"));
