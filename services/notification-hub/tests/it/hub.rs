@@ -17,12 +17,23 @@ pub const STRANGER: Uuid = Uuid::from_u128(0xbb);
 /// A hub with `settings` above those of all tests. Without an address of Slack, messages for operators go to the log.
 pub async fn start(settings: &[(&str, &str)]) -> (Site, FakeAccount) {
     let account = FakeAccount::new();
-    (builder(&account, settings).start().await, account)
+    (ready(builder(&account, settings).start().await).await, account)
 }
 
 /// One more process with the data of `site`, made as it was.
 pub async fn replica(site: &Site, account: &FakeAccount, settings: &[(&str, &str)]) -> Site {
-    builder(account, settings).namespace(site.namespace()).start().await
+    ready(builder(account, settings).namespace(site.namespace()).start().await).await
+}
+
+/// `site`, once it has the key that tokens are checked with: on a busy machine it may not get it in time for the first
+/// request, which is answered 503 then.
+async fn ready(site: Site) -> Site {
+    eventually("tokens can be checked", async || {
+        let answer = site.admin().get("/notifications?limit=1").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    site
 }
 
 pub fn builder(account: &FakeAccount, settings: &[(&str, &str)]) -> Builder {

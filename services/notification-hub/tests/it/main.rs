@@ -15,6 +15,7 @@ mod leases;
 mod payments;
 mod reading;
 mod restock;
+mod scenarios;
 mod senders;
 mod sending;
 mod slack;
