@@ -159,6 +159,7 @@ impl Trial {
         doors
     }
 
+    /// Without those whose bodies may be empty lists or objects: the tests of the hub knock at them.
     fn doors_of_the_hub(&self) -> Vec<Door> {
         let scopes = json!(["notifications:read"]);
         let channels = json!([{ "channel": "SLACK" }]);
@@ -175,20 +176,6 @@ impl Trial {
                 "/admin/webhook-endpoints/shop",
                 Some(&self.admin),
                 json!({ "url": "https://hooks.example.com/" }),
-                &[],
-            ),
-            self.door(
-                Method::POST,
-                "/admin/deliveries/redrive",
-                Some(&self.admin),
-                json!({ "filter": { "channel": "WEBHOOK" } }),
-                &[],
-            ),
-            self.door(
-                Method::PUT,
-                "/me/notification-preferences",
-                Some(&self.buyer),
-                json!({ "muted": [{ "type": "WEEKLY_OFFERS", "channel": "EMAIL" }] }),
                 &[],
             ),
             self.door(
