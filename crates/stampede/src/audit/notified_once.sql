@@ -3,6 +3,8 @@ with told as (
     select event_id, topic, status
     from {subscribed} as event
     where consumer = 'notification-hub'
+      -- These lead to as many alerts as there are subscribers: I19 looks at them.
+      and topic not in ('STOCK_DEPLETED', 'STOCK_REPLENISHED')
       -- A person is only told when a person has to look.
       and (topic <> 'PAYMENT_UNKNOWN' or (payload::json ->> 'needsReview')::boolean)
 )
@@ -22,6 +24,8 @@ left join {notification_hub}.inbox as applied
 where told.event_id is null
   -- Somebody asked for it.
   and note.requested_by is null
+  -- A campaign wrote it: I19 looks at these.
+  and note.type <> 'RESTOCK'
   -- Outboxes forget events after a time; notifications stay.
   and (recorded.event_id is not null
        or (applied.event_id is null and note.created_at > now() - interval '{outbox_retention_hours} hours'))
