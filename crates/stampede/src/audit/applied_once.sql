@@ -11,8 +11,20 @@ select format('%s %s of %s was applied and left no notification', topic, subscri
 from subscribed
 left join {notification_hub}.notifications as note on note.event_id = subscribed.event_id
 where subscribed.consumer = 'notification-hub' and subscribed.is_applied and note.id is null
+  and subscribed.topic not in ('STOCK_DEPLETED', 'STOCK_REPLENISHED')
   -- A person is only told when a person has to look.
   and (subscribed.topic <> 'PAYMENT_UNKNOWN' or (subscribed.payload::json ->> 'needsReview')::boolean)
+union all
+-- What is back in stock begins a restock round.
+select format('%s %s of %s was applied and began no restock round', topic, subscribed.event_id, key)
+from subscribed
+left join {notification_hub}.product_notification_history as begun
+       on begun.product_id::text = subscribed.key
+      and begun.round = (subscribed.payload::json ->> 'restockRound')::bigint
+where subscribed.consumer = 'notification-hub'
+  and subscribed.is_applied
+  and subscribed.topic = 'STOCK_REPLENISHED'
+  and begun.id is null
 union all
 -- The effect in inventory is that the hold is gone or sold.
 select format('%s %s was applied and hold %s is %s', topic, subscribed.event_id, hold.hold_id, hold.state)

@@ -252,6 +252,16 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         &["I17"],
     ),
     (
+        "a product came back, and no restock round began",
+        "insert into {inventory}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
+         values ('{first}', 0, 'stock', 'STOCK_REPLENISHED', '{first}', 1, '{\"restockRound\":\"7\"}', 'PUBLISHED', now());
+         insert into {notification_hub}.inbox (consumer, event_id) values ('notification-hub', '{first}')",
+        "delete from {inventory}.outbox_events where event_id = '{first}';
+         delete from {notification_hub}.inbox where event_id = '{first}'",
+        &["I11", "I12"],
+    ),
+    (
         "a subscriber was left out of a restock round that says it is completed",
         "insert into {notification_hub}.product_user_notification (product_id, user_id)
          select product_id, gen_random_uuid() from {inventory}.stocks;
