@@ -26,6 +26,19 @@ impl Permits {
 }
 
 impl Pace {
+    /// At most `per_second` in any second, of which `burst` is kept back for what leaves late.
+    ///
+    /// In any second there are `burst` permits and those of the intervals in it.
+    pub fn below(per_second: u32, burst: u32) -> Pace {
+        let steady = u64::from(per_second.saturating_sub(2 * burst).max(1));
+        Pace { interval: Duration::from_micros(1_000_000_u64.div_ceil(steady)), burst: burst.max(1) }
+    }
+
+    /// When a target is rested again that has nothing left at `now`.
+    pub fn used_up(self, now: Duration) -> Duration {
+        now + self.interval * self.burst
+    }
+
     pub fn is_unlimited(self) -> bool {
         self.interval.is_zero()
     }
@@ -114,6 +127,9 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use testkit::properties;
+
     use super::*;
 
     const fn at(ms: u64) -> Duration {
@@ -144,6 +160,44 @@ mod tests {
             assert!(u64::from(granted) <= 3 + now / 100, "{granted} after {now} ms");
         }
         assert_eq!(granted, 3 + 9);
+    }
+
+    #[test]
+    fn an_empty_allowance_has_its_next_permit_an_interval_later() {
+        let rested_at = PACE.used_up(at(1_000));
+        assert_eq!(take(at(1_000), rested_at, PACE, 1).0, Permits { granted: 0, wait: at(100) });
+        assert_eq!(take(at(1_100), rested_at, PACE, 5).0.granted, 1);
+    }
+
+    #[test]
+    fn the_limit_of_the_founding_document_is_kept_with_a_burst_to_spare() {
+        let pace = Pace::below(500, 12);
+        assert_eq!(pace, Pace { interval: Duration::from_micros(2_101), burst: 12 });
+    }
+
+    /// The greatest number of permits in any second.
+    fn worst_second(granted: &[(Duration, u32)]) -> u32 {
+        let within =
+            |start: Duration| granted.iter().filter(move |(at, _)| (start..start + self::at(1_000)).contains(at));
+        granted.iter().map(|(start, _)| within(*start).map(|(_, count)| count).sum()).max().unwrap_or(0)
+    }
+
+    proptest! {
+        #![proptest_config(properties::quick(60))]
+        #[test]
+        fn however_it_is_asked_no_second_has_more_than_the_limit_without_the_spare_burst(
+            asks in prop::collection::vec((0_u64..40_000, 1_u32..60), 1..400)
+        ) {
+            let (pace, mut now, mut rested_at) = (Pace::below(500, 12), at(1), at(0));
+            let mut granted = Vec::new();
+            for (pause_us, wanted) in asks {
+                now += Duration::from_micros(pause_us);
+                let (permits, later) = take(now, rested_at, pace, wanted);
+                rested_at = later;
+                granted.push((now, permits.granted));
+            }
+            prop_assert!(worst_second(&granted) <= 488, "{}", worst_second(&granted));
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 pub mod alert; // rules
 pub mod gate;
-pub mod pace;
 pub mod round;
 
 pub mod on_stock; // reactions
@@ -33,9 +32,9 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use crate::App;
+use crate::pace::Pace;
 use gate::StockGate;
 use limiter::Limiter;
-use pace::Pace;
 use stocks::Stocks;
 
 /// Section `[notification_hub.restock]`.
@@ -100,7 +99,7 @@ impl RestockSettings {
 
     /// Of one replica while Redis is away.
     pub fn share(&self) -> Pace {
-        self.pace().share(self.replicas)
+        Pace { burst: 1, ..self.pace().share(self.replicas) }
     }
 
     pub fn redis_return(&self) -> Duration {

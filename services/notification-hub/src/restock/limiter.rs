@@ -11,10 +11,10 @@ use common::redis::{Redis, Script};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::pace::{Pace, Permits, take};
 use crate::restock::RestockSettings;
-use crate::restock::pace::{Pace, Permits, Tat};
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("restock_limiter", include_str!("limiter.lua")));
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("shared_limit", include_str!("../shared_limit.lua")));
 
 /// A replica takes its share for so long after Redis failed it: longer than `redis.pause_ms` and `redis.timeout_ms`
 /// together, so that others that are cut off have seen it back.
@@ -34,8 +34,9 @@ pub struct Limiter {
 
 #[derive(Default)]
 struct Share {
-    tat: Tat,
-    until_us: u64,
+    rested_at: Duration,
+    /// It counts until then.
+    until: Duration,
 }
 
 impl Limiter {
@@ -58,38 +59,43 @@ impl Limiter {
             Some(Permits { granted, .. }) => granted,
             None => wanted,
         };
-        let Pace { interval_us, burst } = self.pace;
-        let args = [interval_us, burst.into(), wanted.into(), self.return_pause.as_micros() as u64];
+        let Pace { interval, burst } = self.pace;
+        let args = [interval.as_micros(), burst.into(), wanted.into(), self.return_pause.as_micros()];
         let args = args.map(|argument| argument.to_string());
-        let (permits, from) = match self.redis.run::<(u32, u64)>(&TAKE, &[self.redis.key("rl:restock")], &args).await {
-            Ok((granted, wait_us)) => (Permits { granted, wait: Duration::from_micros(wait_us) }, "redis"),
-            Err(_) => (self.without_redis(own), "share"),
-        };
+        let (permits, from) =
+            match self.redis.run::<(u32, u64)>(&TAKE, &[self.redis.key("{rl:hub:restock}")], &args).await {
+                Ok((granted, wait_us)) => (Permits { granted, wait: Duration::from_micros(wait_us) }, "redis"),
+                Err(_) => (self.without_redis(own), "share"),
+            };
         metrics::counter!("stampede_restock_permits_total", "from" => from).increment(permits.granted.into());
         permits
     }
 
     /// After a chunk: as long as a few permits take to come. No more than the burst comes meanwhile, so none is lost.
     pub fn gap(&self) -> Duration {
-        Duration::from_micros(self.pace.interval_us * u64::from(self.pace.burst / 2))
+        self.pace.interval * (self.pace.burst / 2)
     }
 
     /// What this replica's share has left, for as long as it counts.
     fn of_share(&self, wanted: u32) -> Option<Permits> {
-        let now_us = self.born.elapsed().as_micros() as u64;
+        let now = self.born.elapsed();
         let mut state = self.state.lock();
-        (now_us < state.until_us).then(|| state.tat.take(now_us, self.share, wanted))
+        (now < state.until).then(|| {
+            let (permits, later) = take(now, state.rested_at, self.share, wanted);
+            state.rested_at = later;
+            permits
+        })
     }
 
     /// `own` is what the share has given already.
     fn without_redis(&self, own: Option<Permits>) -> Permits {
-        let now_us = self.born.elapsed().as_micros() as u64;
+        let now = self.born.elapsed();
         let mut state = self.state.lock();
-        state.until_us = now_us + SHARE_FOR.as_micros() as u64;
+        state.until = now + SHARE_FOR;
         own.unwrap_or_else(|| {
             // Redis has given a moment ago what this share would give now.
-            state.tat = Tat::empty(now_us, self.share);
-            Permits { granted: 0, wait: Duration::from_micros(self.share.interval_us) }
+            state.rested_at = self.share.used_up(now);
+            Permits { granted: 0, wait: self.share.interval }
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::App;
 use crate::claims::{AttemptResult, Claimed, Recorded};
 use crate::email;
 use crate::notification::DeliveryStatus;
-use crate::restock::pace::Permits;
+use crate::pace::Permits;
 use crate::restock::round::Run;
 
 /// Alerts that are handed to their channel together, at most.

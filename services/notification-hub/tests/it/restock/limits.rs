@@ -19,9 +19,9 @@ impl Allowance {
     async fn of(site: &Site) -> Allowance {
         let settings = site.settings().section("redis").unwrap();
         let redis = Redis::open(&settings, site.namespace()).unwrap();
-        let key = redis.key("rl:restock");
+        let key = redis.key("{rl:hub:restock}");
         redis.delete(std::slice::from_ref(&key)).await.unwrap();
-        let script = Script::new("tests_restock_limiter", include_str!("../../../src/restock/limiter.lua"));
+        let script = Script::new("tests_shared_limit", include_str!("../../../src/shared_limit.lua"));
         Allowance { redis, script, key }
     }
 
