@@ -141,7 +141,6 @@ impl Sent {
 pub async fn send(app: &App, requested: Requested) -> Result<Sent> {
     let fingerprint = requested.fingerprint.clone();
     let sent = app.inserts.submit(requested).await?;
-    app.db.point("notification.after_send").await;
     if let Sent::Replay(stored) = &sent {
         same_request(&stored.fingerprint, &fingerprint)?;
     }

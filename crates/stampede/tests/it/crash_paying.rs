@@ -42,13 +42,14 @@ pub const PAYING: [&str; 23] = [
 pub const RECONCILING: [&str; 1] = ["reconcile.after_finding:1"];
 
 /// A client waits briefly and the provider is given up early, so that what was cut off is found out soon.
-const BRIEF: [(&str, &str); 13] = [
+const BRIEF: [(&str, &str); 14] = [
     // Messages that a dead process had in hand are sent by the next one while the test still waits.
     ("notification_hub.lease_seconds", "7"),
     ("notification_hub.new_lease_seconds", "7"),
     ("notification_hub.claim_batch_max", "64"),
     ("notification_hub.email.timeout_ms", "2000"),
     ("notification_hub.slack.timeout_ms", "2000"),
+    ("notification_hub.webhook.timeout_ms", "2000"),
     ("payment.naverpay.query_timeout_ms", "2000"),
     ("payment.reconciliation.check_period_ms", "500"),
     ("payment.retry_seconds", "10"),

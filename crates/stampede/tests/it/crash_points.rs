@@ -92,6 +92,7 @@ async fn dying_while_an_email_is_sent_leaves_one_notification_that_is_sent() {
         ("notification_hub.claim_batch_max", "64"),
         ("notification_hub.email.timeout_ms", "2000"),
         ("notification_hub.slack.timeout_ms", "2000"),
+        ("notification_hub.webhook.timeout_ms", "2000"),
     ];
     all(&SENDING, &lease).await;
 }
