@@ -3,7 +3,7 @@
 //! A row lock is held until its commit is on disk, so one commit per request caps a hot row at one request per
 //! fsync. Here callers queue, a lane takes whoever is waiting, runs one transaction for all of them and answers each
 //! after the commit; the next batch fills meanwhile. A lone caller does not wait for company: only while a transaction
-//! is under way do later callers gather, until it ends or [`GATHER_MAX`] is over.
+//! is under way do later callers gather, until it ends or some milliseconds are over.
 
 use std::future::Future;
 use std::sync::Arc;
