@@ -29,8 +29,8 @@ pub struct BatchSettings {
 }
 
 /// How long a batch waits for the end of a transaction under way at most. Each transaction costs its statements and a
-/// commit however few it serves, so a busy service does several times as much with full ones. A transaction that takes
-/// longer, perhaps because it waits for a lock, does not hold the others up.
+/// commit however few requests it serves, so fewer and fuller ones cost less. A transaction that takes longer, perhaps
+/// because it waits for a lock, does not hold the others up.
 const GATHER_MAX: Duration = Duration::from_millis(5);
 
 struct Pending<Q, A> {
