@@ -10,6 +10,20 @@ pub const API_KEY_LIMIT_REACHED: Code =
 pub const API_KEY_NOT_FOUND: Code = Code::new("API_KEY_NOT_FOUND", 404, Grpc::NotFound, "API 키를 찾을 수 없습니다.");
 pub const CONCURRENT_MODIFICATION: Code =
     Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
+pub const COUPON_ALREADY_ISSUED: Code =
+    Code::new("COUPON_ALREADY_ISSUED", 409, Grpc::AlreadyExists, "이미 발급받은 쿠폰입니다.");
+pub const COUPON_EXPIRED: Code = Code::new("COUPON_EXPIRED", 410, Grpc::FailedPrecondition, "쿠폰 기간이 지났습니다.");
+pub const COUPON_IN_USE: Code =
+    Code::new("COUPON_IN_USE", 409, Grpc::FailedPrecondition, "이미 다른 주문에 사용된 쿠폰입니다.");
+pub const COUPON_ISSUE_NOT_FOUND: Code =
+    Code::new("COUPON_ISSUE_NOT_FOUND", 404, Grpc::NotFound, "발급된 쿠폰을 찾을 수 없습니다.");
+pub const COUPON_NOT_APPLICABLE: Code =
+    Code::new("COUPON_NOT_APPLICABLE", 422, Grpc::FailedPrecondition, "이 주문에 사용할 수 없는 쿠폰입니다.");
+pub const COUPON_NOT_FOUND: Code = Code::new("COUPON_NOT_FOUND", 404, Grpc::NotFound, "쿠폰을 찾을 수 없습니다.");
+pub const COUPON_NOT_OPEN: Code =
+    Code::new("COUPON_NOT_OPEN", 409, Grpc::FailedPrecondition, "아직 발급할 수 없는 쿠폰입니다.");
+pub const COUPON_SOLD_OUT: Code =
+    Code::new("COUPON_SOLD_OUT", 409, Grpc::ResourceExhausted, "쿠폰이 모두 소진되었습니다.");
 pub const DELIVERY_NOT_FOUND: Code =
     Code::new("DELIVERY_NOT_FOUND", 404, Grpc::NotFound, "전송 내역을 찾을 수 없습니다.");
 pub const DELIVERY_NOT_RETRYABLE: Code =
@@ -53,6 +67,12 @@ pub const PRODUCT_IN_STOCK: Code =
 pub const PRODUCT_NOT_FOUND: Code = Code::new("PRODUCT_NOT_FOUND", 404, Grpc::NotFound, "상품을 찾을 수 없습니다.");
 pub const PURCHASE_LIMIT_EXCEEDED: Code =
     Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");
+pub const REDEMPTION_CONFIRMED: Code =
+    Code::new("REDEMPTION_CONFIRMED", 409, Grpc::FailedPrecondition, "이미 사용이 확정된 쿠폰입니다.");
+pub const REDEMPTION_ENDED: Code =
+    Code::new("REDEMPTION_ENDED", 410, Grpc::FailedPrecondition, "쿠폰 예약이 이미 끝났습니다.");
+pub const REDEMPTION_NOT_FOUND: Code =
+    Code::new("REDEMPTION_NOT_FOUND", 404, Grpc::NotFound, "쿠폰 예약을 찾을 수 없습니다.");
 pub const REFRESH_TOKEN_INVALID: Code =
     Code::new("REFRESH_TOKEN_INVALID", 401, Grpc::Unauthenticated, "리프레시 토큰이 올바르지 않습니다.");
 pub const REFRESH_TOKEN_REUSED: Code = Code::new(

@@ -3,8 +3,9 @@
 use common::outbox::Event;
 
 pub use crate::packages::events::{
-    OrderCancelled, OrderCreated, OrderExpired, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded,
-    PaymentApproved, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
+    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, OrderCancelled, OrderCreated, OrderExpired,
+    OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved, PaymentFailed, PaymentRefunded,
+    PaymentUnknown, StockDepleted, StockReplenished,
 };
 
 impl Event for OrderCreated {
@@ -178,6 +179,58 @@ pub const TOPICS: [&str; 12] = [
     StockDepleted::TOPIC,
     StockReplenished::TOPIC,
 ];
+
+impl Event for CouponIssued {
+    const TOPIC: &'static str = "COUPON_ISSUED";
+    const AGGREGATE: &'static str = "coupon";
+
+    fn key(&self) -> &str {
+        &self.coupon_and_user
+    }
+
+    fn version(&self) -> i64 {
+        1
+    }
+}
+
+impl Event for CouponIssueFailed {
+    const TOPIC: &'static str = "COUPON_ISSUE_FAILED";
+    const AGGREGATE: &'static str = "coupon";
+
+    fn key(&self) -> &str {
+        &self.issue_id
+    }
+
+    fn version(&self) -> i64 {
+        1
+    }
+}
+
+impl Event for CouponRedeemed {
+    const TOPIC: &'static str = "COUPON_REDEEMED";
+    const AGGREGATE: &'static str = "coupon";
+
+    fn key(&self) -> &str {
+        &self.issue_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for CouponRestored {
+    const TOPIC: &'static str = "COUPON_RESTORED";
+    const AGGREGATE: &'static str = "coupon";
+
+    fn key(&self) -> &str {
+        &self.issue_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,9 @@ use common::id::Kind;
 /// A person or operator who can log in; called user in the database and in events.
 pub struct Account;
 pub struct ApiKey;
+pub struct Coupon;
+/// One coupon in the hands of one account.
+pub struct CouponIssue;
 pub struct Delivery;
 pub struct Hold;
 pub struct Notification;
@@ -22,6 +25,12 @@ impl Kind for Account {
 }
 impl Kind for ApiKey {
     const NAME: &'static str = "API key";
+}
+impl Kind for Coupon {
+    const NAME: &'static str = "coupon";
+}
+impl Kind for CouponIssue {
+    const NAME: &'static str = "coupon issue";
 }
 impl Kind for Delivery {
     const NAME: &'static str = "delivery";
@@ -53,6 +62,8 @@ impl Kind for RestockRound {
 
 pub type AccountId = Id<Account>;
 pub type ApiKeyId = Id<ApiKey>;
+pub type CouponId = Id<Coupon>;
+pub type CouponIssueId = Id<CouponIssue>;
 pub type DeliveryId = Id<Delivery>;
 pub type HoldId = Id<Hold>;
 pub type NotificationId = Id<Notification>;

@@ -116,7 +116,7 @@ mod tests {
 
     fn lines(quantity: i32) -> Vec<OrderLine> {
         let (product_id, name) = ("p".to_owned(), "한정판 운동화".to_owned());
-        vec![OrderLine { product_id, name, quantity, unit_price: 129_000 }]
+        vec![OrderLine { product_id, name, quantity, unit_price: 129_000, discount: 0 }]
     }
 
     fn created() -> OrderCreated {
@@ -128,7 +128,7 @@ mod tests {
             amount: 258_000,
             currency: "KRW".to_owned(),
             hold_expires_at: serde_json::from_str("\"2026-11-21T09:10:00Z\"").unwrap(),
-            created_at: None,
+            ..OrderCreated::default()
         }
     }
 
@@ -143,6 +143,7 @@ mod tests {
             amount: 129_000,
             currency: "KRW".to_owned(),
             placed_at: serde_json::from_str("\"2026-11-21T09:10:00Z\"").unwrap(),
+            ..OrderPlaced::default()
         }
     }
 

@@ -16,6 +16,7 @@ pub fn order_created(order: &Order) -> OrderCreated {
         currency: order.currency.clone(),
         hold_expires_at: Some(order.hold_expires_at.into()),
         created_at: Some(order.created_at.into()),
+        ..OrderCreated::default()
     }
 }
 
@@ -30,6 +31,7 @@ pub fn order_placed(order: &Order, now: DateTime<Utc>) -> OrderPlaced {
         amount: order.amount,
         currency: order.currency.clone(),
         placed_at: Some(now.into()),
+        ..OrderPlaced::default()
     }
 }
 
@@ -41,6 +43,7 @@ pub fn order_cancelled(order: &Order, now: DateTime<Utc>) -> OrderCancelled {
         hold_id: order.id.to_string(),
         reason: order.cancel_reason.clone().unwrap_or_default(),
         cancelled_at: Some(now.into()),
+        ..OrderCancelled::default()
     }
 }
 
@@ -65,6 +68,7 @@ pub fn order_refunded(order: &Order, now: DateTime<Utc>) -> OrderRefunded {
         amount: order.amount,
         currency: order.currency.clone(),
         refunded_at: Some(now.into()),
+        ..OrderRefunded::default()
     }
 }
 
@@ -74,6 +78,7 @@ fn lines(items: &[Item]) -> Vec<OrderLine> {
         name: item.name.clone(),
         quantity: item.quantity,
         unit_price: item.unit_price,
+        discount: 0,
     };
     items.iter().map(line).collect()
 }

@@ -41,6 +41,7 @@ pub async fn expire_orders(app: Arc<App>) -> Result<()> {
                         version: order.version,
                         hold_id: order.id.to_string(),
                         expired_at: Some(order.updated_at.into()),
+                        ..OrderExpired::default()
                     })
                     .collect();
                 outbox::publish_all(tx, &events).await?;

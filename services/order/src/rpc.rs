@@ -110,9 +110,11 @@ fn message(order: Order) -> proto::Order {
                 name: item.name,
                 quantity: item.quantity,
                 unit_price: item.unit_price,
+                discount: 0,
             })
             .collect(),
         hold_expires_at: Some(order.hold_expires_at.into()),
         created_at: Some(order.created_at.into()),
+        ..proto::Order::default()
     }
 }

@@ -19,12 +19,12 @@ fn refunded(hold: &Hold) -> OrderRefunded {
 
 fn expired(hold: &Hold) -> OrderExpired {
     let (order_id, hold_id) = (hold.hold_id.clone(), hold.hold_id.clone());
-    OrderExpired { order_id, hold_id, user_id: hold.user_id.clone(), version: 2, expired_at: None }
+    OrderExpired { order_id, hold_id, user_id: hold.user_id.clone(), version: 2, ..OrderExpired::default() }
 }
 
 fn cancelled(hold: &Hold) -> OrderCancelled {
     let (order_id, hold_id, reason) = (hold.hold_id.clone(), hold.hold_id.clone(), "changed my mind".to_owned());
-    OrderCancelled { order_id, hold_id, user_id: hold.user_id.clone(), version: 2, reason, cancelled_at: None }
+    OrderCancelled { order_id, hold_id, user_id: hold.user_id.clone(), version: 2, reason, ..OrderCancelled::default() }
 }
 
 async fn audits(site: &Site, hold: &Hold, kind: &str) -> i64 {

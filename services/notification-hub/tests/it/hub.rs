@@ -62,6 +62,7 @@ pub fn order(name: &str, buyer: Uuid) -> (Uuid, OrderCreated) {
         name: "Sneaker".to_owned(),
         quantity: 2,
         unit_price: 129_000,
+        discount: 0,
     };
     let order = OrderCreated {
         order_id: order_id.to_string(),
@@ -70,8 +71,7 @@ pub fn order(name: &str, buyer: Uuid) -> (Uuid, OrderCreated) {
         items: vec![line],
         amount: 258_000,
         currency: "KRW".to_owned(),
-        hold_expires_at: None,
-        created_at: None,
+        ..OrderCreated::default()
     };
     (common::id::derive_uuid("event", &[order_id.as_bytes()]), order)
 }

@@ -84,7 +84,13 @@ async fn a_paid_order_and_a_refund_are_told_to_the_buyer_only() {
     let slack = FakeSlack::start(&[]);
     let (site, _) = start(&slack.settings()).await;
     let PaymentFailed { payment_id, order_id, .. } = payment_failed("one");
-    let line = OrderLine { product_id: "p".to_owned(), name: "Sneaker".to_owned(), quantity: 2, unit_price: 64_500 };
+    let line = OrderLine {
+        product_id: "p".to_owned(),
+        name: "Sneaker".to_owned(),
+        quantity: 2,
+        unit_price: 64_500,
+        discount: 0,
+    };
     site.publish(&OrderPlaced {
         order_id: order_id.clone(),
         user_id: USER.to_string(),
@@ -94,7 +100,7 @@ async fn a_paid_order_and_a_refund_are_told_to_the_buyer_only() {
         items: vec![line],
         amount: 129_000,
         currency: "KRW".to_owned(),
-        placed_at: None,
+        ..OrderPlaced::default()
     })
     .await;
     let receipt = ended(&user(&site)).await;
