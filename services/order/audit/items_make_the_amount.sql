@@ -1,5 +1,5 @@
 with total as (
-    select order_id, count(*) as lines, sum(quantity::bigint * unit_price) as amount
+    select order_id, count(*) as lines, sum(quantity::bigint * unit_price - discount) as amount
     from {order}.order_items
     group by order_id
 )

@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use common::idempotency::reused;
 use common::telemetry::Context;
 use common::{Refused, Result};
-use contract::ids::{AccountId, OrderId, ProductId};
+use contract::coupon::Redemption;
+use contract::ids::{AccountId, CouponIssueId, OrderId, ProductId};
 use contract::inventory::{Hold, HoldLine};
 use contract::money::KRW;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,8 @@ pub struct Intent {
     pub idempotency_key: String,
     pub fingerprint: Vec<u8>,
     pub items: Vec<WantedItem>,
+    /// The issued coupon that it uses.
+    pub coupon: Option<CouponIssueId>,
     pub shipping: Option<Shipping>,
 }
 
@@ -70,6 +73,8 @@ pub struct Draft {
     pub idempotency_key: String,
     pub fingerprint: Vec<u8>,
     pub items: Vec<Item>,
+    pub coupon: Option<CouponIssueId>,
+    /// The items less their discounts.
     pub amount: i64,
     pub currency: String,
     pub hold_expires_at: DateTime<Utc>,
@@ -79,24 +84,28 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Names and prices come from `hold` and never from the client. The lines keep the order of the request.
+    /// Names and prices come from `hold`, discounts from `redemption`, and none from the client. The lines keep the order
+    /// of the request.
     ///
-    /// Refuses with `IDEMPOTENCY_KEY_REUSED` if the hold is for other lines: then an earlier request with this key held
-    /// them, and its process died before it stored the order.
-    pub fn new(intent: Intent, hold: Hold, context: Context) -> Result<Draft> {
+    /// Refuses with `IDEMPOTENCY_KEY_REUSED` if the hold is for other lines, or the redemption for another coupon: then an
+    /// earlier request with this key reserved them, and its process died before it stored the order.
+    pub fn new(intent: Intent, hold: Hold, redemption: Option<Redemption>, context: Context) -> Result<Draft> {
         let expires_at = hold.expires_at.context("the hold has no expiry")?;
         let hold_expires_at = DateTime::try_from(expires_at).map_err(|_| anyhow::anyhow!("the hold's expiry"))?;
         let mut held: HashMap<String, HoldLine> =
             hold.lines.into_iter().map(|line| (line.product_id.clone(), line)).collect();
         let mut items = Vec::with_capacity(intent.items.len());
         let mut currency = KRW.to_owned();
+        let mut discounts = discounts(intent.coupon, redemption)?;
         for WantedItem { product_id, quantity } in intent.items {
             let line = held.remove(&product_id.to_string()).filter(|line| line.quantity == quantity);
             let line = line.ok_or_else(reused)?;
             currency = line.currency;
-            items.push(Item { product_id, sku: line.sku, name: line.name, quantity, unit_price: line.unit_price });
+            let discount = discounts.remove(&line.product_id).unwrap_or_default();
+            let (sku, name, unit_price) = (line.sku, line.name, line.unit_price);
+            items.push(Item { product_id, sku, name, quantity, unit_price, discount });
         }
-        if !held.is_empty() {
+        if !held.is_empty() || !discounts.is_empty() {
             return Err(reused().into());
         }
         Ok(Draft {
@@ -106,6 +115,7 @@ impl Draft {
             fingerprint: intent.fingerprint,
             amount: total(&items).context("the order's total leaves the range of money")?,
             items,
+            coupon: intent.coupon,
             currency,
             hold_expires_at,
             shipping: intent.shipping,
@@ -122,6 +132,7 @@ impl Draft {
             version: 1,
             amount: self.amount,
             currency: self.currency.clone(),
+            coupon_issue_id: self.coupon,
             fingerprint: self.fingerprint.clone(),
             hold_expires_at: self.hold_expires_at,
             first_hold_expires_at: self.hold_expires_at,
@@ -137,13 +148,30 @@ impl Draft {
     }
 }
 
-/// The sum of all lines in minor units, or `None` if it leaves the range of money.
+/// What the coupon takes off each product.
+fn discounts(wanted: Option<CouponIssueId>, redemption: Option<Redemption>) -> Result<HashMap<String, i64>> {
+    let Some(redemption) = redemption else { return Ok(HashMap::new()) };
+    if wanted.is_none_or(|issue| issue.to_string() != redemption.issue_id) {
+        return Err(reused().into());
+    }
+    Ok(redemption.lines.into_iter().map(|line| (line.product_id, line.discount)).collect())
+}
+
+/// What all lines cost less their discounts, in minor units, or `None` if it leaves the range of money. No discount is
+/// negative or more than its line, and something is left to pay.
 fn total(items: &[Item]) -> Option<i64> {
-    items.iter().try_fold(0_i64, |sum, item| sum.checked_add(item.unit_price.checked_mul(item.quantity.into())?))
+    let rest = |item: &Item| {
+        let price = item.unit_price.checked_mul(item.quantity.into())?;
+        (0..=price).contains(&item.discount).then_some(price - item.discount)
+    };
+    let sum = items.iter().try_fold(0_i64, |sum, item| sum.checked_add(rest(item)?))?;
+    (sum > 0).then_some(sum)
 }
 
 #[cfg(test)]
 mod tests {
+    use contract::coupon::LineDiscount;
+
     use super::*;
 
     const LIMITS: Limits = Limits { lines_max: 3, quantity_max: 10 };
@@ -162,6 +190,7 @@ mod tests {
             idempotency_key: "key".to_owned(),
             fingerprint: vec![1],
             items: items.to_vec(),
+            coupon: None,
             shipping: None,
         }
     }
@@ -197,7 +226,7 @@ mod tests {
         let wanted = wanted(&[2, 3]);
         let mut hold = hold(&wanted);
         hold.lines.reverse();
-        let draft = Draft::new(intent(&wanted), hold, Context::default()).unwrap();
+        let draft = Draft::new(intent(&wanted), hold, None, Context::default()).unwrap();
         let lines = draft.items.iter().map(|item| (item.product_id, item.name.as_str(), item.unit_price));
         let expected = [(wanted[0].product_id, "Sneaker 1", 100), (wanted[1].product_id, "Sneaker 2", 200)];
         assert_eq!(lines.collect::<Vec<_>>(), expected);
@@ -210,22 +239,55 @@ mod tests {
         let mut more = wanted.clone();
         more[1].quantity = 4;
         for other in [&wanted[..1], &more, &[wanted.clone(), self::wanted(&[1])].concat()] {
-            let refused = Draft::new(intent(&wanted), hold(other), Context::default()).unwrap_err();
+            let refused = Draft::new(intent(&wanted), hold(other), None, Context::default()).unwrap_err();
             assert_eq!(refused.reason(), Some("IDEMPOTENCY_KEY_REUSED"), "{other:?}");
         }
     }
 
     #[test]
     fn a_total_that_leaves_the_range_of_money_is_none() {
-        let item = |unit_price, quantity| Item {
-            product_id: ProductId::generate(),
-            sku: String::new(),
-            name: String::new(),
-            quantity,
-            unit_price,
+        assert_eq!(total(&[item(100, 3, 0), item(7, 1, 0)]), Some(307));
+        assert_eq!(total(&[item(i64::MAX, 2, 0)]), None);
+        assert_eq!(total(&[item(i64::MAX, 1, 0), item(1, 1, 0)]), None);
+    }
+
+    #[test]
+    fn discounts_come_off_their_lines_and_leave_something_to_pay() {
+        assert_eq!(total(&[item(100, 3, 50), item(7, 1, 7)]), Some(250));
+        for bad in [item(100, 3, -1), item(100, 3, 301), item(100, 3, 300)] {
+            assert_eq!(total(std::slice::from_ref(&bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_draft_takes_its_discounts_from_the_redemption_of_its_own_coupon() {
+        let wanted = wanted(&[2, 3]);
+        let coupon = CouponIssueId::generate();
+        let redemption = |issue: CouponIssueId, products: &[ProductId]| Redemption {
+            issue_id: issue.to_string(),
+            lines: (1..)
+                .zip(products)
+                .map(|(discount, id)| LineDiscount { product_id: id.to_string(), discount })
+                .collect(),
+            ..Redemption::default()
         };
-        assert_eq!(total(&[item(100, 3), item(7, 1)]), Some(307));
-        assert_eq!(total(&[item(i64::MAX, 2)]), None);
-        assert_eq!(total(&[item(i64::MAX, 1), item(1, 1)]), None);
+        let draft = |redemption| {
+            let intent = Intent { coupon: Some(coupon), ..intent(&wanted) };
+            Draft::new(intent, hold(&wanted), Some(redemption), Context::default())
+        };
+        let both = [wanted[0].product_id, wanted[1].product_id];
+        let made = draft(redemption(coupon, &both)).unwrap();
+        assert_eq!(made.items.iter().map(|item| item.discount).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((made.amount, made.coupon), (2 * 100 - 1 + 3 * 200 - 2, Some(coupon)));
+        let of_another_request =
+            [redemption(CouponIssueId::generate(), &both), redemption(coupon, &[ProductId::generate()])];
+        for redemption in of_another_request {
+            assert_eq!(draft(redemption).unwrap_err().reason(), Some("IDEMPOTENCY_KEY_REUSED"));
+        }
+    }
+
+    fn item(unit_price: i64, quantity: i32, discount: i64) -> Item {
+        let (product_id, sku, name) = (ProductId::generate(), String::new(), String::new());
+        Item { product_id, sku, name, quantity, unit_price, discount }
     }
 }

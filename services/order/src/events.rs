@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use contract::events::{OrderCancelled, OrderCreated, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded};
-use contract::ids::PaymentId;
+use contract::ids::{CouponIssueId, PaymentId};
 
 use crate::order::{Item, Order};
 
@@ -16,7 +16,8 @@ pub fn order_created(order: &Order) -> OrderCreated {
         currency: order.currency.clone(),
         hold_expires_at: Some(order.hold_expires_at.into()),
         created_at: Some(order.created_at.into()),
-        ..OrderCreated::default()
+        coupon_issue_id: coupon_issue_id(order),
+        discount: order.discount(),
     }
 }
 
@@ -31,7 +32,8 @@ pub fn order_placed(order: &Order, now: DateTime<Utc>) -> OrderPlaced {
         amount: order.amount,
         currency: order.currency.clone(),
         placed_at: Some(now.into()),
-        ..OrderPlaced::default()
+        coupon_issue_id: coupon_issue_id(order),
+        discount: order.discount(),
     }
 }
 
@@ -43,7 +45,7 @@ pub fn order_cancelled(order: &Order, now: DateTime<Utc>) -> OrderCancelled {
         hold_id: order.id.to_string(),
         reason: order.cancel_reason.clone().unwrap_or_default(),
         cancelled_at: Some(now.into()),
-        ..OrderCancelled::default()
+        coupon_issue_id: coupon_issue_id(order),
     }
 }
 
@@ -68,7 +70,7 @@ pub fn order_refunded(order: &Order, now: DateTime<Utc>) -> OrderRefunded {
         amount: order.amount,
         currency: order.currency.clone(),
         refunded_at: Some(now.into()),
-        ..OrderRefunded::default()
+        coupon_issue_id: coupon_issue_id(order),
     }
 }
 
@@ -78,11 +80,15 @@ fn lines(items: &[Item]) -> Vec<OrderLine> {
         name: item.name.clone(),
         quantity: item.quantity,
         unit_price: item.unit_price,
-        discount: 0,
+        discount: item.discount,
     };
     items.iter().map(line).collect()
 }
 
 fn payment_id(order: &Order) -> String {
     order.paid_payment_id.as_ref().map(PaymentId::to_string).unwrap_or_default()
+}
+
+fn coupon_issue_id(order: &Order) -> String {
+    order.coupon_issue_id.as_ref().map(CouponIssueId::to_string).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use common::db::Prepared;
 use common::{Result, outbox};
 use contract::events::OrderExpired;
-use contract::ids::{AccountId, OrderId};
+use contract::ids::{AccountId, CouponIssueId, OrderId};
 use diesel::sql_types as sql;
 use diesel_async::RunQueryDsl;
 
@@ -22,6 +22,8 @@ struct Expired {
     version: i64,
     #[diesel(sql_type = sql::Timestamptz)]
     updated_at: DateTime<Utc>,
+    #[diesel(sql_type = sql::Nullable<sql::Uuid>)]
+    coupon_issue_id: Option<CouponIssueId>,
 }
 
 /// Takes chunk after chunk until no order is due. Inventory ends the hold by its own clock; the event only confirms that.
@@ -41,7 +43,7 @@ pub async fn expire_orders(app: Arc<App>) -> Result<()> {
                         version: order.version,
                         hold_id: order.id.to_string(),
                         expired_at: Some(order.updated_at.into()),
-                        ..OrderExpired::default()
+                        coupon_issue_id: order.coupon_issue_id.map(|id| id.to_string()).unwrap_or_default(),
                     })
                     .collect();
                 outbox::publish_all(tx, &events).await?;

@@ -18,4 +18,4 @@ update orders
 set status = 'EXPIRED', version = orders.version + 1, updated_at = now()
 from due
 where orders.id = due.id
-returning orders.id, orders.user_id, orders.version, orders.updated_at
+returning orders.id, orders.user_id, orders.version, orders.updated_at, orders.coupon_issue_id

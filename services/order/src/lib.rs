@@ -1,7 +1,8 @@
 //! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired.
 //!
 //! Owns schema `order`. Publishes `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
-//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`. Calls inventory for holds.
+//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`. Calls inventory for
+//! holds and coupon for redemptions.
 
 mod cancel_order; // flow
 mod change_order; // flow
@@ -12,6 +13,7 @@ mod on_payment; // reactions
 pub mod order; // rules; public for the model, which checks them
 mod place_order; // flow
 mod read_orders; // flows
+mod reserve_coupon; // part of placing an order
 mod rows; // stored orders
 mod rpc; // gRPC interface
 mod schema;
@@ -31,6 +33,7 @@ use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::rpc::Upstream;
+use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::events::{
     OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentRefunded,
 };
@@ -57,6 +60,7 @@ struct Settings {
 pub struct App {
     db: Db,
     inventory: InventoryServiceClient<Upstream>,
+    coupon: CouponServiceClient<Upstream>,
     inserts: Batch<draft::Draft, place_order::Placement>,
     changes: Batch<change_order::Command, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
@@ -98,6 +102,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let db = host.db("order", MIGRATIONS).await?;
     let app = Arc::new(App {
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
+        coupon: CouponServiceClient::new(host.upstream("coupon")?),
         inserts: place_order::insert_batch(&db, &settings.batch),
         changes: change_order::change_batch(&db, &settings.batch),
         lookups: read_orders::lookup_batch(&db, &settings.batch),

@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use common::{Code, Refusal};
 use contract::codes;
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentAttemptId, PaymentId, ProductId};
 use serde_json::{Value, json};
 
 use crate::status::Status;
@@ -18,9 +18,11 @@ pub struct Order {
     pub status: Status,
     /// Goes up by one with every change of the row, whether an event announces the change or not.
     pub version: i64,
-    /// In minor units of `currency`.
+    /// What is to be paid: the items less their discounts. In minor units of `currency`.
     pub amount: i64,
     pub currency: String,
+    /// The issued coupon that the order uses.
+    pub coupon_issue_id: Option<CouponIssueId>,
     /// Of the request that placed the order; see [`common::idempotency`].
     pub fingerprint: Vec<u8>,
     /// Moves forward when a payment attempt fails, so that the buyer has time for another one.
@@ -49,6 +51,8 @@ pub struct Item {
     pub name: String,
     pub quantity: i32,
     pub unit_price: i64,
+    /// What the coupon takes off all units of this line together.
+    pub discount: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +130,11 @@ pub enum Change {
 }
 
 impl Order {
+    /// What the coupon takes off the whole order.
+    pub fn discount(&self) -> i64 {
+        self.items.iter().map(|item| item.discount).sum()
+    }
+
     /// The status at `now`. An open order past its time is `EXPIRED` before the sweep has stored that, unless it is reserved.
     pub fn status_at(&self, now: DateTime<Utc>) -> Status {
         let is_open = matches!(self.status, Status::Created | Status::PendingPayment);

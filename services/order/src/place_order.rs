@@ -1,4 +1,5 @@
-//! `POST /orders`: hold the stock, then store the order and `ORDER_CREATED` in one transaction.
+//! `POST /orders`: hold the stock, reserve the coupon if there is one, then store the order and `ORDER_CREATED` in one
+//! transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use common::telemetry::Context;
 use common::text::Text;
 use common::{Error, Result, outbox, rpc};
 use contract::events::OrderCreated;
-use contract::ids::{AccountId, OrderId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, ProductId};
 use contract::inventory::{Hold, HoldRequest, WantedLine};
 use diesel::sql_types as sql;
 use diesel_async::RunQueryDsl;
@@ -28,6 +29,7 @@ use crate::draft::{Draft, Intent, WantedItem, check_items};
 use crate::events::order_created;
 use crate::order::{Item, Order, Shipping};
 use crate::read_orders::{OrderView, view};
+use crate::reserve_coupon::{release_hold, reserve_coupon};
 use crate::rows::load_orders;
 
 /// The version of [`PlaceOrder`] in fingerprints. Raise it when a field is added.
@@ -43,6 +45,11 @@ pub struct PlaceOrder {
     pub items: Vec<WantedItem>,
     #[serde(default, deserialize_with = "common::object::optional")]
     pub shipping_info: Option<ShippingInfo>,
+    /// A coupon that was issued to this account: `issueId` of `POST /coupons/{couponId}/issue`.
+    // Left out of the fingerprint when absent, so that it stays what it was before there were coupons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub coupon_issue_id: Option<CouponIssueId>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -59,7 +66,8 @@ pub struct ShippingInfo {
 /// Place an order.
 ///
 /// The units are held until `holdExpiresAt`. The same key and body give the same order and the same answer, marked
-/// `Idempotent-Replayed: true`, for ever; a refusal stores nothing, so the same key may try again.
+/// `Idempotent-Replayed: true`, for ever; a refusal stores nothing, so the same key may try again,
+/// except after a refused coupon: then take a new key.
 #[utoipa::path(
     tag = "orders",
     request_body = PlaceOrder,
@@ -68,10 +76,10 @@ pub struct ShippingInfo {
         (status = 201, body = OrderView, description = "Stored and held; durable"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
         (status = 401, body = Problem, description = "UNAUTHORIZED"),
-        (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND"),
-        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, HOLD_ALREADY_RELEASED"),
-        (status = 410, body = Problem, description = "HOLD_EXPIRED: this key's hold lapsed before its order was stored; use a new key"),
-        (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED"),
+        (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND, COUPON_ISSUE_NOT_FOUND"),
+        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, COUPON_IN_USE, HOLD_ALREADY_RELEASED: its coupon was refused; use a new key"),
+        (status = 410, body = Problem, description = "COUPON_EXPIRED; HOLD_EXPIRED, REDEMPTION_ENDED: this key's hold lapsed before its order was stored; use a new key"),
+        (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, COUPON_NOT_APPLICABLE"),
         (status = 429, body = Problem, description = "RATE_LIMITED"),
         (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
     ),
@@ -110,6 +118,7 @@ fn intent(user_id: AccountId, key: &IdempotencyKey, body: PlaceOrder) -> Intent 
         idempotency_key: key.as_str().to_owned(),
         fingerprint: fingerprint(FINGERPRINT_VERSION, &body),
         items: body.items,
+        coupon: body.coupon_issue_id,
         shipping: body.shipping_info.map(|info| Shipping {
             recipient: info.recipient.into_string(),
             phone: info.phone.into_string(),
@@ -133,10 +142,25 @@ async fn place(app: Arc<App>, intent: Intent) -> Result<Placement> {
     tracing::Span::current().record("orderId", tracing::field::display(order_id));
     let hold = match hold(&app, &intent).await {
         Ok(hold) => hold,
-        Err(error) => return already_placed(&app, &intent, error).await,
+        Err(error) => return placed_before(&app, &intent).await?.ok_or_else(|| not_placed(error)),
     };
     app.db.point("order.after_hold").await;
-    let placement = app.inserts.submit(Draft::new(intent, hold, Context::outgoing())?).await?;
+    let redemption = match intent.coupon {
+        None => None,
+        Some(issue) => match reserve_coupon(&app, &intent, &hold, issue).await {
+            Ok(redemption) => Some(redemption),
+            Err(error) => {
+                let placed = placed_before(&app, &intent).await?;
+                if placed.is_none() && matches!(error, Error::Refused(_)) {
+                    // No request with this key can place the order any more: the refusal is final for its id.
+                    release_hold(&app, intent.order_id).await;
+                }
+                return placed.ok_or_else(|| not_placed(error));
+            }
+        },
+    };
+    app.db.point("order.after_coupon").await;
+    let placement = app.inserts.submit(Draft::new(intent, hold, redemption, Context::outgoing())?).await?;
     app.db.point("order.after_commit").await;
     match placement {
         Placement::New(order) => {
@@ -166,14 +190,17 @@ async fn hold(app: &App, intent: &Intent) -> Result<Hold> {
     response.hold.context("inventory answered without a hold").map_err(Error::from)
 }
 
-/// Inventory refused or did not answer. If the key has an order already, the answer is that order: its units may be
-/// sold, cancelled or expired by now. Read only in this case, so that a new order costs no extra read.
-async fn already_placed(app: &App, intent: &Intent, error: Error) -> Result<Placement> {
-    if let Some(order) = app.lookups.submit(intent.order_id).await? {
-        return replay(order, &intent.fingerprint);
-    }
+/// Inventory or coupon refused or did not answer. If the key has an order already, the answer is that order: its units may
+/// be sold, cancelled or expired by now. Read only in this case, so that a new order costs no extra read.
+async fn placed_before(app: &App, intent: &Intent) -> Result<Option<Placement>> {
+    let found = app.lookups.submit(intent.order_id).await?;
+    found.map(|order| replay(order, &intent.fingerprint)).transpose()
+}
+
+/// There is no order, because of `error`.
+fn not_placed(error: Error) -> Error {
     count(if error.reason().is_some() { "refused" } else { "failed" });
-    Err(error)
+    error
 }
 
 /// Refuses with `IDEMPOTENCY_KEY_REUSED` if another request placed `order`.
@@ -252,6 +279,7 @@ async fn insert_orders(tx: &mut Tx, drafts: &[&Draft]) -> Result<Vec<Inserted>> 
         .bind::<sql::Array<sql::Bytea>, _>(drafts.iter().map(|d| d.fingerprint.as_slice()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Text>, _>(drafts.iter().map(|d| d.idempotency_key.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Timestamptz>, _>(drafts.iter().map(|d| d.hold_expires_at).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Nullable<sql::Uuid>>, _>(drafts.iter().map(|d| d.coupon).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Uuid>, _>(items.iter().map(|(d, ..)| d.order_id).collect::<Vec<OrderId>>())
         .bind::<sql::Array<sql::SmallInt>, _>(items.iter().map(|(_, line, _)| *line).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Uuid>, _>(items.iter().map(|(.., i)| i.product_id).collect::<Vec<ProductId>>())
@@ -259,6 +287,7 @@ async fn insert_orders(tx: &mut Tx, drafts: &[&Draft]) -> Result<Vec<Inserted>> 
         .bind::<sql::Array<sql::Text>, _>(items.iter().map(|(.., i)| i.name.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Integer>, _>(items.iter().map(|(.., i)| i.quantity).collect::<Vec<_>>())
         .bind::<sql::Array<sql::BigInt>, _>(items.iter().map(|(.., i)| i.unit_price).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::BigInt>, _>(items.iter().map(|(.., i)| i.discount).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Uuid>, _>(shipping.iter().map(|(id, _)| *id).collect::<Vec<OrderId>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.recipient.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.phone.as_str()).collect::<Vec<_>>())
@@ -296,7 +325,9 @@ mod tests {
                 name: "Sneaker".to_owned(),
                 quantity: 2,
                 unit_price: 1000,
+                discount: 0,
             }],
+            coupon: None,
             amount: 2000,
             currency: KRW.to_owned(),
             hold_expires_at: Utc::now(),

@@ -12,7 +12,7 @@ use common::http::{Data, Path, Problem, Query};
 use common::page::{Cursor, parse_cursor};
 use common::sql::clock_timestamp;
 use common::{Refused, Result};
-use contract::ids::{AccountId, OrderId, PaymentId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentId, ProductId};
 use contract::money::Money;
 use diesel::dsl::not;
 use diesel::prelude::*;
@@ -44,6 +44,10 @@ pub struct OrderView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Uuid)]
     payment_id: Option<PaymentId>,
+    /// The issued coupon that the order uses; absent if it uses none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    coupon_issue_id: Option<CouponIssueId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shipping_info: Option<ShippingView>,
 }
@@ -57,12 +61,18 @@ struct ItemView {
     name: String,
     quantity: i32,
     unit_price: Money,
+    /// What the coupon takes off all units of this line together.
+    discount: Money,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Totals {
-    /// What is to be paid.
+    /// All lines at their prices.
+    items: Money,
+    /// What the coupon takes off.
+    discount: Money,
+    /// What is to be paid: `items` less `discount`.
     amount: Money,
 }
 
@@ -182,6 +192,7 @@ pub fn lookup_batch(db: &Db, settings: &BatchSettings) -> Batch<OrderId, Option<
 
 /// An order as the HTTP interface shows it.
 pub fn view(order: Order) -> OrderView {
+    let discount = order.discount();
     OrderView {
         order_id: order.id,
         status: order.status,
@@ -195,12 +206,18 @@ pub fn view(order: Order) -> OrderView {
                 name: item.name,
                 quantity: item.quantity,
                 unit_price: Money::krw(item.unit_price),
+                discount: Money::krw(item.discount),
             })
             .collect(),
-        totals: Totals { amount: Money::krw(order.amount) },
+        totals: Totals {
+            items: Money::krw(order.amount + discount),
+            discount: Money::krw(discount),
+            amount: Money::krw(order.amount),
+        },
         hold_expires_at: time(order.hold_expires_at),
         created_at: time(order.created_at),
         payment_id: order.paid_payment_id,
+        coupon_issue_id: order.coupon_issue_id,
         shipping_info: order.shipping.map(|info| ShippingView {
             recipient: info.recipient,
             phone: info.phone,

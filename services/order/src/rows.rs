@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use common::Result;
 use common::sql::clock_timestamp;
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentAttemptId, PaymentId, ProductId};
 use diesel::dsl;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -14,7 +14,7 @@ use crate::order::{Item, Order, Reservation, Shipping};
 use crate::schema::{order_items, orders, shipping_info};
 use crate::status::Status;
 
-type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt)>;
+type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt, BigInt)>;
 type ShippingRecord = Record<(Text, Text, Text, Text, Nullable<Text>)>;
 
 diesel::define_sql_function! {
@@ -23,8 +23,8 @@ diesel::define_sql_function! {
     fn array_of_items(item: ItemRecord) -> Nullable<Array<ItemRecord>>;
 }
 
-/// Product, SKU, name, quantity and unit price of one line.
-type ItemColumns = (ProductId, String, String, i32, i64);
+/// Product, SKU, name, quantity, unit price and discount of one line.
+type ItemColumns = (ProductId, String, String, i32, i64, i64);
 
 /// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment.
 ///
@@ -49,6 +49,7 @@ pub struct OrderRow {
     ended_attempt_ids: Vec<PaymentAttemptId>,
     paid_payment_id: Option<PaymentId>,
     returned_payment_ids: Vec<PaymentId>,
+    coupon_issue_id: Option<CouponIssueId>,
     #[diesel(select_expression = items())]
     items: Option<Vec<ItemColumns>>,
     #[diesel(select_expression = shipping())]
@@ -59,8 +60,14 @@ pub struct OrderRow {
 
 #[dsl::auto_type]
 fn items() -> _ {
-    let item =
-        (order_items::product_id, order_items::sku, order_items::name, order_items::quantity, order_items::unit_price);
+    let item = (
+        order_items::product_id,
+        order_items::sku,
+        order_items::name,
+        order_items::quantity,
+        order_items::unit_price,
+        order_items::discount,
+    );
     order_items::table
         .filter(order_items::order_id.eq(orders::id))
         .select(array_of_items(item).aggregate_order(order_items::line))
@@ -92,7 +99,14 @@ impl OrderRow {
 
     /// The order with its stored status: for decisions.
     pub fn into_stored(self) -> Order {
-        let item = |(product_id, sku, name, quantity, unit_price)| Item { product_id, sku, name, quantity, unit_price };
+        let item = |(product_id, sku, name, quantity, unit_price, discount)| Item {
+            product_id,
+            sku,
+            name,
+            quantity,
+            unit_price,
+            discount,
+        };
         let shipping =
             |(recipient, phone, postal_code, address, memo)| Shipping { recipient, phone, postal_code, address, memo };
         let reservation = self.approving_payment_id.zip(self.approving_attempt_id);
@@ -103,6 +117,7 @@ impl OrderRow {
             version: self.version,
             amount: self.amount,
             currency: self.currency,
+            coupon_issue_id: self.coupon_issue_id,
             fingerprint: self.fingerprint,
             hold_expires_at: self.hold_expires_at,
             first_hold_expires_at: self.first_hold_expires_at,

@@ -94,6 +94,7 @@ fn parse<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<T> {
 }
 
 fn message(order: Order) -> proto::Order {
+    let discount = order.discount();
     proto::Order {
         order_id: order.id.to_string(),
         user_id: order.user_id.to_string(),
@@ -110,11 +111,12 @@ fn message(order: Order) -> proto::Order {
                 name: item.name,
                 quantity: item.quantity,
                 unit_price: item.unit_price,
-                discount: 0,
+                discount: item.discount,
             })
             .collect(),
         hold_expires_at: Some(order.hold_expires_at.into()),
         created_at: Some(order.created_at.into()),
-        ..proto::Order::default()
+        coupon_issue_id: order.coupon_issue_id.map(|issue| issue.to_string()).unwrap_or_default(),
+        discount,
     }
 }

@@ -9,6 +9,7 @@ diesel::table! {
         name -> Text,
         quantity -> Integer,
         unit_price -> BigInt,
+        discount -> BigInt,
     }
 }
 
@@ -32,6 +33,7 @@ diesel::table! {
         ended_attempt_ids -> Array<Uuid>,
         paid_payment_id -> Nullable<Uuid>,
         returned_payment_ids -> Array<Uuid>,
+        coupon_issue_id -> Nullable<Uuid>,
     }
 }
 

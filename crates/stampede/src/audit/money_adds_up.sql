@@ -1,6 +1,6 @@
 -- What the items cost, what the order says, what the payment says and what was captured are one amount.
 with bill as (
-    select order_id, sum(quantity::bigint * unit_price) as amount
+    select order_id, sum(quantity::bigint * unit_price - discount) as amount
     from {order}.order_items
     group by order_id
 )

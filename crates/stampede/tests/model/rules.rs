@@ -117,6 +117,7 @@ fn order(row: &OrderRow) -> Order {
         version: i64::from(row.version),
         amount: AMOUNT,
         currency: CURRENCY.to_owned(),
+        coupon_issue_id: None,
         fingerprint: Vec::new(),
         hold_expires_at: at(row.expires),
         first_hold_expires_at: at(1),

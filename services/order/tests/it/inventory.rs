@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{SubsecRound as _, TimeDelta, Utc};
 use common::{Error, Refused};
 use contract::codes;
 use contract::inventory::inventory_service_server::InventoryService;
@@ -68,7 +68,8 @@ impl InventoryService for FakeInventory {
             user_id,
             state: HoldState::Held.into(),
             lines: lines.into_iter().map(line).collect(),
-            expires_at: Some((Utc::now() + TimeDelta::minutes(10)).into()),
+            // As precise as PostgreSQL's.
+            expires_at: Some((Utc::now().trunc_subsecs(6) + TimeDelta::minutes(10)).into()),
             attempt_id: String::new(),
         });
         Ok(Response::new(HoldResponse { hold: Some(hold.clone()), created }))

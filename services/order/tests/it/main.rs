@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod coupon;
 mod inventory;
 mod site;
 
 mod announcing;
 mod cancelling;
+mod discounting;
 mod expiring;
 mod paying;
 mod placing;

@@ -1,10 +1,11 @@
-//! `OrderSite`: an order service of its own for each test, with a [`FakeInventory`].
+//! `OrderSite`: an order service of its own for each test, with a [`FakeInventory`] and a [`FakeCoupon`].
 
 use std::ops::Deref;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::Error;
+use contract::coupon::coupon_service_server::CouponServiceServer;
 use contract::events::PaymentRefunded;
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::money::KRW;
@@ -17,6 +18,7 @@ use testkit::{Answer, Builder, Client, PATIENT, Product, Site, fresh_key, text};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use crate::coupon::FakeCoupon;
 use crate::inventory::{FakeInventory, UNIT_PRICE};
 
 /// What every order here costs: it is for two units.
@@ -38,6 +40,7 @@ pub async fn soon<T>(promise: &str, step: impl Future<Output = T>) -> T {
 pub struct OrderSite {
     site: Site,
     pub inventory: FakeInventory,
+    pub coupon: FakeCoupon,
     pub rpc: OrderServiceClient<Channel>,
 }
 
@@ -63,19 +66,20 @@ impl OrderSite {
     }
 
     pub async fn start_with(settings: &[(&str, &str)]) -> OrderSite {
-        let inventory = FakeInventory::default();
-        Self::new(builder(&inventory).settings(settings).start().await, inventory)
+        let (inventory, coupon) = (FakeInventory::default(), FakeCoupon::default());
+        Self::new(builder(&inventory, &coupon).settings(settings).start().await, inventory, coupon)
     }
 
-    /// A second process of the same service, with the same database and the same inventory.
+    /// A second process of the same service, with the same database, inventory and coupons.
     pub async fn replica(&self, settings: &[(&str, &str)]) -> OrderSite {
-        let inventory = self.inventory.clone();
-        Self::new(builder(&inventory).settings(settings).namespace(self.namespace()).start().await, inventory)
+        let (inventory, coupon) = (self.inventory.clone(), self.coupon.clone());
+        let builder = builder(&inventory, &coupon).settings(settings).namespace(self.namespace());
+        Self::new(builder.start().await, inventory, coupon)
     }
 
-    fn new(site: Site, inventory: FakeInventory) -> OrderSite {
+    fn new(site: Site, inventory: FakeInventory, coupon: FakeCoupon) -> OrderSite {
         let channel = Channel::from_shared(site.grpc.clone()).expect("it is an address").connect_lazy();
-        OrderSite { site, inventory, rpc: OrderServiceClient::new(channel) }
+        OrderSite { site, inventory, coupon, rpc: OrderServiceClient::new(channel) }
     }
 
     /// Runs `first` until it waits at `point`, which lies just before a commit. Then runs `second` until it waits for what
@@ -243,9 +247,13 @@ impl OrderSite {
     }
 }
 
-fn builder(inventory: &FakeInventory) -> Builder {
-    let server = InventoryServiceServer::new(inventory.clone());
-    Site::builder(&[order::spec()]).settings(&PATIENT).with(move |host| host.grpc(server))
+fn builder(inventory: &FakeInventory, coupon: &FakeCoupon) -> Builder {
+    let (inventory, coupon) =
+        (InventoryServiceServer::new(inventory.clone()), CouponServiceServer::new(coupon.clone()));
+    Site::builder(&[order::spec()]).settings(&PATIENT).with(move |host| {
+        host.grpc(inventory);
+        host.grpc(coupon);
+    })
 }
 
 /// The product of every order here.
