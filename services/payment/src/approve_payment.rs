@@ -1,8 +1,9 @@
-//! `POST /payments/{paymentId}/approve`: write the attempt down, reserve order and stock, then ask the provider for the money.
+//! `POST /payments/{paymentId}/approve`: write the attempt down, reserve order, stock and coupon, then ask the provider
+//! for the money.
 //!
 //! In this order: a row names every attempt in whose name something may be reserved or captured, so that a crash leaves
-//! nothing behind; and a hold that has expired charges nobody. Without an answer the payment becomes `UNKNOWN`, order and
-//! stock stay reserved, and `resolve_payments.rs` finds the outcome out.
+//! nothing behind; and a hold that has expired charges nobody. Without an answer the payment becomes `UNKNOWN`, all of
+//! them stay reserved, and `resolve_payments.rs` finds the outcome out.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,12 +12,10 @@ use actix_web::{HttpResponse, post};
 use common::auth::Caller;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::text::Text;
-use common::{Error, Result, rpc};
+use common::{Error, Result};
 use contract::codes;
 use contract::ids::{AccountId, PaymentId};
-use contract::inventory::PinHoldRequest;
 use contract::money::Money;
-use contract::order::BeginApprovalRequest;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -30,6 +29,7 @@ use crate::pending_steps::{Note, Taken, read_steps, take_steps};
 use crate::provider::Attempt;
 use crate::read_payments::{PaymentView, approved_view, view};
 use crate::refunds::is_refunded;
+use crate::reservations::reserve;
 
 /// When a client that got 202 is to ask again.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -61,7 +61,7 @@ pub struct ApprovePayment {
         (status = 402, body = Problem, description = "PAYMENT_DECLINED"),
         (status = 404, body = Problem, description = "PAYMENT_NOT_FOUND"),
         (status = 409, body = Problem, description = "PAYMENT_IN_PROGRESS, PAYMENT_NOT_APPROVABLE, ORDER_NOT_PAYABLE"),
-        (status = 410, body = Problem, description = "HOLD_EXPIRED: nothing was charged"),
+        (status = 410, body = Problem, description = "HOLD_EXPIRED, REDEMPTION_ENDED: nothing was charged"),
         (status = 422, body = Problem, description = "AMOUNT_MISMATCH, INSUFFICIENT_POINTS"),
         (status = 502, body = Problem, description = "PG_ERROR: nothing was charged"),
     ),
@@ -141,7 +141,7 @@ fn is_other_open(error: &Error) -> bool {
     }
 }
 
-/// Reserves order and stock, asks the provider, records its answer, and tells the order.
+/// Reserves order, stock and coupon, asks the provider, records its answer, and tells the order.
 async fn run_attempt(app: Arc<App>, payment: Payment, attempt: Attempt) -> Result<Approved> {
     if let Err(error) = reserve(&app, &payment, &attempt).await {
         let reason = error.reason().unwrap_or("UNAVAILABLE").to_owned();
@@ -196,44 +196,6 @@ async fn change_and_follow(app: &App, id: PaymentId, action: Action) -> Result<(
         None => None,
     };
     Ok((changed.payment, taken))
-}
-
-/// Reserves the order for this attempt and pins its stock, both at once. Idempotent by the attempt's id.
-///
-/// The provider is asked when both are done, and both are released when one is refused, so their order does not matter.
-pub async fn reserve(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
-    let (ordered, pinned) = tokio::join!(reserve_order(app, payment, attempt), pin_hold(app, payment, attempt));
-    // What order says is said first: it knows why.
-    ordered.and(pinned)
-}
-
-async fn reserve_order(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
-    let begin = BeginApprovalRequest {
-        order_id: payment.order_id.to_string(),
-        payment_id: payment.id.to_string(),
-        attempt_id: attempt.id.to_string(),
-        amount: payment.amount,
-        currency: payment.currency.clone(),
-    };
-    let begun = rpc::retrying(|| {
-        let (mut order, begin) = (app.order.clone(), begin.clone());
-        async move { order.begin_approval(begin).await }
-    });
-    begun.await?;
-    app.db.point("payment.after_reservation").await;
-    Ok(())
-}
-
-async fn pin_hold(app: &App, payment: &Payment, attempt: &Attempt) -> Result<()> {
-    app.db.point("payment.before_pin").await;
-    let pin =
-        PinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: attempt.id.to_string(), retake: false };
-    let pinned = rpc::retrying(|| {
-        let (mut inventory, pin) = (app.inventory.clone(), pin.clone());
-        async move { inventory.pin_hold(pin).await }
-    });
-    pinned.await?;
-    Ok(())
 }
 
 /// Asks the provider for the money. Idempotent by the attempt's key.

@@ -1,8 +1,8 @@
 //! Payments: a payment is prepared for an order, captured once and refunded at most once, and its outcome always becomes known.
 //!
 //! Owns schema `payment`. Publishes `PAYMENT_APPROVED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`, `PAYMENT_REFUNDED`; consumes
-//! `ORDER_PLACED`, `ORDER_REFUND_REQUESTED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`. Reserves at order and inventory, and asks
-//! providers for money.
+//! `ORDER_PLACED`, `ORDER_REFUND_REQUESTED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`. Reserves at order, inventory and
+//! coupon, and asks providers for money.
 
 mod approve_payment; // flows
 mod cancel_payment;
@@ -19,6 +19,7 @@ pub mod provider;
 mod read_payments;
 mod reconcile;
 mod refunds;
+mod reservations;
 mod resolve_payments;
 mod rows;
 mod schema;
@@ -41,6 +42,7 @@ use common::manifest::{Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rpc::Upstream;
+use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::events::{
     OrderCancelled, OrderExpired, OrderPlaced, OrderRefundRequested, PaymentApproved, PaymentFailed, PaymentRefunded,
     PaymentUnknown,
@@ -91,6 +93,7 @@ pub struct App {
     webhooks: Batch<Received, bool>,
     order: OrderServiceClient<Upstream>,
     inventory: InventoryServiceClient<Upstream>,
+    coupon: CouponServiceClient<Upstream>,
     naverpay: NaverPay,
     points: Points,
     timeouts: Timeouts,
@@ -191,6 +194,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         webhooks: webhooks::start_batch(&db, &settings.batch),
         order: OrderServiceClient::new(host.upstream("order")?),
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
+        coupon: CouponServiceClient::new(host.upstream("coupon")?),
         naverpay: NaverPay::new(&settings.naverpay)?,
         points: points.clone(),
         timeouts: settings.timeouts,

@@ -16,7 +16,7 @@ mod step;
 use chrono::{DateTime, TimeDelta, Utc};
 use common::id::derive_uuid;
 use contract::codes;
-use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentAttemptId, PaymentId};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 
@@ -25,7 +25,7 @@ pub use self::refund::{CancelDecision, after_refund, cancel, refund_amount};
 pub use self::refused::Refused;
 pub use self::resolve::{AttemptFacts, ResolverStep, Timeouts, resolve, retry_delay_seconds};
 pub use self::status::{Method, Status};
-pub use self::step::{AFTER_CAPTURE, AFTER_FAILURE, Step};
+pub use self::step::{AFTER_CAPTURE, Step, after_failure};
 use crate::provider::Attempt;
 use crate::schema::payments;
 
@@ -63,6 +63,8 @@ pub struct Payment {
     pub undo_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// The issued coupon that the order uses.
+    pub coupon_issue_id: Option<CouponIssueId>,
 }
 
 /// What happens to a payment.
@@ -72,7 +74,7 @@ pub enum Action {
     Approve(Approval),
     /// Somebody has learnt something about an attempt.
     Report { attempt: Attempt, report: AttemptReport },
-    /// Order or inventory has refused an attempt, so that the provider was not asked. `reason`: the code of the refusal.
+    /// Order, inventory or coupon has refused an attempt, so that the provider was not asked. `reason`: the code of the refusal.
     Withdraw { attempt: Attempt, reason: String },
     /// The resolver is about to ask the provider for the money again.
     RequestAgain { attempt: Attempt },
@@ -280,7 +282,8 @@ impl Payment {
             return Vec::new();
         }
         let status = match reason {
-            _ if reason == codes::HOLD_EXPIRED.reason => Status::Expired,
+            // A coupon's reservation ends with the hold.
+            _ if reason == codes::HOLD_EXPIRED.reason || reason == codes::REDEMPTION_ENDED.reason => Status::Expired,
             _ if reason == codes::ORDER_NOT_PAYABLE.reason || self.expires_at <= now => Status::Failed,
             _ => Status::Pending,
         };
@@ -304,7 +307,7 @@ impl Payment {
         let steps = match status {
             Status::Paid => Some(AFTER_CAPTURE),
             status if status.is_open() => None,
-            _ => Some(AFTER_FAILURE),
+            _ => Some(after_failure(self.coupon_issue_id.is_some())),
         };
         // Order and hold are told the same.
         let expires_at = match status {

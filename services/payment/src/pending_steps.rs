@@ -10,8 +10,7 @@ use common::db::{Db, Prepared};
 use common::{Error, Result, rpc};
 use contract::codes;
 use contract::ids::{PaymentAttemptId, PaymentId};
-use contract::inventory::{PinHoldRequest, UnpinHoldRequest};
-use contract::order::{EndApprovalRequest, MarkPaidRequest};
+use contract::order::MarkPaidRequest;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Integer, Text, Uuid};
@@ -19,8 +18,9 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::future::join_all;
 
 use crate::App;
-use crate::payment::{Payment, Status, Step};
+use crate::payment::{Payment, Step};
 use crate::refunds::request_full_refund;
+use crate::reservations::{FreedOrder, Retaken, free_coupon, free_hold, free_order, retake};
 use crate::rows;
 use crate::schema::pending_steps;
 
@@ -204,49 +204,12 @@ async fn take_step(app: &App, payment: &Payment, attempt: PaymentAttemptId, step
             app.db.point("payment.after_release").await;
             Ok(Outcome::Done)
         }
+        Step::FreeCoupon => {
+            free_coupon(app, payment, attempt).await?;
+            app.db.point("payment.after_coupon_freed").await;
+            Ok(Outcome::Done)
+        }
         Step::PayOrder => pay_order(app, payment, attempt).await,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FreedOrder {
-    Freed,
-    /// Its units are sold, or about to be.
-    IsPaid,
-}
-
-/// Ends the order's reservation, if `attempt` has it.
-async fn free_order(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<FreedOrder> {
-    // The order lives on for another attempt only where there can be one.
-    let retry_until = match payment.status {
-        Status::Pending => Some(rows::database_time(&mut *app.db.read().await?).await? + app.retry_time),
-        _ => None,
-    };
-    let end = EndApprovalRequest {
-        order_id: payment.order_id.to_string(),
-        attempt_id: attempt.to_string(),
-        hold_expires_at: retry_until.map(Into::into),
-    };
-    let ended = rpc::retrying(|| {
-        let (mut order, end) = (app.order.clone(), end.clone());
-        async move { order.end_approval(end).await }
-    });
-    let order = ended.await?.order;
-    let is_paid = order.is_some_and(|order| ["PAID", "REFUND_PENDING", "REFUNDED"].contains(&order.status.as_str()));
-    Ok(if is_paid { FreedOrder::IsPaid } else { FreedOrder::Freed })
-}
-
-/// Unpins the stock, if `attempt` has pinned it.
-async fn free_hold(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<()> {
-    let unpin = UnpinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: attempt.to_string() };
-    let unpinned = rpc::retrying(|| {
-        let (mut inventory, unpin) = (app.inventory.clone(), unpin.clone());
-        async move { inventory.unpin_hold(unpin).await }
-    });
-    match unpinned.await {
-        Ok(_) => Ok(()),
-        Err(error) if error.reason() == Some(&codes::HOLD_NOT_FOUND.reason) => Ok(()),
-        Err(error) => Err(error),
     }
 }
 
@@ -289,6 +252,7 @@ async fn refund_late(app: &App, payment: &Payment, attempt: PaymentAttemptId) ->
 }
 
 /// What order said to MarkPaid.
+#[derive(Clone, Copy, PartialEq)]
 enum MarkPaid {
     Paid,
     /// The order has ended, or another payment has paid it.
@@ -327,34 +291,31 @@ fn is_final(error: &Error) -> bool {
     refusals.iter().any(|code| error.reason() == Some(&code.reason))
 }
 
-/// The money came after the order had expired: the order is paid all the same if its units can be taken again.
+/// The money came after the order had expired: the order is paid all the same if its units and its coupon can be taken again.
 async fn pay_late(app: &App, payment: &Payment, attempt: PaymentAttemptId) -> Result<MarkPaid> {
-    // Under another id: the attempt has released the hold and cannot pin it again.
+    // Under another id: the attempt has freed them and cannot pin them again.
     let late_attempt = PaymentAttemptId::derive(&[attempt.as_bytes(), b"late"]);
-    let pin =
-        PinHoldRequest { hold_id: payment.order_id.to_string(), attempt_id: late_attempt.to_string(), retake: true };
-    let pinned = rpc::retrying(|| {
-        let (mut inventory, pin) = (app.inventory.clone(), pin.clone());
-        async move { inventory.pin_hold(pin).await }
-    });
-    match pinned.await {
-        Ok(_) => {}
-        // The loop of another replica may have taken them for this payment a moment ago.
-        Err(Error::Refused(_)) => return mark_paid(app, payment, Capture::InTime).await,
-        Err(error) => return Err(error),
+    let retaken = retake(app, payment, late_attempt).await?;
+    if retaken == Retaken::All {
+        app.db.point("payment.after_retake").await;
     }
-    app.db.point("payment.after_retake").await;
-    match mark_paid(app, payment, Capture::Late).await? {
-        MarkPaid::Paid => {
+    let marked = match retaken {
+        Retaken::All => mark_paid(app, payment, Capture::Late).await?,
+        // The loop of another replica may have taken them for this payment a moment ago, and the order is paid.
+        Retaken::HoldOnly | Retaken::Nothing => mark_paid(app, payment, Capture::InTime).await?,
+    };
+    match (marked, retaken) {
+        (MarkPaid::Paid, Retaken::All) => {
             metrics::counter!("stampede_payments_late_total", "outcome" => "honoured").increment(1);
-            Ok(MarkPaid::Paid)
         }
-        MarkPaid::NotPayable => {
+        (MarkPaid::Paid, _) | (MarkPaid::NotPayable, Retaken::Nothing) => {}
+        (MarkPaid::NotPayable, Retaken::All | Retaken::HoldOnly) => {
             if free_order(app, payment, late_attempt).await? == FreedOrder::Freed {
                 app.db.point("payment.after_order_freed").await;
                 free_hold(app, payment, late_attempt).await?;
+                free_coupon(app, payment, late_attempt).await?;
             }
-            Ok(MarkPaid::NotPayable)
         }
     }
+    Ok(marked)
 }

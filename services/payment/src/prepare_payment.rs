@@ -12,12 +12,12 @@ use common::db::{Db, Prepared};
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::{Error, Result, rpc};
-use contract::ids::{AccountId, OrderId, PaymentId};
+use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentId};
 use contract::money::{KRW, Money};
 use contract::order::BeginPaymentRequest;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Bytea, Text, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -167,7 +167,7 @@ async fn prepared_before(app: &App, request: &Request) -> Result<Option<Payment>
 
 /// None: an earlier request with the same key has prepared it, or the order has as many payments as it may have.
 async fn create(app: &App, request: &Request) -> Result<Option<Payment>> {
-    let expires_at = begin_payment(app, request).await?;
+    let Begun { expires_at, coupon } = begin_payment(app, request).await?;
     let new = NewPayment {
         id: request.id,
         order: request.body.order_id,
@@ -177,6 +177,7 @@ async fn create(app: &App, request: &Request) -> Result<Option<Payment>> {
         key: request.key.as_str().to_owned(),
         fingerprint: request.fingerprint.clone(),
         expires_at,
+        coupon,
     };
     app.prepared.submit(new).await
 }
@@ -192,6 +193,7 @@ pub struct NewPayment {
     key: String,
     fingerprint: Vec<u8>,
     expires_at: DateTime<Utc>,
+    coupon: Option<CouponIssueId>,
 }
 
 /// Starts the queue of payments that are prepared. None: it is stored already, or its order has too many.
@@ -229,7 +231,8 @@ async fn insert(conn: &mut AsyncPgConnection, new: &[NewPayment], per_order_max:
         .bind::<Array<BigInt>, _>(new.iter().map(|payment| payment.amount).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(new.iter().map(|payment| &payment.key).collect::<Vec<_>>())
         .bind::<Array<Bytea>, _>(new.iter().map(|payment| &payment.fingerprint).collect::<Vec<_>>())
-        .bind::<Array<Timestamptz>, _>(new.iter().map(|payment| payment.expires_at).collect::<Vec<_>>());
+        .bind::<Array<Timestamptz>, _>(new.iter().map(|payment| payment.expires_at).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(new.iter().map(|payment| payment.coupon).collect::<Vec<_>>());
     Ok(Prepared(query).load(conn).await?)
 }
 
@@ -259,12 +262,19 @@ impl NewPayment {
             undo_at: None,
             created_at,
             updated_at: created_at,
+            coupon_issue_id: self.coupon,
         }
     }
 }
 
-/// Order checks payer and amount, and becomes `PENDING_PAYMENT`. Returns when it expires.
-async fn begin_payment(app: &App, request: &Request) -> Result<DateTime<Utc>> {
+/// What a payment has to know of its order.
+struct Begun {
+    expires_at: DateTime<Utc>,
+    coupon: Option<CouponIssueId>,
+}
+
+/// Order checks payer and amount, and becomes `PENDING_PAYMENT`.
+async fn begin_payment(app: &App, request: &Request) -> Result<Begun> {
     let begin = BeginPaymentRequest {
         order_id: request.body.order_id.to_string(),
         payment_id: request.id.to_string(),
@@ -278,5 +288,9 @@ async fn begin_payment(app: &App, request: &Request) -> Result<DateTime<Utc>> {
     });
     let order = begun.await?.order.context("BeginPayment answered without an order")?;
     let expires_at = order.hold_expires_at.context("BeginPayment answered without hold_expires_at")?;
-    DateTime::try_from(expires_at).map_err(|_| Error::fault(anyhow::anyhow!("BeginPayment answered {expires_at:?}")))
+    let expires_at = DateTime::try_from(expires_at)
+        .map_err(|_| Error::fault(anyhow::anyhow!("BeginPayment answered {expires_at:?}")))?;
+    let coupon = Some(order.coupon_issue_id).filter(|issue| !issue.is_empty());
+    let coupon = coupon.map(|issue| issue.parse()).transpose().map_err(Error::fault)?;
+    Ok(Begun { expires_at, coupon })
 }

@@ -18,7 +18,7 @@ use diesel::sql_types::{BigInt, Double, Nullable, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::approve_payment::{capture, record, reserve};
+use crate::approve_payment::{capture, record};
 use crate::change_payments::change_payment;
 use crate::payment::{
     Action, AttemptFacts, AttemptOutcome, AttemptReport, Payment, Refused, ResolverStep, Status, resolve,
@@ -26,6 +26,7 @@ use crate::payment::{
 };
 use crate::provider::{Attempt, ProviderStatus};
 use crate::read_payments::{PaymentView, view};
+use crate::reservations::reserve;
 use crate::rows;
 use crate::undo_attempt::undo;
 

@@ -40,6 +40,7 @@ diesel::table! {
         undo_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        coupon_issue_id -> Nullable<Uuid>,
     }
 }
 

@@ -240,6 +240,7 @@ fn payment_of(row: &PaymentRow, id: u8) -> Payment {
         undo_at: row.undone.then(|| at(0)),
         created_at: at(0),
         updated_at: at(0),
+        coupon_issue_id: None,
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Step {
     FreeOrder,
     /// The attempt came to nothing: its pin of the hold ends.
     FreeHold,
+    /// The attempt came to nothing: its pin of the coupon ends.
+    FreeCoupon,
     /// The money is there: the order becomes paid with it, or the money goes back.
     PayOrder,
 }
@@ -55,5 +57,8 @@ impl ToSql<Text, Pg> for Step {
 
 /// What follows from a capture.
 pub const AFTER_CAPTURE: &[Step] = &[Step::PayOrder];
+
 /// What follows when an attempt came to nothing, in this order: the compensations of what it may have reserved.
-pub const AFTER_FAILURE: &[Step] = &[Step::FreeOrder, Step::FreeHold];
+pub const fn after_failure(has_coupon: bool) -> &'static [Step] {
+    if has_coupon { &[Step::FreeOrder, Step::FreeHold, Step::FreeCoupon] } else { &[Step::FreeOrder, Step::FreeHold] }
+}

@@ -49,6 +49,7 @@ fn prepared(amount: i64, now: DateTime<Utc>) -> Payment {
         undo_at: None,
         created_at: now,
         updated_at: now,
+        coupon_issue_id: None,
     }
 }
 
@@ -197,7 +198,7 @@ fn what_follows_from_an_attempt_is_to_be_done_and_nothing_else() {
     };
     let no_facts = Facts::default();
     assert_eq!(steps(&payment, AttemptOutcome::Captured, no_facts), Some(AFTER_CAPTURE));
-    assert_eq!(steps(&payment, AttemptOutcome::NotCaptured, no_facts), Some(AFTER_FAILURE));
+    assert_eq!(steps(&payment, AttemptOutcome::NotCaptured, no_facts), Some(after_failure(false)));
     assert_eq!(steps(&payment, AttemptOutcome::Unknown, no_facts), None, "nobody knows yet what is to be done");
     let held = Facts { are_points_held: true, ..no_facts };
     assert_eq!(steps(&payment, AttemptOutcome::NotCaptured, held), Some(AFTER_CAPTURE), "the points are there");

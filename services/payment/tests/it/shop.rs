@@ -1,6 +1,7 @@
-//! `Shop`: the payment service between order, inventory and a provider, and what buyers do there.
+//! `Shop`: the payment service between order, inventory, coupon and a provider, and what buyers do there.
 
 use client::{Answer, Client, fresh_key, text};
+use contract::coupon::coupon_service_server::CouponServiceServer;
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::order::order_service_server::OrderServiceServer;
 use reqwest::Method;
@@ -55,7 +56,8 @@ impl Shop {
             .settings(settings)
             .with(move |host| {
                 host.grpc(OrderServiceServer::new(played.clone()));
-                host.grpc(InventoryServiceServer::new(played));
+                host.grpc(InventoryServiceServer::new(played.clone()));
+                host.grpc(CouponServiceServer::new(played));
             })
             .start()
             .await;

@@ -1,4 +1,4 @@
-//! Order and inventory, played by the test: they remember every call, and a test can have them refuse or wait.
+//! Order, inventory and coupon, played by the test: they remember every call, and a test can have them refuse or wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,6 +6,12 @@ use std::sync::Arc;
 use chrono::{TimeDelta, Utc};
 use common::{Code, Error, Refused};
 use contract::codes::ORDER_NOT_PAYABLE;
+use contract::coupon::coupon_service_server::CouponService;
+use contract::coupon::{
+    GetRedemptionRequest, GetRedemptionResponse, PinRedemptionRequest, PinRedemptionResponse, ReleaseRedemptionRequest,
+    ReleaseRedemptionResponse, ReserveRedemptionRequest, ReserveRedemptionResponse, UnpinRedemptionRequest,
+    UnpinRedemptionResponse,
+};
 use contract::inventory::inventory_service_server::InventoryService;
 use contract::inventory::{
     ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, HoldRequest, HoldResponse,
@@ -63,6 +69,11 @@ impl Upstreams {
         let mut state = self.0.lock();
         let order = state.order(order);
         (order.status, order.paid_payment_id, order.amount) = ("PAID".to_owned(), payment.to_owned(), amount);
+    }
+
+    /// The order uses a coupon.
+    pub fn set_coupon(&self, order: &str) {
+        self.0.lock().order(order).coupon_issue_id = uuid::Uuid::now_v7().to_string();
     }
 
     pub fn status(&self, order: &str) -> String {
@@ -189,22 +200,51 @@ impl InventoryService for Upstreams {
     }
 
     async fn hold(&self, _: Request<HoldRequest>) -> Answer<HoldResponse> {
-        Err(Status::unimplemented("payment does not call it"))
+        Err(not_called())
     }
 
     async fn release_hold(&self, _: Request<ReleaseHoldRequest>) -> Answer<ReleaseHoldResponse> {
-        Err(Status::unimplemented("payment does not call it"))
+        Err(not_called())
     }
 
     async fn confirm_hold(&self, _: Request<ConfirmHoldRequest>) -> Answer<ConfirmHoldResponse> {
-        Err(Status::unimplemented("payment does not call it"))
+        Err(not_called())
     }
 
     async fn return_stock(&self, _: Request<ReturnStockRequest>) -> Answer<ReturnStockResponse> {
-        Err(Status::unimplemented("payment does not call it"))
+        Err(not_called())
     }
 
     async fn get_hold(&self, _: Request<GetHoldRequest>) -> Answer<GetHoldResponse> {
-        Err(Status::unimplemented("payment does not call it"))
+        Err(not_called())
     }
+}
+
+#[tonic::async_trait]
+impl CouponService for Upstreams {
+    async fn pin_redemption(&self, request: Request<PinRedemptionRequest>) -> Answer<PinRedemptionResponse> {
+        self.enter("PinRedemption", &request.into_inner().order_id).await?;
+        Ok(Response::new(PinRedemptionResponse::default()))
+    }
+
+    async fn unpin_redemption(&self, request: Request<UnpinRedemptionRequest>) -> Answer<UnpinRedemptionResponse> {
+        self.enter("UnpinRedemption", &request.into_inner().order_id).await?;
+        Ok(Response::new(UnpinRedemptionResponse::default()))
+    }
+
+    async fn reserve_redemption(&self, _: Request<ReserveRedemptionRequest>) -> Answer<ReserveRedemptionResponse> {
+        Err(not_called())
+    }
+
+    async fn release_redemption(&self, _: Request<ReleaseRedemptionRequest>) -> Answer<ReleaseRedemptionResponse> {
+        Err(not_called())
+    }
+
+    async fn get_redemption(&self, _: Request<GetRedemptionRequest>) -> Answer<GetRedemptionResponse> {
+        Err(not_called())
+    }
+}
+
+fn not_called() -> Status {
+    Status::unimplemented("payment does not call it")
 }
