@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
+use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel_async::pooled_connection::bb8::Pool;
@@ -212,9 +213,11 @@ impl Db {
     pub async fn migrate<const N: usize>(&self, migrations: [EmbeddedMigrations; N]) -> anyhow::Result<()> {
         let mut conn = self.dedicated().await?;
         // One migration at a time per cluster: schemas are created rarely and a second runner must wait. The limits of
-        // the hot path are not for changes of schema.
+        // the hot path are not for changes of schema. `create schema if not exists` would ask for the right to create
+        // schemas even where there is one, and a role that owns just its schema has no such right.
         conn.batch_execute(&format!(
-            "set statement_timeout = 0; set lock_timeout = 0; select pg_advisory_lock(hashtext('stampede migrations')); create schema if not exists \"{}\";",
+            "set statement_timeout = 0; set lock_timeout = 0; select pg_advisory_lock(hashtext('stampede migrations')); \
+             do $$ begin if to_regnamespace('\"{0}\"') is null then create schema \"{0}\"; end if; end $$;",
             self.schema
         ))
         .await?;
@@ -225,6 +228,45 @@ impl Db {
                 .map_err(|error| anyhow::anyhow!("migrating schema {}: {error}", self.schema))?;
         }
         Ok(())
+    }
+
+    /// Whether every one of these steps has been applied to the schema. Changes nothing.
+    async fn is_migrated(&self, steps: &[String]) -> anyhow::Result<bool> {
+        use diesel::sql_types::{Array, BigInt, Bool, Text};
+        let mut conn = self.dedicated().await?;
+        // A schema that nobody has migrated yet has no list of steps.
+        let listed = diesel::dsl::sql::<Bool>("select to_regclass('__diesel_schema_migrations') is not null");
+        if !diesel_async::RunQueryDsl::get_result(listed, &mut conn).await? {
+            return Ok(false);
+        }
+        let applied =
+            diesel::dsl::sql::<BigInt>("select count(*) from __diesel_schema_migrations where version = any(")
+                .bind::<Array<Text>, _>(steps)
+                .sql(")");
+        let applied: i64 = diesel_async::RunQueryDsl::get_result(applied, &mut conn).await?;
+        Ok(usize::try_from(applied)? == steps.len())
+    }
+
+    /// Returns as soon as somebody else has brought the schema to the newest migration known here, or fails after `wait`.
+    pub async fn wait_until_migrated(&self, migrations: &[EmbeddedMigrations], wait: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let mut steps = Vec::new();
+        for set in migrations {
+            let set: Vec<Box<dyn Migration<Pg>>> =
+                set.migrations().map_err(|error| anyhow::anyhow!("reading our migrations: {error}"))?;
+            steps.extend(set.iter().map(|step| step.name().version().to_string()));
+        }
+        loop {
+            let outcome = self.is_migrated(&steps).await;
+            match outcome {
+                Ok(true) => return Ok(()),
+                Ok(false) if started.elapsed() > wait => {
+                    anyhow::bail!("the schema {} lacks migrations; `stampede migrate` applies them", self.schema)
+                }
+                Err(error) if started.elapsed() > wait => return Err(error),
+                Ok(false) | Err(_) => tokio::time::sleep(Backoff::RECONNECT.first).await,
+            }
+        }
     }
 }
 

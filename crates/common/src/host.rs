@@ -33,7 +33,8 @@ use crate::{crash, health, http, inbox, outbox, periodic, telemetry};
 /// Outbox and inbox: the same in every schema.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
 
-/// A service that starts together with its database waits this long for it, and then gives up so that somebody looks.
+/// A service that starts together with its database, or with the job that migrates it, waits this long for it, and then
+/// gives up so that somebody looks.
 const DATABASE_WAIT: Duration = Duration::from_secs(30);
 
 /// Section `[host]`.
@@ -111,12 +112,15 @@ impl Host {
         self.settings.section(section)
     }
 
-    /// Opens the schema of `service`, and brings it up to date where this process may (`host.migrate`).
+    /// Opens the schema of `service`, and brings it up to date where this process may (`host.migrate`); else waits until it
+    /// is.
     pub async fn db(&mut self, service: &'static str, migrations: EmbeddedMigrations) -> anyhow::Result<Db> {
         let settings: DbSettings = self.settings.section("postgres")?;
         let db = Db::open(&settings, &schema(&self.own.namespace, service)).await?;
         if self.own.migrate {
             db.migrate([MIGRATIONS, migrations]).await?;
+        } else {
+            db.wait_until_migrated(&[MIGRATIONS, migrations], DATABASE_WAIT).await?;
         }
         db.wait_until_reachable(DATABASE_WAIT).await.with_context(|| format!("reaching the schema of {service}"))?;
         self.dbs.push(db.clone());

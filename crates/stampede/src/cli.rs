@@ -30,8 +30,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Host all services in one process, on the servers that the settings name.
     All,
-    /// Bring the schemas of all services up to date, then end.
-    Migrate,
+    /// Bring the schemas of these services up to date, or of all, then end.
+    Migrate { services: Vec<String> },
     /// Print the settings in force, secrets masked.
     Config,
     /// Print the OpenAPI description of all services.
@@ -93,18 +93,24 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::dev(args, &cli.config).await,
         Command::All => host(settings()?, SERVICES).await,
         Command::Services(names) => {
-            match names.iter().map(|name| services::find(name)).collect::<anyhow::Result<Vec<ServiceSpec>>>() {
-                Ok(services) => host(settings()?, &services).await,
-                Err(error) => {
-                    eprintln!("stampede: {error:#}; see --help");
-                    Ok(ExitCode::from(2))
-                }
-            }
+            let services = match named(&names) {
+                Ok(services) => services,
+                Err(wrong) => return Ok(wrong),
+            };
+            host(settings()?, &services).await
         }
-        Command::Migrate => {
-            let settings = Settings::load(&files, &[("host.migrate".to_owned(), "true".to_owned())])?;
-            mounted(settings).await?;
+        Command::Migrate { services } if services.is_empty() => {
+            migrate(&files, SERVICES).await?;
             println!("All schemas are up to date.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Migrate { services: names } => {
+            let services = match named(&names) {
+                Ok(services) => services,
+                Err(wrong) => return Ok(wrong),
+            };
+            migrate(&files, &services).await?;
+            println!("Up to date: {}.", names.join(", "));
             Ok(ExitCode::SUCCESS)
         }
         Command::Config => {
@@ -130,10 +136,21 @@ async fn host(settings: Settings, services: &[ServiceSpec]) -> anyhow::Result<Ex
     common::host::serve(settings, async |host| services::mount(host, services).await).await
 }
 
-async fn mounted(settings: Settings) -> anyhow::Result<Host> {
-    let mut host = Host::new(settings).await?;
-    services::mount(&mut host, SERVICES).await?;
-    Ok(host)
+/// The services of these names. An unknown one is wrong usage: the error is printed, and the code returned.
+fn named(names: &[String]) -> Result<Vec<ServiceSpec>, ExitCode> {
+    let services = names.iter().map(|name| services::find(name)).collect::<anyhow::Result<Vec<_>>>();
+    services.map_err(|error| {
+        eprintln!("stampede: {error:#}; see --help");
+        ExitCode::from(2)
+    })
+}
+
+/// A host migrates the schemas of what is mounted on it. It needs no ports, which others may have.
+async fn migrate(files: &[&std::path::Path], services: &[ServiceSpec]) -> anyhow::Result<()> {
+    let settings = [("host.migrate", "true"), ("host.http_listen", "127.0.0.1:0"), ("host.grpc_listen", "127.0.0.1:0")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut host = Host::new(Settings::load(files, &settings)?).await?;
+    services::mount(&mut host, services).await
 }
 
 /// The description comes from the mounted routes, so it needs no server but a place to mount.

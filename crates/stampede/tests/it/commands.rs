@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -283,6 +284,25 @@ async fn services_are_hosted_together_or_by_name_after_migrate() {
     place.stampede(&format!("healthcheck http://{address}/readyz")).await.expect(3, &["does not answer"]);
 }
 
+/// As in Kubernetes: a service has a role that owns its schema and nothing else, and starts beside the job that migrates it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_waits_for_its_migration_and_needs_no_schema_but_its_own() {
+    let name = format!("role_{}", std::process::id());
+    let postgres = servers::shared().await.postgres_url();
+    let mut admin = AsyncPgConnection::establish(&postgres).await.expect("PostgreSQL is there");
+    let place = Place::new("role").await.set("host.namespace", &format!("{name}_"));
+    let make = format!("create role {name} login password '{name}'; create schema {name}_order authorization {name}");
+    admin.batch_execute(&make).await.expect("the role can be made");
+    let (_, server) = postgres.split_once('@').expect("the address has a user");
+    let address = format!("127.0.0.1:{}", servers::port());
+    let place = place.set("postgres.url", &format!("postgres://{name}:{name}@{server}"));
+    let mut job = place.command("migrate order");
+    let place = place.set("host.migrate", "false").set("host.http_listen", &address);
+    let (job, ()) = tokio::join!(job.output(), hosts(&place, &address, place.command("order")));
+    let job = job.expect("the executable runs");
+    assert_eq!(String::from_utf8_lossy(&job.stdout), "Up to date: order.\n", "{job:?}");
+}
+
 /// `command` answers at `address`, and ends when it is told to.
 async fn hosts(place: &Place, address: &str, command: Command) {
     let mut running = Running::start(command);
@@ -320,6 +340,7 @@ async fn wrong_usage_ends_with_2_and_a_system_that_is_not_there_with_3() {
         assert!(help.contains(first), "--help does not mention {first}: {help}");
     }
     place.stampede("nonsense").await.expect(2, &["neither a command nor a service", "see --help"]);
+    place.stampede("migrate nonsense").await.expect(2, &["neither a command nor a service"]);
     place.stampede("rush --buyers 0").await.expect(2, &["--buyers"]);
     place.stampede("audit --data-dir {data}").await.expect(3, &["no running system is known", "./stampede dev"]);
     place.stampede("rush --data-dir {data}").await.expect(3, &["no running system is known"]);
