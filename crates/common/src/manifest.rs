@@ -1,7 +1,7 @@
 //! `ServiceSpec`: everything the rest of the workspace has to know about a service, said once, by the service itself.
 //!
 //! A service crate has one `pub fn spec() -> ServiceSpec`. The gateway's path table, the command line's help, the audit,
-//! the tests and the tables in the documents are derived from the list of these.
+//! the tests, the Kubernetes manifests and the tables in the documents are derived from the list of these.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,10 +32,28 @@ pub struct ServiceSpec {
     pub invariants: &'static [Invariant],
     /// Work that is begun and not ended.
     pub unfinished: &'static [Unfinished],
+    pub deploy: Deploy,
 }
 
 /// Opens the service's schema and adds its routes, gRPC services, consumers and loops to the host.
 pub type Mount = for<'h> fn(&'h mut Host) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'h>>;
+
+/// What its deployment has to know. `stampede manifests` writes the Kubernetes manifests from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Deploy {
+    /// The services that it asks over gRPC: nothing else of ours is reachable for it.
+    pub calls: &'static [&'static str],
+    /// Settings (`section.key`) that are secrets and that only it reads. Every service has those of PostgreSQL and Redis.
+    pub secrets: &'static [&'static str],
+    /// Ports of servers outside of the cluster that it calls, such as 443.
+    pub outside: &'static [u16],
+    /// What one replica asks for, in thousandths of a processor. It may use more where there is more.
+    pub cpu_millis: u32,
+    /// What one replica asks for and may not exceed.
+    pub memory_mib: u32,
+    /// Replicas at the most. The sum over all services times their connections must fit into PostgreSQL's.
+    pub replicas_max: u32,
+}
 
 /// A statement that returns one line of text, `offender`, for each violation. `{order}` stands for the schema of order.
 #[derive(Debug, Clone, Copy)]

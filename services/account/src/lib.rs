@@ -29,7 +29,7 @@ use common::Host;
 use common::auth::AuthSettings;
 use common::db::Db;
 use common::http::ServiceConfig;
-use common::manifest::ServiceSpec;
+use common::manifest::{Deploy, ServiceSpec};
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use contract::account::account_service_server::AccountServiceServer;
@@ -90,6 +90,14 @@ pub const fn spec() -> ServiceSpec {
         },
         invariants: &[],
         unfinished: &[],
+        deploy: Deploy {
+            calls: &[],
+            secrets: &["account.demo_accounts"],
+            outside: &[],
+            cpu_millis: 250,
+            memory_mib: 384,
+            replicas_max: 6,
+        },
     }
 }
 

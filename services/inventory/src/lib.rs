@@ -40,7 +40,7 @@ use common::db::Db;
 use common::http::Data;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use common::manifest::{Invariant, ServiceSpec};
+use common::manifest::{Deploy, Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
@@ -112,6 +112,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
         ],
         unfinished: &[],
+        deploy: Deploy { calls: &[], secrets: &[], outside: &[], cpu_millis: 500, memory_mib: 256, replicas_max: 6 },
     }
 }
 

@@ -52,7 +52,7 @@ use common::batch::Batch;
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox;
-use common::manifest::{Invariant, ServiceSpec, Unfinished};
+use common::manifest::{Deploy, Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
@@ -137,6 +137,14 @@ pub const fn spec() -> ServiceSpec {
                 sql: "select count(*) from {notification_hub}.product_notification_history where status = 'IN_PROGRESS'",
             },
         ],
+        deploy: Deploy {
+            calls: &["account", "inventory"],
+            secrets: &["notification_hub.slack.url", "notification_hub.email.smtp_url"],
+            outside: &[443, 465, 587],
+            cpu_millis: 250,
+            memory_mib: 256,
+            replicas_max: 4,
+        },
     }
 }
 

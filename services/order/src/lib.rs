@@ -28,7 +28,7 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use common::manifest::{Invariant, ServiceSpec};
+use common::manifest::{Deploy, Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
@@ -94,6 +94,14 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I9", sql: include_str!("../audit/acknowledged_exists.sql") },
         ],
         unfinished: &[],
+        deploy: Deploy {
+            calls: &["inventory"],
+            secrets: &[],
+            outside: &[],
+            cpu_millis: 500,
+            memory_mib: 256,
+            replicas_max: 6,
+        },
     }
 }
 

@@ -38,7 +38,7 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use common::manifest::{Invariant, ServiceSpec, Unfinished};
+use common::manifest::{Deploy, Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rpc::Upstream;
@@ -173,6 +173,14 @@ pub const fn spec() -> ServiceSpec {
                 sql: "select count(*) from {payment}.refunds where status = 'PENDING'",
             },
         ],
+        deploy: Deploy {
+            calls: &["order", "inventory"],
+            secrets: &["payment.naverpay.client_secret", "payment.webhooks.naverpay_secret"],
+            outside: &[443],
+            cpu_millis: 250,
+            memory_mib: 256,
+            replicas_max: 6,
+        },
     }
 }
 
