@@ -1,0 +1,267 @@
+//! The gateway's configuration as text: one template for sandboxes and for containers, so that what the tests run is what
+//! is deployed.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+/// Everything but the routes; the words in braces are filled in.
+const TEMPLATE: &str = include_str!("../nginx.conf");
+
+/// Where a container of the gateway listens, and where those of services do.
+pub const CONTAINER_PORT: u16 = 8080;
+
+/// What of the configuration depends on where the gateway runs.
+struct Place<'a> {
+    title: &'a str,
+    process: &'a str,
+    /// A folder that it may write to.
+    temp: &'a str,
+    listen: &'a str,
+    limits: &'a str,
+}
+
+/// Where the requests for a service go.
+struct Upstream {
+    name: String,
+    /// The directives that name its servers.
+    servers: String,
+}
+
+/// An error that the gateway answers by itself, in the words that services have for it.
+struct Failure {
+    name: &'static str,
+    /// What nginx calls it.
+    raised_by: &'static str,
+    status: u16,
+    code: &'static str,
+    english: &'static str,
+    korean: &'static str,
+    /// Whether the same request may be sent again in a second.
+    again: bool,
+}
+
+const FAILURES: [Failure; 7] = [
+    Failure {
+        name: "bad_request",
+        raised_by: "400 414 494 505",
+        status: 400,
+        code: "VALIDATION_ERROR",
+        english: "The request cannot be read.",
+        korean: "요청이 올바르지 않습니다.",
+        again: false,
+    },
+    Failure {
+        name: "not_found",
+        raised_by: "403 404",
+        status: 404,
+        code: "NOT_FOUND",
+        english: "No service answers to this path.",
+        korean: "찾을 수 없습니다.",
+        again: false,
+    },
+    Failure {
+        name: "method_not_allowed",
+        raised_by: "405",
+        status: 405,
+        code: "METHOD_NOT_ALLOWED",
+        english: "This method is not for here.",
+        korean: "허용되지 않는 메서드입니다.",
+        again: false,
+    },
+    Failure {
+        name: "too_large",
+        raised_by: "413",
+        status: 413,
+        code: "PAYLOAD_TOO_LARGE",
+        english: "The body is larger than 1 MiB.",
+        korean: "요청 본문이 너무 큽니다.",
+        again: false,
+    },
+    Failure {
+        name: "rate_limited",
+        raised_by: "429",
+        status: 429,
+        code: "RATE_LIMITED",
+        english: "Too many requests from this address.",
+        korean: "요청이 너무 많습니다. 잠시 후 다시 시도하세요.",
+        again: true,
+    },
+    Failure {
+        name: "internal_error",
+        raised_by: "500",
+        status: 500,
+        code: "INTERNAL_ERROR",
+        english: "The gateway has failed.",
+        korean: "서버 오류가 발생했습니다.",
+        again: false,
+    },
+    Failure {
+        name: "unavailable",
+        raised_by: "502 503 504",
+        status: 503,
+        code: "SERVICE_UNAVAILABLE",
+        english: "The service cannot be reached right now.",
+        korean: "일시적으로 처리할 수 없습니다. 잠시 후 다시 시도하세요.",
+        again: true,
+    },
+];
+
+/// The gateway of a sandbox: on loopback, in front of services on ports of loopback.
+pub(super) fn for_sandbox(temp: &Path, port: u16, routes: &[(String, u16)]) -> Result<String> {
+    let place = Place {
+        title: "The gateway of a sandbox.",
+        // One process, so that killing it kills all of it.
+        process: "daemon off;\nmaster_process off;\nworker_processes 1;",
+        temp: &temp.display().to_string(),
+        listen: &format!("127.0.0.1:{port}"),
+        limits: "",
+    };
+    let mut ports: Vec<u16> = routes.iter().map(|(_, port)| *port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let upstreams = ports.into_iter().map(|port| Upstream {
+        name: port.to_string(),
+        servers: format!("        server 127.0.0.1:{port} max_fails=0;\n"),
+    });
+    let routes: Vec<_> = routes.iter().map(|(prefix, port)| (prefix.clone(), port.to_string())).collect();
+    render(&place, upstreams, &routes)
+}
+
+/// The gateway as a container, in front of containers that have the services' names. `routes` are path prefixes, each
+/// with the service that it belongs to.
+pub fn for_containers(title: &str, routes: &[(String, String)]) -> Result<String> {
+    let place = Place {
+        title,
+        process: "worker_processes auto;",
+        temp: "/tmp",
+        listen: &CONTAINER_PORT.to_string(),
+        limits: LIMITS,
+    };
+    let mut hosts: Vec<&String> = routes.iter().map(|(_, host)| host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let upstreams = hosts.into_iter().map(|host| Upstream {
+        name: host.clone(),
+        // The address is looked up while it runs: a container that was made anew has another one.
+        servers: format!(
+            "        zone upstream_{host} 64k;\n        server {host}:{CONTAINER_PORT} resolve max_fails=0;\n"
+        ),
+    });
+    render(&place, upstreams, routes)
+}
+
+/// What only a gateway that meets strangers has.
+const LIMITS: &str = r"
+    # Docker's name server.
+    resolver 127.0.0.11 valid=5s;
+    # Coarse: they stop a single machine that floods, and no office behind one address. Services limit each account.
+    limit_req_zone $binary_remote_addr zone=requests:10m rate=100r/s;
+    limit_req zone=requests burst=200 nodelay;
+    limit_req_status 429;
+    limit_conn_zone $binary_remote_addr zone=connections:10m;
+    limit_conn connections 200;
+    limit_conn_status 429;
+";
+
+fn render(place: &Place<'_>, upstreams: impl Iterator<Item = Upstream>, routes: &[(String, String)]) -> Result<String> {
+    let mut blocks = String::new();
+    for Upstream { name, servers } in upstreams {
+        // max_fails=0: a service that comes back must not stay banned because it was away.
+        // Idle connections are closed long before the services close them, so that no request meets a closing one.
+        write!(
+            blocks,
+            "    upstream upstream_{name} {{\n{servers}        keepalive 64;\n        keepalive_timeout 4s;\n    }}\n"
+        )?;
+    }
+    let (messages, errors) = failures()?;
+    Ok(TEMPLATE
+        .replace("{title}", place.title)
+        .replace("{process}", place.process)
+        .replace("{temp}", place.temp)
+        .replace("{listen}", place.listen)
+        .replace("{limits}", place.limits)
+        .replace("{messages}", &messages)
+        .replace("{upstreams}", &blocks)
+        .replace("{locations}", &locations(routes)?)
+        .replace("{errors}", &errors))
+}
+
+/// The longest prefix decides; a prefix with `*` comes before those without.
+fn locations(routes: &[(String, String)]) -> Result<String> {
+    let mut locations = String::new();
+    for (prefix, upstream) in routes {
+        let is_plain = prefix.starts_with('/')
+            && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~*".contains(&byte));
+        if !is_plain {
+            bail!("{prefix:?} is not a plain path prefix");
+        }
+        let proxy = format!("{{ proxy_pass http://upstream_{upstream}; }}");
+        if prefix.contains('*') {
+            let pattern = prefix.replace('.', r"\.").replace('*', "[^/]+");
+            writeln!(locations, "        location ~ ^{pattern}(/|$) {proxy}")?;
+            continue;
+        }
+        let stem = prefix.trim_end_matches('/');
+        if stem == prefix {
+            writeln!(locations, "        location = {stem} {proxy}")?;
+        }
+        writeln!(locations, "        location {stem}/ {proxy}")?;
+    }
+    if !routes.iter().any(|(prefix, _)| prefix == "/") {
+        locations.push_str("        location / { return 404; }\n");
+    }
+    Ok(locations)
+}
+
+/// The texts of the gateway's own errors, and where they are answered.
+///
+/// Not by named locations: a request line that cannot be read has no path, and without one nginx cannot go to them.
+fn failures() -> Result<(String, String)> {
+    let (mut messages, mut errors, mut answers) = (String::new(), String::new(), String::new());
+    for Failure { name, raised_by, status, code, english, korean, again } in &FAILURES {
+        writeln!(
+            messages,
+            "    map $language $message_{name} {{\n        ko \"{korean}\";\n        default \"{english}\";\n    }}"
+        )?;
+        writeln!(errors, "        error_page {raised_by} = /-/gateway/{name};")?;
+        let retry = if *again { "            add_header Retry-After 1 always;\n" } else { "" };
+        write!(
+            answers,
+            "\n        location = /-/gateway/{name} {{\n            internal;\n            \
+             default_type application/problem+json;\n{retry}            \
+             add_header X-Request-Id $safe_request_id always;\n            return {status} '{{\
+             \"timestamp\":\"$time_iso8601\",\"path\":\"$safe_path\",\"code\":\"{code}\",\
+             \"message\":\"$message_{name}\",\"details\":[],\"type\":\"urn:stampede:error:{code}\",\
+             \"title\":\"{code}\",\"status\":{status},\"detail\":\"{english}\",\"instance\":\"$safe_path\",\
+             \"requestId\":\"$safe_request_id\"}}';\n        }}\n"
+        )?;
+    }
+    Ok((messages, errors + &answers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_end_at_slashes() {
+        let routes = [
+            ("/api/v1/orders".to_owned(), 7001),
+            ("/".to_owned(), 7002),
+            ("/api/v1/orders/*/payments".to_owned(), 7003),
+        ];
+        let text = for_sandbox(Path::new("/tmp"), 7000, &routes).unwrap();
+        assert!(text.contains("location = /api/v1/orders { proxy_pass http://upstream_7001; }"));
+        assert!(text.contains("location /api/v1/orders/ { proxy_pass http://upstream_7001; }"));
+        assert!(text.contains("location / { proxy_pass http://upstream_7002; }"));
+        assert!(text.contains("location ~ ^/api/v1/orders/[^/]+/payments(/|$) { proxy_pass http://upstream_7003; }"));
+        assert!(!text.contains("return 404;"));
+    }
+
+    #[test]
+    fn configuration_cannot_be_injected() {
+        assert!(for_sandbox(Path::new("/tmp"), 1, &[("/a; }".to_owned(), 2)]).is_err());
+    }
+}
