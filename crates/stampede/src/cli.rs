@@ -9,7 +9,7 @@ use common::manifest::ServiceSpec;
 use common::settings::Settings;
 
 use crate::services::{self, SERVICES};
-use crate::{audit, bench, dev, events, rush};
+use crate::{audit, bench, dev, events, manifests, rush};
 
 /// The commerce backend for the minute everybody arrives at once.
 ///
@@ -36,6 +36,12 @@ enum Command {
     Config,
     /// Print the OpenAPI description of all services.
     Openapi,
+    /// Write the files for containers and Kubernetes that follow from the list of services.
+    Manifests {
+        /// The root of the repository.
+        #[arg(default_value = ".")]
+        root: PathBuf,
+    },
     /// Buy out one hot product with many buyers at once, and prove that nothing went wrong.
     Rush(rush::RushArgs),
     /// Check the invariants of a system at rest.
@@ -111,6 +117,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             };
             migrate(&files, &services).await?;
             println!("Up to date: {}.", names.join(", "));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manifests { root } => {
+            manifests::write(&root)?.iter().for_each(|path| println!("{path}"));
             Ok(ExitCode::SUCCESS)
         }
         Command::Config => {

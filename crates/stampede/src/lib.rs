@@ -7,6 +7,7 @@ mod demo;
 pub mod dev;
 pub mod events;
 mod latency;
+pub mod manifests;
 pub mod rush;
 pub mod services;
 pub mod site;

@@ -303,6 +303,17 @@ async fn a_service_waits_for_its_migration_and_needs_no_schema_but_its_own() {
     assert_eq!(String::from_utf8_lossy(&job.stdout), "Up to date: order.\n", "{job:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manifests_are_written_where_they_differ() {
+    let place = Place::new("manifests").await;
+    std::fs::copy(tidy::root().join("docker-compose.yml"), place.data.join("docker-compose.yml")).expect("it is there");
+    place.stampede("manifests {data}").await.expect(0, &["k8s/base/services/order.yaml", "gateway/nginx.conf"]);
+    let again = place.stampede("manifests {data}").await.expect(0, &[]);
+    assert_eq!(again.out, "", "nothing differs any more");
+    std::fs::remove_file(place.data.join("docker-compose.yml")).expect("it is there");
+    place.stampede("manifests {data}").await.expect(1, &["run this in the repository"]);
+}
+
 /// `command` answers at `address`, and ends when it is told to.
 async fn hosts(place: &Place, address: &str, command: Command) {
     let mut running = Running::start(command);
