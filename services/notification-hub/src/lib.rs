@@ -7,6 +7,7 @@
 mod api_key; // rules
 mod channel;
 mod delivery;
+mod http_answer;
 mod notification;
 mod pace;
 mod preference;

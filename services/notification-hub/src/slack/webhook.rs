@@ -1,4 +1,4 @@
-//! The incoming webhook: how a message is posted, and what each answer means. Answers are judged here, and nowhere else.
+//! The incoming webhook: how a message is posted.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::delivery::{Failure, Outcome};
+use crate::http_answer::{classify, slack_refusal};
 
 /// Section `[notification_hub.slack]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -35,9 +36,6 @@ impl SlackSettings {
         Duration::from_millis(if is_log { 0 } else { self.interval_ms })
     }
 }
-
-/// The pause after a refusal for haste that names none: what Slack's limit of one message a second suggests.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// Slack explains a refusal in one word.
 const REASON_CHARS_MAX: usize = 60;
@@ -90,28 +88,10 @@ impl Webhook {
         };
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let status = answer.status().as_u16();
-        match classify(status, retry_after, self.retry_after_max) {
+        match classify(status, retry_after, self.retry_after_max, slack_refusal) {
             Outcome::Sent => Ok(()),
             outcome => Err(NotTaken { outcome, reason: format!("{status} {}", reason(answer).await) }),
         }
-    }
-}
-
-/// What an answer means for the message.
-fn classify(status: u16, retry_after: Option<&str>, retry_after_max: Duration) -> Outcome {
-    let pause = || {
-        let asked = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        asked.unwrap_or(PAUSE_MIN).clamp(PAUSE_MIN, retry_after_max.max(PAUSE_MIN))
-    };
-    match status {
-        200..=299 => Outcome::Sent,
-        429 => Outcome::Throttled(pause()),
-        503 if retry_after.is_some() => Outcome::Throttled(pause()),
-        408 | 500..=599 => Outcome::NotSent(Failure::Unavailable),
-        // invalid_payload and its like.
-        400 | 413 | 415 | 422 => Outcome::NotSent(Failure::MessageRefused),
-        // no_service, invalid_token, channel_not_found, channel_is_archived; an address that has moved.
-        _ => Outcome::NotSent(Failure::WebhookRefused),
     }
 }
 
@@ -125,40 +105,6 @@ async fn reason(mut answer: Response) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_answer_has_one_meaning() {
-        use Failure::{MessageRefused, Unavailable, WebhookRefused};
-        let throttled = |seconds| Outcome::Throttled(Duration::from_secs(seconds));
-        for (status, retry_after, expected) in [
-            (200, None, Outcome::Sent),
-            (204, None, Outcome::Sent),
-            (429, Some("30"), throttled(30)),
-            (429, Some(" 5 "), throttled(5)),
-            (429, Some("0"), throttled(1)),
-            (429, Some("86400"), throttled(60)),
-            (429, Some("99999999999999999999"), throttled(1)),
-            (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), throttled(1)),
-            (429, Some("-1"), throttled(1)),
-            (429, None, throttled(1)),
-            (503, Some("7"), throttled(7)),
-            (503, None, Outcome::NotSent(Unavailable)),
-            (500, Some("7"), Outcome::NotSent(Unavailable)),
-            (502, None, Outcome::NotSent(Unavailable)),
-            (408, None, Outcome::NotSent(Unavailable)),
-            (400, None, Outcome::NotSent(MessageRefused)),
-            (413, None, Outcome::NotSent(MessageRefused)),
-            (301, None, Outcome::NotSent(WebhookRefused)),
-            (302, None, Outcome::NotSent(WebhookRefused)),
-            (401, None, Outcome::NotSent(WebhookRefused)),
-            (403, None, Outcome::NotSent(WebhookRefused)),
-            (404, None, Outcome::NotSent(WebhookRefused)),
-            (410, None, Outcome::NotSent(WebhookRefused)),
-        ] {
-            let outcome = classify(status, retry_after, Duration::from_secs(60));
-            assert_eq!(outcome, expected, "{status} {retry_after:?}");
-        }
-    }
 
     #[test]
     fn only_a_real_slack_needs_pauses() {

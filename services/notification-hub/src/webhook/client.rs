@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::address::{Allowed, NotAllowed, check, parse};
 use crate::delivery::{Failure, Outcome};
+use crate::http_answer::{classify, webhook_refusal};
 
 /// Section `[notification_hub.webhook]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,9 +39,6 @@ impl WebhookSettings {
         Allowed { http: self.allow_http, private_addresses: self.allow_private_addresses }
     }
 }
-
-/// The pause where the receiver asks for one and does not say how long.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 pub struct Client {
     http: reqwest::Client,
@@ -100,25 +98,10 @@ impl Client {
         })?;
         let status = answer.status().as_u16();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        match classify(status, retry_after, self.retry_after_max) {
+        match classify(status, retry_after, self.retry_after_max, webhook_refusal) {
             Outcome::Sent => Ok(()),
             outcome => Err(NotTaken { outcome, reason: status.to_string() }),
         }
-    }
-}
-
-/// What an answer means, by Standard Webhooks: only 2xx is success, 410 is for ever, anything else may pass.
-fn classify(status: u16, retry_after: Option<&str>, retry_after_max: Duration) -> Outcome {
-    let asked = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-    let pause = || asked.unwrap_or(PAUSE_MIN).clamp(PAUSE_MIN, retry_after_max.max(PAUSE_MIN));
-    match status {
-        200..=299 => Outcome::Sent,
-        429 => Outcome::Throttled(pause()),
-        503 if retry_after.is_some() => Outcome::Throttled(pause()),
-        410 => Outcome::NotSent(Failure::WebhookRefused),
-        500..=599 | 408 => Outcome::NotSent(Failure::Unavailable),
-        // A redirect too: where it leads, nobody has entered.
-        _ => Outcome::NotSent(Failure::Rejected),
     }
 }
 
@@ -163,31 +146,6 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-
-    #[test]
-    fn each_answer_has_one_meaning() {
-        use Failure::{Rejected, Unavailable, WebhookRefused};
-        let throttled = |seconds| Outcome::Throttled(Duration::from_secs(seconds));
-        for (status, retry_after, expected) in [
-            (200, None, Outcome::Sent),
-            (204, None, Outcome::Sent),
-            (429, Some("30"), throttled(30)),
-            (429, Some("86400"), throttled(60)),
-            (429, Some("never"), throttled(1)),
-            (429, None, throttled(1)),
-            (503, Some("7"), throttled(7)),
-            (503, None, Outcome::NotSent(Unavailable)),
-            (500, None, Outcome::NotSent(Unavailable)),
-            (408, None, Outcome::NotSent(Unavailable)),
-            (301, None, Outcome::NotSent(Rejected)),
-            (400, None, Outcome::NotSent(Rejected)),
-            (401, None, Outcome::NotSent(Rejected)),
-            (404, None, Outcome::NotSent(Rejected)),
-            (410, None, Outcome::NotSent(WebhookRefused)),
-        ] {
-            assert_eq!(classify(status, retry_after, Duration::from_secs(60)), expected, "{status} {retry_after:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_name_is_judged_at_every_look_up() {
