@@ -1,7 +1,8 @@
 //! Restock alerts that the hub's own worker sends: those whose first attempt failed or was lost. They are sent only while
-//! the product is in stock.
+//! the product is in stock, and as far as the limit of all alerts allows.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use common::Result;
 use contract::ids::{NotificationId, ProductId};
@@ -12,10 +13,11 @@ use crate::App;
 use crate::channel::Channel;
 use crate::claims::{AttemptResult, Claimed};
 use crate::delivery::{Failure, Outcome};
+use crate::pace::Permits;
 use crate::restock::round::{RoundStatus, is_sold_out};
 use crate::schema::{product_notification_history, product_user_notification_history};
 
-/// Divides claimed deliveries into those that may be sent and the results of the others.
+/// Divides claimed deliveries into those that may be sent now and the results of the others.
 pub async fn admit(app: &App, channel: Channel, claimed: Vec<Claimed>) -> Result<(Vec<Claimed>, Vec<AttemptResult>)> {
     // The first attempt of an alert is its round's runner's. An operator's retry counts from 1 again, after an error.
     let retried = claimed.iter().filter(|delivery| delivery.attempt.number > 1 || delivery.last_error.is_some());
@@ -23,20 +25,42 @@ pub async fn admit(app: &App, channel: Channel, claimed: Vec<Claimed>) -> Result
     if retried.is_empty() {
         return Ok((claimed, Vec::new()));
     }
-    let sold_out = of_sold_out_products(app, &retried).await?;
-    let (refused, admitted): (Vec<_>, Vec<_>) =
-        claimed.into_iter().partition(|delivery| sold_out.contains(&delivery.notification));
+    let rounds = rounds_of(app, &retried).await?;
+    let alerts: HashSet<NotificationId> = rounds.iter().map(|(notification, ..)| *notification).collect();
+    let sold_out = of_sold_out_products(app, rounds).await;
+    let sellable =
+        claimed.iter().filter(|one| alerts.contains(&one.notification) && !sold_out.contains(&one.notification));
+    // Of the same allowance that the runners take from: an operator who redrives thousands sends no faster than a round.
+    let permits = match sellable.count() {
+        0 => Permits { granted: 0, wait: Duration::ZERO },
+        count => app.restock.limiter.take(count as u32).await,
+    };
+    let (mut free, mut held) = (permits.granted, 0);
     let retry_delays = app.settings.retry_delays(channel);
-    let result = |delivery: &Claimed| delivery.attempt.result(Outcome::NotSent(Failure::SoldOut), &retry_delays);
-    Ok((admitted, refused.iter().map(result).collect()))
+    let (mut admitted, mut others) = (Vec::with_capacity(claimed.len()), Vec::new());
+    for delivery in claimed {
+        let outcome = match () {
+            () if sold_out.contains(&delivery.notification) => Outcome::NotSent(Failure::SoldOut),
+            () if alerts.contains(&delivery.notification) && free == 0 => {
+                held += 1;
+                Outcome::HeldBack(permits.wait_of(held - 1, app.settings.restock.pace()))
+            }
+            () => {
+                free -= u32::from(alerts.contains(&delivery.notification));
+                admitted.push(delivery);
+                continue;
+            }
+        };
+        others.push(delivery.attempt.result(outcome, &retry_delays));
+    }
+    Ok((admitted, others))
 }
 
 type RoundOf = (NotificationId, ProductId, RoundStatus, i64);
 
-/// Those of `notifications` that are alerts of a round whose product has sold out since. Inventory is asked once for each
-/// product; while it is away, only rounds that sold out in the middle are known to be.
-async fn of_sold_out_products(app: &App, notifications: &[NotificationId]) -> Result<HashSet<NotificationId>> {
-    let rounds = rounds_of(app, notifications).await?;
+/// Those of `rounds` whose product has sold out since. Inventory is asked once for each product; while it is away, only
+/// rounds that sold out in the middle are known to be.
+async fn of_sold_out_products(app: &App, rounds: Vec<RoundOf>) -> HashSet<NotificationId> {
     let mut levels = HashMap::new();
     for (_, product, _, _) in &rounds {
         if !levels.contains_key(product) {
@@ -48,7 +72,7 @@ async fn of_sold_out_products(app: &App, notifications: &[NotificationId]) -> Re
         *status == RoundStatus::CanceledBySoldOut
             || level.is_some_and(|level| is_sold_out(*stock_version, level.version, level.available))
     });
-    Ok(sold_out.map(|(notification, ..)| notification).collect())
+    sold_out.map(|(notification, ..)| notification).collect()
 }
 
 async fn rounds_of(app: &App, notifications: &[NotificationId]) -> Result<Vec<RoundOf>> {

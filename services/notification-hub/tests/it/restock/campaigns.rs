@@ -186,6 +186,24 @@ async fn an_alert_whose_address_is_not_known_yet_is_tried_again_unless_the_produ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn alerts_that_are_tried_again_take_permits_of_the_same_limit() {
+    let shop = Shop::open(&[("notification_hub.email.retry_delays_seconds", "3600,3600,3600")]).await;
+    shop.subscribers(20).await;
+    shop.account.go_away();
+    shop.restock().await;
+    shop.ended(1).await;
+    shop.account.answer();
+    shop.use_up_the_limit().await;
+    shop.site
+        .execute("update {notification_hub}.deliveries set next_attempt_at = now() where status = 'PENDING'")
+        .await;
+    let held = "select count(*) from {notification_hub}.deliveries
+                 where status = 'PENDING' and lock_token > 1 and attempt = 1 and next_attempt_at > now() + interval '10 minutes'";
+    shop.site.until_number(held, 20).await;
+    shop.site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_inventory_tells_stops_the_sending_before_the_event_is_there() {
     let shop = Shop::open(&[]).await;
     shop.subscribers(150).await;

@@ -1,6 +1,7 @@
 //! A hub beside an inventory that the test plays, and what its users and operators see of restocking.
 
 use common::auth::Role;
+use common::redis::{Redis, cmd};
 use contract::events::{StockDepleted, StockReplenished};
 use contract::inventory::StockLevel;
 use contract::inventory::stock_service_server::StockServiceServer;
@@ -54,6 +55,14 @@ impl Shop {
         let site = place(with_inventory(builder(&account, &settings), &inventory)).start().await;
         let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         Shop { site, account, inventory, settings }
+    }
+
+    /// Nobody gets a permit for an hour.
+    pub async fn use_up_the_limit(&self) {
+        let redis = Redis::open(&self.site.settings().section("redis").unwrap(), self.site.namespace()).unwrap();
+        let rested_at = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).timestamp_micros().to_string();
+        let key = redis.key("{rl:hub:restock}");
+        let _: String = redis.command(cmd("SET").arg(&key).arg(rested_at)).await.unwrap();
     }
 
     /// One more process with the data of this shop.
