@@ -69,6 +69,12 @@ impl Client {
         self.attempt(buyer, request).await
     }
 
+    /// `POST /products/{product}/restock-subscriptions` as `buyer`.
+    pub async fn subscribe_for(&self, buyer: &Buyer, product: Uuid) -> Reply {
+        self.attempt_built(buyer, self.request(Method::POST, &format!("/products/{product}/restock-subscriptions")))
+            .await
+    }
+
     /// `GET` of `path` as `buyer`.
     pub async fn read_for(&self, buyer: &Buyer, path: &str) -> Reply {
         self.attempt_built(buyer, self.request(Method::GET, path)).await

@@ -10,6 +10,8 @@ mod prepare;
 pub mod provider;
 mod record;
 mod rest;
+mod restock;
+mod restock_verdict;
 mod show;
 mod verdict;
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use client::{Buyer, Client};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -68,6 +71,10 @@ pub struct RushArgs {
     /// Have every order paid, by a payment provider that the sandbox plays.
     #[arg(long)]
     pay: bool,
+    /// In place of a sale: the buyers subscribe to the product, it comes back, is bought out while they are being told, and
+    /// comes back again.
+    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity"])]
+    restock: bool,
     /// How the provider misbehaves until the last buyer has an answer: lost-before=0.1,lost-after=0.15,hang=0.03,
     /// declined, late, wrong-payment, error500, lost-query, duplicate-webhooks, reorder-webhooks, forged-webhooks (rates),
     /// hang-ms, late-ms, seed.
@@ -118,16 +125,29 @@ pub async fn rush(args: RushArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode
             }
         }
     };
-    let outcome = run(&args, &site).await;
+    let ended = if args.restock { restock::run(&args, &site).await } else { run(&args, &site).await.map(Ended::from) };
     let stopped = site.stop().await;
-    let outcome = outcome?;
+    let Ended { json, text, is_clean } = ended?;
     // Last, after the log of the services.
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string(&outcome)?),
-        Output::Text => print!("{}", outcome.text()),
+        Output::Json => println!("{json}"),
+        Output::Text => print!("{text}"),
     }
     stopped?;
-    Ok(if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
+}
+
+/// How a rush has ended, for programs and for people.
+struct Ended {
+    json: Value,
+    text: String,
+    is_clean: bool,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Ended {
+        Ended { json: json!(outcome), text: outcome.text(), is_clean: outcome.violations.is_empty() }
+    }
 }
 
 fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOptions> {

@@ -40,20 +40,45 @@ pub async fn account_db(settings: &Settings) -> anyhow::Result<Db> {
 ///
 /// The administrator is made for this one request and is an ordinary user again afterwards.
 pub async fn product(client: &Client, db: &Db, stock: u64) -> anyhow::Result<Uuid> {
-    let deadline = Instant::now() + SAMPLE_TIMEOUT;
-    let (email, password) = (format!("rush-{}@example.com", Uuid::new_v4().simple()), Uuid::new_v4().to_string());
-    let admin = client.register(&email, &password, NAME, deadline).await.context("registering an administrator")?;
-    set_role(db, admin, "ADMIN").await?;
-    let sku = format!("RUSH-{}", Uuid::now_v7().simple());
-    let stock = i64::try_from(stock)?;
-    let product = NewProduct { sku: &sku, name: "Rush Sneaker", price: PRICE, stock, max_per_user: None };
-    let created = async {
-        let token = client.access_token(&email, &password, deadline).await?;
-        client.with_token(&token).create_product(&product).await
-    };
-    let created = created.await;
-    set_role(db, admin, "USER").await?;
-    created.context("creating the product")?.with_context(|| format!("there is a product {sku} already"))
+    let admin = Administrator::make(client, db).await?;
+    let created = admin.product(stock).await;
+    admin.resign(db).await?;
+    created
+}
+
+/// Somebody who is an administrator for as long as the rush needs one.
+pub struct Administrator {
+    id: Uuid,
+    pub client: Client,
+}
+
+impl Administrator {
+    pub async fn make(client: &Client, db: &Db) -> anyhow::Result<Administrator> {
+        let deadline = Instant::now() + SAMPLE_TIMEOUT;
+        let (email, password) = (format!("rush-{}@example.com", Uuid::new_v4().simple()), Uuid::new_v4().to_string());
+        let id = client.register(&email, &password, NAME, deadline).await.context("registering an administrator")?;
+        set_role(db, id, "ADMIN").await?;
+        match client.access_token(&email, &password, deadline).await {
+            Ok(token) => Ok(Administrator { id, client: client.with_token(&token) }),
+            Err(error) => {
+                set_role(db, id, "USER").await?;
+                Err(error.context("logging an administrator in"))
+            }
+        }
+    }
+
+    pub async fn product(&self, stock: u64) -> anyhow::Result<Uuid> {
+        let sku = format!("RUSH-{}", Uuid::now_v7().simple());
+        let stock = i64::try_from(stock)?;
+        let product = NewProduct { sku: &sku, name: "Rush Sneaker", price: PRICE, stock, max_per_user: None };
+        let created = self.client.create_product(&product).await;
+        created.context("creating the product")?.with_context(|| format!("there is a product {sku} already"))
+    }
+
+    /// They are an ordinary user again.
+    pub async fn resign(self, db: &Db) -> anyhow::Result<()> {
+        set_role(db, self.id, "USER").await
+    }
 }
 
 async fn set_role(db: &Db, user: Uuid, role: &'static str) -> anyhow::Result<()> {

@@ -187,6 +187,10 @@ async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_aud
         .stampede("rush --buyers 30 --stock 10 --sample 2 --concurrency 8 --data-dir {data}")
         .await
         .expect(0, &["sold                    10 of 10 units", "oversold                0", "latency", "rush: PASS"]);
+    place
+        .stampede("rush --restock --buyers 40 --stock 5 --sample 1 --concurrency 8 --data-dir {data}")
+        .await
+        .expect(0, &["subscribers             40", "restock missing         0", "2: COMPLETED, 40 told", "rush: PASS"]);
     place.stampede("audit --data-dir {data} --settle-seconds 60").await.expect(0, &["I1   ok", "audit: PASS"]);
     place.stampede("events --data-dir {data} stats").await.expect(0, &["order: 0 pending, 0 dead"]);
     place.stampede("events --data-dir {data} parked").await.expect(0, &[]);
