@@ -3,6 +3,8 @@
 mod disk;
 mod generator;
 mod hot_product;
+mod hub;
+mod hub_report;
 mod load;
 mod measure;
 mod options;
@@ -30,7 +32,9 @@ pub enum BenchCommand {
     Orders(BenchArgs),
     /// Orders that are placed, paid and confirmed, beside placing alone in the same run.
     Payments(PaymentsArgs),
-    /// The buyers of both: a process of their own, so that their processor time is told apart from the services'.
+    /// Notifications over HTTP and their deliveries, beside what PostgreSQL alone does with one commit for each.
+    Hub(BenchArgs),
+    /// The clients of all: a process of their own, so that their processor time is told apart from the services'.
     #[command(hide = true)]
     Load,
 }
@@ -39,6 +43,7 @@ pub async fn bench(command: BenchCommand, config: &[PathBuf]) -> anyhow::Result<
     match command {
         BenchCommand::Orders(args) => orders::orders(args, config).await,
         BenchCommand::Payments(args) => payments::payments(args, config).await,
+        BenchCommand::Hub(args) => hub::hub(args, config).await,
         BenchCommand::Load => {
             tokio::task::spawn_blocking(load::run).await??;
             Ok(ExitCode::SUCCESS)

@@ -28,6 +28,11 @@ impl Latencies {
         self.micros.len()
     }
 
+    /// In milliseconds; 0 when there is none.
+    pub fn mean_ms(&self) -> f64 {
+        self.micros.mean() / 1e3
+    }
+
     /// The latency in milliseconds that this share of all does not exceed, from 0 to 1. 0 when there is none.
     pub fn ms(&self, quantile: f64) -> f64 {
         self.micros.value_at_quantile(quantile) as f64 / 1e3

@@ -50,7 +50,8 @@ impl HotProduct {
         Job {
             address: self.address.clone(),
             first_path: format!("/api/v1/products/{}", self.id),
-            order: json!({ "items": [{ "productId": self.id, "quantity": 1 }] }).to_string(),
+            path: "/api/v1/orders".to_owned(),
+            body: json!({ "items": [{ "productId": self.id, "quantity": 1 }] }).to_string(),
             tokens: self.tokens.clone(),
             connections,
             seconds: seconds as f64,

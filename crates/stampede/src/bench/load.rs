@@ -25,8 +25,9 @@ pub struct Job {
     pub address: String,
     /// A path that is asked for once on each connection, to have it open.
     pub first_path: String,
-    /// The body of every order.
-    pub order: String,
+    /// Where every request is posted, and its body.
+    pub path: String,
+    pub body: String,
     /// The buyers' access tokens; they take turns.
     pub tokens: Vec<String>,
     pub connections: usize,
@@ -38,13 +39,14 @@ pub struct Job {
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Orders that were answered 201 and, where they are paid, PAID.
+    /// Requests that were answered 201 and, where they are paid, PAID.
     pub done: u64,
     /// Other answers, by status and code.
     pub refused: BTreeMap<String, u64>,
     /// Until the last answer.
     pub seconds: f64,
     /// From the request for an order to its last answer.
+    pub mean_ms: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
 }
@@ -96,7 +98,14 @@ async fn buy_all(job: &Job, connections: &mut [Connection]) -> anyhow::Result<Ou
     try_join_all(buying).await?;
     let seconds = started.elapsed().as_secs_f64();
     let Answers { latencies, refused } = answers.into_inner();
-    Ok(Outcome { done: latencies.count(), refused, seconds, p50_ms: latencies.ms(0.50), p99_ms: latencies.ms(0.99) })
+    Ok(Outcome {
+        done: latencies.count(),
+        refused,
+        seconds,
+        mean_ms: latencies.mean_ms(),
+        p50_ms: latencies.ms(0.50),
+        p99_ms: latencies.ms(0.99),
+    })
 }
 
 async fn buy<'a>(
@@ -110,7 +119,7 @@ async fn buy<'a>(
     while Instant::now() < end {
         let token = tokens.next().context("there are no buyers")?;
         let at = Instant::now();
-        let refusal = match connection.post("/api/v1/orders", Some(token), &job.order).await? {
+        let refusal = match connection.post(&job.path, Some(token), &job.body).await? {
             201 if job.pays => pay(connection, &mut window, token).await?,
             201 => None,
             status => Some(refusal(status, connection)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use diesel::{QueryableByName, pg::Pg, sql_types};
 
@@ -124,7 +124,7 @@ impl<'a> Bench<'a> {
     pub async fn use_pgbench(&mut self, program: PathBuf) -> anyhow::Result<()> {
         let folder = self.site.data_dir().join("pgbench");
         let pgbench = Pgbench::new(program, self.site.settings(), folder, self.conditions.processors)?;
-        pgbench.make_tables(self.site.settings(), &self.ledger).await?;
+        pgbench.make_tables(self.site.settings(), &self.ledger, include_str!("scratch.sql")).await?;
         self.pgbench = Some(pgbench);
         Ok(())
     }
@@ -194,7 +194,12 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Run> {
         let (before, snapshot) = (wal(&mut self.ledger).await?, self.meter.snapshot()?);
         let pgbench = self.pgbench.as_ref().context("pgbench has no tables yet")?;
-        let ran = pgbench.run(kind, clients, seconds).await?;
+        let script = match kind {
+            Kind::NaiveHotRow => include_str!("naive_hot_row.sql"),
+            Kind::NoHotRow => include_str!("no_hot_row.sql"),
+            Kind::Stampede | Kind::Paid => bail!("this is not for pgbench"),
+        };
+        let ran = pgbench.run(script, clients, seconds).await?;
         tokio::time::sleep(EXIT_PAUSE).await;
         let (after, usage) = (wal(&mut self.ledger).await?, self.meter.since(&snapshot)?);
         Ok(Run {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
 use common::settings::Settings;
@@ -16,7 +16,6 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
 
-use super::runs::Kind;
 use crate::audit::Ledger;
 use crate::latency::Latencies;
 
@@ -79,22 +78,17 @@ impl Pgbench {
         Ok(Pgbench { program, environment, folder, processors })
     }
 
-    /// Makes tables like ours in a schema apart. There must have been an order already: its event serves as the pattern.
-    pub async fn make_tables(&self, settings: &Settings, ledger: &Ledger) -> anyhow::Result<()> {
+    /// Makes tables like ours in a schema apart, by `statements`.
+    pub async fn make_tables(&self, settings: &Settings, ledger: &Ledger, statements: &str) -> anyhow::Result<()> {
         let host: HostSettings = settings.section("host")?;
         let postgres: DbSettings = settings.section("postgres")?;
         let db = Db::open(&postgres, &schema(&host.namespace, "order")).await?;
-        let statements = ledger.spelt(include_str!("scratch.sql")).replace("{scratch}", SCRATCH);
+        let statements = ledger.spelt(statements).replace("{scratch}", SCRATCH);
         db.dedicated().await?.batch_execute(&statements).await.context("creating the tables for pgbench")
     }
 
-    /// Measures for `seconds`, which contain the connecting. Where nothing is stored by then, longer: up to a minute.
-    pub async fn run(&self, kind: Kind, clients: usize, mut seconds: u64) -> anyhow::Result<Ran> {
-        let script = match kind {
-            Kind::NaiveHotRow => include_str!("naive_hot_row.sql"),
-            Kind::NoHotRow => include_str!("no_hot_row.sql"),
-            Kind::Stampede | Kind::Paid => bail!("this is not for pgbench"),
-        };
+    /// Runs `script` for `seconds`, which contain the connecting. Where nothing is stored by then, longer: up to a minute.
+    pub async fn run(&self, script: &str, clients: usize, mut seconds: u64) -> anyhow::Result<Ran> {
         loop {
             if let Some(ran) = self.run_once(script, clients, seconds).await? {
                 return Ok(ran);

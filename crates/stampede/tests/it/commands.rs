@@ -278,6 +278,15 @@ async fn bench_payments_prints_figures_for_both_kinds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_hub_prints_figures_for_both_kinds() {
+    let place = Place::new("bench_hub").await.unset("postgres.url");
+    place.stampede("bench hub --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
+        0,
+        &["one commit each (pgbench)       4", "POST /notifications             4", "delivered: as it should be"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_hosted_together_or_by_name_after_migrate() {
     let place = Place::new("all").await;
     place.stampede("migrate").await.expect(0, &["All schemas are up to date."]);
