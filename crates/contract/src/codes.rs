@@ -92,6 +92,10 @@ pub const SKU_ALREADY_EXISTS: Code =
     Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
 pub const STOCK_BELOW_HELD: Code =
     Code::new("STOCK_BELOW_HELD", 409, Grpc::FailedPrecondition, "예약된 수량보다 적게 줄일 수 없습니다.");
+pub const TEMPLATE_INVALID: Code =
+    Code::new("TEMPLATE_INVALID", 422, Grpc::FailedPrecondition, "알림 템플릿을 이 데이터로 만들 수 없습니다.");
+pub const TEMPLATE_NOT_FOUND: Code =
+    Code::new("TEMPLATE_NOT_FOUND", 404, Grpc::NotFound, "알림 템플릿을 찾을 수 없습니다.");
 pub const TOO_MANY_ATTEMPTS: Code =
     Code::new("TOO_MANY_ATTEMPTS", 429, Grpc::ResourceExhausted, "시도가 너무 많습니다. 잠시 후 다시 시도하세요.");
 pub const TYPE_NOT_MUTABLE: Code =

@@ -67,11 +67,19 @@ impl ToSql<Text, Pg> for Channel {
     }
 }
 
-/// A message in plain text. The subject is one line.
+/// A message. The subject is one line of plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub subject: String,
     pub body: String,
+    /// The body is the channel's own mark-up; else it is plain text.
+    pub is_markup: bool,
+}
+
+impl Message {
+    pub fn plain(subject: String, body: String) -> Message {
+        Message { subject, body, is_markup: false }
+    }
 }
 
 #[cfg(test)]

@@ -32,4 +32,5 @@ returning
     deliveries.target,
     deliveries.subject,
     deliveries.body,
+    deliveries.is_markup,
     notifications.user_id as "user"

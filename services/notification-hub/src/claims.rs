@@ -59,6 +59,9 @@ pub struct Claimed {
     pub subject: String,
     #[diesel(sql_type = Text)]
     pub body: String,
+    /// The body is the channel's own mark-up.
+    #[diesel(sql_type = Bool)]
+    pub is_markup: bool,
     /// None: it is for operators only.
     #[diesel(sql_type = Nullable<Uuid>)]
     pub user: Option<AccountId>,

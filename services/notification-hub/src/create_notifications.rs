@@ -3,63 +3,74 @@
 //! E-mails are claimed as they are written, as far as the worker that sends them has room. What goes over Slack waits
 //! for its turn.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
-use common::db::{Prepared, Tx};
+use common::db::Tx;
 use common::inbox::Received;
 use common::outbox::Event;
 use common::{Error, Result};
 use contract::ids::{AccountId, DeliveryId, NotificationId};
-use diesel::QueryableByName;
-use diesel::sql_types::{Array, Bool, Double, Jsonb, Nullable, SmallInt, Text, Uuid};
-use diesel_async::RunQueryDsl;
 use serde_json::Value;
-use strum::VariantArray;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::App;
 use crate::channel::{Channel, Message};
-use crate::claims::{Attempt, Claim, Claimed};
+use crate::claims::Claim;
 use crate::delivery::Priority;
+use crate::find_templates::{Texts, Wanted};
+use crate::insert_notifications::{NewDelivery, NewNotification, insert_notifications};
 
-/// What a notification is to say and over which channels, before it has ids.
+/// What a notification is about and over which channels it goes, before it has a text.
 pub struct Draft<'e> {
     /// The account it is for, as the event names it; none: it is for operators only.
     pub user_id: Option<&'e str>,
     /// What it is about, for whoever reads it over the API. The account it is for reads it too.
     pub data: Value,
-    /// At most one for each channel.
-    pub messages: Vec<(Channel, Message)>,
+    /// The variables of each channel's text; at most one for each channel.
+    pub messages: Vec<(Channel, Value)>,
+}
+
+/// A draft with its ids: derived, so that whoever handles the same event names the same rows.
+struct Drafted {
+    id: NotificationId,
+    event_id: Uuid,
+    user: Option<AccountId>,
+    data: Value,
+    messages: Vec<(Channel, Value)>,
 }
 
 impl App {
-    /// Writes what `draft` makes of `events`. Their topic becomes the type of the notifications.
+    /// Writes what `draft` makes of `events`. Their topic becomes the type of the notifications and the name of their texts.
     pub async fn create_notifications<E: Event>(
         &self,
         tx: &mut Tx,
         events: &[Received<E>],
         draft: for<'e> fn(&'e E) -> Option<Draft<'e>>,
     ) -> Result<()> {
-        let (notifications, mut deliveries) = rows(events, draft)?;
-        if notifications.is_empty() {
+        let drafts = drafted(events, draft)?;
+        if drafts.is_empty() {
             return Ok(());
         }
-        let emails = deliveries.iter_mut().filter(|delivery| delivery.channel == Channel::Email);
-        let mut emails: Vec<&mut NewDelivery> = emails.collect();
-        let reservation = self.handoff.reserve(emails.len());
-        emails.iter_mut().take(reservation.count()).for_each(|email| email.is_claimed = true);
+        let wanted: Vec<Wanted> =
+            drafts.iter().map(|draft| Wanted { name: E::TOPIC.to_owned(), user: draft.user }).collect();
+        let texts = self.templates.find_in(tx, &wanted).await?;
+        let messages = rendered(E::TOPIC, &texts, &drafts)?;
 
-        insert_notifications(tx, E::TOPIC, &notifications).await?;
+        let emails = messages.iter().flatten().filter(|(channel, _)| *channel == Channel::Email).count();
+        let reservation = self.handoff.reserve(emails);
+        let (notifications, deliveries) = rows(E::TOPIC, &drafts, &messages, reservation.count());
         // Read before the statement, so that the lease in the database can only end later than this one.
         let lease_end = Instant::now() + self.settings.new_lease();
-        let claimed = insert_deliveries(tx, &deliveries, self.settings.new_lease()).await?;
+        let stored = insert_notifications(tx, &notifications, &deliveries, self.settings.new_lease()).await?;
         tx.point("notification.before_commit").await;
 
-        let is_left = |channel: Channel| deliveries.iter().any(|one| one.channel == channel && !one.is_claimed);
-        let left: Vec<Channel> = Channel::VARIANTS.iter().copied().filter(|channel| is_left(*channel)).collect();
-        let deliveries = deliveries.into_iter().filter(|delivery| claimed.contains(&delivery.id));
-        let claim = Claim { deliveries: deliveries.map(NewDelivery::into_claimed).collect(), lease_end };
+        let left: HashSet<Channel> = deliveries.iter().filter(|one| !one.is_claimed).map(|one| one.channel).collect();
+        let claimed = deliveries.iter().filter(|one| one.is_claimed && stored.contains(&one.notification));
+        let users: HashMap<NotificationId, AccountId> =
+            drafts.iter().filter_map(|draft| Some((draft.id, draft.user?))).collect();
+        let claimed = claimed.map(|one| one.claimed(users.get(&one.notification).copied()));
+        let claim = Claim { deliveries: claimed.collect(), lease_end };
         let (handoff, due) = (self.handoff.clone(), self.due.clone());
         tx.after_commit(move || {
             handoff.add(claim, reservation);
@@ -69,91 +80,53 @@ impl App {
     }
 }
 
-struct NewNotification {
-    id: NotificationId,
-    event_id: uuid::Uuid,
-    user: Option<AccountId>,
-    data: Value,
-}
-
-struct NewDelivery {
-    id: DeliveryId,
-    notification: NotificationId,
-    user: Option<AccountId>,
-    channel: Channel,
-    message: Message,
-    is_claimed: bool,
-}
-
-impl NewDelivery {
-    /// As `insert_deliveries.sql` writes it.
-    fn into_claimed(self) -> Claimed {
-        let NewDelivery { id, notification, user, channel, message: Message { subject, body }, .. } = self;
-        let attempt = Attempt { delivery: id, channel, number: 1, lock_token: 1 };
-        Claimed { attempt, notification, last_error: None, target: None, subject, body, user }
-    }
-}
-
-/// Ids are derived, so that whoever handles the same event names the same rows.
-fn rows<E>(
-    events: &[Received<E>],
-    draft: for<'e> fn(&'e E) -> Option<Draft<'e>>,
-) -> Result<(Vec<NewNotification>, Vec<NewDelivery>)> {
-    let (mut notifications, mut deliveries) = (Vec::new(), Vec::new());
+fn drafted<E>(events: &[Received<E>], draft: for<'e> fn(&'e E) -> Option<Draft<'e>>) -> Result<Vec<Drafted>> {
+    let mut drafts = Vec::with_capacity(events.len());
     for Received { event_id, event, .. } in events {
         let Some(Draft { user_id, data, messages }) = draft(event) else { continue };
         let user = user_id.map(str::parse::<AccountId>).transpose().map_err(Error::fault)?;
-        let notification = NotificationId::derive(&[event_id.as_bytes()]);
-        notifications.push(NewNotification { id: notification, event_id: *event_id, user, data });
-        deliveries.extend(messages.into_iter().map(|(channel, message)| {
-            let id = DeliveryId::derive(&[notification.as_bytes(), channel.name().as_bytes(), b""]);
-            NewDelivery { id, notification, user, channel, message, is_claimed: false }
-        }));
+        let id = NotificationId::derive(&[event_id.as_bytes()]);
+        drafts.push(Drafted { id, event_id: *event_id, user, data, messages });
     }
-    Ok((notifications, deliveries))
+    Ok(drafts)
 }
 
-async fn insert_notifications(tx: &mut Tx, kind: &str, rows: &[NewNotification]) -> Result<()> {
-    Prepared(
-        diesel::sql_query(include_str!("insert_notifications.sql"))
-            .bind::<Text, _>(kind)
-            .bind::<Array<Uuid>, _>(column(rows, |row| row.id))
-            .bind::<Array<Uuid>, _>(column(rows, |row| row.event_id))
-            .bind::<Array<Nullable<Uuid>>, _>(column(rows, |row| row.user))
-            .bind::<Array<Jsonb>, _>(column(rows, |row| &row.data)),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+/// The messages of each draft.
+fn rendered(name: &'static str, texts: &Texts, drafts: &[Drafted]) -> Result<Vec<Vec<(Channel, Message)>>> {
+    let of_draft = |draft: &Drafted| {
+        let message = |(channel, variables): &(Channel, Value)| {
+            Ok((*channel, texts.message_of_event(name, *channel, draft.user, variables)?))
+        };
+        draft.messages.iter().map(message).collect()
+    };
+    drafts.iter().map(of_draft).collect()
 }
 
-#[derive(QueryableByName)]
-struct Inserted {
-    #[diesel(sql_type = Uuid)]
-    id: DeliveryId,
-    #[diesel(sql_type = Bool)]
-    is_claimed: bool,
-}
-
-/// Inserts the deliveries and returns those that are claimed and were not there before.
-async fn insert_deliveries(tx: &mut Tx, rows: &[NewDelivery], lease: Duration) -> Result<HashSet<DeliveryId>> {
-    let inserted: Vec<Inserted> = Prepared(
-        diesel::sql_query(include_str!("insert_deliveries.sql"))
-            .bind::<Array<Uuid>, _>(column(rows, |row| row.id))
-            .bind::<Array<Uuid>, _>(column(rows, |row| row.notification))
-            .bind::<Array<Text>, _>(column(rows, |row| row.channel))
-            .bind::<Array<Text>, _>(column(rows, |row| &row.message.subject))
-            .bind::<Array<Text>, _>(column(rows, |row| &row.message.body))
-            .bind::<Array<Bool>, _>(column(rows, |row| row.is_claimed))
-            .bind::<SmallInt, _>(Priority::Normal.rank())
-            .bind::<Double, _>(lease.as_millis() as f64),
-    )
-    .load(tx)
-    .await?;
-    Ok(inserted.into_iter().filter(|row| row.is_claimed).map(|row| row.id).collect())
-}
-
-/// One value of each row, as `unnest` wants them.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
+/// The first `claimed_max` e-mails are written as claimed.
+fn rows<'a>(
+    kind: &'static str,
+    drafts: &'a [Drafted],
+    messages: &'a [Vec<(Channel, Message)>],
+    claimed_max: usize,
+) -> (Vec<NewNotification<'a>>, Vec<NewDelivery<'a>>) {
+    let (mut notifications, mut deliveries) = (Vec::new(), Vec::new());
+    let mut claimed = 0;
+    for (Drafted { id, event_id, user, data, .. }, messages) in drafts.iter().zip(messages) {
+        notifications.push(NewNotification { id: *id, event_id: *event_id, kind, user: *user, data, request: None });
+        for (channel, message) in messages {
+            let is_claimed = *channel == Channel::Email && claimed < claimed_max;
+            claimed += usize::from(is_claimed);
+            deliveries.push(NewDelivery {
+                id: DeliveryId::derive(&[id.as_bytes(), channel.name().as_bytes(), b""]),
+                notification: *id,
+                channel: *channel,
+                target: None,
+                message,
+                priority: Priority::Normal.rank(),
+                not_before: None,
+                is_claimed,
+            });
+        }
+    }
+    (notifications, deliveries)
 }

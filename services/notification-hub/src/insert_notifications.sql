@@ -1,15 +1,58 @@
--- Writes a notification for each event that has none yet.
--- $1: type of the notifications
--- $2: ids of notifications
--- $3: ids of their events
--- $4: accounts they are for; null: for operators only
--- $5: data for readers
-insert into notifications (type, id, event_id, user_id, data)
-select
-    $1,
-    draft.id,
-    draft.event_id,
-    draft.user_id,
-    draft.data
-from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[]) as draft (id, event_id, user_id, data)
-on conflict do nothing
+-- Stores notifications, each with its deliveries. One whose id exists is left as it is, and its deliveries are. Those marked
+-- are claimed as they are written, by the replica that writes them: nobody else need look for them, and one update and one
+-- commit are saved for each. Their lease begins now, not when the transaction began.
+--
+-- One element for each notification; no two have one id:
+--   $1 id
+--   $2 event_id
+--   $3 type
+--   $4 user_id, or null
+--   $5 data
+--   $6 requested_by, or null
+--   $7 fingerprint, or null
+-- One element for each delivery:
+--   $8 id
+--   $9 notification_id
+--   $10 channel
+--   $11 target, or null
+--   $12 subject
+--   $13 body
+--   $14 whether the body is mark-up
+--   $15 priority
+--   $16 not before, or null
+--   $17 whether it is claimed
+-- $18: lease in milliseconds
+with stored as (
+    insert into notifications (id, event_id, type, user_id, data, requested_by, fingerprint)
+    select request.*
+    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::jsonb[], $6::uuid[], $7::bytea[])
+        as request (id, event_id, type, user_id, data, requested_by, fingerprint)
+    on conflict do nothing
+    returning id
+),
+stored_deliveries as (
+    insert into deliveries
+        (id, notification_id, channel, target, subject, body, is_markup, priority, next_attempt_at, status, attempt,
+         lock_token, lease_until)
+    select
+        delivery.id,
+        delivery.notification_id,
+        delivery.channel,
+        delivery.target,
+        delivery.subject,
+        delivery.body,
+        delivery.is_markup,
+        delivery.priority,
+        greatest(now(), delivery.not_before),
+        case when delivery.is_claimed then 'PROCESSING' else 'PENDING' end,
+        delivery.is_claimed::integer,
+        delivery.is_claimed::integer,
+        case when delivery.is_claimed then clock_timestamp() + $18 * interval '1 millisecond' end
+    from unnest(
+        $8::uuid[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::smallint[],
+        $16::timestamptz[], $17::boolean[]
+    ) as delivery
+        (id, notification_id, channel, target, subject, body, is_markup, priority, not_before, is_claimed)
+    join stored on stored.id = delivery.notification_id
+)
+select id from stored

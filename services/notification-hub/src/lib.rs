@@ -14,18 +14,23 @@ mod preference;
 mod request;
 mod schema;
 mod settings;
+mod template;
 mod wording;
 
 mod caller; // requests
 mod manage_api_keys;
 mod manage_preferences;
+mod manage_templates;
 mod manage_webhook_endpoints;
 mod rpc;
 mod send_notification;
 
 mod create_notifications; // reactions
+mod find_templates;
+mod insert_notifications;
 mod on_order;
 mod on_payment;
+mod store_templates;
 
 mod claims; // delivering
 mod contacts;
@@ -77,6 +82,7 @@ pub struct App {
     /// What one caller may ask for.
     sends: RateLimiter,
     inserts: Batch<request::Requested, send_notification::Sent>,
+    templates: find_templates::Templates,
     contacts: contacts::Contacts,
     handoff: Arc<handoff::Handoff>,
     due: Arc<handoff::DueSignals>,
@@ -101,6 +107,7 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/admin/api-keys",
             "/api/v1/admin/deliveries",
             "/api/v1/admin/webhook-endpoints",
+            "/api/v1/admin/templates",
             "/api/v1/products/*/restock-subscriptions",
             "/api/v1/me/restock-subscriptions",
             "/api/v1/me/inbox",
@@ -160,6 +167,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         api_keys: caller::start_lookups(&db, &settings.batch),
         sends: RateLimiter::per_second(settings.sends_per_second, settings.sends_per_second),
         inserts: send_notification::insert_batch(&db, &settings, &due),
+        templates: find_templates::Templates::new(&db, &settings),
         contacts: contacts::Contacts::new(
             account,
             settings.contact_cache_max,
@@ -235,6 +243,12 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(manage_webhook_endpoints::read_webhook_secret)
         .service(manage_webhook_endpoints::rotate_webhook_secret)
         .service(manage_webhook_endpoints::remove_webhook_endpoint)
+        .service(manage_templates::preview_template)
+        .service(manage_templates::list_templates)
+        .service(manage_templates::list_versions)
+        .service(manage_templates::create_version)
+        .service(manage_templates::read_version)
+        .service(manage_templates::activate_version)
         .service(read_inbox::read_inbox)
         .service(manage_preferences::read_preferences)
         .service(manage_preferences::put_preferences)

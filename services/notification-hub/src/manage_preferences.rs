@@ -18,6 +18,7 @@ use crate::App;
 use crate::preference::{Muted, check, key, shown};
 use crate::request::Requested;
 use crate::schema::notification_preferences;
+use crate::template::Language;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,12 +26,17 @@ pub struct PutPreferences {
     /// All that is muted from now on; an empty list: nothing.
     #[serde(deserialize_with = "common::object::list")]
     muted: Vec<Muted>,
+    /// What messages are written in; left out: the shop's own language.
+    #[serde(default)]
+    language: Option<Language>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreferencesView {
     muted: Vec<Muted>,
+    /// Null: the shop's own.
+    language: Option<Language>,
     /// What cannot be muted.
     transactional_types: Vec<String>,
 }
@@ -43,18 +49,19 @@ pub struct PreferencesView {
 )]
 #[get("/me/notification-preferences")]
 pub async fn read_preferences(app: Data<App>, caller: Caller) -> Result<HttpResponse> {
-    let muted: Option<Vec<String>> = notification_preferences::table
+    let stored: Option<(Vec<String>, Option<Language>)> = notification_preferences::table
         .find(AccountId::from(caller.account))
-        .select(notification_preferences::muted)
+        .select((notification_preferences::muted, notification_preferences::language))
         .first(&mut *app.db.read().await?)
         .await
         .optional()?;
-    Ok(view(&app, &muted.unwrap_or_default()))
+    let (muted, language) = stored.unwrap_or_default();
+    Ok(view(&app, &muted, language))
 }
 
-/// Mute kinds of notifications, by channel.
+/// Mute kinds of notifications, by channel, and choose a language.
 ///
-/// Takes the place of what was muted before. What is muted is not sent; a notification of which nothing is left is
+/// Takes the place of what was there before. What is muted is not sent; a notification of which nothing is left is
 /// `SUPPRESSED`. What is about an order or a payment cannot be muted.
 #[utoipa::path(
     tag = "notifications",
@@ -69,25 +76,27 @@ pub async fn read_preferences(app: Data<App>, caller: Caller) -> Result<HttpResp
 #[put("/me/notification-preferences")]
 pub async fn put_preferences(app: Data<App>, caller: Caller, Json(body): Json<PutPreferences>) -> Result<HttpResponse> {
     let muted = check(&body.muted, &app.settings.transactional_types)?;
-    let (user, stored, db) = (AccountId::from(caller.account), muted.clone(), app.db.clone());
-    detach(async move { db.tx("put_preferences", async move |tx| put(tx, user, &stored).await).await }).await?;
-    Ok(view(&app, &muted))
+    let (user, stored, db, language) = (AccountId::from(caller.account), muted.clone(), app.db.clone(), body.language);
+    detach(async move { db.tx("put_preferences", async move |tx| put(tx, user, &stored, language).await).await })
+        .await?;
+    Ok(view(&app, &muted, language))
 }
 
-async fn put(tx: &mut Tx, user: AccountId, muted: &[String]) -> Result<()> {
+async fn put(tx: &mut Tx, user: AccountId, muted: &[String], language: Option<Language>) -> Result<()> {
+    let wishes = (notification_preferences::muted.eq(muted), notification_preferences::language.eq(language));
     diesel::insert_into(notification_preferences::table)
-        .values((notification_preferences::user_id.eq(user), notification_preferences::muted.eq(muted)))
+        .values((notification_preferences::user_id.eq(user), wishes))
         .on_conflict(notification_preferences::user_id)
         .do_update()
-        .set((notification_preferences::muted.eq(muted), notification_preferences::updated_at.eq(now)))
+        .set((wishes, notification_preferences::updated_at.eq(now)))
         .execute(tx)
         .await?;
     Ok(())
 }
 
-fn view(app: &App, muted: &[String]) -> HttpResponse {
+fn view(app: &App, muted: &[String], language: Option<Language>) -> HttpResponse {
     let transactional_types = app.settings.transactional_types.clone();
-    HttpResponse::Ok().json(PreferencesView { muted: shown(muted), transactional_types })
+    HttpResponse::Ok().json(PreferencesView { muted: shown(muted), language, transactional_types })
 }
 
 /// The deliveries of `requests` that their users have muted.

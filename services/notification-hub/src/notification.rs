@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
+use crate::channel::Channel;
+use crate::template::{Language, TemplateKey};
+
 use Group::{Failed, Open, Succeeded};
 
 /// The state of one delivery: `PENDING → PROCESSING → SUCCESS | FAILED`, and back to `PENDING` to be tried again.
@@ -140,6 +143,12 @@ pub enum Refused {
     UnknownChannel(String),
     #[error("There is no webhook endpoint {0}.")]
     EndpointNotFound(String),
+    #[error("There is no template {name} over {}{}.", channel.name(), language.map(|language| format!(" in {}", language.name())).unwrap_or_default())]
+    TemplateNotFound { name: String, channel: Channel, language: Option<Language> },
+    #[error("There is no version {version} of the template {} over {} in {}.", key.name, key.channel.name(), key.language.name())]
+    TemplateVersionNotFound { key: TemplateKey, version: i32 },
+    #[error("The template cannot be rendered: {text}.")]
+    TemplateInvalid { text: String, detail: Value },
     #[error("Product {0} is in stock.")]
     ProductInStock(ProductId),
     #[error("Restock round {round} of product {product} is in progress.")]
@@ -158,6 +167,8 @@ impl Refusal for Refused {
             Refused::NotRetryable { .. } => codes::DELIVERY_NOT_RETRYABLE,
             Refused::UnknownChannel(_) => codes::UNKNOWN_CHANNEL,
             Refused::EndpointNotFound(_) => codes::WEBHOOK_ENDPOINT_NOT_FOUND,
+            Refused::TemplateNotFound { .. } | Refused::TemplateVersionNotFound { .. } => codes::TEMPLATE_NOT_FOUND,
+            Refused::TemplateInvalid { .. } => codes::TEMPLATE_INVALID,
             Refused::ProductInStock(_) => codes::PRODUCT_IN_STOCK,
             Refused::RoundInProgress { .. } => codes::ROUND_IN_PROGRESS,
             Refused::RoundNotFound { .. } => codes::ROUND_NOT_FOUND,
@@ -171,6 +182,13 @@ impl Refusal for Refused {
             Refused::NotRetryable { delivery, status } => vec![json!({ "deliveryId": delivery, "status": status })],
             Refused::EndpointNotFound(endpoint) => vec![json!({ "endpoint": endpoint })],
             Refused::UnknownChannel(channel) => vec![json!({ "channel": channel })],
+            Refused::TemplateNotFound { name, channel, language } => {
+                vec![json!({ "template": name, "channel": channel, "language": language })]
+            }
+            Refused::TemplateVersionNotFound { key: TemplateKey { name, channel, language }, version } => {
+                vec![json!({ "template": name, "channel": channel, "language": language, "version": version })]
+            }
+            Refused::TemplateInvalid { detail, .. } => vec![detail.clone()],
             Refused::ProductInStock(product) => vec![json!({ "productId": product })],
             Refused::RoundInProgress { product, round } | Refused::RoundNotFound { product, round } => {
                 vec![json!({ "productId": product, "round": round })]

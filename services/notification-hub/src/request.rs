@@ -16,9 +16,10 @@ use crate::api_key::check_client;
 use crate::channel::{Channel, Message};
 use crate::delivery::Priority;
 use crate::notification;
+use crate::template::Language;
 
 /// The version of [`SendNotification`] in fingerprints. Raise it when a field is added.
-const FINGERPRINT_VERSION: u8 = 1;
+const FINGERPRINT_VERSION: u8 = 2;
 
 /// Of a message. Slack cuts at 3,000.
 const BODY_CHARS_MAX: usize = 20_000;
@@ -40,12 +41,21 @@ pub struct SendNotification {
     /// At least one, each once.
     #[serde(deserialize_with = "common::object::list")]
     pub channels: Vec<ChannelRequest>,
-    /// One line.
-    pub subject: Text<1, 200>,
-    /// Plain text, up to 20,000 characters.
+    /// One line. Left out where there is a template.
+    #[serde(default)]
+    pub subject: Option<Text<1, 200>>,
+    /// Plain text, up to 20,000 characters. Left out where there is a template.
+    #[serde(default)]
     #[schema(min_length = 1, max_length = 20000)]
-    pub body: String,
-    /// For whoever reads the notification over the API; the recipient reads it too.
+    pub body: Option<String>,
+    /// The name of a template, in place of `subject` and `body`. It must have a text for each of the channels.
+    #[serde(default)]
+    #[schema(example = "ORDER_DELAYED")]
+    pub template: Option<Text<1, 100>>,
+    /// Of the template. Left out: the language that the user has chosen, else that of the settings.
+    #[serde(default)]
+    pub language: Option<Language>,
+    /// For whoever reads the notification over the API, and for the template; the recipient reads it too.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub data: Map<String, Value>,
@@ -81,6 +91,20 @@ pub struct ChannelRequest {
     pub target: Option<Text<1, 500>>,
 }
 
+/// A request that may be stored, once it has its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    pub requested: Requested,
+    /// What its messages are to be made of. None: they are there.
+    pub template: Option<AskedTemplate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedTemplate {
+    pub name: String,
+    pub language: Option<Language>,
+}
+
 /// A request that may be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requested {
@@ -93,7 +117,6 @@ pub struct Requested {
     pub data: Value,
     pub priority: Priority,
     pub not_before: Option<DateTime<Utc>>,
-    pub message: Message,
     /// In the order of [`Channel`].
     pub deliveries: Vec<RequestedDelivery>,
 }
@@ -104,13 +127,14 @@ pub struct RequestedDelivery {
     pub channel: Channel,
     /// None: what is known at the time of sending.
     pub target: Option<String>,
+    pub message: Message,
 }
 
 impl SendNotification {
     /// Checks the request of `by`, and derives the ids of what it leads to.
     ///
     /// An event names the notification, else the key does: so a repeat names the same rows.
-    pub fn check(self, by: Uuid, key: Option<&IdempotencyKey>, now: DateTime<Utc>) -> Result<Requested> {
+    pub fn check(self, by: Uuid, key: Option<&IdempotencyKey>, now: DateTime<Utc>) -> Result<Checked> {
         let fingerprint = fingerprint(FINGERPRINT_VERSION, &self);
         let event_id = match (&self.event_id, key) {
             (Some(event), _) => derive_uuid("request", &[by.as_bytes(), b"event", event.as_str().as_bytes()]),
@@ -120,8 +144,8 @@ impl SendNotification {
                 return Err(Refused::new(common::error::IDEMPOTENCY_KEY_REQUIRED, text).into());
             }
         };
-        check_kind(self.kind.as_str())?;
-        let body = check_body(&self.body)?;
+        check_name("type", self.kind.as_str())?;
+        let (message, template) = content(self.subject, self.body.as_deref(), self.template, self.language)?;
         if self.not_before.is_some_and(|at| !is_storable(&at) || at > now + NOT_BEFORE_MAX) {
             let text = format!("Must be within {} days.", NOT_BEFORE_MAX.num_days());
             return Err(Refused::invalid("notBefore", text).into());
@@ -132,8 +156,8 @@ impl SendNotification {
         }
         let id = NotificationId::derive(&[event_id.as_bytes()]);
         let recipient = self.recipient.unwrap_or_default();
-        let deliveries = deliveries(id, &self.channels, &recipient)?;
-        Ok(Requested {
+        let deliveries = deliveries(id, &self.channels, &recipient, &message)?;
+        let requested = Requested {
             id,
             event_id,
             by,
@@ -143,19 +167,41 @@ impl SendNotification {
             data,
             priority: self.priority,
             not_before: self.not_before,
-            message: Message { subject: self.subject.into_string(), body },
             deliveries,
-        })
+        };
+        Ok(Checked { requested, template })
     }
 }
 
-/// A type is a name for programs.
-fn check_kind(kind: &str) -> Result<(), Refused> {
+/// A type and a template have a name for programs.
+pub fn check_name(field: &str, name: &str) -> Result<(), Refused> {
     let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    if !kind.bytes().all(is_plain) || !kind.starts_with(|first: char| first.is_ascii_uppercase()) {
-        return Err(Refused::invalid("type", "Must be upper case letters, digits and `_`, e.g. SYSTEM_INCIDENT."));
+    if !name.bytes().all(is_plain) || !name.starts_with(|first: char| first.is_ascii_uppercase()) {
+        return Err(Refused::invalid(field, "Must be upper case letters, digits and `_`, e.g. SYSTEM_INCIDENT."));
     }
     Ok(())
+}
+
+/// What is sent: a text, or the one that a template will make.
+fn content(
+    subject: Option<Text<1, 200>>,
+    body: Option<&str>,
+    template: Option<Text<1, 100>>,
+    language: Option<Language>,
+) -> Result<(Message, Option<AskedTemplate>), Refused> {
+    match (template, subject, body) {
+        (Some(name), None, None) => {
+            check_name("template", name.as_str())?;
+            let template = AskedTemplate { name: name.into_string(), language };
+            Ok((Message::plain(String::new(), String::new()), Some(template)))
+        }
+        (Some(_), Some(_), _) => Err(Refused::invalid("subject", "A template makes the subject.")),
+        (Some(_), None, Some(_)) => Err(Refused::invalid("body", "A template makes the body.")),
+        (None, ..) if language.is_some() => Err(Refused::invalid("language", "Only a template has languages.")),
+        (None, None, _) => Err(Refused::invalid("subject", "Send subject and body, or a template.")),
+        (None, Some(_), None) => Err(Refused::invalid("body", "Send subject and body, or a template.")),
+        (None, Some(subject), Some(body)) => Ok((Message::plain(subject.into_string(), check_body(body)?), None)),
+    }
 }
 
 /// Text of several lines, which all end in the same way.
@@ -171,7 +217,7 @@ fn check_body(body: &str) -> Result<String, Refused> {
 }
 
 /// PostgreSQL cannot store NUL, not even within JSON.
-fn has_nul(value: &Value) -> bool {
+pub fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(values) => values.iter().any(has_nul),
@@ -184,6 +230,7 @@ fn deliveries(
     notification: NotificationId,
     requests: &[ChannelRequest],
     recipient: &Recipient,
+    message: &Message,
 ) -> Result<Vec<RequestedDelivery>> {
     if requests.is_empty() {
         return Err(Refused::invalid("channels", "Name at least one channel.").into());
@@ -202,7 +249,7 @@ fn deliveries(
             name.as_bytes(),
             target.as_deref().unwrap_or_default().as_bytes(),
         ]);
-        deliveries.push(RequestedDelivery { id, channel, target });
+        deliveries.push(RequestedDelivery { id, channel, target, message: message.clone() });
     }
     deliveries.sort_by_key(|delivery| delivery.channel);
     Ok(deliveries)

@@ -28,8 +28,8 @@ impl NotificationService for App {
             [] => None,
             key => Some(IdempotencyKey::parse(key).map_err(common::Error::from)?),
         };
-        let requested = notification(request)?.check(by, key.as_ref(), Utc::now())?;
-        let sent = send(self, requested).await?;
+        let checked = notification(request)?.check(by, key.as_ref(), Utc::now())?;
+        let sent = send(self, checked).await?;
         let created = matches!(sent, Sent::New(_));
         let stored = sent.into_stored();
         let delivery = |(id, channel): (contract::ids::DeliveryId, crate::channel::Channel)| RequestedDelivery {
@@ -64,8 +64,10 @@ fn notification(request: SendRequest) -> Result<SendNotification> {
             email: optional(&request.email, |email| text("email", email))?,
         }),
         channels: channels.collect::<Result<_>>()?,
-        subject: text("subject", &request.subject)?,
-        body: request.body,
+        subject: optional(&request.subject, |subject| text("subject", subject))?,
+        body: optional(&request.body, |body| Ok(body.to_owned()))?,
+        template: optional(&request.template, |name| text("template", name))?,
+        language: optional(&request.language, |name| json("language", &Value::from(name).to_string()))?,
         data: optional(&request.data, |data| json("data", data))?.unwrap_or_default(),
         priority: optional(&request.priority, |name| json("priority", &Value::from(name).to_string()))?
             .unwrap_or_default(),
@@ -75,18 +77,18 @@ fn notification(request: SendRequest) -> Result<SendNotification> {
 }
 
 /// Protobuf has no absent text: an empty one says nothing.
-fn optional<T>(text: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+pub fn optional<T>(text: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
     if text.is_empty() { Ok(None) } else { read(text).map(Some) }
 }
 
-fn text<const MIN: usize, const MAX: usize>(field: &str, text: &str) -> Result<Text<MIN, MAX>> {
+pub fn text<const MIN: usize, const MAX: usize>(field: &str, text: &str) -> Result<Text<MIN, MAX>> {
     Text::parse(text).map_err(|why| Refused::invalid(field, format!("{field} {why}")).into())
 }
 
-fn json<T: DeserializeOwned>(field: &str, text: &str) -> Result<T> {
+pub fn json<T: DeserializeOwned>(field: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Refused::invalid(field, error.to_string()).into())
 }
 
-fn parse<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<T> {
+pub fn parse<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<T> {
     text.parse().map_err(|error: T::Err| Refused::invalid(field, error.to_string()).into())
 }

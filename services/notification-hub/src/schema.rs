@@ -40,6 +40,7 @@ diesel::table! {
         body -> Text,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        is_markup -> Bool,
     }
 }
 
@@ -57,6 +58,24 @@ diesel::table! {
         user_id -> Uuid,
         muted -> Array<Text>,
         updated_at -> Timestamptz,
+        language -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    notification_templates (name, channel, language, version) {
+        name -> Text,
+        channel -> Text,
+        language -> Text,
+        version -> Integer,
+        id -> Uuid,
+        fingerprint -> Bytea,
+        subject -> Text,
+        body -> Text,
+        sample -> Nullable<Jsonb>,
+        is_active -> Bool,
+        created_by -> Uuid,
+        created_at -> Timestamptz,
     }
 }
 
@@ -140,6 +159,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     deliveries,
     delivery_attempts,
     notification_preferences,
+    notification_templates,
     notifications,
     product_notification_history,
     product_user_notification,

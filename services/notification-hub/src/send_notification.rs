@@ -2,27 +2,29 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, post};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use common::batch::Batch;
-use common::db::{Db, Prepared, Tx};
+use common::db::{Db, Tx};
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{HEADER, IdempotencyKey, REPLAYED_HEADER, same_request};
 use common::{Error, Result};
-use contract::ids::{AccountId, DeliveryId, NotificationId};
-use diesel::sql_types as sql;
-use diesel::{ExpressionMethods, QueryDsl, QueryableByName};
-use diesel_async::RunQueryDsl;
+use contract::ids::{DeliveryId, NotificationId};
+use diesel::{ExpressionMethods, QueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::caller::Sender;
 use crate::channel::Channel;
+use crate::find_templates::{Texts, Wanted};
 use crate::handoff::DueSignals;
+use crate::insert_notifications::{NewDelivery, NewNotification, insert_notifications};
 use crate::manage_preferences::muted_deliveries;
 use crate::notification::{DeliveryStatus, Refused};
-use crate::request::{Requested, RequestedDelivery, SendNotification};
+use crate::request::{AskedTemplate, Checked, Requested, RequestedDelivery, SendNotification};
 use crate::schema::{deliveries, notifications, webhook_endpoints};
 use crate::{App, Settings};
 
@@ -57,8 +59,8 @@ pub struct SentDelivery {
         (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
         (status = 401, body = Problem, description = "UNAUTHORIZED"),
         (status = 403, body = Problem, description = "FORBIDDEN"),
-        (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND"),
-        (status = 422, body = Problem, description = "UNKNOWN_CHANNEL, IDEMPOTENCY_KEY_REUSED"),
+        (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND, TEMPLATE_NOT_FOUND"),
+        (status = 422, body = Problem, description = "UNKNOWN_CHANNEL, TEMPLATE_INVALID, IDEMPOTENCY_KEY_REUSED"),
         (status = 429, body = Problem, description = "RATE_LIMITED"),
         (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
     ),
@@ -88,9 +90,9 @@ pub async fn accept(
     };
     app.sends.check(sender.id)?;
     let names_event = body.event_id.is_some();
-    let requested = body.check(sender.id, key.as_ref(), Utc::now())?;
+    let checked = body.check(sender.id, key.as_ref(), Utc::now())?;
     let app = app.into_inner();
-    let sent = detach(async move { send(&app, requested).await }).await?;
+    let sent = detach(async move { send(&app, checked).await }).await?;
     let mut response = match (&sent, names_event) {
         (Sent::Replay(_), true) => HttpResponse::Ok(),
         _ => HttpResponse::Created(),
@@ -137,16 +139,44 @@ impl Sent {
     }
 }
 
-/// Stores what `requested` says, if its id is new. Refuses with `IDEMPOTENCY_KEY_REUSED` if another request has taken it.
-pub async fn send(app: &App, requested: Requested) -> Result<Sent> {
-    let fingerprint = requested.fingerprint.clone();
-    let sent = app.inserts.submit(requested).await?;
+/// Stores what `checked` says, if its id is new. Refuses with `IDEMPOTENCY_KEY_REUSED` if another request has taken it.
+pub async fn send(app: &App, checked: Checked) -> Result<Sent> {
+    let (id, fingerprint) = (checked.requested.id, checked.requested.fingerprint.clone());
+    let sent = match with_messages(app, checked).await? {
+        Ok(requested) => app.inserts.submit(requested).await?,
+        // A repeat is answered as the first time, though its template may have changed since.
+        Err(refused) => match load(&mut *app.db.read().await?, &[id]).await?.remove(&id) {
+            Some(stored) => Sent::Replay(stored),
+            None => return Err(refused.into()),
+        },
+    };
     if let Sent::Replay(stored) = &sent {
         same_request(&stored.fingerprint, &fingerprint)?;
     }
     let outcome = if matches!(sent, Sent::New(_)) { "stored" } else { "replayed" };
     metrics::counter!("stampede_notification_requests_total", "outcome" => outcome).increment(1);
     Ok(sent)
+}
+
+/// The request with what its template makes of its data, or why it makes nothing.
+async fn with_messages(app: &App, checked: Checked) -> Result<Result<Requested, Refused>> {
+    let Some(AskedTemplate { name, .. }) = &checked.template else { return Ok(Ok(checked.requested)) };
+    let wanted = Wanted { name: name.clone(), user: checked.requested.user };
+    let texts = app.templates.find(wanted).await?;
+    Ok(checked.with_messages(&texts))
+}
+
+impl Checked {
+    /// Refuses with `TEMPLATE_NOT_FOUND` or `TEMPLATE_INVALID`.
+    pub fn with_messages(mut self, texts: &Texts) -> Result<Requested, Refused> {
+        if let Some(AskedTemplate { name, language }) = &self.template {
+            let Requested { user, data, deliveries, .. } = &mut self.requested;
+            for delivery in deliveries {
+                delivery.message = texts.message(name, delivery.channel, *language, *user, data)?;
+            }
+        }
+        Ok(self.requested)
+    }
 }
 
 /// One transaction for all the notifications that are waiting to be stored.
@@ -160,7 +190,7 @@ pub fn insert_batch(db: &Db, settings: &Settings, due: &Arc<DueSignals>) -> Batc
 }
 
 /// Stores the notifications that do not exist yet. One outcome for each request.
-async fn insert_all(
+pub async fn insert_all(
     tx: &mut Tx,
     requests: &[Requested],
     transactional: &[String],
@@ -243,53 +273,42 @@ impl Requested {
     }
 }
 
-#[derive(QueryableByName)]
-struct Inserted {
-    #[diesel(sql_type = sql::Uuid)]
-    id: NotificationId,
-}
-
 /// Inserts the notifications that do not exist yet, with their deliveries. Returns their ids.
 async fn insert(tx: &mut Tx, requests: &[&Requested], muted: &HashSet<DeliveryId>) -> Result<HashSet<NotificationId>> {
-    let all: Vec<(&Requested, &RequestedDelivery)> = requests
-        .iter()
-        .flat_map(|request| request.deliveries_but(muted).map(move |delivery| (*request, delivery)))
-        .collect();
-    let insert = diesel::sql_query(include_str!("send_notification.sql"))
-        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.id).collect::<Vec<NotificationId>>())
-        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.event_id).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Text>, _>(requests.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Nullable<sql::Uuid>>, _>(
-            requests.iter().map(|r| r.user).collect::<Vec<Option<AccountId>>>(),
-        )
-        .bind::<sql::Array<sql::Jsonb>, _>(requests.iter().map(|r| &r.data).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Uuid>, _>(requests.iter().map(|r| r.by).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Bytea>, _>(requests.iter().map(|r| r.fingerprint.as_slice()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Uuid>, _>(all.iter().map(|(_, d)| d.id).collect::<Vec<DeliveryId>>())
-        .bind::<sql::Array<sql::Uuid>, _>(all.iter().map(|(r, _)| r.id).collect::<Vec<NotificationId>>())
-        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(_, d)| d.channel).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(
-            all.iter().map(|(_, d)| d.target.as_deref()).collect::<Vec<_>>(),
-        )
-        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(r, _)| r.message.subject.as_str()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Text>, _>(all.iter().map(|(r, _)| r.message.body.as_str()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::SmallInt>, _>(all.iter().map(|(r, _)| r.priority.rank()).collect::<Vec<_>>())
-        .bind::<sql::Array<sql::Nullable<sql::Timestamptz>>, _>(
-            all.iter().map(|(r, _)| r.not_before).collect::<Vec<Option<DateTime<Utc>>>>(),
-        );
-    let inserted: Vec<Inserted> = Prepared(insert).load(tx).await?;
-    Ok(inserted.into_iter().map(|row| row.id).collect())
+    let mut notifications = Vec::with_capacity(requests.len());
+    let mut deliveries = Vec::with_capacity(requests.len());
+    for request in requests {
+        notifications.push(NewNotification {
+            id: request.id,
+            event_id: request.event_id,
+            kind: &request.kind,
+            user: request.user,
+            data: &request.data,
+            request: Some((request.by, &request.fingerprint)),
+        });
+        deliveries.extend(request.deliveries_but(muted).map(|delivery| NewDelivery {
+            id: delivery.id,
+            notification: request.id,
+            channel: delivery.channel,
+            target: delivery.target.as_deref(),
+            message: &delivery.message,
+            priority: request.priority.rank(),
+            not_before: request.not_before,
+            is_claimed: false,
+        }));
+    }
+    insert_notifications(tx, &notifications, &deliveries, Duration::ZERO).await
 }
 
 /// What earlier requests have stored under these ids.
-async fn load(tx: &mut Tx, ids: &[NotificationId]) -> Result<HashMap<NotificationId, Stored>> {
+async fn load(conn: &mut AsyncPgConnection, ids: &[NotificationId]) -> Result<HashMap<NotificationId, Stored>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let rows: Vec<(NotificationId, Option<Vec<u8>>)> = notifications::table
         .filter(notifications::id.eq_any(ids))
         .select((notifications::id, notifications::fingerprint))
-        .load(tx)
+        .load(conn)
         .await?;
     let stored = rows.into_iter().map(|(id, fingerprint)| {
         (id, Stored { id, fingerprint: fingerprint.unwrap_or_default(), deliveries: Vec::new() })
@@ -298,7 +317,7 @@ async fn load(tx: &mut Tx, ids: &[NotificationId]) -> Result<HashMap<Notificatio
     let rows: Vec<(NotificationId, DeliveryId, Channel)> = deliveries::table
         .filter(deliveries::notification_id.eq_any(ids))
         .select((deliveries::notification_id, deliveries::id, deliveries::channel))
-        .load(tx)
+        .load(conn)
         .await?;
     for (notification, delivery, channel) in rows {
         if let Some(stored) = stored.get_mut(&notification) {

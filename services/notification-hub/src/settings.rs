@@ -11,6 +11,7 @@ use crate::email::EmailSettings;
 use crate::restock::RestockSettings;
 use crate::slack::{DIGEST_MAX, SlackSettings};
 use crate::targets::TargetSettings;
+use crate::template::Language;
 use crate::webhook::WebhookSettings;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -28,6 +29,7 @@ pub struct Settings {
     pub page_max: u32,
     pub sends_per_second: u32,
     pub transactional_types: Vec<String>,
+    pub default_language: Language,
     pub batch: BatchSettings,
     pub targets: TargetSettings,
     pub email: EmailSettings,
@@ -156,6 +158,7 @@ mod tests {
             page_max: 100,
             sends_per_second: 10,
             transactional_types: vec![],
+            default_language: Language::Ko,
             batch: BatchSettings { requests_max: 1, queue_max: 1, lanes: 1 },
             targets: TargetSettings {
                 replicas: 2,

@@ -125,6 +125,7 @@ async fn post(webhook: &Webhook, together: &[Claimed]) -> Outcome {
             delivery: delivery.attempt.delivery,
             subject: &delivery.subject,
             body: &delivery.body,
+            is_markup: delivery.is_markup,
         })
         .collect();
     let Err(not_taken) = webhook.post(&message::message(&items)).await else { return Outcome::Sent };
@@ -168,6 +169,7 @@ mod tests {
             target: None,
             subject: name.to_owned(),
             body: String::new(),
+            is_markup: false,
             user: None,
         }
     }

@@ -1,7 +1,5 @@
 //! How amounts, times and the lines of an order are written in every message.
 
-use std::fmt::Write;
-
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use contract::events::OrderLine;
 use serde_json::{Value, json};
@@ -34,16 +32,6 @@ pub fn instant(stamp: Option<impl TryInto<DateTime<Utc>>>) -> Option<DateTime<Ut
 pub fn korean_time(instant: DateTime<Utc>) -> String {
     let korea = FixedOffset::east_opt(KOREA_SECONDS_EAST).expect("nine hours are less than a day");
     instant.with_timezone(&korea).format("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-/// The lines of an order, each on a line of its own.
-pub fn items(lines: &[OrderLine], currency: &str) -> String {
-    lines.iter().fold(String::new(), |mut text, line| {
-        let price = money(line.unit_price, currency);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  - {} x {} ({price})", line.name, line.quantity);
-        text
-    })
 }
 
 /// Text from outside as one line of bounded length.

@@ -10,10 +10,16 @@ fn check(request: Value) -> Result<Requested> {
     check_as(Uuid::from_u128(1), Some("key"), request)
 }
 
+fn checked(request: Value) -> Result<Checked> {
+    let key = IdempotencyKey::parse(b"key").unwrap();
+    let request: SendNotification = serde_json::from_value(request).expect("it has the right form");
+    request.check(Uuid::from_u128(1), Some(&key), NOW.parse().unwrap())
+}
+
 fn check_as(by: Uuid, key: Option<&str>, request: Value) -> Result<Requested> {
     let key = key.map(|key| IdempotencyKey::parse(key.as_bytes()).unwrap());
     let request: SendNotification = serde_json::from_value(request).expect("it has the right form");
-    request.check(by, key.as_ref(), NOW.parse().unwrap())
+    Ok(request.check(by, key.as_ref(), NOW.parse().unwrap())?.requested)
 }
 
 fn incident() -> Value {
@@ -129,5 +135,25 @@ fn what_breaks_a_rule_is_refused_with_its_place() {
 
 #[test]
 fn lines_of_a_body_end_in_one_way() {
-    assert_eq!(check(with("body", json!("a\r\nb\n\tc"))).unwrap().message.body, "a\nb\n\tc");
+    assert_eq!(check(with("body", json!("a\r\nb\n\tc"))).unwrap().deliveries[0].message.body, "a\nb\n\tc");
+}
+
+#[test]
+fn a_template_takes_the_place_of_subject_and_body() {
+    let asks = |more: Value| {
+        let request = json!({ "type": "T", "channels": [{ "channel": "SLACK" }], "data": { "a": 1 } });
+        crate::template::builtin::with(request, more)
+    };
+    let template = checked(asks(json!({ "template": "ORDER_DELAYED", "language": "en" }))).unwrap().template;
+    assert_eq!(template, Some(AskedTemplate { name: "ORDER_DELAYED".to_owned(), language: Some(Language::En) }));
+    for (more, field) in [
+        (json!({}), "subject"),
+        (json!({ "subject": "s" }), "body"),
+        (json!({ "template": "T", "subject": "s" }), "subject"),
+        (json!({ "template": "T", "body": "b" }), "body"),
+        (json!({ "template": "order delayed" }), "template"),
+        (json!({ "subject": "s", "body": "b", "language": "ko" }), "language"),
+    ] {
+        assert_eq!(refused(asks(more)), (field.to_owned(), "VALIDATION_ERROR".to_owned()));
+    }
 }

@@ -11,11 +11,12 @@ use common::db::{Prepared, Tx};
 use common::{Error, Result};
 use diesel::sql_types::Double;
 use diesel_async::RunQueryDsl;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::App;
 use crate::claims;
-use crate::restock::alert::{Alert, alert};
+use crate::restock::alert::alert;
 use crate::restock::end_round::{End, end};
 use crate::restock::follow_stock::follow_stock;
 use crate::restock::round::{AfterError, RoundKey, Run, after_error};
@@ -65,7 +66,7 @@ async fn acquire(tx: &mut Tx, lease: Duration) -> Result<Option<Run>> {
 /// Returns when the round has ended, or is somebody else's, or the host stops. `sent` is what is still to be recorded.
 async fn tell_everybody(app: &App, run: &Run, sent: &mut Sent) -> Result<()> {
     let mut failures = 0;
-    let mut alert: Option<Alert> = None;
+    let mut alert: Option<Value> = None;
     // Of a batch whose commit was not confirmed, or of a runner that died, there may be a rest.
     let mut may_have_rest = true;
     loop {
@@ -112,7 +113,7 @@ async fn pause(app: &App, run: &Run, error: &Error, failures: u32) {
     }
 }
 
-async fn look_up(app: &App, run: &Run) -> Result<Alert> {
+async fn look_up(app: &App, run: &Run) -> Result<Value> {
     let RoundKey { product, round } = run.key();
     let stock = app.restock.stocks.get(product).await?;
     // Before the first message: it may have sold out by now.

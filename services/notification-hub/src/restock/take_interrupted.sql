@@ -36,5 +36,6 @@ returning
     deliveries.target,
     deliveries.subject,
     deliveries.body,
+    deliveries.is_markup,
     interrupted.user_id as "user",
     interrupted.subscription_id as subscription

@@ -1,28 +1,29 @@
 //! A turn of a round's runner: one transaction that records the last batch and writes the next.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use common::Result;
 use common::db::{Prepared, Tx};
-use contract::ids::{AccountId, DeliveryId};
+use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::pg::Pg;
-use diesel::sql_types::{Array, BigInt, Double, Jsonb, SmallInt, Text, Uuid};
+use diesel::sql_types::{Array, BigInt, Double, Uuid};
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryableByName, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::App;
-use crate::channel::Channel;
-use crate::claims::{self, Attempt, Claimed, Recorded};
+use crate::channel::Message;
+use crate::claims::{self, Recorded};
 use crate::delivery::PRIORITY_BULK;
-use crate::restock::alert::{Alert, KIND};
+use crate::find_templates::Wanted;
+use crate::insert_notifications::{NewDelivery, NewNotification, insert_notifications};
+use crate::restock::alert::{CHANNEL, KIND, message};
 use crate::restock::end_round::{End, end, end_unsent, release};
 use crate::restock::round::{RoundKey, RoundStatus, Run, cursor_after};
 use crate::restock::send_batch::{Recipient, Sent, Tried};
 use crate::schema::product_notification_history;
-
-/// How alerts go out.
-const CHANNEL: Channel = Channel::Email;
 
 /// What a runner has to do next.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub struct Progress {
 }
 
 /// `may_have_rest`: some alerts may be written and not sent.
-pub async fn take_turn(app: &App, run: &Run, alert: &Alert, sent: &Sent, may_have_rest: bool) -> Result<Turn> {
+pub async fn take_turn(app: &App, run: &Run, alert: &Value, sent: &Sent, may_have_rest: bool) -> Result<Turn> {
     let (turn, recorded) = app
         .db
         .tx("restock_turn", async |tx| {
@@ -103,7 +104,7 @@ async fn next(
     app: &App,
     tx: &mut Tx,
     run: &Run,
-    alert: &Alert,
+    alert: &Value,
     progress: &Progress,
     Last { sent, succeeded, may_have_rest }: Last<'_>,
 ) -> Result<Turn> {
@@ -142,7 +143,7 @@ async fn next(
         }
     }
     let ids: Vec<i64> = subscribers.iter().map(|subscriber| subscriber.subscription).collect();
-    let batch = write_batch(tx, run.key(), alert, subscribers, lease_ms).await?;
+    let batch = write_batch(app, tx, run.key(), alert, subscribers, lease).await?;
     let cursor = cursor_after(progress.last_subscription_id, &ids);
     advance(app, tx, run, cursor, batch.len(), succeeded).await?;
     Ok(Turn::Batch(batch))
@@ -198,57 +199,72 @@ async fn take_interrupted(tx: &mut Tx, key: RoundKey, count_max: i64, lease_ms: 
 }
 
 #[derive(QueryableByName)]
-struct Written {
-    #[diesel(sql_type = Uuid)]
-    id: DeliveryId,
+struct Told {
+    #[diesel(sql_type = BigInt)]
+    subscription_id: i64,
 }
 
-/// Returns those who are told now, in their order.
+/// Writes the alerts of a batch, and who gets them. Returns those who are told now, in their order: whoever has been told in
+/// this round is left out.
 async fn write_batch(
+    app: &App,
     tx: &mut Tx,
     key: RoundKey,
-    alert: &Alert,
+    alert: &Value,
     subscribers: Vec<Subscriber>,
-    lease_ms: f64,
+    lease: Duration,
 ) -> Result<Vec<Recipient>> {
-    let recipients: Vec<Recipient> =
-        subscribers.into_iter().map(|subscriber| recipient(key, alert, subscriber)).collect();
-    let column = |value: fn(&Recipient) -> uuid::Uuid| recipients.iter().map(value).collect::<Vec<_>>();
-    let events: Vec<uuid::Uuid> = recipients.iter().map(|one| key.alert_event(one.subscription)).collect();
     let query = diesel::sql_query(include_str!("write_batch.sql"))
         .bind::<Uuid, _>(key.product)
         .bind::<BigInt, _>(key.round)
-        .bind::<Array<BigInt>, _>(recipients.iter().map(|one| one.subscription).collect::<Vec<_>>())
-        .bind::<Array<Uuid>, _>(column(|one| one.claimed.user.map(AccountId::uuid).unwrap_or_default()))
-        .bind::<Array<Uuid>, _>(column(|one| one.claimed.notification.uuid()))
-        .bind::<Array<Uuid>, _>(events)
-        .bind::<Array<Uuid>, _>(column(|one| one.claimed.attempt.delivery.uuid()))
-        .bind::<Text, _>(KIND)
-        .bind::<Jsonb, _>(&alert.data)
-        .bind::<Text, _>(CHANNEL)
-        .bind::<Text, _>(&alert.message.subject)
-        .bind::<Text, _>(&alert.message.body)
-        .bind::<SmallInt, _>(PRIORITY_BULK)
-        .bind::<Double, _>(lease_ms);
-    let written: Vec<Written> = Prepared(query).load(tx).await?;
-    let written: HashSet<DeliveryId> = written.into_iter().map(|row| row.id).collect();
-    Ok(recipients.into_iter().filter(|one| written.contains(&one.claimed.attempt.delivery)).collect())
+        .bind::<Array<BigInt>, _>(subscribers.iter().map(|one| one.subscription).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(subscribers.iter().map(|one| one.user).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(
+            subscribers.iter().map(|one| key.notification(one.subscription)).collect::<Vec<NotificationId>>(),
+        );
+    let told: Vec<Told> = Prepared(query).load(tx).await?;
+    let told: HashSet<i64> = told.into_iter().map(|row| row.subscription_id).collect();
+    let now: Vec<Subscriber> = subscribers.into_iter().filter(|one| told.contains(&one.subscription)).collect();
+    if now.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<Wanted> = now.iter().map(|one| Wanted { name: KIND.to_owned(), user: Some(one.user) }).collect();
+    let texts = app.templates.find_in(tx, &wanted).await?;
+    let messages: Vec<Message> = now.iter().map(|one| message(&texts, one.user, alert)).collect::<Result<_>>()?;
+    let notifications: Vec<NewNotification<'_>> = now
+        .iter()
+        .map(|Subscriber { subscription, user }| NewNotification {
+            id: key.notification(*subscription),
+            event_id: key.alert_event(*subscription),
+            kind: KIND,
+            user: Some(*user),
+            data: alert,
+            request: None,
+        })
+        .collect();
+    let deliveries: Vec<NewDelivery<'_>> =
+        now.iter().zip(&messages).map(|(one, message)| delivery(key, one, message)).collect();
+    insert_notifications(tx, &notifications, &deliveries, lease).await?;
+    let recipients = now
+        .iter()
+        .zip(&deliveries)
+        .map(|(one, delivery)| Recipient { subscription: one.subscription, claimed: delivery.claimed(Some(one.user)) });
+    Ok(recipients.collect())
 }
 
-/// As `write_batch.sql` writes it.
-fn recipient(key: RoundKey, alert: &Alert, Subscriber { subscription, user }: Subscriber) -> Recipient {
-    let notification = key.notification(subscription);
-    let delivery = DeliveryId::derive(&[notification.as_bytes(), CHANNEL.name().as_bytes(), b""]);
-    let claimed = Claimed {
-        attempt: Attempt { delivery, channel: CHANNEL, number: 1, lock_token: 1 },
+/// Claimed as it is written, by the round's runner.
+fn delivery<'a>(key: RoundKey, subscriber: &Subscriber, message: &'a Message) -> NewDelivery<'a> {
+    let notification = key.notification(subscriber.subscription);
+    NewDelivery {
+        id: DeliveryId::derive(&[notification.as_bytes(), CHANNEL.name().as_bytes(), b""]),
         notification,
-        last_error: None,
+        channel: CHANNEL,
         target: None,
-        subject: alert.message.subject.clone(),
-        body: alert.message.body.clone(),
-        user: Some(user),
-    };
-    Recipient { subscription, claimed }
+        message,
+        priority: PRIORITY_BULK,
+        not_before: None,
+        is_claimed: true,
+    }
 }
 
 async fn advance(app: &App, tx: &mut Tx, run: &Run, cursor: i64, recipients: usize, sent: i64) -> Result<()> {

@@ -27,16 +27,29 @@ pub struct Item<'a> {
     pub delivery: DeliveryId,
     pub subject: &'a str,
     pub body: &'a str,
+    /// The body is mark-up, and whatever is not is escaped already.
+    pub is_markup: bool,
+}
+
+impl Item<'_> {
+    /// The body as mark-up of no more than `chars_max` characters.
+    fn body(&self, chars_max: usize) -> String {
+        if self.is_markup { cut_markup(self.body.trim_end(), chars_max) } else { escaped(self.body, chars_max) }
+    }
 }
 
 /// One message for all of `items`, of which there is at least one and at most [`DIGEST_MAX`].
 pub fn message(items: &[Item<'_>]) -> Value {
     let (title, text) = match items {
-        [Item { subject, body, .. }] => ((*subject).to_owned(), format!("{subject}\n{body}")),
+        [item] => {
+            let subject = escaped(item.subject, HEADER_CHARS_MAX);
+            let text = format!("{subject}\n{}", item.body(TEXT_CHARS_MAX - subject.chars().count() - 1));
+            (item.subject.to_owned(), text)
+        }
         items => {
             let title = format!("알림 {}건", items.len());
             let text = items.iter().fold(title.clone(), |text, item| format!("{text}\n{}", item.subject));
-            (title, text)
+            (title, escaped(&text, TEXT_CHARS_MAX))
         }
     };
     let share = (MESSAGE_CHARS_MAX - HEADER_CHARS_MAX) / items.len().max(1) - CONTEXT_CHARS_MAX;
@@ -46,26 +59,52 @@ pub fn message(items: &[Item<'_>]) -> Value {
     });
     let mut blocks = vec![header];
     for item in items {
+        let chars_max = share.min(SECTION_CHARS_MAX);
         let section = match items {
-            [_] => item.body.to_owned(),
-            _ => format!("{}\n{}", item.subject, item.body),
+            [_] => item.body(chars_max),
+            _ => {
+                let subject = escaped(item.subject, HEADER_CHARS_MAX.min(chars_max / 2));
+                format!("{subject}\n{}", item.body(chars_max - subject.chars().count() - 1))
+            }
         };
-        blocks.push(json!({ "type": "section", "text": marked(&section, share.min(SECTION_CHARS_MAX)) }));
+        blocks.push(json!({ "type": "section", "text": marked(section) }));
         let ids = format!("알림 {} · 전송 {}", item.notification, item.delivery);
-        blocks.push(json!({ "type": "context", "elements": [marked(&ids, CONTEXT_CHARS_MAX)] }));
+        blocks.push(json!({ "type": "context", "elements": [marked(escaped(&ids, CONTEXT_CHARS_MAX))] }));
     }
-    json!({ "text": escaped(&text, TEXT_CHARS_MAX), "mrkdwn": false, "blocks": blocks })
+    json!({ "text": text, "mrkdwn": false, "blocks": blocks })
 }
 
 /// Verbatim: names of channels and addresses in it do not become links.
-fn marked(text: &str, chars_max: usize) -> Value {
-    json!({ "type": "mrkdwn", "text": escaped(text, chars_max), "verbatim": true })
+fn marked(text: String) -> Value {
+    json!({ "type": "mrkdwn", "text": text, "verbatim": true })
+}
+
+/// What a text is cut with.
+const CUT: char = '…';
+
+/// `markup`, cut where it would be longer than `chars_max`, and never within a link, a mention or an entity.
+fn cut_markup(markup: &str, chars_max: usize) -> String {
+    let (mut end, mut closed_by) = (0, None);
+    for (chars, (at, c)) in markup.char_indices().enumerate() {
+        if chars == chars_max {
+            return format!("{}{CUT}", &markup[..end]);
+        }
+        closed_by = match (closed_by, c) {
+            (None, '<') => Some('>'),
+            (None, '&') => Some(';'),
+            (Some(closing), c) if c == closing => None,
+            (open, _) => open,
+        };
+        if closed_by.is_none() && chars + 1 < chars_max {
+            end = at + c.len_utf8();
+        }
+    }
+    markup.to_owned()
 }
 
 /// `text` with Slack's three control characters as entities, so that `<!channel>` is what one reads and calls nobody.
 /// Cut where it would be longer than `chars_max`, and never within an entity.
 fn escaped(text: &str, chars_max: usize) -> String {
-    const CUT: char = '…';
     let (mut escaped, mut chars) = (String::with_capacity(text.len()), 0);
     // Where the text ends if it has to be cut.
     let mut end = 0;
@@ -103,6 +142,7 @@ mod tests {
             delivery: DeliveryId::derive(&[subject.as_bytes()]),
             subject,
             body,
+            is_markup: false,
         }
     }
 
@@ -157,6 +197,24 @@ mod tests {
                 }
                 assert!(sum <= MESSAGE_CHARS_MAX, "{count} x {filler}: {sum}");
             }
+        }
+    }
+
+    #[test]
+    fn mark_up_stays_mark_up_and_is_cut_between_its_parts() {
+        let posted = message(&[Item { is_markup: true, ..item("A & B", "*bold* <https://x|y> &lt;\n") }]);
+        assert_eq!(posted["blocks"][1]["text"]["text"], "*bold* <https://x|y> &lt;");
+        assert_eq!(posted["text"], "A &amp; B\n*bold* <https://x|y> &lt;");
+        for (markup, chars_max, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("a<b|c>d", 6, "a…"),
+            ("a<b|c>d", 7, "a<b|c>d"),
+            ("&amp;x", 5, "…"),
+            ("&amp;xy", 6, "&amp;…"),
+            ("가<나다", 3, "가…"),
+        ] {
+            assert_eq!(cut_markup(markup, chars_max), expected, "{markup} in {chars_max}");
         }
     }
 

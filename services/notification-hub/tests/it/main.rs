@@ -23,4 +23,5 @@ mod slack_pace;
 mod smtp;
 mod stopping;
 mod targets;
+mod templates;
 mod webhooks;
