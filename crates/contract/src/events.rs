@@ -3,9 +3,9 @@
 use common::outbox::Event;
 
 pub use crate::packages::events::{
-    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, OrderCancelled, OrderCreated, OrderExpired,
-    OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved, PaymentFailed, PaymentRefunded,
-    PaymentUnknown, StockDepleted, StockReplenished,
+    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, NotificationRequested, OrderCancelled,
+    OrderCreated, OrderExpired, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
+    PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
 };
 
 impl Event for OrderCreated {
@@ -164,8 +164,22 @@ impl Event for StockReplenished {
     }
 }
 
+impl Event for NotificationRequested {
+    const TOPIC: &'static str = "NOTIFICATION_REQUESTED";
+    const AGGREGATE: &'static str = "notification";
+
+    fn key(&self) -> &str {
+        &self.event_id
+    }
+
+    fn version(&self) -> i64 {
+        1
+    }
+}
+
 /// Every topic there is: created at start-up where the broker does not create them by itself.
-pub const TOPICS: [&str; 12] = [
+pub const TOPICS: [&str; 13] = [
+    NotificationRequested::TOPIC,
     OrderCreated::TOPIC,
     OrderCancelled::TOPIC,
     OrderExpired::TOPIC,
@@ -179,6 +193,9 @@ pub const TOPICS: [&str; 12] = [
     StockDepleted::TOPIC,
     StockReplenished::TOPIC,
 ];
+
+/// Topics that no service of ours writes: whoever has something to tell does.
+pub const TOPICS_OF_ANYBODY: [&str; 1] = [NotificationRequested::TOPIC];
 
 impl Event for CouponIssued {
     const TOPIC: &'static str = "COUPON_ISSUED";

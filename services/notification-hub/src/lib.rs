@@ -2,7 +2,7 @@
 //! channel it goes over.
 //!
 //! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`,
-//! `PAYMENT_REFUNDED`, `STOCK_DEPLETED` and `STOCK_REPLENISHED`.
+//! `PAYMENT_REFUNDED`, `STOCK_DEPLETED`, `STOCK_REPLENISHED` and `NOTIFICATION_REQUESTED`.
 
 mod api_key; // rules
 mod channel;
@@ -30,6 +30,7 @@ mod find_templates;
 mod insert_notifications;
 mod on_order;
 mod on_payment;
+mod on_request;
 mod store_templates;
 
 mod claims; // delivering
@@ -64,7 +65,8 @@ use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{
-    OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
+    NotificationRequested, OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted,
+    StockReplenished,
 };
 use contract::notification_hub::notification_service_server::NotificationServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -124,6 +126,7 @@ pub const fn spec() -> ServiceSpec {
             PaymentRefunded::TOPIC,
             StockDepleted::TOPIC,
             StockReplenished::TOPIC,
+            NotificationRequested::TOPIC,
         ],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
@@ -200,7 +203,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<PaymentUnknown, App>(&app)
         .on::<PaymentRefunded, App>(&app)
         .on::<StockDepleted, App>(&app)
-        .on::<StockReplenished, App>(&app);
+        .on::<StockReplenished, App>(&app)
+        .on::<NotificationRequested, App>(&app);
     host.consume(consumer)?;
 
     restock::mount(host, &app);

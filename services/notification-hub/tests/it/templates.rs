@@ -1,12 +1,13 @@
 //! Templates: written, tried and chosen by administrators, and what is sent by them.
 
+use contract::events::NotificationRequested;
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::{Answer, Client, Site, fresh_key, text};
 
 use crate::fake_slack::FakeSlack;
 use crate::hub::{USER, all_ended, delivery, ended, is, payment_failed, publish_order, start, state, user};
-use crate::senders::send;
+use crate::senders::{program, send};
 
 const DELAYED: &str = "/admin/templates/ORDER_DELAYED/EMAIL/en/versions";
 
@@ -198,4 +199,31 @@ async fn a_slack_template_is_mark_up_in_which_variables_are_not() {
     assert!(posted.contains("*&lt;!channel&gt;* <https://shop.example/") && !posted.contains("<!channel>"), "{posted}");
     site.stop().await;
     slack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_over_kafka_is_the_same_as_one_over_http() {
+    let (site, _) = start(&[]).await;
+    write(&site.admin(), DELAYED, "v1", &delayed("It comes on {{ day }}.")).await.expect(201);
+    let asked = json!({
+        "eventId": "late-1", "sender": "shipping", "type": "ORDER_DELAYED", "userId": USER,
+        "channels": [{ "channel": "EMAIL" }], "template": "ORDER_DELAYED", "data": { "orderId": "o-1", "day": 7 },
+    });
+    let asked: NotificationRequested = serde_json::from_value(asked).unwrap();
+    site.deliver("notification-hub", &asked).await;
+    site.deliver("notification-hub", &asked).await;
+    let found = ended(&user(&site)).await;
+    assert_eq!((&found["type"], state(delivery(&found, "EMAIL"))), (&json!("ORDER_DELAYED"), is("SUCCESS", 1, None)));
+    assert_eq!(last(&site).await.1, "It comes on 7.");
+    // The same fact over HTTP, by a program of the same client.
+    let (_, shipping) = program(&site, "shipping", &["notifications:write"]).await;
+    let mut over_http = told("EMAIL", json!({ "orderId": "o-1", "day": 7 }));
+    over_http["eventId"] = json!("late-1");
+    assert!(shipping.post("/notifications", &over_http).await.expect(200).is_replay());
+    assert_eq!(site.number("select count(*) from {notification_hub}.notifications").await, 1);
+
+    let broken = NotificationRequested { event_id: "late-2".to_owned(), template: "NONE".to_owned(), ..asked };
+    site.deliver("notification-hub", &broken).await;
+    assert_eq!(site.number("select count(*) from {notification_hub}.parked").await, 1);
+    site.stop().await;
 }
