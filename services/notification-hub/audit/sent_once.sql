@@ -2,7 +2,7 @@
 with told (type, channel) as (
     values ('ORDER_CREATED', 'EMAIL'), ('ORDER_PLACED', 'EMAIL'), ('PAYMENT_REFUNDED', 'EMAIL'), ('PAYMENT_FAILED', 'EMAIL'),
            ('PAYMENT_FAILED', 'SLACK'), ('PAYMENT_UNKNOWN', 'SLACK'),
-           ('RESTOCK', 'EMAIL')
+           ('RESTOCK', 'EMAIL'), ('WEBHOOK_ENDPOINT_DISABLED', 'SLACK')
 )
 select format('notification %s of %s has %s deliveries by %s', note.id, note.type, count(delivery.id), told.channel) as offender
 from {notification_hub}.notifications as note

@@ -48,18 +48,28 @@ impl App {
         events: &[Received<E>],
         draft: for<'e> fn(&'e E) -> Option<Draft<'e>>,
     ) -> Result<()> {
-        let drafts = drafted(events, draft)?;
+        self.store_drafts(tx, E::TOPIC, drafted(events, draft)?).await
+    }
+
+    /// Writes an alert for operators, once for each `event_id`. `kind` is its type and the name of its text.
+    pub async fn tell_operators(&self, tx: &mut Tx, kind: &'static str, event_id: Uuid, data: Value) -> Result<()> {
+        let id = NotificationId::derive(&[event_id.as_bytes()]);
+        let messages = vec![(Channel::Slack, data.clone())];
+        self.store_drafts(tx, kind, vec![Drafted { id, event_id, user: None, data, messages }]).await
+    }
+
+    async fn store_drafts(&self, tx: &mut Tx, kind: &'static str, drafts: Vec<Drafted>) -> Result<()> {
         if drafts.is_empty() {
             return Ok(());
         }
         let wanted: Vec<Wanted> =
-            drafts.iter().map(|draft| Wanted { name: E::TOPIC.to_owned(), user: draft.user }).collect();
+            drafts.iter().map(|draft| Wanted { name: kind.to_owned(), user: draft.user }).collect();
         let texts = self.templates.find_in(tx, &wanted).await?;
-        let messages = rendered(E::TOPIC, &texts, &drafts)?;
+        let messages = rendered(kind, &texts, &drafts)?;
 
         let emails = messages.iter().flatten().filter(|(channel, _)| *channel == Channel::Email).count();
         let reservation = self.handoff.reserve(emails);
-        let (notifications, deliveries) = rows(E::TOPIC, &drafts, &messages, reservation.count());
+        let (notifications, deliveries) = rows(kind, &drafts, &messages, reservation.count());
         // Read before the statement, so that the lease in the database can only end later than this one.
         let lease_end = Instant::now() + self.settings.new_lease();
         let stored = insert_notifications(tx, &notifications, &deliveries, self.settings.new_lease()).await?;

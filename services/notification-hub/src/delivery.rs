@@ -61,6 +61,8 @@ pub enum Failure {
     AddressRefused,
     /// The webhook endpoint was removed. Trying again would not help.
     EndpointUnknown,
+    /// The receiver of the webhook endpoint wants nothing any more. Trying again would not help.
+    EndpointDisabled,
     /// The product of a restock alert has sold out since it was written. Not sent, on purpose.
     SoldOut,
 }
@@ -82,6 +84,7 @@ impl Failure {
             | Failure::WebhookRefused
             | Failure::AddressRefused
             | Failure::EndpointUnknown
+            | Failure::EndpointDisabled
             | Failure::SoldOut => true,
             Failure::AddressUnavailable
             | Failure::LeaseLost

@@ -39,6 +39,8 @@ pub struct WebhookEndpointView {
     created_by: AccountId,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// Since then nothing is sent to it, because its receiver answered 410 Gone. Enter the address again to go on.
+    disabled_at: Option<DateTime<Utc>>,
     /// Until then the secret before the present one signs too; null: it does not.
     old_secret_until: Option<DateTime<Utc>>,
 }
@@ -65,7 +67,7 @@ pub struct ListWebhookEndpoints {
     limit: Option<i64>,
 }
 
-/// Enter an address, or change it.
+/// Enter an address, or change it. One that was disabled is sent to again.
 ///
 /// A new one gets a secret of its own, which `GET /admin/webhook-endpoints/{name}/secret` tells. Notifications name it as
 /// the `target` of their channel `WEBHOOK`.
@@ -124,7 +126,11 @@ async fn put(tx: &mut Tx, new: &NewEndpoint) -> Result<(EndpointRow, bool)> {
         return Ok((row, true));
     }
     let updated = diesel::update(webhook_endpoints::table.find(&new.name))
-        .set((webhook_endpoints::url.eq(&new.url), webhook_endpoints::updated_at.eq(now)))
+        .set((
+            webhook_endpoints::url.eq(&new.url),
+            webhook_endpoints::updated_at.eq(now),
+            webhook_endpoints::disabled_at.eq(None::<DateTime<Utc>>),
+        ))
         .returning(EndpointRow::as_returning())
         .get_result(tx)
         .await
@@ -145,6 +151,7 @@ struct EndpointRow {
     created_by: AccountId,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    disabled_at: Option<DateTime<Utc>>,
 }
 
 impl EndpointRow {
@@ -172,6 +179,7 @@ impl From<EndpointRow> for WebhookEndpointView {
             created_by: row.created_by,
             created_at: row.created_at.trunc_subsecs(3),
             updated_at: row.updated_at.trunc_subsecs(3),
+            disabled_at: row.disabled_at.map(|instant| instant.trunc_subsecs(3)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod address;
 mod client;
+mod disable_endpoint;
 pub mod signature;
 
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ use crate::claims::{AttemptResult, Claimed};
 use crate::delivery::{Failure, Outcome};
 use crate::schema::{notifications, webhook_endpoints};
 
+use disable_endpoint::disable_gone;
+
 pub use client::{Client, Signed, WebhookSettings};
 
 /// Where a webhook goes, and what it is signed with.
@@ -33,6 +36,7 @@ struct Endpoint {
     secret: String,
     old_secret: Option<String>,
     old_secret_until: Option<DateTime<Utc>>,
+    disabled_at: Option<DateTime<Utc>>,
 }
 
 /// What a notification tells programs.
@@ -68,6 +72,9 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
         async move {
             let outcome = match (endpoint, told, turn) {
                 (Some(_), Some(_), Some(pause)) => Outcome::HeldBack(pause),
+                (Some(Endpoint { disabled_at: Some(_), .. }), Some(_), None) => {
+                    Outcome::NotSent(Failure::EndpointDisabled)
+                }
                 _ if Instant::now() >= deadline => Outcome::HandedBack,
                 (Some(endpoint), Some(told), None) => post(app, delivery, endpoint, told).await,
                 _ => Outcome::NotSent(Failure::EndpointUnknown),
@@ -76,7 +83,15 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
         }
     });
     let results = join_all(sending).await;
-    app.targets.record(Channel::Webhook, targets.into_iter().zip(&results));
+    app.targets.record(Channel::Webhook, targets.iter().copied().zip(&results));
+    let gone = targets.iter().zip(&results).filter_map(|(name, result)| {
+        (result.outcome == Outcome::NotSent(Failure::WebhookRefused)).then(|| Some((endpoints.get(*name)?, result)))?
+    });
+    disable_gone(
+        app,
+        gone.map(|(endpoint, result)| (endpoint.name.clone(), endpoint.url.clone(), result.attempt.clone())).collect(),
+    )
+    .await;
     results
 }
 

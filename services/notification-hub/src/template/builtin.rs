@@ -26,7 +26,7 @@ macro_rules! texts {
     };
 }
 
-const TEXTS: [(&str, Channel, Language, &str); 14] = texts! {
+const TEXTS: [(&str, Channel, Language, &str); 16] = texts! {
     "ORDER_CREATED" Email "order_created.email"
     "ORDER_PLACED" Email "order_placed.email"
     "PAYMENT_FAILED" Email "payment_failed.email"
@@ -34,6 +34,7 @@ const TEXTS: [(&str, Channel, Language, &str); 14] = texts! {
     "PAYMENT_UNKNOWN" Slack "payment_unknown.slack"
     "PAYMENT_REFUNDED" Email "payment_refunded.email"
     "RESTOCK" Email "restock.email"
+    "WEBHOOK_ENDPOINT_DISABLED" Slack "webhook_endpoint_disabled.slack"
 };
 
 static BUILT_IN: LazyLock<BTreeMap<TemplateKey, (Source, Arc<Compiled>)>> = LazyLock::new(|| {
@@ -96,6 +97,7 @@ pub fn samples(name: &str, channel: Channel) -> Vec<Value> {
             });
             (variables, "refundedAt")
         }
+        ("WEBHOOK_ENDPOINT_DISABLED", _) => (json!({ "endpoint": "shop" }), ""),
         _ => (json!({ "productId": product, "name": "한정판 스니커즈", "restockRound": 3 }), ""),
     };
     // An event may come without its time.

@@ -18,7 +18,7 @@ fn flaw(subject: &str, body: &str, variables: Value) -> (&'static str, usize) {
 
 #[test]
 fn every_built_in_text_can_be_rendered_with_its_samples_in_each_language() {
-    assert_eq!(builtin::keys().count(), 14);
+    assert_eq!(builtin::keys().count(), 16);
     for key in builtin::keys() {
         let samples = builtin::samples(&key.name, key.channel);
         assert!(!samples.is_empty(), "{key:?}");

@@ -160,7 +160,7 @@ async fn administrators_replace_the_texts_of_events_and_users_choose_their_langu
         .await
         .expect(200)
         .json();
-    assert_eq!(next["items"].as_array().unwrap().len(), 12, "seven texts in two languages");
+    assert_eq!(next["items"].as_array().unwrap().len(), 14, "eight texts in two languages");
 
     activate(&admin, path, 0).await.expect(200);
     publish_order(&site, "four", USER).await;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use testkit::{Answer, Site, text};
+use testkit::{Answer, Site, eventually, text};
 
 use crate::fake_account::FakeAccount;
 use crate::fake_receiver::{FakeReceiver, Received, Reply};
@@ -145,9 +145,24 @@ async fn a_redirect_is_not_followed_and_gone_is_for_ever() {
     let (site, _) = start_open(&[]).await;
     enter(&site, "shop", &format!("http://{}/", receiver.address)).await.expect(201);
     send(&site.admin(), "k", &to_shop()).await.expect(201);
-    let found = all_ended(&site.admin(), 1).await.remove(0);
+    let found =
+        eventually("it is given up", async || list(&site.admin(), "?status=FAILED").await.into_iter().next()).await;
     assert_eq!(state(delivery(&found, "WEBHOOK")), is("FAILED", 2, Some("WEBHOOK_REFUSED")));
     assert!(receiver.received().iter().all(|one| one.path == "/"), "{:?}", receiver.received());
+    // Nothing more is sent there, and the operators know.
+    let alert = newest(&site.admin(), "operators are told", |found| found["type"] == "WEBHOOK_ENDPOINT_DISABLED").await;
+    assert_eq!(alert["data"], json!({ "endpoint": "shop" }));
+    let listed = async || site.admin().get("/admin/webhook-endpoints").await.expect(200).json()["items"][0].clone();
+    assert!(listed().await["disabledAt"].is_string());
+    send(&site.admin(), "disabled", &to_shop()).await.expect(201);
+    let found = newest(&site.admin(), "it is given up", |found| found["status"] == "FAILED").await;
+    assert_eq!(state(delivery(&found, "WEBHOOK")), is("FAILED", 1, Some("ENDPOINT_DISABLED")));
+    assert_eq!(receiver.received().len(), 2);
+    // Until its address is entered again.
+    enter(&site, "shop", &format!("http://{}/", receiver.address)).await.expect(200);
+    assert_eq!(listed().await["disabledAt"], Value::Null);
+    send(&site.admin(), "enabled", &to_shop()).await.expect(201);
+    receiver.has(3).await;
     site.stop().await;
     receiver.stop().await;
 }
