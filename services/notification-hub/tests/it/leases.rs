@@ -1,12 +1,13 @@
 //! Claims that outlive their lease: the delivery goes to another worker, and only that worker's result counts.
 
 use serde_json::json;
-use testkit::{Client, Site};
+use testkit::{Client, Site, eventually};
 
 use crate::fake_slack::FakeSlack;
 use crate::hub::{
     STRANGER, USER, all_ended, delivery, ended, is, list, payment_failed, publish_order, start, state, stranger, user,
 };
+use crate::senders::send;
 
 /// What a moment later would look like: the lease of the user's delivery is over.
 async fn end_lease(site: &Site, user: &Client) {
@@ -117,6 +118,35 @@ async fn an_alert_whose_worker_has_died_is_sent_after_its_lease() {
 }
 
 /// Leases here are no longer than the margin for recording, so a claim always comes too late to be sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_email_that_cannot_be_sent_before_its_lease_ends_is_handed_back_and_not_charged() {
+    let mut settings = vec![("notification_hub.reclaim_period_ms", "3600000")];
+    for lease in ["notification_hub.lease_seconds", "notification_hub.new_lease_seconds"] {
+        settings.push((lease, "5"));
+    }
+    for timeout in [
+        "notification_hub.email.timeout_ms",
+        "notification_hub.slack.timeout_ms",
+        "notification_hub.webhook.timeout_ms",
+    ] {
+        settings.push((timeout, "0"));
+    }
+    let (site, _) = start(&settings).await;
+    let invitation = json!({
+        "type": "INVITATION", "recipient": { "email": "ann@example.com" }, "channels": [{ "channel": "EMAIL" }],
+        "subject": "Hello", "body": "Come in.",
+    });
+    send(&site.admin(), "k", &invitation).await.expect(201);
+    let claims = "select max(lock_token) from {notification_hub}.deliveries";
+    eventually("it is claimed more than once", async || (site.number(claims).await > 1).then_some(())).await;
+    let untried = "select count(*) from {notification_hub}.deliveries where attempt <= 1 and last_error is null
+                    and status in ('PENDING', 'PROCESSING')";
+    assert_eq!(site.number(untried).await, 1, "a claim that comes too late costs no attempt");
+    assert_eq!(site.number("select count(*) from {notification_hub}.delivery_attempts").await, 0, "and sends nothing");
+    site.stop().await;
+}
+
+/// The same for what goes to operators.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_that_cannot_be_sent_before_its_lease_ends_is_handed_back_and_not_charged() {
     let slack = FakeSlack::start(&[]);

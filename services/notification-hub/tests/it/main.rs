@@ -12,6 +12,7 @@ mod fake_slack;
 mod hub;
 mod inbox;
 mod leases;
+mod lost_workers;
 mod payments;
 mod reading;
 mod restock;
