@@ -5,9 +5,9 @@
 ARG RUST=1.95
 
 FROM rust:${RUST}-slim-bookworm AS chef
-# A C++ compiler and make for librdkafka and aws-lc, zlib's headers for librdkafka.
+# For librdkafka and aws-lc.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends g++ make pkg-config zlib1g-dev \
+    && apt-get install -y --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/* \
     && cargo install cargo-chef --locked --version 0.1.78
 # The image at the end has no zlib: it is linked in.
