@@ -178,7 +178,11 @@ impl Event for NotificationRequested {
 }
 
 /// Every topic there is: created at start-up where the broker does not create them by itself.
-pub const TOPICS: [&str; 13] = [
+pub const TOPICS: [&str; 17] = [
+    CouponIssueFailed::TOPIC,
+    CouponIssued::TOPIC,
+    CouponRedeemed::TOPIC,
+    CouponRestored::TOPIC,
     NotificationRequested::TOPIC,
     OrderCreated::TOPIC,
     OrderCancelled::TOPIC,

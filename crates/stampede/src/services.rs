@@ -5,7 +5,7 @@ use common::manifest::ServiceSpec;
 
 /// In the order in which they are mounted and listed.
 pub static SERVICES: &[ServiceSpec] =
-    &[account::spec(), inventory::spec(), order::spec(), payment::spec(), notification_hub::spec()];
+    &[account::spec(), inventory::spec(), coupon::spec(), order::spec(), payment::spec(), notification_hub::spec()];
 
 /// The names of all services, for people.
 pub fn names() -> String {

@@ -5,7 +5,7 @@ use common::manifest::Invariant;
 use crate::services::SERVICES;
 
 /// Number and title of each.
-pub const INVARIANTS: [(&str, &str); 14] = [
+pub const INVARIANTS: [(&str, &str); 15] = [
     ("I1", "stock is conserved: neither negative nor held beyond what is there"),
     ("I2", "counters equal their rows: held and on_hand"),
     ("I3", "what was sold is in the stock's audit, once per line"),
@@ -15,6 +15,7 @@ pub const INVARIANTS: [(&str, &str); 14] = [
     ("I7", "points balance: transfers, accounts and holds"),
     ("I8", "one effect per Idempotency-Key, under the id it leads to"),
     ("I9", "what was acknowledged exists"),
+    ("I10", "coupons: as many issued as stored and offered, one for each account, each in one order"),
     ("I11", "outboxes are empty and Kafka has every event in order"),
     ("I12", "every consumer applied every event exactly once"),
     ("I13", "everybody was notified exactly once"),
@@ -27,6 +28,7 @@ const BETWEEN_SERVICES: &[Invariant] = &[
     Invariant { id: "I4", sql: include_str!("no_half_order.sql") },
     Invariant { id: "I5", sql: include_str!("paid_is_sold.sql") },
     Invariant { id: "I6", sql: include_str!("money_adds_up.sql") },
+    Invariant { id: "I10", sql: include_str!("coupons_of_orders.sql") },
     Invariant { id: "I11", sql: include_str!("outbox_empty.sql") },
     Invariant { id: "I12", sql: include_str!("applied_once.sql") },
     Invariant { id: "I13", sql: include_str!("notified_once.sql") },

@@ -155,8 +155,18 @@ impl Trial {
             ),
         ];
         doors.extend(self.doors_of_money());
+        doors.push(self.door_of_coupons());
         doors.extend(self.doors_of_the_hub());
         doors
+    }
+
+    fn door_of_coupons(&self) -> Door {
+        let coupon = json!({
+            "name": "New", "discount": { "kind": "PERCENT", "value": 10 }, "currency": "KRW", "total": 10,
+            "startsAt": "2026-01-01T00:00:00Z", "expiresAt": "2036-01-01T00:00:00Z", "restoredOnRefund": true,
+            "maximumDiscount": 1000,
+        });
+        self.door(Method::POST, "/admin/coupons", Some(&self.admin), coupon, &["maximumDiscount"])
     }
 
     /// Without those whose bodies may be empty lists or objects: the tests of the hub knock at them.

@@ -273,4 +273,31 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
          delete from {notification_hub}.product_user_notification",
         &["I19"],
     ),
+    (
+        "a coupon counts an issue that is not stored",
+        "insert into {coupon}.coupons (id, name, discount_kind, discount_value, currency, minimum_amount, total, issued,
+                                       starts_at, expires_at, restored_on_refund, fingerprint)
+         values ('{first}', 'coupon', 'PERCENT', 10, 'KRW', 0, 5, 1, now(), now() + interval '1 hour', true, '')",
+        "update {coupon}.coupons set issued = 0",
+        &["I10"],
+    ),
+    (
+        "a coupon was issued, and nobody was told",
+        "update {coupon}.coupons set issued = 1;
+         insert into {coupon}.coupon_issue (id, coupon_id, user_id, take_id, issued_at)
+         values ('{first}', '{first}', '{second}', '1:1-0', now())",
+        "insert into {coupon}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, status, published_at)
+         values ('{first}', 0, 'coupon', 'COUPON_ISSUED', '{first}:{second}', 1, '{\"issueId\":\"{first}\"}', 'PUBLISHED',
+                 now() - interval '9 days')",
+        &["I10"],
+    ),
+    (
+        "an order that is not paid has redeemed a coupon",
+        "insert into {coupon}.coupon_redemptions (order_id, coupon_issue_id, state, expires_at)
+         values ('{first}', '{first}', 'CONFIRMED', now())",
+        "delete from {coupon}.coupon_redemptions; delete from {coupon}.outbox_events where topic = 'COUPON_ISSUED';
+         delete from {coupon}.coupon_issue; delete from {coupon}.coupons",
+        &["I10"],
+    ),
 ];

@@ -103,7 +103,8 @@ async fn members_that_are_missing_mistyped_or_unknown_are_refused_everywhere() {
                 cases.push((format!("without {name}"), without.into()));
                 cases.push((format!("{name} null"), set(valid, name, Value::Null)));
             }
-            for other in [json!([]), json!({}), json!(true), json!([value]), json!({ "0": value })] {
+            let others = [json!([]), json!({}), json!(true), json!([value]), json!({ "0": value })];
+            for other in others.into_iter().filter(|other| !(value.is_boolean() && other.is_boolean())) {
                 cases.push((format!("{name} is {other}"), set(valid, name, other)));
             }
             for list in

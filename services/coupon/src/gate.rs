@@ -1,0 +1,191 @@
+//! The gate in front of a coupon: one script in Redis refuses who comes too late or again, and notes every take in a
+//! journal, so that a take whose process dies is not lost.
+//!
+//! PostgreSQL decides: what the gate lets through is stored there or refused, under the epoch of the gate. So a gate may be
+//! lost, be old, or promise too much, and costs speed, never truth.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+
+use common::db::Db;
+use common::redis::{Redis, Script, Unavailable, cmd};
+use contract::ids::{AccountId, CouponId, CouponIssueId};
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use crate::refused::Refused;
+
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("coupon_take", concat!(include_str!("gate.lua"), include_str!("gate_take.lua"))));
+static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("coupon_settle", concat!(include_str!("gate.lua"), include_str!("gate_settle.lua"))));
+static UNDO: LazyLock<Script> =
+    LazyLock::new(|| Script::new("coupon_undo", concat!(include_str!("gate.lua"), include_str!("gate_undo.lua"))));
+
+/// Takes that one call of the script settles: Redis serves nobody else meanwhile.
+const SETTLED_MAX: usize = 500;
+
+/// Coupons whose epoch a process remembers. An epoch that is forgotten is only learnt again.
+const COUPONS_MAX: usize = 10_000;
+
+/// Section `[coupon.gate]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSettings {
+    pub clock_slack_ms: i64,
+    pub load_ms: u64,
+    pub wait_ms: u64,
+    pub kept_ms: u64,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    pub(crate) redis: Redis,
+    pub(crate) db: Db,
+    pub(crate) settings: Arc<GateSettings>,
+    /// The newest epoch of each coupon that this process has seen.
+    epochs: Arc<Mutex<HashMap<CouponId, i64>>>,
+}
+
+/// A coupon that the gate has set aside for a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Take {
+    pub epoch: i64,
+    /// Of the journal.
+    pub entry: String,
+}
+
+/// The gate's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    Taken(Take),
+    /// The user has a take that PostgreSQL may not have stored yet.
+    Pending(Take),
+    /// PostgreSQL has the user's issue.
+    Stored,
+    /// The gate is not loaded, or is older than one that was seen.
+    Cold,
+    /// Redis does not answer.
+    Away,
+}
+
+impl Gate {
+    pub fn new(redis: Redis, db: Db, settings: GateSettings) -> Self {
+        Self { redis, db, settings: Arc::new(settings), epochs: Arc::default() }
+    }
+
+    /// Takes a coupon. Refuses with `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED`.
+    pub async fn take(&self, coupon: CouponId, user: AccountId, issue: CouponIssueId) -> Result<Answer, Refused> {
+        let slack_ms = self.settings.clock_slack_ms;
+        let args = [user.to_string(), issue.to_string(), self.epoch(coupon).to_string(), slack_ms.to_string()];
+        let answer: Vec<String> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
+            Ok(answer) => answer,
+            Err(Unavailable { .. }) => return Ok(Answer::Away),
+        };
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
+        match words.as_slice() {
+            ["TAKEN", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, |take| {
+                self.note_epoch(coupon, take.epoch);
+                Answer::Taken(take)
+            })),
+            ["PENDING", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, Answer::Pending)),
+            ["STORED"] => Ok(Answer::Stored),
+            ["CLOSED"] => Err(Refused::Ended),
+            ["EARLY", wait_ms] => Err(Refused::NotOpen { opens_in_ms: wait_ms.parse().unwrap_or(1000) }),
+            ["SOLD_OUT"] => Err(Refused::SoldOut),
+            _ => Ok(Answer::Cold),
+        }
+    }
+
+    /// Tells the gate that PostgreSQL has stored takes, without waiting. If this is lost, the journal's sweep repeats it.
+    pub fn settle_later(&self, stored: Vec<(CouponId, AccountId, Take)>) {
+        if stored.is_empty() {
+            return;
+        }
+        let gate = self.clone();
+        tokio::spawn(async move {
+            gate.db.point("coupon.before_settle").await;
+            gate.settle(&stored).await
+        });
+    }
+
+    /// Tells the gate that PostgreSQL has stored takes.
+    pub async fn settle(&self, stored: &[(CouponId, AccountId, Take)]) {
+        let mut of_gate: BTreeMap<(CouponId, i64), Vec<String>> = BTreeMap::new();
+        for (coupon, user, take) in stored {
+            of_gate.entry((*coupon, take.epoch)).or_default().extend([user.to_string(), take.entry.clone()]);
+        }
+        for ((coupon, epoch), pairs) in of_gate {
+            for chunk in pairs.chunks(2 * SETTLED_MAX) {
+                let args = [&[epoch.to_string()], chunk].concat();
+                if self.redis.run::<i64>(&SETTLE, &self.keys(coupon), &args).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Undoes a take, once. `failure` is noted in the same step, for whoever records it later. If this is lost, the
+    /// journal's sweep asks PostgreSQL about the take again.
+    pub async fn undo(&self, coupon: CouponId, user: AccountId, take: &Take, failure: &str) {
+        let [meta, stock, issued, journal] = self.keys(coupon);
+        let keys = [meta, stock, issued, journal, self.key(coupon, "failed")];
+        let args = [take.epoch.to_string(), user.to_string(), take.entry.clone(), failure.to_owned()];
+        if let Err(away) = self.redis.run::<i64>(&UNDO, &keys, &args).await {
+            tracing::warn!(
+                coupon.id = %coupon, user.id = %user, error = %away,
+                "The take of coupon {coupon} by user {user} is not undone; the journal's sweep decides about it"
+            );
+        }
+    }
+
+    /// All keys of a coupon have a hash tag in common, so that they lie in one slot of a cluster.
+    pub(crate) fn keys(&self, coupon: CouponId) -> [String; 4] {
+        ["meta", "stock", "issued", "journal"].map(|name| self.key(coupon, name))
+    }
+
+    pub(crate) fn key(&self, coupon: CouponId, name: &str) -> String {
+        self.redis.key(&format!("coupon:{{{coupon}}}:{name}"))
+    }
+
+    /// The set of coupons whose gates are loaded.
+    pub(crate) fn loaded_key(&self) -> String {
+        self.redis.key("coupons:loaded")
+    }
+
+    /// The newest epoch that this process has seen.
+    pub(crate) fn epoch(&self, coupon: CouponId) -> i64 {
+        self.epochs.lock().get(&coupon).copied().unwrap_or(0)
+    }
+
+    /// From here on no older gate is believed.
+    pub(crate) fn note_epoch(&self, coupon: CouponId, epoch: i64) {
+        let mut epochs = self.epochs.lock();
+        if epochs.len() >= COUPONS_MAX && !epochs.contains_key(&coupon) {
+            epochs.clear();
+        }
+        let newest = epochs.entry(coupon).or_default();
+        *newest = epoch.max(*newest);
+    }
+
+    /// How the gate of `coupon` looks; None if it is not loaded or Redis is away.
+    pub(crate) async fn look(&self, coupon: CouponId) -> Option<GateView> {
+        let [meta, stock, issued, journal] = self.keys(coupon);
+        let epoch: Option<i64> = self.redis.command(cmd("HGET").arg(meta).arg("epoch")).await.ok()?;
+        let left: Option<i64> = self.redis.command(cmd("GET").arg(stock)).await.ok()?;
+        let users = self.redis.command(cmd("HLEN").arg(issued)).await.ok()?;
+        let pending = self.redis.command(cmd("XLEN").arg(journal)).await.ok()?;
+        Some(GateView { epoch: epoch?, left: left?, users, pending })
+    }
+}
+
+/// What a gate has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GateView {
+    pub epoch: i64,
+    pub left: i64,
+    pub users: i64,
+    pub pending: i64,
+}

@@ -1,0 +1,11 @@
+//! The coupon service through its own doors, on real PostgreSQL, Redis and Kafka.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod coupons;
+mod issuing;
+mod orders;
+mod recovering;
+mod redeeming;
+mod site;
+mod soak;
