@@ -3,7 +3,7 @@
 use anyhow::Context;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -66,6 +66,27 @@ impl Client {
             return Ok(None);
         }
         Ok(Some(answer.succeeded()?.read::<Created>()?.product_id))
+    }
+
+    /// `POST /admin/coupons`: the coupon's id. The same key gives the same coupon.
+    pub async fn create_coupon(&self, key: &str, coupon: &Value) -> anyhow::Result<Uuid> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created {
+            coupon_id: Uuid,
+        }
+        let request = self.request(Method::POST, "/admin/coupons").header("Idempotency-Key", key).json(coupon);
+        Ok(self.try_send(request).await?.succeeded()?.read::<Created>()?.coupon_id)
+    }
+
+    /// `POST /coupons/{couponId}/issue`: whether this account has the coupon now. False: all are issued.
+    pub async fn issue_coupon(&self, coupon: Uuid) -> anyhow::Result<bool> {
+        let answer = self.try_send(self.request(Method::POST, &format!("/coupons/{coupon}/issue"))).await?;
+        match answer.code().as_str() {
+            "COUPON_ALREADY_ISSUED" => Ok(true),
+            "COUPON_SOLD_OUT" => Ok(false),
+            _ => answer.succeeded().map(|_| true),
+        }
     }
 
     /// `GET /products`: the id of the product with this SKU.

@@ -1,4 +1,4 @@
-//! The demo: accounts to log in with, and products to order.
+//! The demo: accounts to log in with, products to order, and coupons.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use anyhow::Context;
 use client::{Client, NewProduct};
 use common::settings::Settings;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -71,4 +72,28 @@ pub async fn create_products(admin: &Client) -> anyhow::Result<Uuid> {
         admin.create_product(product).await.with_context(|| format!("creating the product {}", product.sku))?;
     }
     admin.find_product(PRODUCTS[0].sku).await
+}
+
+/// Creates the coupons that are missing: one of which there are a thousand, and one that is sold out. Returns the id of the
+/// first.
+pub async fn create_coupons(admin: &Client, buyer: &Client) -> anyhow::Result<Uuid> {
+    // The same at every start, so that its key gives the same coupon.
+    let coupon = |name: &str, total: i64| {
+        json!({
+            "name": name,
+            "discount": { "kind": "PERCENT", "value": 10 },
+            "currency": "KRW",
+            "maximumDiscount": 20_000,
+            "total": total,
+            "startsAt": "2026-01-01T00:00:00Z",
+            "expiresAt": "2036-01-01T00:00:00Z",
+            "restoredOnRefund": true,
+        })
+    };
+    let open = coupon("선착순 1,000명 10% (First thousand)", 1000);
+    let open = admin.create_coupon("demo-first-thousand", &open).await.context("creating the first coupon")?;
+    let sold_out = coupon("선착순 1명 10% (Sold out)", 1);
+    let sold_out = admin.create_coupon("demo-sold-out", &sold_out).await.context("creating the second coupon")?;
+    buyer.issue_coupon(sold_out).await.context("issuing the second coupon")?;
+    Ok(open)
 }

@@ -65,7 +65,8 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
     };
     let people = demo::log_in(site.settings(), &Client::for_load(site.api(), 1)?).await?;
     let hot_product = demo::create_products(demo::with_role(&people, "ADMIN")?).await?;
-    print_banner(&site, &people, hot_product);
+    let coupon = demo::create_coupons(demo::with_role(&people, "ADMIN")?, demo::with_role(&people, "USER")?).await?;
+    print_banner(&site, &people, hot_product, coupon);
     common::host::shutdown_signal().await;
     eprintln!("Stopping …");
     site.stop().await?;
@@ -78,7 +79,7 @@ fn logs_to_file(format: LogFormat, is_terminal: bool) -> bool {
     is_terminal && format == LogFormat::Auto
 }
 
-fn print_banner(site: &Site, people: &[Person], hot_product: Uuid) {
+fn print_banner(site: &Site, people: &[Person], hot_product: Uuid, coupon: Uuid) {
     let api = site.api();
     println!("\nStampede is running. Not for production: everything is on this machine and the passwords are known.\n");
     println!("  API            {api}/api/v1");
@@ -112,6 +113,7 @@ fn print_banner(site: &Site, people: &[Person], hot_product: Uuid) {
     println!(
         "    curl -si {api}/api/v1/orders -H 'Authorization: Bearer {buyer}' \\\n      -H 'Idempotency-Key: my-first-order' -H 'Content-Type: application/json' \\\n      -d '{{\"items\":[{{\"productId\":\"{hot_product}\",\"quantity\":1}}]}}'\n"
     );
+    println!("    curl -s -X POST {api}/api/v1/coupons/{coupon}/issue -H 'Authorization: Bearer {buyer}'\n");
     println!("    curl -s {api}/api/v1/notifications -H 'Authorization: Bearer {buyer}'\n");
     println!("  In another terminal: ./stampede rush (20,000 buyers for 1,000 units), ./stampede audit.");
     println!("  Ctrl-C stops everything.\n");
