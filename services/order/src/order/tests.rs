@@ -44,6 +44,7 @@ fn order(status: Status, reserved: Option<u8>, paid: Option<u8>) -> Order {
         version: 7,
         amount: 1000,
         currency: "KRW".to_owned(),
+        coupon_issue_id: None,
         fingerprint: Vec::new(),
         hold_expires_at: at(10),
         first_hold_expires_at: at(10),
