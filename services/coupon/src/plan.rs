@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use common::Refusal as _;
 use contract::events::{CouponRedeemed, CouponRestored};
 use contract::ids::{AccountId, CouponId, CouponIssueId, OrderId};
 
@@ -79,7 +80,9 @@ impl Plan {
         let mut plan = Plan { issues: facts.issues, redemptions: facts.redemptions, ..Plan::default() };
         for Request { order, asked } in requests {
             let done = match asked {
-                Asked::Reserve(wanted) => plan.reserve(*order, wanted, now),
+                Asked::Reserve(wanted) => {
+                    plan.reserve(*order, wanted, now).inspect_err(|refused| plan.refuse_for_good(*order, refused, now))
+                }
                 Asked::Step(step) => plan.take_step(*order, step, now),
             };
             let outcome =
@@ -124,6 +127,15 @@ impl Plan {
         self.created.insert(order);
         self.effects.push("reserved");
         Ok(())
+    }
+
+    /// No order of this id gets a coupon from now on: order gives its units back, so nobody else may place it.
+    fn refuse_for_good(&mut self, order: OrderId, refused: &Refused, now: DateTime<Utc>) {
+        if !self.redemptions.contains_key(&order) {
+            self.redemptions.insert(order, tombstone(order, now));
+            self.created.insert(order);
+            self.reasons.insert(order, refused.code().reason.into_owned());
+        }
     }
 
     /// Takes `issue` from an order whose time is up. Refuses if another order lives with it.
@@ -351,6 +363,18 @@ mod tests {
         assert_eq!(codes(&plan), ["COUPON_ISSUE_NOT_FOUND", "COUPON_ISSUE_NOT_FOUND", "REDEMPTION_ENDED"]);
         let over = Plan::new(&[reserve(&issue, 200_000)], facts(&issue, None), issue.coupon_expires_at);
         assert_eq!(codes(&over), ["COUPON_EXPIRED"]);
+    }
+
+    #[test]
+    fn an_order_that_was_refused_once_is_refused_for_ever() {
+        let issue = issue();
+        let (first, second) = (reserve(&issue, 60), reserve(&issue, 60));
+        let release = Step::Release { reason: "order cancelled".to_owned(), order_version: Some(2) };
+        let released = Request { asked: Asked::Step(release), ..first.clone() };
+        let plan = Plan::new(&[first, second.clone(), released, second.clone()], facts(&issue, None), NOW);
+        assert_eq!(codes(&plan), ["RESERVED", "COUPON_IN_USE", "RELEASED", "REDEMPTION_ENDED"]);
+        assert_eq!(plan.reasons[&second.order], "COUPON_IN_USE");
+        assert!(plan.created.contains(&second.order), "the refusal is stored");
     }
 
     #[test]
