@@ -37,7 +37,7 @@ use common::cache::Cache;
 use common::db::Db;
 use common::http::{Data, ServiceConfig};
 use common::inbox::Consumer;
-use common::manifest::{Invariant, ServiceSpec, Unfinished};
+use common::manifest::{Deploy, Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use contract::coupon::coupon_service_server::CouponServiceServer;
@@ -114,6 +114,7 @@ pub const fn spec() -> ServiceSpec {
             what: "coupons reserved by orders whose time is up",
             sql: "select count(*) from {coupon}.coupon_redemptions where state = 'RESERVED' and expires_at <= now()",
         }],
+        deploy: Deploy { calls: &[], secrets: &[], outside: &[], cpu_millis: 250, memory_mib: 256, replicas_max: 6 },
     }
 }
 

@@ -95,7 +95,7 @@ pub const fn spec() -> ServiceSpec {
         ],
         unfinished: &[],
         deploy: Deploy {
-            calls: &["inventory"],
+            calls: &["inventory", "coupon"],
             secrets: &[],
             outside: &[],
             cpu_millis: 500,

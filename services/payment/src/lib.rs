@@ -174,7 +174,7 @@ pub const fn spec() -> ServiceSpec {
             },
         ],
         deploy: Deploy {
-            calls: &["order", "inventory"],
+            calls: &["order", "inventory", "coupon"],
             secrets: &["payment.naverpay.client_secret", "payment.webhooks.naverpay_secret"],
             outside: &[443],
             cpu_millis: 250,
