@@ -25,6 +25,9 @@ pub enum Action {
     ExpireHold {
         order: u8,
     },
+    ExpireCoupon {
+        order: u8,
+    },
     Advance {
         task: Task,
         fate: Fate,

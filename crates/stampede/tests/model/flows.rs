@@ -1,6 +1,6 @@
 //! The flows of the payment service, each step between two points at which it can be cut off.
 
-use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE};
+use contract::codes::{HOLD_EXPIRED, ORDER_NOT_PAYABLE, REDEMPTION_ENDED};
 use payment::payment::{Action, AttemptOutcome, CancelDecision, Change, Status, Step, cancel};
 
 use crate::protocol::{Mutation, Protocol};
@@ -33,12 +33,18 @@ impl Task {
         match at {
             At::Begin { .. } => Some(Request::BeginApproval(attempt)),
             At::Pin { .. } => Some(Request::PinHold { attempt, retake: false }),
+            At::PinCoupon { .. } => Some(Request::PinCoupon { attempt, retake: false }),
+            At::RetakeCoupon => Some(Request::PinCoupon { attempt: attempt.late(), retake: true }),
+            At::UnpinCoupon => Some(Request::UnpinCoupon(attempt)),
+            At::UnpinCouponAgain => Some(Request::UnpinCoupon(attempt.late())),
             At::Ask => Some(Request::Approve { attempt, authorisation }),
             At::Unpin => Some(Request::UnpinHold(attempt)),
             At::UnpinAgain => Some(Request::UnpinHold(attempt.late())),
             At::End { hold_expires } => Some(Request::EndApproval { attempt, hold_expires }),
             At::EndAgain { hold_expires } => Some(Request::EndApproval { attempt: attempt.late(), hold_expires }),
-            At::MarkPaid | At::MarkPaidAgain => Some(Request::MarkPaid { payment: attempt.payment, late: false }),
+            At::MarkPaid | At::MarkPaidAgain | At::MarkPaidWithoutCoupon => {
+                Some(Request::MarkPaid { payment: attempt.payment, late: false })
+            }
             At::MarkPaidLate => Some(Request::MarkPaid { payment: attempt.payment, late: true }),
             At::Retake => Some(Request::PinHold { attempt: attempt.late(), retake: true }),
             At::Undo => Some(Request::Undo { authorisation }),
@@ -63,6 +69,7 @@ impl Task {
             self.at,
             At::Begin { .. }
                 | At::Pin { .. }
+                | At::PinCoupon { .. }
                 | At::Ask
                 | At::Record(_)
                 | At::Withdraw(_)
@@ -84,7 +91,8 @@ impl Protocol {
     pub fn begin_attempt(&self, state: &mut State, payment: u8, authorisation: u8) -> bool {
         let (is_other_open, now) = (self.is_other_open(state, payment), state.now[self.order_of(payment)]);
         let row = &mut state.payments[usize::from(payment)];
-        let decided = rules::decide_payment(row, payment, &rules::approve(authorisation), is_other_open, now);
+        let approve = rules::approve(authorisation);
+        let decided = rules::decide_payment(row, payment, &approve, self.has_coupon, is_other_open, now);
         let Some([Change::Begin { .. }]) = decided.as_deref().ok() else { return false };
         decided.iter().flatten().for_each(|change| rules::change_payment(row, payment, change, now));
         let attempt = Attempt { payment, number: row.attempts };
@@ -113,7 +121,7 @@ impl Protocol {
         let payment = attempt.payment;
         let now = state.now[self.order_of(payment)];
         let row = &state.payments[usize::from(payment)];
-        let changes = rules::decide_payment(row, payment, action, false, now).unwrap_or_default();
+        let changes = rules::decide_payment(row, payment, action, self.frees_coupon(), false, now).unwrap_or_default();
         for change in &changes {
             let is_forgotten = self.mutation == Some(Mutation::UndoIsNotWrittenDown) && *change == Change::Undo;
             if !is_forgotten {
@@ -167,8 +175,9 @@ impl Protocol {
         match (task.at, answer) {
             (At::Begin { pinned: None }, answer) => Some(At::Pin { begun: Some(reserved(answer)) }),
             (At::Pin { begun: None }, answer) => Some(At::Begin { pinned: Some(reserved(answer)) }),
-            (At::Begin { pinned: Some(pinned) }, answer) => after_reserving(task, reserved(answer), pinned),
-            (At::Pin { begun: Some(begun) }, answer) => after_reserving(task, begun, reserved(answer)),
+            (At::Begin { pinned: Some(pinned) }, answer) => self.after_pinning(task, reserved(answer).and(pinned)),
+            (At::Pin { begun: Some(begun) }, answer) => self.after_pinning(task, begun.and(reserved(answer))),
+            (At::PinCoupon { reserved: others }, answer) => after_reserving(task, others.and(reserved(answer))),
             (At::Ask, Some(Reply::Captured)) => Some(At::Record(Heard::Captured)),
             (At::Ask, Some(Reply::Declined)) => Some(At::Record(Heard::NotCaptured)),
             (At::Ask, None) if self.mutation == Some(Mutation::TimeoutIsAFailure) => {
@@ -179,22 +188,28 @@ impl Protocol {
             (At::Unpin, Some(Reply::Hold { expires })) if self.frees_order_last() => {
                 Some(At::End { hold_expires: Some(expires) })
             }
-            (At::Unpin, Some(Reply::Hold { .. })) => Some(At::ClearRelease),
+            (At::Unpin, Some(Reply::Hold { .. })) if self.frees_coupon() => Some(At::UnpinCoupon),
+            (At::Unpin | At::UnpinCoupon, Some(Reply::Hold { .. })) => Some(At::ClearRelease),
             (At::End { .. }, Some(Reply::Done)) if self.frees_order_last() => Some(At::ClearRelease),
             // Paid meanwhile: the pin is the sale's now.
             (At::End { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::ClearRelease),
             (At::End { .. }, Some(Reply::Done)) => Some(At::Unpin),
-            (At::MarkPaid | At::MarkPaidAgain | At::MarkPaidLate, Some(Reply::Done)) => Some(At::ClearOrder),
+            (At::MarkPaid | At::MarkPaidAgain | At::MarkPaidWithoutCoupon | At::MarkPaidLate, Some(Reply::Done)) => {
+                Some(At::ClearOrder)
+            }
             (At::MarkPaid, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::Retake),
-            (At::Retake, Some(Reply::Hold { .. })) => Some(At::MarkPaidLate),
+            (At::Retake, Some(Reply::Hold { .. })) if self.has_coupon => Some(At::RetakeCoupon),
+            (At::Retake | At::RetakeCoupon, Some(Reply::Hold { .. })) => Some(At::MarkPaidLate),
+            (At::RetakeCoupon, Some(Reply::Refused(_))) => Some(At::MarkPaidWithoutCoupon),
             (At::Retake, Some(Reply::Refused(_))) => Some(At::MarkPaidAgain),
             (At::MarkPaidAgain, Some(Reply::Refused(code))) if not_payable(&code) => Some(At::OweRefund),
-            (At::MarkPaidLate, Some(Reply::Refused(code))) if not_payable(&code) => {
+            (At::MarkPaidLate | At::MarkPaidWithoutCoupon, Some(Reply::Refused(code))) if not_payable(&code) => {
                 Some(At::EndAgain { hold_expires: None })
             }
             (At::EndAgain { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::OweRefund),
             (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::UnpinAgain),
-            (At::UnpinAgain, Some(Reply::Hold { .. })) => Some(At::OweRefund),
+            (At::UnpinAgain, Some(Reply::Hold { .. })) if self.has_coupon => Some(At::UnpinCouponAgain),
+            (At::UnpinAgain | At::UnpinCouponAgain, Some(Reply::Hold { .. })) => Some(At::OweRefund),
             // Whether it was done shows in the provider's history.
             (At::Undo, _) => None,
             (_, None) => None,
@@ -246,12 +261,12 @@ impl Protocol {
         let row = &state.payments[usize::from(payment)];
         let Some(number) = row.attempt else { return };
         let at = match row.steps.first() {
-            Some(Step::FreeOrder | Step::FreeHold) if self.frees_order_last() => At::Unpin,
+            Some(Step::FreeOrder | Step::FreeHold | Step::FreeCoupon) if self.frees_order_last() => At::Unpin,
             // Who may try again gets the time for it.
-            Some(Step::FreeOrder | Step::FreeHold) if row.status.0 == Status::Pending => {
+            Some(Step::FreeOrder | Step::FreeHold | Step::FreeCoupon) if row.status.0 == Status::Pending => {
                 At::End { hold_expires: Some(state.now[self.order_of(payment)] + 1) }
             }
-            Some(Step::FreeOrder | Step::FreeHold) => At::End { hold_expires: None },
+            Some(Step::FreeOrder | Step::FreeHold | Step::FreeCoupon) => At::End { hold_expires: None },
             Some(Step::PayOrder) => At::MarkPaid,
             None => return,
         };
@@ -263,6 +278,18 @@ impl Protocol {
         state.orders[self.order_of(task.attempt.payment)].as_ref().is_some_and(|order| order.paid_by.is_some())
     }
 
+    /// Order and hold have been asked; the coupon is next, where there is one.
+    fn after_pinning(&self, task: Task, reserved: Reserved) -> Option<At> {
+        if self.has_coupon && self.mutation != Some(Mutation::CouponIsNotPinned) {
+            return Some(At::PinCoupon { reserved });
+        }
+        after_reserving(task, reserved)
+    }
+
+    fn frees_coupon(&self) -> bool {
+        self.has_coupon && self.mutation != Some(Mutation::CouponIsNotFreed)
+    }
+
     pub fn frees_order_last(&self) -> bool {
         self.mutation == Some(Mutation::HoldIsUnpinnedFirst)
     }
@@ -271,6 +298,7 @@ impl Protocol {
     fn withdraw(&self, state: &mut State, task: Task, why: Why) {
         let reason = match why {
             Why::HoldExpired => HOLD_EXPIRED.reason.into_owned(),
+            Why::RedemptionEnded => REDEMPTION_ENDED.reason.into_owned(),
             Why::NotPayable => ORDER_NOT_PAYABLE.reason.into_owned(),
             Why::Other => "UNAVAILABLE".to_owned(),
         };
@@ -336,6 +364,7 @@ impl Protocol {
 fn reserved(answer: Option<Reply>) -> Reserved {
     match answer {
         Some(Reply::Refused(code)) if code == HOLD_EXPIRED => Reserved::Refused(Why::HoldExpired),
+        Some(Reply::Refused(code)) if code == REDEMPTION_ENDED => Reserved::Refused(Why::RedemptionEnded),
         Some(Reply::Refused(code)) if code == ORDER_NOT_PAYABLE => Reserved::Refused(Why::NotPayable),
         Some(Reply::Refused(_)) => Reserved::Refused(Why::Other),
         Some(_) => Reserved::Done,
@@ -343,15 +372,15 @@ fn reserved(answer: Option<Reply>) -> Reserved {
     }
 }
 
-/// Both have been asked, and what order says is said first.
-fn after_reserving(task: Task, begun: Reserved, pinned: Reserved) -> Option<At> {
-    match (begun, pinned) {
-        (Reserved::Done, Reserved::Done) if task.is_retry => Some(At::Request),
-        (Reserved::Done, Reserved::Done) => Some(At::Ask),
-        (Reserved::Refused(_), _) | (Reserved::Done, Reserved::Refused(_)) if task.is_retry => Some(At::NoteAbsence),
-        (Reserved::Unknown, _) | (Reserved::Done, Reserved::Unknown) if task.is_retry => None,
-        (Reserved::Refused(why), _) | (Reserved::Done, Reserved::Refused(why)) => Some(At::Withdraw(why)),
-        (Reserved::Unknown, _) | (Reserved::Done, Reserved::Unknown) => Some(At::Withdraw(Why::Other)),
+/// All have been asked.
+fn after_reserving(task: Task, reserved: Reserved) -> Option<At> {
+    match reserved {
+        Reserved::Done if task.is_retry => Some(At::Request),
+        Reserved::Done => Some(At::Ask),
+        Reserved::Refused(_) if task.is_retry => Some(At::NoteAbsence),
+        Reserved::Unknown if task.is_retry => None,
+        Reserved::Refused(why) => Some(At::Withdraw(why)),
+        Reserved::Unknown => Some(At::Withdraw(Why::Other)),
     }
 }
 

@@ -1,10 +1,11 @@
-//! The protocol between orders, holds, payments and the provider, walked through state by state: every order of events,
+//! The protocol between orders, holds, coupons, payments and the provider, walked through state by state: every order of events,
 //! every crash and every lost, late or doubled message of small worlds, with the services' own rules deciding each step.
 //!
 //! Nothing is sampled: a world that passes has no counterexample within its bounds. Every mistake that the protocol is
 //! built against is made once, to show that the model would see it.
 
 mod actions;
+mod coupons;
 mod flows;
 mod properties;
 mod protocol;
@@ -58,7 +59,13 @@ fn protocol(world: (&[u8], &[(u8, u8)]), budget: Budget, mutation: Option<Mutati
     let (payments, clicks) = world;
     let clicks =
         clicks.iter().map(|(payment, authorisation)| Click { payment: *payment, authorisation: *authorisation });
-    Protocol { payments: payments.to_vec(), clicks: clicks.collect(), budget, settlers: 1, mutation }
+    let (payments, clicks) = (payments.to_vec(), clicks.collect());
+    Protocol { payments, clicks, budget, units: 1, has_coupon: false, settlers: 1, mutation }
+}
+
+/// All orders want to use one coupon, and there are units for all.
+fn with_coupon(world: (&[u8], &[(u8, u8)]), budget: Budget, mutation: Option<Mutation>) -> Protocol {
+    Protocol { units: 2, has_coupon: true, ..protocol(world, budget, mutation) }
 }
 
 fn describe(name: &str, path: Path<State, Action>) -> String {
@@ -117,6 +124,31 @@ fn a_double_click_pays_once_whatever_is_lost_late_or_killed() {
     holds("double click, regretted", DOUBLE_CLICK, regrets, &[PAID, EXPIRED, "the buyer cancels the payment"]);
     let cancels = Budget { cancellations: 1, ..DECLINES };
     holds("double click, cancelled", DOUBLE_CLICK, cancels, &[PAID, EXPIRED, "the buyer cancels what is paid"]);
+}
+
+const COUPON_GOES: &str = "the coupon goes to the second order";
+
+#[test]
+fn one_coupon_is_used_by_one_paid_order() {
+    walk("double click with a coupon", with_coupon(DOUBLE_CLICK, DECLINES, None), &[PAID, EXPIRED]);
+    let late = "refunded late, for the coupon is used";
+    let given_up = Budget { zombies: 2, declines: 0, ..DECLINES };
+    walk("one coupon, given up", with_coupon(ONE_PAYS, given_up, None), &[PAID, EXPIRED, "honoured late", late]);
+}
+
+#[test]
+#[ignore = "soak: large worlds"]
+fn with_one_coupon_for_two_orders() {
+    let reached = [PAID, EXPIRED, COUPON_GOES];
+    walk("one coupon", with_coupon(TWO_ORDERS, Budget { declines: 0, ..DECLINES }, None), &reached);
+    let killed = Budget { crashes: 1, ..DECLINES };
+    walk("a coupon, payment killed", with_coupon(DOUBLE_CLICK, killed, None), &[PAID, EXPIRED]);
+    let lost = Budget { lost_calls: [1, 1, 1], ..DECLINES };
+    walk("a coupon, calls lost", with_coupon(DOUBLE_CLICK, lost, None), &[PAID, EXPIRED]);
+    let late = Budget { late_copies: 1, ..DECLINES };
+    walk("a coupon, messages late", with_coupon(DOUBLE_CLICK, late, None), &[PAID, EXPIRED]);
+    let cancels = Budget { cancellations: 1, regrets: 1, ..DECLINES };
+    walk("a coupon, cancelled and regretted", with_coupon(DOUBLE_CLICK, cancels, None), &[PAID, EXPIRED]);
 }
 
 #[test]
@@ -241,5 +273,10 @@ fn every_mistake_is_found() {
     finds(Mutation::OneOfTwoIsBelieved, DOUBLE_CLICK, Budget { overlaps: 1, ..lost });
     let given_up = Budget { zombies: 2, cancellations: 1, declines: 0, ..DECLINES };
     seek(Mutation::ReturnIsForgotten, crowded(ONE_PAYS, given_up, Some(Mutation::ReturnIsForgotten)));
+    seek(Mutation::CouponIsNotPinned, with_coupon(DOUBLE_CLICK, DECLINES, Some(Mutation::CouponIsNotPinned)));
+    seek(Mutation::CouponIsNotFreed, with_coupon(DOUBLE_CLICK, DECLINES, Some(Mutation::CouponIsNotFreed)));
+    let taken = Some(Mutation::CouponIsTakenFromAnother);
+    let late = Budget { zombies: 2, declines: 0, ..DECLINES };
+    seek(Mutation::CouponIsTakenFromAnother, with_coupon(TWO_ORDERS, late, taken));
     finds(Mutation::MoneyGoesBackFirst, TWO_PAYMENTS, Budget { zombies: 2, regrets: 1, ..DECLINES });
 }

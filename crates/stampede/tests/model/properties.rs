@@ -1,18 +1,24 @@
 //! What must hold in every state, what must hold once nothing can happen any more, and what must be possible at all.
 
+use coupon::redemption::RedemptionState as Redeemed;
 use inventory::hold::HoldState;
 use order::status::Status as OrderStatus;
 use payment::payment::Status as PaymentStatus;
 use stateright::Property;
 
 use crate::protocol::Protocol;
-use crate::state::{OrderRow, Refund, State};
+use crate::state::{OrderRow, RedemptionRow, Refund, State};
 
 type Condition = fn(&Protocol, &State) -> bool;
 
-const ALWAYS: [(&str, Condition); 14] = [
+const ALWAYS: [(&str, Condition); 18] = [
     ("stock conserves", stock_conserves),
     ("a paid order has its unit, or its money is on the way back", paid_has_its_unit),
+    ("a coupon is used by one order", |_, state| {
+        let is_used = |row: &&RedemptionRow| matches!(row.state.0, Redeemed::Pinned | Redeemed::Confirmed);
+        state.redemptions.iter().flatten().filter(is_used).count() <= 1
+    }),
+    ("a paid order has its coupon, or its money is on the way back", paid_has_its_coupon),
     ("nobody needs help", |_, state| !state.stuck),
     ("an order is placed once", |_, state| orders(state).all(|row| row.placed <= 1)),
     ("an authorisation is captured once", captured_once),
@@ -26,12 +32,17 @@ const ALWAYS: [(&str, Condition); 14] = [
         !model.is_at_rest(state) || orders(state).all(|row| is_final(row) && row.reserved.is_none())
     }),
     ("at rest: no unit is held or pinned", |model, state| !model.is_at_rest(state) || state.held == 0),
+    ("at rest: no coupon is reserved or pinned", |model, state| {
+        let is_kept = |row: &RedemptionRow| matches!(row.state.0, Redeemed::Reserved | Redeemed::Pinned);
+        !model.is_at_rest(state) || !state.redemptions.iter().flatten().any(is_kept)
+    }),
     ("at rest: a unit is sold if and only if its order is paid", sold_is_paid),
+    ("at rest: a coupon is redeemed if and only if its order is paid", redeemed_is_paid),
     ("at rest: the provider has the money of the paid orders and no other", money_balances),
     ("at rest: a paid order was given up only at its buyer's wish", given_up_by_wish),
 ];
 
-const SOMETIMES: [(&str, Condition); 16] = [
+const SOMETIMES: [(&str, Condition); 18] = [
     ("paid in time", |model, state| rests(model, state, OrderStatus::Paid, |row| !row.paid_late)),
     ("honoured late", |model, state| rests(model, state, OrderStatus::Paid, |row| row.paid_late)),
     ("refunded late", refunded_late),
@@ -50,6 +61,14 @@ const SOMETIMES: [(&str, Condition); 16] = [
     ("nobody pays in time", |model, state| rests(model, state, OrderStatus::Expired, |_| true)),
     ("the unit goes to the second order", |model, state| {
         state.orders[1].as_ref().is_some_and(|row| row.status.0 == OrderStatus::Paid) && model.is_at_rest(state)
+    }),
+    ("the coupon goes to the second order", |model, state| {
+        let is_redeemed = |row: &RedemptionRow| row.state.0 == Redeemed::Confirmed;
+        state.redemptions[1].as_ref().is_some_and(is_redeemed) && model.is_at_rest(state)
+    }),
+    ("refunded late, for the coupon is used", |model, state| {
+        // There are units for both.
+        refunded_late(model, state) && state.redemptions[1].is_some() && model.units > 1
     }),
     ("undone", |model, state| {
         let is_undone = state.payments.iter().any(|row| row.undone && row.status.0 == PaymentStatus::Failed);
@@ -84,14 +103,14 @@ fn is_final(row: &OrderRow) -> bool {
     }
 }
 
-fn stock_conserves(_: &Protocol, state: &State) -> bool {
+fn stock_conserves(model: &Protocol, state: &State) -> bool {
     let in_state = |wanted: &[HoldState]| {
         let holds = state.holds.iter().flatten().filter(|hold| wanted.contains(&hold.state.0));
         i8::try_from(holds.count()).expect("two holds")
     };
     (0..=state.on_hand).contains(&state.held)
         && state.held == in_state(&[HoldState::Held, HoldState::Pinned])
-        && state.on_hand + in_state(&[HoldState::Confirmed]) == 1
+        && state.on_hand + in_state(&[HoldState::Confirmed]) == model.units
 }
 
 fn paid_has_its_unit(_: &Protocol, state: &State) -> bool {
@@ -100,6 +119,26 @@ fn paid_has_its_unit(_: &Protocol, state: &State) -> bool {
         let has_unit = matches!(hold.state.0, HoldState::Held | HoldState::Pinned | HoldState::Confirmed);
         order.status.0 != OrderStatus::Paid || has_unit
     })
+}
+
+fn paid_has_its_coupon(_: &Protocol, state: &State) -> bool {
+    state.orders.iter().zip(&state.redemptions).all(|(order, redemption)| {
+        let (Some(order), Some(redemption)) = (order, redemption) else { return true };
+        let has_coupon = matches!(redemption.state.0, Redeemed::Reserved | Redeemed::Pinned | Redeemed::Confirmed);
+        order.status.0 != OrderStatus::Paid || has_coupon
+    })
+}
+
+fn redeemed_is_paid(model: &Protocol, state: &State) -> bool {
+    let agrees = state.orders.iter().zip(&state.redemptions).all(|(order, redemption)| {
+        let (Some(order), Some(redemption)) = (order, redemption) else { return true };
+        match order.status.0 {
+            OrderStatus::Paid => redemption.state.0 == Redeemed::Confirmed,
+            OrderStatus::Refunded => redemption.state.0 == Redeemed::Restored,
+            _ => matches!(redemption.state.0, Redeemed::Released | Redeemed::Expired),
+        }
+    });
+    agrees || !model.is_at_rest(state)
 }
 
 fn captured_once(_: &Protocol, state: &State) -> bool {

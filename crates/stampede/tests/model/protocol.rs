@@ -5,6 +5,7 @@ use payment::payment::AttemptOutcome;
 use stateright::{Model, Property};
 
 use crate::actions::{Action, Answer};
+use crate::coupons;
 use crate::flows::Fate;
 use crate::properties::properties;
 use crate::rules::{self, Memory, is_open, is_time_of_use};
@@ -18,6 +19,10 @@ pub struct Protocol {
     pub payments: Vec<u8>,
     pub clicks: Vec<Click>,
     pub budget: Budget,
+    /// At the beginning; the first order holds one.
+    pub units: i8,
+    /// Whether all orders want to use one and the same coupon.
+    pub has_coupon: bool,
     /// How many may settle what one payment owes at the same time.
     pub settlers: usize,
     pub mutation: Option<Mutation>,
@@ -43,6 +48,12 @@ pub enum Mutation {
     OneOfTwoIsBelieved,
     /// News of its return means nothing to an order that has not heard of the money yet, and is paid with it afterwards.
     MoneyGoesBackFirst,
+    /// The provider is asked although the coupon may be gone.
+    CouponIsNotPinned,
+    /// An attempt that came to nothing keeps its pin of the coupon.
+    CouponIsNotFreed,
+    /// Late money takes a coupon that another order has.
+    CouponIsTakenFromAnother,
     /// The same, where two settle what one payment owes: one gives the money back, the other has it pay.
     ReturnIsForgotten,
 }
@@ -176,6 +187,10 @@ impl Protocol {
         state.holds[1] = Some(rules::new_hold());
         state.orders[1] = Some(rules::placed_order());
         state.held += 1;
+        if self.has_coupon {
+            self.expire_coupon(state, 0);
+            state.redemptions[1] = Some(coupons::reserved());
+        }
     }
 
     fn cancel(&self, state: &mut State, order: u8) {
@@ -220,10 +235,11 @@ impl Model for Protocol {
         };
         vec![State {
             now: [0; 2],
-            on_hand: 1,
+            on_hand: self.units,
             held: 1,
             orders: [Some(rules::placed_order()), None],
             holds: [Some(rules::new_hold()), None],
+            redemptions: [self.has_coupon.then(coupons::reserved), None],
             payments: vec![payment; self.payments.len()],
             authorisations: vec![Authorisation::default(); authorisations],
             clicked: 0,
@@ -236,7 +252,8 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if self.payments.contains(&1) && state.orders[1].is_none() && state.on_hand > state.held {
+        let is_missing = self.payments.contains(&1) && state.orders[1].is_none();
+        if is_missing && state.on_hand > state.held && self.is_coupon_free(state) {
             actions.push(Action::Place);
         }
         for (click, wish) in (0..).zip(&self.clicks) {
@@ -249,7 +266,8 @@ impl Model for Protocol {
             let place = usize::from(order);
             let (Some(row), Some(hold)) = (&state.orders[place], &state.holds[place]) else { continue };
             let now = state.now[place];
-            if is_time_of_use(row, hold, now) {
+            let redemption = state.redemptions[place].as_ref();
+            if is_time_of_use(row, hold, now) || redemption.is_some_and(|row| coupons::is_time_of_use(row, now)) {
                 actions.push(Action::Tick { order });
             }
             if rules::is_due(row, now) {
@@ -257,6 +275,9 @@ impl Model for Protocol {
             }
             if self.may_expire(hold, now) {
                 actions.push(Action::ExpireHold { order });
+            }
+            if redemption.is_some_and(|row| coupons::is_overdue(row, now)) {
+                actions.push(Action::ExpireCoupon { order });
             }
             if state.left.cancellations > 0 {
                 actions.push(Action::Cancel { order });
@@ -298,6 +319,9 @@ impl Model for Protocol {
                 row.version += 1;
                 let version = row.version;
                 state.publish(Event::OrderExpired { order, version });
+                if self.has_coupon {
+                    state.publish(Event::CouponOfEnded { order, version });
+                }
             }
             Action::ExpireHold { order } => {
                 let hold = state.holds[usize::from(order)].as_mut().expect("a hold that was offered");
@@ -305,6 +329,7 @@ impl Model for Protocol {
                 hold.pin = None;
                 state.held -= 1;
             }
+            Action::ExpireCoupon { order } => self.expire_coupon(&mut state, usize::from(order)),
             Action::Advance { task, fate, declines } => self.advance_task(&mut state, task, fate, declines),
             Action::Crash => {
                 state.tasks.clear();

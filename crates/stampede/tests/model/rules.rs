@@ -17,14 +17,14 @@ const AMOUNT: i64 = 1_000;
 const CURRENCY: &str = "KRW";
 
 /// The least that is left of a hold after a pin came to nothing, and the distance of two deadlines.
-const TICK: Duration = Duration::hours(1);
+pub const TICK: Duration = Duration::hours(1);
 
 /// The instant at which `ticks` deadlines have passed.
-fn at(ticks: u8) -> DateTime<Utc> {
+pub fn at(ticks: u8) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TICK * i32::from(ticks)
 }
 
-fn ticks(time: DateTime<Utc>) -> u8 {
+pub fn ticks(time: DateTime<Utc>) -> u8 {
     u8::try_from((time - DateTime::UNIX_EPOCH).num_hours()).expect("few deadlines")
 }
 
@@ -32,11 +32,11 @@ fn payment_id(payment: u8) -> PaymentId {
     Uuid::from_u128(u128::from(payment)).into()
 }
 
-fn attempt_id(attempt: Attempt) -> PaymentAttemptId {
+pub fn attempt_id(attempt: Attempt) -> PaymentAttemptId {
     Uuid::from_u128(u128::from(attempt.payment) << 8 | u128::from(attempt.number)).into()
 }
 
-fn attempt(id: PaymentAttemptId) -> Attempt {
+pub fn attempt(id: PaymentAttemptId) -> Attempt {
     let [number, payment, ..] = id.uuid().as_u128().to_le_bytes();
     Attempt { payment, number }
 }
@@ -90,7 +90,7 @@ pub fn new_hold() -> HoldRow {
     HoldRow { state: Tag(HoldState::Held), expires: 1, pin: None, ended: Vec::new(), order_version: None }
 }
 
-/// How many ended attempts an order and a hold remember.
+/// How many ended attempts an order, a hold and a redemption remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     Last,
@@ -99,7 +99,7 @@ pub enum Memory {
     NoReturns,
 }
 
-fn remembered(ended: &[PaymentAttemptId], memory: Memory) -> Vec<Attempt> {
+pub fn remembered(ended: &[PaymentAttemptId], memory: Memory) -> Vec<Attempt> {
     let ended = match memory {
         Memory::Last => &ended[ended.len().saturating_sub(1)..],
         Memory::All | Memory::NoReturns => ended,
@@ -215,7 +215,7 @@ pub fn apply(row: &mut HoldRow, effect: Effect, step: &Step, now: u8, memory: Me
 /// Who wants how many attempts is not what the model is about, and time passes whenever it likes.
 const LIMITS: Limits = Limits { attempts_per_order_max: i64::MAX, head_start: TimeDelta::zero(), retry_time: TICK };
 
-fn payment_of(row: &PaymentRow, id: u8) -> Payment {
+fn payment_of(row: &PaymentRow, id: u8, has_coupon: bool) -> Payment {
     let captured = if row.status.0.is_captured() { AMOUNT } else { 0 };
     Payment {
         id: payment_id(id),
@@ -240,7 +240,7 @@ fn payment_of(row: &PaymentRow, id: u8) -> Payment {
         undo_at: row.undone.then(|| at(0)),
         created_at: at(0),
         updated_at: at(0),
-        coupon_issue_id: None,
+        coupon_issue_id: has_coupon.then(|| Uuid::nil().into()),
     }
 }
 
@@ -271,16 +271,17 @@ pub fn decide_payment(
     row: &PaymentRow,
     id: u8,
     action: &PaymentAction,
+    has_coupon: bool,
     is_other_open: bool,
     now: u8,
 ) -> Result<Vec<PaymentChange>, Refused> {
     let facts = Facts { is_other_open, has_steps: !row.steps.is_empty(), ..Facts::default() };
-    payment_of(row, id).decide(action, facts, LIMITS, at(now))
+    payment_of(row, id, has_coupon).decide(action, facts, LIMITS, at(now))
 }
 
 /// Makes `change` in the row of the payment `id`.
 pub fn change_payment(row: &mut PaymentRow, id: u8, change: &PaymentChange, now: u8) {
-    let mut payment = payment_of(row, id);
+    let mut payment = payment_of(row, id, false);
     payment.apply(change, at(now));
     row.status = Tag(payment.status);
     row.attempt = match change {

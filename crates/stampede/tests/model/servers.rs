@@ -1,9 +1,10 @@
-//! What order, inventory and the provider do with a request or an event: one transaction each.
+//! What order, inventory, coupon and the provider do with a request or an event: one transaction each.
 
 use common::Code;
 use inventory::hold::{Effect, HoldState, Step};
 use order::order::{Action, Change};
 
+use crate::coupons;
 use crate::protocol::{Mutation, Protocol};
 use crate::rules;
 use crate::state::{Attempt, Event, HoldRow, Refund, Request, Role, State, Tag};
@@ -26,6 +27,7 @@ impl Request {
         match self {
             Request::BeginApproval(_) | Request::EndApproval { .. } | Request::MarkPaid { .. } => Role::Order,
             Request::PinHold { .. } | Request::UnpinHold(_) | Request::ReleaseHold { .. } => Role::Inventory,
+            Request::PinCoupon { .. } | Request::UnpinCoupon(_) => Role::Inventory,
             Request::Approve { .. } | Request::Undo { .. } => Role::Provider,
         }
     }
@@ -61,6 +63,12 @@ impl Protocol {
                 };
                 self.ask_inventory(state, order, &rules::unpin(attempt))
             }
+            Request::PinCoupon { attempt, retake } => {
+                self.ask_coupon(state, self.order_of(attempt.payment), &coupons::pin(attempt, retake))
+            }
+            Request::UnpinCoupon(attempt) => {
+                self.ask_coupon(state, self.order_of(attempt.payment), &coupons::unpin(attempt))
+            }
             Request::ReleaseHold { order } => {
                 let step = Step::Release { reason: String::new(), order_version: None };
                 self.ask_inventory(state, usize::from(order), &step)
@@ -83,26 +91,37 @@ impl Protocol {
         };
         let id = u8::try_from(order).expect("two orders");
         let paid_by = row.paid_by;
+        let mut news_of_coupon = Vec::new();
         for (change, version) in made {
             match change {
                 Change::Pay => {
                     row.placed += 1;
                     row.paid_late |= matches!(action, Action::MarkPaid { late: true, .. });
                     state.events.push(Event::OrderPlaced { order: id, version });
+                    news_of_coupon.push(Event::CouponOfPlaced { order: id, version });
                 }
-                Change::Cancel => state.events.push(Event::OrderCancelled { order: id, version }),
+                Change::Cancel => {
+                    state.events.push(Event::OrderCancelled { order: id, version });
+                    news_of_coupon.push(Event::CouponOfEnded { order: id, version });
+                }
                 Change::RequestRefund => {
                     row.refund_wanted = true;
                     let payment = paid_by.expect("an order that is paid");
                     state.events.push(Event::OrderRefundRequested { payment });
                 }
-                Change::Refund => state.events.push(Event::OrderRefunded { order: id, version }),
+                Change::Refund => {
+                    state.events.push(Event::OrderRefunded { order: id, version });
+                    news_of_coupon.push(Event::CouponOfRefunded { order: id, version });
+                }
                 Change::AwaitPayment
                 | Change::Reserve
                 | Change::ReleaseReservation
                 | Change::BlockAttempt
                 | Change::BlockPayment => {}
             }
+        }
+        if self.has_coupon {
+            state.events.extend(news_of_coupon);
         }
         state.events.sort();
         Reply::Done
@@ -133,7 +152,10 @@ impl Protocol {
     /// Asked again under the same key, a provider says the same again.
     fn capture(&self, state: &mut State, attempt: Attempt, authorisation: u8, declines: bool) -> Reply {
         let order = self.order_of(attempt.payment);
-        let is_reserved = reserved_by(state, order) == Some(attempt) && pinned_by(state, order) == Some(attempt);
+        let has_coupon =
+            state.redemptions[order].as_ref().is_none_or(|row| row.pin.is_some_and(|pin| pin.attempt == attempt));
+        let is_reserved =
+            reserved_by(state, order) == Some(attempt) && pinned_by(state, order) == Some(attempt) && has_coupon;
         let book = &mut state.authorisations[usize::from(authorisation)];
         if book.captures > 0 {
             return Reply::Captured;
@@ -149,6 +171,15 @@ impl Protocol {
 
     /// Whether its consumer has taken it in.
     pub fn deliver(&self, state: &mut State, event: Event) -> bool {
+        let of_coupon = match event {
+            Event::CouponOfPlaced { order, version } => Some((order, coupons::confirm(version))),
+            Event::CouponOfEnded { order, version } => Some((order, coupons::release(version))),
+            Event::CouponOfRefunded { order, version } => Some((order, coupons::refund(version))),
+            _ => None,
+        };
+        if let Some((order, step)) = of_coupon {
+            return !matches!(self.ask_coupon(state, usize::from(order), &step), Reply::Refused(_));
+        }
         let release = |version| Step::Release { reason: String::new(), order_version: Some(version) };
         let (order, step) = match event {
             Event::PaymentRefunded { payment } => {
@@ -163,6 +194,9 @@ impl Protocol {
             Event::OrderRefunded { order, version } => (order, Step::Refund { order_version: version.into() }),
             Event::OrderCancelled { order, version } | Event::OrderExpired { order, version } => {
                 (order, release(version.into()))
+            }
+            Event::CouponOfPlaced { .. } | Event::CouponOfEnded { .. } | Event::CouponOfRefunded { .. } => {
+                unreachable!("told to the coupon service")
             }
         };
         !matches!(self.ask_inventory(state, usize::from(order), &step), Reply::Refused(_))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
+use coupon::redemption::RedemptionState;
 use inventory::hold::HoldState;
 use order::status::Status as OrderStatus;
 use payment::payment::{Status as PaymentStatus, Step};
@@ -59,6 +60,16 @@ pub struct HoldRow {
     pub order_version: Option<u8>,
 }
 
+/// Of the one coupon that all orders want to use, where there is one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RedemptionRow {
+    pub state: Tag<RedemptionState>,
+    pub expires: u8,
+    pub pin: Option<Pin>,
+    pub ended: Vec<Attempt>,
+    pub order_version: Option<u8>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin {
     pub attempt: Attempt,
@@ -101,7 +112,7 @@ pub struct Authorisation {
     pub declined: bool,
     /// In payment's database: a capture beside the payment's own, to be given back.
     pub is_duplicate_capture: bool,
-    /// Not in the book: captured although order and hold were not reserved for the attempt.
+    /// Not in the book: captured although order, hold and coupon were not reserved for the attempt.
     pub unreserved: bool,
 }
 
@@ -122,6 +133,11 @@ pub enum Request {
         retake: bool,
     },
     UnpinHold(Attempt),
+    PinCoupon {
+        attempt: Attempt,
+        retake: bool,
+    },
+    UnpinCoupon(Attempt),
     /// The hint that follows a cancellation; the event does the same.
     ReleaseHold {
         order: u8,
@@ -139,6 +155,7 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     Order,
+    /// Of stock or of coupons.
     Inventory,
     Provider,
 }
@@ -153,6 +170,10 @@ pub enum Event {
     OrderExpired { order: u8, version: u8 },
     OrderRefundRequested { payment: u8 },
     OrderRefunded { order: u8, version: u8 },
+    // The same three as the coupon service hears them, at a moment of its own.
+    CouponOfPlaced { order: u8, version: u8 },
+    CouponOfEnded { order: u8, version: u8 },
+    CouponOfRefunded { order: u8, version: u8 },
 }
 
 /// A flow of the payment service between two of its steps; a crash forgets it.
@@ -177,6 +198,10 @@ pub enum At {
     Pin {
         begun: Option<Reserved>,
     },
+    /// The coupon is asked for last here, and with the others in the service. `reserved`: what those have said.
+    PinCoupon {
+        reserved: Reserved,
+    },
     Ask,
     Record(Heard),
     Withdraw(Why),
@@ -192,14 +217,19 @@ pub enum At {
     End {
         hold_expires: Option<u8>,
     },
+    UnpinCoupon,
     ClearRelease,
     // pending_steps.rs: the money is there
     MarkPaid,
     Retake,
+    RetakeCoupon,
+    /// The units are taken again, and the coupon is not.
+    MarkPaidWithoutCoupon,
     /// Somebody else may have honoured it a moment ago.
     MarkPaidAgain,
     MarkPaidLate,
     UnpinAgain,
+    UnpinCouponAgain,
     EndAgain {
         hold_expires: Option<u8>,
     },
@@ -207,13 +237,20 @@ pub enum At {
     ClearOrder,
 }
 
-/// What became of one of the two requests that reserve order and hold.
+/// What became of the requests that reserve order, hold and coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reserved {
     Done,
     Refused(Why),
     /// No answer.
     Unknown,
+}
+
+impl Reserved {
+    /// Both have been asked, and what the first says is said first.
+    pub fn and(self, then: Reserved) -> Reserved {
+        if self == Reserved::Done { then } else { self }
+    }
 }
 
 /// What the approver knows.
@@ -230,6 +267,7 @@ pub enum Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Why {
     HoldExpired,
+    RedemptionEnded,
     NotPayable,
     Other,
 }
@@ -269,6 +307,7 @@ pub struct State {
     pub held: i8,
     pub orders: [Option<OrderRow>; 2],
     pub holds: [Option<HoldRow>; 2],
+    pub redemptions: [Option<RedemptionRow>; 2],
     pub payments: Vec<PaymentRow>,
     pub authorisations: Vec<Authorisation>,
     /// Bit n: the n-th click has been made.
