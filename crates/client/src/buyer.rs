@@ -41,6 +41,12 @@ impl Buyer {
         authorization.set_sensitive(true);
         Ok(Buyer { account, authorization, key: HeaderValue::from_str(&Uuid::new_v4().to_string())? })
     }
+
+    /// The same person with another order in mind.
+    pub fn with_fresh_key(&self) -> Buyer {
+        let key = HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a UUID is visible ASCII");
+        Buyer { key, ..self.clone() }
+    }
 }
 
 impl Client {

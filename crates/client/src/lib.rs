@@ -2,6 +2,7 @@
 
 mod buyer;
 mod connection;
+mod coupon;
 mod payment;
 mod setup;
 

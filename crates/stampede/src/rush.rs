@@ -1,6 +1,7 @@
 //! `stampede rush`: buys out one hot product with many buyers at once, and ends with a verdict.
 
 mod counters;
+mod coupons;
 mod kills;
 mod load;
 mod money;
@@ -34,11 +35,12 @@ use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
 use crate::dev;
 use crate::site::{self, Site, SiteOptions};
 use counters::Counters;
+use coupons::{Coupons, Offer};
 use kills::{Killed, Pace};
 use load::Load;
 use outcome::{Measured, Outcome};
 use pay::{Payers, PaymentRecord, Shared};
-use prepare::Buyers;
+use prepare::{Buyers, Goods};
 use provider::Faults;
 use record::Record;
 use verdict::{Sale, judge};
@@ -68,12 +70,17 @@ pub struct RushArgs {
     /// Buyers who register and log in over the API; the others are prepared in the database.
     #[arg(long, default_value_t = 50)]
     sample: u64,
+    /// So many coupons, which every buyer asks for before ordering. Of the buyers, the share of --duplicates behaves like
+    /// bots: they ask several times at once and try to use the coupons of others.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    coupons: Option<u64>,
     /// Have every order paid, by a payment provider that the sandbox plays.
     #[arg(long)]
     pay: bool,
     /// In place of a sale: the buyers subscribe to the product, it comes back, is bought out while they are being told, and
     /// comes back again.
-    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity"])]
+    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity", "coupons"])]
     restock: bool,
     /// How the provider misbehaves until the last buyer has an answer: lost-before=0.1,lost-after=0.15,hang=0.03,
     /// declined, late, wrong-payment, error500, lost-query, duplicate-webhooks, reorder-webhooks, forged-webhooks (rates),
@@ -203,6 +210,8 @@ struct Scenario {
     concurrency: usize,
     client: Client,
     product: Uuid,
+    /// The coupon, where there is one.
+    offer: Option<Offer>,
     buyers: Arc<Vec<Buyer>>,
     /// Buyers who registered and logged in over the API.
     registered: usize,
@@ -216,12 +225,13 @@ impl Scenario {
         let client = Client::for_load(site.api(), concurrency)?;
         let db = prepare::account_db(site.settings()).await?;
         eprintln!("Preparing {} units and {} buyers at {}", args.stock, args.buyers, site.api());
-        let product = prepare::product(&client, &db, args.stock).await?;
+        let Goods { product, offer } = prepare::goods(&client, &db, args.stock, args.coupons).await?;
         let auth = site.settings().section("auth")?;
         let (count, sample) = (usize::try_from(args.buyers)?, usize::try_from(args.sample)?);
         let Buyers { all, registered } = prepare::buyers(&client, &db, &auth, count, sample).await?;
         let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
-        Ok(Scenario { sale, concurrency, client, product, buyers: Arc::new(all), registered, kills: args.kill.len() })
+        let (buyers, kills) = (Arc::new(all), args.kill.len());
+        Ok(Scenario { sale, concurrency, client, product, offer, buyers, registered, kills })
     }
 
     fn load(&self, args: &RushArgs) -> anyhow::Result<Arc<Load>> {
@@ -242,7 +252,13 @@ impl Scenario {
                 slots: Arc::new(Semaphore::new(self.concurrency)),
             })
         });
+        let coupons = self
+            .offer
+            .map(|offer| Coupons::new(offer, self.client.clone(), self.buyers.clone(), args.duplicates, deadline));
         Ok(Arc::new(Load {
+            product: self.product,
+            quantity: args.quantity,
+            coupons,
             order: self.client.order_request(self.product, args.quantity)?,
             client: self.client.clone(),
             buyers: self.buyers.clone(),
@@ -274,6 +290,9 @@ impl Scenario {
         if let Some(Provider { address, before }) = provider {
             let money = rest::money(site.settings(), self.product, address, *before).await?;
             observed.money = Some((payments.clone(), money));
+        }
+        if let Some(coupons) = &load.coupons {
+            observed.coupons = Some(rest::coupons(site.settings(), self.product, coupons).await?);
         }
         let report = audit::run(site.settings()).await?;
         observed.audit = report.violated();

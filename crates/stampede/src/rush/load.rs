@@ -10,8 +10,10 @@ use futures_util::future::join_all;
 use rand::RngExt;
 use reqwest::Request;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::counters::Counters;
+use super::coupons::Coupons;
 use super::kills::Pace;
 use super::pay::Payers;
 use super::record::{Answer, Call, Record};
@@ -50,8 +52,13 @@ pub fn visits(buyers: usize, duplicates: f64) -> Vec<Visit> {
 /// What the workers share.
 pub struct Load {
     pub client: Client,
-    /// What every buyer orders.
+    pub product: Uuid,
+    /// Units that each buyer wants.
+    pub quantity: u64,
+    /// What every buyer orders who has no coupon.
     pub order: Request,
+    /// Where there are coupons.
+    pub coupons: Option<Coupons>,
     pub buyers: Arc<Vec<Buyer>>,
     pub visits: Vec<Visit>,
     pub next: AtomicUsize,
@@ -83,21 +90,31 @@ async fn work(load: Arc<Load>) -> Vec<(usize, Call)> {
     loop {
         load.pace.wait(&load.counters, load.deadline).await;
         let Some(visit) = load.visits.get(load.next.fetch_add(1, Ordering::Relaxed)) else { return answered };
+        let order = order_of(&load, visit.buyer).await;
         if visit.copies == 1 {
-            answered.push((visit.buyer, call(&load, visit.buyer).await));
+            answered.push((visit.buyer, call(&load, visit.buyer, &order).await));
         } else {
-            let copies = join_all((0..visit.copies).map(|_| call(&load, visit.buyer))).await;
+            let copies = join_all((0..visit.copies).map(|_| call(&load, visit.buyer, &order))).await;
             answered.extend(copies.into_iter().map(|call| (visit.buyer, call)));
         }
     }
 }
 
-async fn call(load: &Load, buyer: usize) -> Call {
+/// What the buyer orders: each time the same.
+async fn order_of(load: &Load, buyer: usize) -> Request {
+    let plain = || load.order.try_clone().expect("its body is in memory");
+    match &load.coupons {
+        Some(coupons) => coupons.order_of(buyer, load.product, load.quantity).await.unwrap_or_else(plain),
+        None => plain(),
+    }
+}
+
+async fn call(load: &Load, buyer: usize, order: &Request) -> Call {
     let sent_at = load.counters.elapsed();
     let mut unknown_attempts = 0;
     let mut attempt = 0;
     let answer = loop {
-        let delay = match load.client.place_for(&load.buyers[buyer], &load.order).await {
+        let delay = match load.client.place_for(&load.buyers[buyer], order).await {
             Reply::Answered { status, body } => break Some(Answer::of(status, &body)),
             Reply::Busy(delay) => delay,
             Reply::Unknown => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::counters::Counters;
+use super::coupons::judge as coupons;
 use super::kills::Killed;
 use super::money;
 use super::pay::PaymentRecord;
@@ -50,6 +51,9 @@ pub struct Outcome {
     /// Where orders were paid.
     #[serde(flatten)]
     pub money: Option<Paid>,
+    /// Where there were coupons.
+    #[serde(flatten)]
+    pub coupons: Option<coupons::Verdict>,
     pub kills: Vec<Killed>,
     pub audit: audit::Report,
     pub violations: Vec<String>,
@@ -126,6 +130,7 @@ impl Outcome {
             retries: counters.retried.load(std::sync::atomic::Ordering::Relaxed),
             elapsed_ms: micros(end_of_all) / 1000,
             money: verdict.money.map(paid),
+            coupons: verdict.coupons,
             kills,
             audit,
             violations: verdict.violations,
@@ -163,6 +168,14 @@ impl Outcome {
             line("paying", format!("p50 {pay_p50_ms} ms, p99 {pay_p99_ms} ms"));
             let since = if self.kills.is_empty() { "the last order" } else { "the last killed part was back" };
             line("last payment known", format!("{last_payment_known_ms} ms after {since}"));
+        }
+        if let Some(coupons) = &self.coupons {
+            let coupons::Verdict { coupons_issued, coupons_over_issued, coupons_told_but_missing, .. } = coupons;
+            line("coupons", format!("{coupons_issued} issued, {coupons_over_issued} too many"));
+            line("coupons told, missing", coupons_told_but_missing.to_string());
+            line("two for one account", coupons.coupons_per_user_violations.to_string());
+            line("discounts", format!("difference {} won", coupons.discount_difference));
+            line("another's coupon", format!("{} orders refused", coupons.thefts_refused));
         }
         for Killed { part, at_ms, down_ms, orders, error, .. } in &self.kills {
             let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));

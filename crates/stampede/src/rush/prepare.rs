@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Buyer, Client, NewProduct};
+use chrono::{TimeDelta, Utc};
+use client::{Buyer, Client, NewProduct, fresh_key};
 use common::auth::AuthSettings;
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
@@ -11,8 +12,11 @@ use common::settings::Settings;
 use diesel::sql_types;
 use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt, stream};
+use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use super::coupons::Offer;
 
 /// Buyers who register at the same time. The service hashes two passwords at a time and lets a few wait.
 const SAMPLE_PARALLEL: usize = 4;
@@ -20,6 +24,10 @@ const SAMPLE_PARALLEL: usize = 4;
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// In whole won.
 const PRICE: i64 = 129_000;
+/// What a coupon takes off.
+const DISCOUNT: i64 = 10_000;
+/// More than anybody orders.
+const BAIT_STOCK: u64 = 1_000_000;
 const NAME: &str = "Rush Buyer";
 
 /// The buyers, all logged in.
@@ -36,12 +44,26 @@ pub async fn account_db(settings: &Settings) -> anyhow::Result<Db> {
     Db::open(&postgres, &schema(&host.namespace, "account")).await
 }
 
-/// Creates a product with `stock` units over the API and returns its id.
+/// What an administrator has made for the rush.
+pub struct Goods {
+    pub product: Uuid,
+    pub offer: Option<Offer>,
+}
+
+/// Creates a product with `stock` units over the API, and a coupon of which there are `coupons`.
 ///
-/// The administrator is made for this one request and is an ordinary user again afterwards.
-pub async fn product(client: &Client, db: &Db, stock: u64) -> anyhow::Result<Uuid> {
+/// The administrator is made for this and is an ordinary user again afterwards.
+pub async fn goods(client: &Client, db: &Db, stock: u64, coupons: Option<u64>) -> anyhow::Result<Goods> {
     let admin = Administrator::make(client, db).await?;
-    let created = admin.product(stock).await;
+    let created = async {
+        let product = admin.product(stock).await?;
+        let offer = match coupons {
+            Some(total) => Some(admin.offer(total).await?),
+            None => None,
+        };
+        Ok(Goods { product, offer })
+    };
+    let created = created.await;
     admin.resign(db).await?;
     created
 }
@@ -73,6 +95,23 @@ impl Administrator {
         let product = NewProduct { sku: &sku, name: "Rush Sneaker", price: PRICE, stock, max_per_user: None };
         let created = self.client.create_product(&product).await;
         created.context("creating the product")?.with_context(|| format!("there is a product {sku} already"))
+    }
+
+    async fn offer(&self, total: u64) -> anyhow::Result<Offer> {
+        let now = Utc::now();
+        let terms = json!({
+            "name": "Rush coupon",
+            "discount": { "kind": "FIXED", "value": DISCOUNT },
+            "currency": "KRW",
+            // Something is always left to pay.
+            "minimumAmount": DISCOUNT + 1,
+            "total": total,
+            "startsAt": now - TimeDelta::minutes(1),
+            "expiresAt": now + TimeDelta::hours(1),
+            "restoredOnRefund": true,
+        });
+        let coupon = self.client.create_coupon(&fresh_key(), &terms).await.context("creating the coupon")?;
+        Ok(Offer { coupon, total, discount: DISCOUNT, bait: self.product(BAIT_STOCK).await? })
     }
 
     /// They are an ordinary user again.

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::coupons::Coupons;
+use super::coupons::judge::{Found, Issue};
 use super::money::{Money, Paid};
 use super::record::Record;
 use super::verdict::{Notified, Observed, Stored};
@@ -110,6 +112,44 @@ pub async fn money(settings: &Settings, product: Uuid, address: &str, before: To
         double_charges: provider_book::charged_twice(&ours, &book),
         open,
         paid: paid.collect(),
+    })
+}
+
+#[derive(QueryableByName)]
+struct IssueRow {
+    #[diesel(sql_type = sql_types::Uuid)]
+    id: Uuid,
+    #[diesel(sql_type = sql_types::Uuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = sql_types::BigInt)]
+    events: i64,
+}
+
+#[derive(QueryableByName)]
+struct DifferenceRow {
+    #[diesel(sql_type = sql_types::BigInt)]
+    difference: i64,
+}
+
+/// What the databases say about the coupon and what orders of `product` cost less, beside what the buyers were told.
+pub async fn coupons(settings: &Settings, product: Uuid, coupons: &Coupons) -> anyhow::Result<Found> {
+    let mut ledger = Ledger::open(settings).await?;
+    ledger.freeze().await?;
+    let about = |ledger: &Ledger, statement: &str, id: Uuid| {
+        ledger.statement(statement).into_boxed().bind::<sql_types::Uuid, _>(id)
+    };
+    let issues = about(&ledger, include_str!("issues.sql"), coupons.offer.coupon);
+    let issues: Vec<IssueRow> = ledger.bound_rows(issues).await?;
+    let differences = about(&ledger, include_str!("discounts.sql"), product);
+    let differences: Vec<DifferenceRow> = ledger.bound_rows(differences).await?;
+    let (asked, thefts) = coupons.told();
+    let issue = |row: IssueRow| Issue { id: row.id, user: row.user_id, events: row.events.unsigned_abs() };
+    Ok(Found {
+        offer: coupons.offer,
+        asked,
+        thefts,
+        issues: issues.into_iter().map(issue).collect(),
+        stored_difference: differences.iter().map(|row| row.difference).sum(),
     })
 }
 

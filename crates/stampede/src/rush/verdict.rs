@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use super::coupons::judge as coupons;
 use super::money::{self, Money};
 use super::pay::PaymentRecord;
 use super::record::{Answer, Record};
@@ -53,6 +54,8 @@ pub struct Observed {
     pub kills_missed: u64,
     /// Where orders were paid: what the buyers remember, and what is known of the money.
     pub money: Option<(Vec<PaymentRecord>, Money)>,
+    /// Where there were coupons.
+    pub coupons: Option<coupons::Found>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,8 @@ pub struct Verdict {
     pub replays_checked: u64,
     /// Where orders were paid. Its losses, unknowns and unexpected answers are counted above too.
     pub money: Option<money::Verdict>,
+    /// Where there were coupons; the same holds.
+    pub coupons: Option<coupons::Verdict>,
     /// Why it is FAIL, a sentence each; empty for PASS.
     pub violations: Vec<String>,
 }
@@ -130,6 +135,12 @@ pub fn judge(sale: Sale, buyers: &[Uuid], records: &[Record], observed: &Observe
         verdict.unknown_left += judged.unknown;
         verdict.unexpected.extend(judged.unexpected.clone());
         verdict.money = Some(judged);
+    }
+    if let Some(found) = &observed.coupons {
+        let judged = coupons::judge(buyers, records, found);
+        verdict.unknown_left += judged.unknown;
+        verdict.unexpected.extend(judged.unexpected.clone());
+        verdict.coupons = Some(judged);
     }
     verdict.violations = violations(&verdict, sale, observed);
     verdict
@@ -177,9 +188,11 @@ fn violations(verdict: &Verdict, sale: Sale, observed: &Observed) -> Vec<String>
         (observed.kills_missed, "kills did not happen as asked"),
     ];
     let of_money = verdict.money.iter().flat_map(money::Verdict::violations);
+    let of_coupons = verdict.coupons.iter().flat_map(|coupons| coupons.violations(sale.killed));
     let mut violations: Vec<String> = checks
         .into_iter()
         .chain(of_money)
+        .chain(of_coupons)
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();

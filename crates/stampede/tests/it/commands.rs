@@ -187,6 +187,11 @@ async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_aud
         .stampede("rush --buyers 30 --stock 10 --sample 2 --concurrency 8 --data-dir {data}")
         .await
         .expect(0, &["sold                    10 of 10 units", "oversold                0", "latency", "rush: PASS"]);
+    let coupons = ["coupons                 7 issued, 0 too many", "discounts               difference 0 won"];
+    place
+        .stampede("rush --coupons 7 --pay --buyers 30 --stock 10 --sample 2 --concurrency 8 --data-dir {data}")
+        .await
+        .expect(0, &[coupons[0], coupons[1], "double charges          0", "rush: PASS"]);
     place
         .stampede("rush --restock --buyers 40 --stock 5 --sample 1 --concurrency 8 --data-dir {data}")
         .await
