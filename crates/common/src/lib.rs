@@ -25,6 +25,7 @@ pub mod rate;
 pub mod redis;
 pub mod rpc;
 pub mod settings;
+pub mod signed;
 pub mod sql;
 pub mod telemetry;
 pub mod text;

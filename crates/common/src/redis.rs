@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, StreamExt, future};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, FromRedisValue};
 use serde::Deserialize;
@@ -37,6 +38,7 @@ impl Script {
 /// One multiplexed connection that comes back by itself. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
+    client: redis::Client,
     manager: ConnectionManager,
     namespace: Arc<str>,
     timeout: Duration,
@@ -57,7 +59,8 @@ impl Redis {
             .set_number_of_retries(1);
         let client = redis::Client::open(settings.url.expose_secret())?;
         Ok(Redis {
-            manager: ConnectionManager::new_lazy_with_config(client, config)?,
+            manager: ConnectionManager::new_lazy_with_config(client.clone(), config)?,
+            client,
             namespace: namespace.into(),
             timeout,
             pause: Duration::from_millis(settings.pause_ms),
@@ -109,6 +112,34 @@ impl Redis {
     pub async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Unavailable> {
         let mut manager = self.manager.clone();
         self.bounded("command", async move { command.query_async(&mut manager).await }).await
+    }
+
+    /// The names of the keys of this namespace that expire from now on, without the namespace. It ends with the connection.
+    ///
+    /// A hint and no more: Redis tells when it removes a key, which may be long after its time, and only to those who
+    /// listen at that moment. A server that tells nobody is told to; one that refuses that stays silent.
+    pub async fn expirations(&self) -> Result<impl Stream<Item = String> + use<>, Unavailable> {
+        let asked: Result<Vec<String>, _> = self.command(cmd("CONFIG").arg("GET").arg("notify-keyspace-events")).await;
+        let flags = asked.ok().and_then(|mut answer| answer.pop()).unwrap_or_default();
+        if !(flags.contains('E') && (flags.contains('x') || flags.contains('A'))) {
+            let mut set = cmd("CONFIG");
+            set.arg("SET").arg("notify-keyspace-events").arg(format!("{flags}Ex"));
+            if let Err(error) = self.command::<String>(&set).await {
+                tracing::debug!(%error, "Redis does not let us turn on the news of expired keys");
+            }
+        }
+        let client = self.client.clone();
+        let subscribe = async move {
+            let mut subscription = client.get_async_pubsub().await?;
+            subscription.psubscribe("__keyevent@*__:expired").await?;
+            Ok(subscription)
+        };
+        let messages = self.bounded("psubscribe", subscribe).await?.into_on_message();
+        let namespace = self.namespace.clone();
+        Ok(messages.filter_map(move |message| {
+            let name = message.get_payload::<String>().ok();
+            future::ready(name.and_then(|name| name.strip_prefix(&*namespace).map(str::to_owned)))
+        }))
     }
 
     async fn bounded<T>(

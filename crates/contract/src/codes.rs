@@ -30,6 +30,13 @@ pub const DELIVERY_NOT_RETRYABLE: Code =
     Code::new("DELIVERY_NOT_RETRYABLE", 409, Grpc::FailedPrecondition, "다시 시도할 수 없는 전송입니다.");
 pub const EMAIL_ALREADY_EXISTS: Code =
     Code::new("EMAIL_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 가입된 이메일입니다.");
+pub const EVENT_ALREADY_OPEN: Code =
+    Code::new("EVENT_ALREADY_OPEN", 409, Grpc::FailedPrecondition, "이미 시작된 이벤트입니다.");
+pub const EVENT_CLOSED: Code = Code::new("EVENT_CLOSED", 409, Grpc::FailedPrecondition, "종료된 이벤트입니다.");
+pub const EVENT_NOT_FOUND: Code = Code::new("EVENT_NOT_FOUND", 404, Grpc::NotFound, "이벤트를 찾을 수 없습니다.");
+pub const EVENT_NOT_OPEN: Code =
+    Code::new("EVENT_NOT_OPEN", 409, Grpc::FailedPrecondition, "아직 시작되지 않은 이벤트입니다.");
+pub const EVENT_SOLD_OUT: Code = Code::new("EVENT_SOLD_OUT", 410, Grpc::FailedPrecondition, "매진되었습니다.");
 pub const HOLD_ALREADY_CONFIRMED: Code =
     Code::new("HOLD_ALREADY_CONFIRMED", 409, Grpc::FailedPrecondition, "이미 확정된 재고입니다.");
 pub const HOLD_ALREADY_RELEASED: Code =
@@ -67,6 +74,16 @@ pub const PRODUCT_IN_STOCK: Code =
 pub const PRODUCT_NOT_FOUND: Code = Code::new("PRODUCT_NOT_FOUND", 404, Grpc::NotFound, "상품을 찾을 수 없습니다.");
 pub const PURCHASE_LIMIT_EXCEEDED: Code =
     Code::new("PURCHASE_LIMIT_EXCEEDED", 409, Grpc::ResourceExhausted, "1인당 구매 가능 수량을 초과했습니다.");
+pub const QUEUE_DRAINING: Code =
+    Code::new("QUEUE_DRAINING", 409, Grpc::FailedPrecondition, "대기열 접수가 마감되었습니다.");
+pub const QUEUE_FULL: Code =
+    Code::new("QUEUE_FULL", 429, Grpc::ResourceExhausted, "대기열이 가득 찼습니다. 잠시 후 다시 시도하세요.");
+pub const QUEUE_TOKEN_INVALID: Code =
+    Code::new("QUEUE_TOKEN_INVALID", 403, Grpc::PermissionDenied, "대기열 입장 토큰이 유효하지 않습니다.");
+pub const QUEUE_TOKEN_REQUIRED: Code =
+    Code::new("QUEUE_TOKEN_REQUIRED", 403, Grpc::PermissionDenied, "대기열 입장 토큰이 필요합니다.");
+pub const QUEUE_UNAVAILABLE: Code =
+    Code::new("QUEUE_UNAVAILABLE", 503, Grpc::Unavailable, "대기열을 확인할 수 없습니다. 잠시 후 다시 시도하세요.");
 pub const REDEMPTION_CONFIRMED: Code =
     Code::new("REDEMPTION_CONFIRMED", 409, Grpc::FailedPrecondition, "이미 사용이 확정된 쿠폰입니다.");
 pub const REDEMPTION_ENDED: Code =
@@ -96,6 +113,9 @@ pub const TEMPLATE_INVALID: Code =
     Code::new("TEMPLATE_INVALID", 422, Grpc::FailedPrecondition, "알림 템플릿을 이 데이터로 만들 수 없습니다.");
 pub const TEMPLATE_NOT_FOUND: Code =
     Code::new("TEMPLATE_NOT_FOUND", 404, Grpc::NotFound, "알림 템플릿을 찾을 수 없습니다.");
+pub const TICKET_EXPIRED: Code =
+    Code::new("TICKET_EXPIRED", 410, Grpc::FailedPrecondition, "대기 순번이 만료되었습니다. 다시 대기열에 들어오세요.");
+pub const TICKET_NOT_FOUND: Code = Code::new("TICKET_NOT_FOUND", 404, Grpc::NotFound, "대기표를 찾을 수 없습니다.");
 pub const TOO_MANY_ATTEMPTS: Code =
     Code::new("TOO_MANY_ATTEMPTS", 429, Grpc::ResourceExhausted, "시도가 너무 많습니다. 잠시 후 다시 시도하세요.");
 pub const TYPE_NOT_MUTABLE: Code =

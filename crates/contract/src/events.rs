@@ -3,9 +3,10 @@
 use common::outbox::Event;
 
 pub use crate::packages::events::{
-    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, NotificationRequested, OrderCancelled,
-    OrderCreated, OrderExpired, OrderLine, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentApproved,
-    PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
+    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, EventClosed, EventOpen, EventScheduled,
+    EventSoldOut, NotificationRequested, OrderCancelled, OrderCreated, OrderExpired, OrderLine, OrderPlaced,
+    OrderRefundRequested, OrderRefunded, PaymentApproved, PaymentFailed, PaymentRefunded, PaymentUnknown, SaleRules,
+    StockDepleted, StockReplenished,
 };
 
 impl Event for OrderCreated {
@@ -246,6 +247,58 @@ impl Event for CouponRestored {
 
     fn key(&self) -> &str {
         &self.issue_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for EventScheduled {
+    const TOPIC: &'static str = "EVENT_SCHEDULED";
+    const AGGREGATE: &'static str = "sale_event";
+
+    fn key(&self) -> &str {
+        &self.event_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for EventOpen {
+    const TOPIC: &'static str = "EVENT_OPEN";
+    const AGGREGATE: &'static str = "sale_event";
+
+    fn key(&self) -> &str {
+        &self.event_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for EventClosed {
+    const TOPIC: &'static str = "EVENT_CLOSED";
+    const AGGREGATE: &'static str = "sale_event";
+
+    fn key(&self) -> &str {
+        &self.event_id
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl Event for EventSoldOut {
+    const TOPIC: &'static str = "EVENT_SOLD_OUT";
+    const AGGREGATE: &'static str = "sale_event";
+
+    fn key(&self) -> &str {
+        &self.event_id
     }
 
     fn version(&self) -> i64 {

@@ -19,6 +19,10 @@ pub struct Product;
 pub struct Refund;
 /// One restock round of one product.
 pub struct RestockRound;
+/// A sale with a beginning, and with a waiting room where it needs one.
+pub struct SaleEvent;
+/// One account's place in the waiting room of one sale event.
+pub struct Ticket;
 
 impl Kind for Account {
     const NAME: &'static str = "account";
@@ -59,6 +63,12 @@ impl Kind for Refund {
 impl Kind for RestockRound {
     const NAME: &'static str = "restock round";
 }
+impl Kind for SaleEvent {
+    const NAME: &'static str = "sale event";
+}
+impl Kind for Ticket {
+    const NAME: &'static str = "ticket";
+}
 
 pub type AccountId = Id<Account>;
 pub type ApiKeyId = Id<ApiKey>;
@@ -73,3 +83,5 @@ pub type PaymentId = Id<Payment>;
 pub type ProductId = Id<Product>;
 pub type RefundId = Id<Refund>;
 pub type RestockRoundId = Id<RestockRound>;
+pub type SaleEventId = Id<SaleEvent>;
+pub type TicketId = Id<Ticket>;
