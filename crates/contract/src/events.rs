@@ -179,11 +179,14 @@ impl Event for NotificationRequested {
 }
 
 /// Every topic there is: created at start-up where the broker does not create them by itself.
-pub const TOPICS: [&str; 17] = [
+pub const TOPICS: [&str; 20] = [
     CouponIssueFailed::TOPIC,
     CouponIssued::TOPIC,
     CouponRedeemed::TOPIC,
     CouponRestored::TOPIC,
+    EventScheduled::TOPIC,
+    EventOpen::TOPIC,
+    EventClosed::TOPIC,
     NotificationRequested::TOPIC,
     OrderCreated::TOPIC,
     OrderCancelled::TOPIC,

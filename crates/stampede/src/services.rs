@@ -4,8 +4,15 @@ use common::Host;
 use common::manifest::ServiceSpec;
 
 /// In the order in which they are mounted and listed.
-pub static SERVICES: &[ServiceSpec] =
-    &[account::spec(), inventory::spec(), coupon::spec(), order::spec(), payment::spec(), notification_hub::spec()];
+pub static SERVICES: &[ServiceSpec] = &[
+    account::spec(),
+    inventory::spec(),
+    coupon::spec(),
+    order::spec(),
+    payment::spec(),
+    notification_hub::spec(),
+    queue::spec(),
+];
 
 /// The names of all services, for people.
 pub fn names() -> String {

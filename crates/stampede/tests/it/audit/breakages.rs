@@ -300,4 +300,14 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
          delete from {coupon}.coupon_issue; delete from {coupon}.coupons",
         &["I10"],
     ),
+    (
+        "a sale was opened too early, and nobody was told",
+        "insert into {queue}.sale_events (id, name, status, opens_at, opened_at, product_ids, queue_manage_required, max_active,
+             rate_per_minute, session_seconds, claim_seconds, waiting_max, verify_offline, closed_on_outage, pass_public_key,
+             pass_private_key, draw_seed, fingerprint, created_by)
+         values ('{first}', 'a sale', 'OPEN', now() + interval '1 hour', now(), array['{first}']::uuid[], false, 1, 1, 1, 1, 1,
+             false, false, decode(repeat('00', 32), 'hex'), '', decode(repeat('00', 32), 'hex'), '', '{first}')",
+        "delete from {queue}.sale_events where id = '{first}'",
+        &["I18"],
+    ),
 ];
