@@ -179,7 +179,7 @@ impl Event for NotificationRequested {
 }
 
 /// Every topic there is: created at start-up where the broker does not create them by itself.
-pub const TOPICS: [&str; 20] = [
+pub const TOPICS: [&str; 21] = [
     CouponIssueFailed::TOPIC,
     CouponIssued::TOPIC,
     CouponRedeemed::TOPIC,
@@ -187,6 +187,7 @@ pub const TOPICS: [&str; 20] = [
     EventScheduled::TOPIC,
     EventOpen::TOPIC,
     EventClosed::TOPIC,
+    EventSoldOut::TOPIC,
     NotificationRequested::TOPIC,
     OrderCreated::TOPIC,
     OrderCancelled::TOPIC,

@@ -48,6 +48,7 @@ async fn announce(app: &App, event: &SaleEvent) {
     tracing::info!(event.id = %event.id, "Closed sale event {}", event.id);
     app.events.forget(event.id).await;
     schedule::disarm(app, event.id, "CLOSED").await;
+    app.look_at_rooms.notify_one();
 }
 
 /// Closes a sale event, or calls it off before it has opened. A repeat changes nothing.

@@ -1,41 +1,82 @@
 //! The queue: when a sale begins and ends, and who may buy next.
 //!
-//! Owns schema `queue`. Publishes `EVENT_SCHEDULED`, `EVENT_OPEN` and `EVENT_CLOSED`.
+//! Owns schema `queue`. Publishes `EVENT_SCHEDULED`, `EVENT_OPEN`, `EVENT_CLOSED` and `EVENT_SOLD_OUT`. Consumes
+//! `ORDER_PLACED`, `STOCK_DEPLETED` and `STOCK_REPLENISHED`. Asks inventory for stock.
 
+mod admission; // rules
+mod draw; // rules
 mod names; // the states, and their names
+mod place; // rules
 mod refused;
+mod room; // rooms in Redis
 mod sale_event; // rules
 mod schedule; // the schedule in Redis
 mod schema;
+mod ticket; // rules
 
 mod close_events; // flows
+mod draw_lobby;
+mod end_pass;
+mod enter_lobby;
+mod enter_queue;
+mod leave_queue;
 mod manage_events;
+mod manage_rooms;
+mod note_stock;
 mod open_events;
 mod read_events;
+mod read_room;
+mod read_ticket;
+mod restore_room;
+mod stream_ticket;
+mod verify_pass;
 
 mod listen_for_expiry; // loops
 mod open_on_time;
 mod recover_events;
+mod run_rooms;
 mod scan_schedule;
+
+mod on_order; // reactions
+mod on_stock;
+mod rpc; // gRPC interface
+
+use std::collections::HashMap;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::Host;
+use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::{Data, ServiceConfig};
+use common::inbox::Consumer;
 use common::manifest::{Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
+use common::rate::RateLimiter;
 use common::redis::Redis;
-use contract::events::{EventClosed, EventOpen, EventScheduled};
+use common::rpc::Upstream;
+use contract::events::{
+    EventClosed, EventOpen, EventScheduled, EventSoldOut, OrderPlaced, StockDepleted, StockReplenished,
+};
+use contract::ids::{AccountId, SaleEventId};
+use contract::inventory::stock_service_client::StockServiceClient;
+use contract::queue::queue_service_server::QueueServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Stock;
+use crate::end_pass::EndedPass;
+use crate::enter_lobby::{Early, Entered};
+use crate::on_order::OnOrder;
 use crate::read_events::Events;
+use crate::room::Rooms;
 use crate::sale_event::RoomRules;
+use crate::ticket::Ticket;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/queue");
 
@@ -47,6 +88,16 @@ struct Settings {
     listen_retry_ms: u64,
     scan_period_ms: u64,
     recovery_period_ms: u64,
+    tick_period_ms: u64,
+    sync_period_ms: u64,
+    scan_max: u32,
+    numbers_reserved: i64,
+    alive_seconds: u32,
+    grace_seconds: u32,
+    passes_per_100_units: i64,
+    entries_per_minute: u32,
+    streams_max: usize,
+    batch: BatchSettings,
     room: RoomDefaults,
 }
 
@@ -86,11 +137,36 @@ impl From<RoomDefaults> for RoomRules {
     }
 }
 
+/// When somebody near the front counts as present, and how long they may be away.
+#[derive(Debug, Clone, Copy)]
+struct Presence {
+    alive_ms: i64,
+    grace_ms: i64,
+}
+
 /// What every flow of this service may use.
 pub struct App {
     db: Db,
     redis: Redis,
     events: Events,
+    rooms: Rooms,
+    inventory: StockServiceClient<Upstream>,
+    lobby: Batch<Early, Option<Entered>>,
+    places: Batch<(SaleEventId, AccountId), Option<Ticket>>,
+    ended: Batch<EndedPass, ()>,
+    /// The rooms that this process runs.
+    live: Mutex<Vec<SaleEventId>>,
+    /// What was left of each sale when it was last asked.
+    stocks: Mutex<HashMap<SaleEventId, Stock>>,
+    presence: Presence,
+    scan_max: u32,
+    numbers_reserved: i64,
+    passes_per_100_units: i64,
+    /// For each account.
+    entries: RateLimiter,
+    streams: Arc<Semaphore>,
+    /// A sale has begun, or its stock has changed.
+    look_at_rooms: Arc<Notify>,
     room_rules: RoomRules,
     /// The timer looks further than the pause until it looks again.
     timer_horizon_ms: i64,
@@ -104,13 +180,16 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "queue",
         summary: "when a sale begins, and who is next",
-        paths: &["/api/v1/events", "/api/v1/admin/events"],
+        paths: &["/api/v1/events", "/api/v1/admin/events", "/api/v1/queues", "/api/v1/admin/queues"],
         migrations: || MIGRATIONS,
-        produces: &[EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
-        consumes: &[],
+        produces: &[EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC, EventSoldOut::TOPIC],
+        consumes: &[OrderPlaced::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
-        invariants: &[Invariant { id: "I18", sql: include_str!("../audit/opened_once.sql") }],
+        invariants: &[
+            Invariant { id: "I16", sql: include_str!("../audit/room_is_in_order.sql") },
+            Invariant { id: "I18", sql: include_str!("../audit/opened_once.sql") },
+        ],
         unfinished: &[],
     }
 }
@@ -118,39 +197,79 @@ pub const fn spec() -> ServiceSpec {
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("queue")?;
     let db = host.db("queue", MIGRATIONS).await?;
+    let app = Arc::new(app(host, &settings, &db)?);
+
+    let served = app.clone();
+    host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
+    host.grpc(QueueServiceServer::new(rpc::Rpc(app.clone())));
+    let on_order = Arc::new(OnOrder(app.clone()));
+    let consumer = Consumer::new("queue", &db)
+        .on::<OrderPlaced, OnOrder>(&on_order)
+        .on::<StockDepleted, App>(&app)
+        .on::<StockReplenished, App>(&app);
+    host.consume(consumer)?;
+    host.relay(&db)?;
+    run_loops(host, &settings, &app);
+    Ok(())
+}
+
+fn app(host: &Host, settings: &Settings, db: &Db) -> anyhow::Result<App> {
     let room_rules = RoomRules::from(settings.room.clone());
     room_rules
         .check()
         .map_err(|refused| anyhow::anyhow!("[queue.room]: {}: {}", refused.details[0], refused.message))?;
-    let rescheduled = Arc::new(Notify::new());
-    let app = Arc::new(App {
-        redis: host.redis(),
-        events: Events::new(&db),
+    anyhow::ensure!(settings.numbers_reserved > 0, "queue.numbers_reserved must be at least 1");
+    let redis = host.redis();
+    Ok(App {
+        events: Events::new(db),
+        rooms: Rooms::new(&redis),
+        inventory: StockServiceClient::new(host.upstream("inventory")?),
+        lobby: enter_lobby::lobby_batch(db, &settings.batch),
+        places: enter_lobby::places_batch(db, &settings.batch),
+        ended: end_pass::ended_batch(db, &settings.batch),
+        live: Mutex::default(),
+        stocks: Mutex::default(),
+        presence: Presence {
+            alive_ms: i64::from(settings.alive_seconds) * 1000,
+            grace_ms: i64::from(settings.grace_seconds) * 1000,
+        },
+        scan_max: settings.scan_max,
+        numbers_reserved: settings.numbers_reserved,
+        passes_per_100_units: settings.passes_per_100_units,
+        entries: RateLimiter::per_minute(settings.entries_per_minute, settings.entries_per_minute),
+        streams: Arc::new(Semaphore::new(settings.streams_max)),
+        look_at_rooms: Arc::default(),
         room_rules,
         timer_horizon_ms: i64::try_from(settings.timer_period_ms * 6 / 5)?,
-        rescheduled: rescheduled.clone(),
+        rescheduled: Arc::default(),
         stopping: host.stopping(),
         db: db.clone(),
-    });
+        redis,
+    })
+}
 
-    let served = app.clone();
-    host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
-    host.relay(&db)?;
-    let timer = Schedule { period: Duration::from_millis(settings.timer_period_ms), wake: Some(rescheduled) };
-    let timed = app.clone();
-    host.periodic("open_on_time", timer, move || open_on_time::open_on_time(timed.clone()));
-    let listening = app.clone();
+fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
+    let woken = |period_ms, wake: &Arc<Notify>| Schedule { wake: Some(wake.clone()), ..every_ms(period_ms) };
+    let running = app.clone();
+    let timer = woken(settings.timer_period_ms, &app.rescheduled);
+    host.periodic("open_on_time", timer, move || open_on_time::open_on_time(running.clone()));
+    let running = app.clone();
     host.periodic("listen_for_expiry", every_ms(settings.listen_retry_ms), move || {
-        listen_for_expiry::listen_for_expiry(listening.clone())
+        listen_for_expiry::listen_for_expiry(running.clone())
     });
-    let scanned = app.clone();
+    let running = app.clone();
     host.periodic("scan_schedule", every_ms(settings.scan_period_ms), move || {
-        scan_schedule::scan_schedule(scanned.clone())
+        scan_schedule::scan_schedule(running.clone())
     });
+    let running = app.clone();
     host.periodic("recover_events", every_ms(settings.recovery_period_ms), move || {
-        recover_events::recover_events(app.clone())
+        recover_events::recover_events(running.clone())
     });
-    Ok(())
+    let running = app.clone();
+    host.periodic("tick_rooms", every_ms(settings.tick_period_ms), move || run_rooms::tick_rooms(running.clone()));
+    let running = app.clone();
+    let look = woken(settings.sync_period_ms, &app.look_at_rooms);
+    host.periodic("sync_rooms", look, move || run_rooms::sync_rooms(running.clone()));
 }
 
 /// The routes below `/api/v1`.
@@ -158,10 +277,25 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(read_events::list_events)
         .service(read_events::read_event)
+        .service(stream_ticket::stream_event)
         .service(manage_events::schedule_event)
         .service(manage_events::move_event)
         .service(open_events::open_event)
-        .service(close_events::close_event);
+        .service(close_events::close_event)
+        .service(read_room::ping)
+        .service(read_room::read_status)
+        .service(read_room::read_proof)
+        .service(enter_queue::enter_queue)
+        .service(read_ticket::read_ticket)
+        .service(stream_ticket::stream_ticket)
+        .service(leave_queue::leave_queue)
+        .service(verify_pass::try_pass)
+        .service(end_pass::give_pass_back)
+        .service(manage_rooms::configure_room)
+        .service(manage_rooms::pause_room)
+        .service(manage_rooms::resume_room)
+        .service(manage_rooms::drain_room)
+        .service(manage_rooms::admit);
 }
 
 fn every_ms(period_ms: u64) -> Schedule {

@@ -21,7 +21,7 @@ use crate::names::{Mode, Status};
 use crate::read_events::{EventView, etag, lock_event, view};
 use crate::refused;
 use crate::sale_event::{RoomRules, SaleEvent, Times, check_products};
-use crate::schema::sale_events;
+use crate::schema::{rooms, sale_events};
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -140,6 +140,7 @@ async fn store(app: &App, event: SaleEvent) -> Result<(SaleEvent, DateTime<Utc>,
             let is_new = insert.execute(tx).await? == 1;
             let (stored, now) = lock_event(tx, event.id).await?;
             if is_new {
+                diesel::insert_into(rooms::table).values(rooms::event_id.eq(event.id)).execute(tx).await?;
                 outbox::publish(tx, &stored.as_scheduled()).await?;
             } else {
                 same_request(&stored.fingerprint, &event.fingerprint)?;

@@ -62,6 +62,7 @@ async fn announce(app: &App, event: &SaleEvent, trigger: &'static str) {
     app.events.forget(event.id).await;
     schedule::disarm(app, event.id, "OPEN").await;
     app.rescheduled.notify_one();
+    app.look_at_rooms.notify_one();
 }
 
 /// Opens a sale event now. A repeat changes nothing.

@@ -5,7 +5,7 @@ use common::manifest::Invariant;
 use crate::services::SERVICES;
 
 /// Number and title of each.
-pub const INVARIANTS: [(&str, &str); 15] = [
+pub const INVARIANTS: [(&str, &str); 16] = [
     ("I1", "stock is conserved: neither negative nor held beyond what is there"),
     ("I2", "counters equal their rows: held and on_hand"),
     ("I3", "what was sold is in the stock's audit, once per line"),
@@ -19,7 +19,9 @@ pub const INVARIANTS: [(&str, &str); 15] = [
     ("I11", "outboxes are empty and Kafka has every event in order"),
     ("I12", "every consumer applied every event exactly once"),
     ("I13", "everybody was notified exactly once"),
+    ("I16", "lines are in order: numbers, draws and passes"),
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
+    ("I18", "a sale was opened once, not before its time, and said so"),
     ("I19", "restock rounds told every subscriber once, in order, in time and not too fast"),
 ];
 

@@ -298,7 +298,7 @@ async fn services_are_hosted_together_or_by_name_after_migrate() {
     let address = format!("127.0.0.1:{}", servers::port());
     let place = place.set("host.migrate", "false").set("host.http_listen", &address);
     hosts(&place, &address, place.command("all")).await;
-    hosts(&place, &address, place.command("account inventory coupon order payment notification-hub")).await;
+    hosts(&place, &address, place.command("account inventory coupon order payment notification-hub queue")).await;
     place.stampede(&format!("healthcheck http://{address}/readyz")).await.expect(3, &["does not answer"]);
 }
 

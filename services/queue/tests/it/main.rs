@@ -2,6 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod administering;
+mod admitting;
+mod drawing;
+mod losing;
 mod opening;
+mod passes;
+mod room;
 mod scheduling;
+mod selling_out;
 mod site;
+mod soak;
+mod streaming;

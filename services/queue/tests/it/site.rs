@@ -11,11 +11,14 @@ use testkit::{Answer, Builder, Client, PATIENT, fresh_key, text};
 use uuid::Uuid;
 
 /// No loop looks by itself: each test says which of them does.
-const QUIET: [(&str, &str); 5] = [
+const QUIET: [(&str, &str); 8] = [
     ("queue.timer_period_ms", "3600000"),
     ("queue.scan_period_ms", "3600000"),
     ("queue.recovery_period_ms", "3600000"),
     ("queue.listen_retry_ms", "50"),
+    ("queue.tick_period_ms", "3600000"),
+    ("queue.sync_period_ms", "3600000"),
+    ("queue.entries_per_minute", "100000"),
     ("redis.timeout_ms", "20000"),
 ];
 
@@ -41,6 +44,11 @@ impl Site {
     /// Another process on the same data, with `settings` in place of the first one's.
     pub async fn replica_with(&self, settings: &[(&str, &str)]) -> Site {
         Self::new(builder(settings).namespace(self.namespace()).on(self.servers).start().await).await
+    }
+
+    /// With what the test adds to the host.
+    pub async fn start_beside(settings: &[(&str, &str)], mount: impl FnOnce(&mut common::Host) + 'static) -> Site {
+        Self::new(builder(settings).with(mount).start().await).await
     }
 
     async fn new(kit: testkit::Site) -> Site {

@@ -310,4 +310,15 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         "delete from {queue}.sale_events where id = '{first}'",
         &["I18"],
     ),
+    (
+        "more have had their turn than have a number",
+        "insert into {queue}.sale_events (id, name, opens_at, product_ids, queue_manage_required, max_active, rate_per_minute,
+             session_seconds, claim_seconds, waiting_max, verify_offline, closed_on_outage, pass_public_key, pass_private_key,
+             draw_seed, fingerprint, created_by)
+         values ('{first}', 'a sale', now() + interval '1 hour', array['{first}']::uuid[], true, 1, 1, 1, 1, 1, false, false,
+             decode(repeat('00', 32), 'hex'), '', decode(repeat('00', 32), 'hex'), '', '{first}');
+         insert into {queue}.rooms (event_id, front) values ('{first}', 1)",
+        "delete from {queue}.rooms where event_id = '{first}'; delete from {queue}.sale_events where id = '{first}'",
+        &["I16"],
+    ),
 ];

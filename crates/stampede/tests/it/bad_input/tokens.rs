@@ -13,10 +13,16 @@ use uuid::Uuid;
 use super::Trial;
 
 /// What anybody may ask for.
-const PUBLIC: [(&str, &str); 9] = [
+const PUBLIC: [(&str, &str); 15] = [
     ("get", "/.well-known/jwks.json"),
+    ("get", "/api/v1/events"),
+    ("get", "/api/v1/events/{eventId}"),
+    ("get", "/api/v1/events/{eventId}/stream"),
     ("get", "/api/v1/products"),
     ("get", "/api/v1/products/{productId}"),
+    ("get", "/api/v1/queues/ping"),
+    ("get", "/api/v1/queues/{eventId}/proof"),
+    ("get", "/api/v1/queues/{eventId}/status"),
     ("post", "/api/v1/auth/login"),
     ("post", "/api/v1/auth/logout"),
     ("post", "/api/v1/auth/refresh"),

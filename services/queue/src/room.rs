@@ -1,0 +1,329 @@
+//! A room in Redis: its scripts, and what it said last.
+//!
+//! Redis holds the line and promises nothing: a room that is lost is built again from PostgreSQL and from the tickets of
+//! those who wait, see [`crate::restore_room`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use common::redis::{Redis, Script, Unavailable};
+use common::{Error, Result};
+use contract::ids::{AccountId, SaleEventId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::place::RoomStatus;
+use crate::ticket::Pass;
+
+mod words;
+
+use words::Words;
+
+macro_rules! script {
+    ($name:literal, $file:literal) => {
+        LazyLock::new(|| Script::new($name, concat!(include_str!("room.lua"), include_str!($file))))
+    };
+}
+
+static JOIN: LazyLock<Script> = script!("room_join", "room_join.lua");
+static CLAIM: LazyLock<Script> = script!("room_claim", "room_claim.lua");
+static TICK: LazyLock<Script> = script!("room_tick", "room_tick.lua");
+static END: LazyLock<Script> = script!("room_end", "room_end.lua");
+static VERIFY: LazyLock<Script> = script!("room_verify", "room_verify.lua");
+static LOAD: LazyLock<Script> = script!("room_load", "room_load.lua");
+static CONFIGURE: LazyLock<Script> = script!("room_configure", "room_configure.lua");
+static RAISE: LazyLock<Script> = script!("room_raise", "room_raise.lua");
+
+/// Redis has no such room, or an older one: it must be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cold;
+
+/// What a script answered, or that there is no room.
+pub type Answer<T> = std::result::Result<T, Cold>;
+
+/// Why somebody got no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoNumber {
+    SoldOut,
+    Draining,
+    Closed,
+    Full,
+    /// Numbers up to this one are given: more must be reserved first.
+    Reserve(i64),
+}
+
+/// A number that an account has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number {
+    pub seq: i64,
+    pub is_new: bool,
+    pub front: i64,
+    pub epoch: i64,
+}
+
+/// Where a number stands, after its holder has shown up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Waiting,
+    /// Passed over, and next now.
+    Back,
+    /// Has a pass until this moment, in milliseconds.
+    Active {
+        until_ms: i64,
+    },
+    Completed,
+    Left,
+    SoldOut,
+    /// Had its turn.
+    Gone,
+}
+
+/// Where a number stands in the room of this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Looked {
+    pub standing: Standing,
+    pub epoch: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    Expired,
+    Ended,
+}
+
+/// What a room is built from.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub epoch: i64,
+    pub next: i64,
+    pub ceil: i64,
+    pub front: i64,
+    pub floor: i64,
+    /// Numbers that may have been given, after the last that certainly was.
+    pub hole: (i64, i64),
+    pub window: i64,
+    pub active: Vec<(i64, i64)>,
+    pub ended: Vec<i64>,
+}
+
+/// The rules that a room follows.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub version: i64,
+    /// Passes that the stock bears; -1: nobody knows.
+    pub stock: i64,
+    pub state: &'static str,
+    pub cap: i64,
+    pub rate_per_minute: i64,
+    pub session_ms: i64,
+    pub claim_ms: i64,
+    pub alive_ms: i64,
+    pub grace_ms: i64,
+    pub window: i64,
+    pub waiting_max: i64,
+}
+
+/// A closed room is forgotten after the last pass that it can have given, and an hour.
+const FORGOTTEN_AFTER_MS: i64 = 3_600_000;
+
+/// The rooms in Redis, and what each said last. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    redis: Redis,
+    told: Arc<Mutex<HashMap<SaleEventId, watch::Sender<Option<Told>>>>>,
+}
+
+/// What a room said last, and when.
+#[derive(Clone)]
+pub struct Told {
+    pub status: Arc<RoomStatus>,
+    at: Instant,
+}
+
+impl Rooms {
+    pub fn new(redis: &Redis) -> Rooms {
+        Rooms { redis: redis.clone(), told: Arc::default() }
+    }
+
+    async fn run(&self, script: &Script, event: SaleEventId, args: &[String]) -> Result<Words> {
+        let keys = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+        let keys = keys.map(|part| self.redis.key(&format!("q:{{{event}}}:{part}")));
+        let run = self.redis.run::<Vec<String>>(script, &keys, args).await;
+        run.map(Words).map_err(|away: Unavailable| Error::transient(away))
+    }
+
+    pub async fn join(&self, event: SaleEventId, account: AccountId) -> Result<Answer<Result<Number, NoNumber>>> {
+        let answer = self.run(&JOIN, event, &[account.to_string()]).await?;
+        Ok(Ok(match answer.word(0)? {
+            "COLD" => return Ok(Err(Cold)),
+            "SOLD_OUT" => Err(NoNumber::SoldOut),
+            "DRAINING" => Err(NoNumber::Draining),
+            "CLOSED" => Err(NoNumber::Closed),
+            "FULL" => Err(NoNumber::Full),
+            "RESERVE" => Err(NoNumber::Reserve(answer.number(1)?)),
+            kind => Ok(Number {
+                seq: answer.number(1)?,
+                is_new: kind == "NEW",
+                front: answer.number(2)?,
+                epoch: answer.number(4)?,
+            }),
+        }))
+    }
+
+    /// The holder of this number is here.
+    pub async fn claim(&self, event: SaleEventId, account: AccountId, seq: i64, epoch: i64) -> Result<Answer<Looked>> {
+        let answer = self.run(&CLAIM, event, &[account.to_string(), seq.to_string(), epoch.to_string()]).await?;
+        let standing = match answer.word(0)? {
+            "COLD" => return Ok(Err(Cold)),
+            "WAITING" => Standing::Waiting,
+            "BACK" => Standing::Back,
+            "ACTIVE" => Standing::Active { until_ms: answer.number(1)? },
+            "COMPLETED" => Standing::Completed,
+            "LEFT" => Standing::Left,
+            "SOLD_OUT" => Standing::SoldOut,
+            _ => Standing::Gone,
+        };
+        Ok(Ok(Looked { standing, epoch: answer.number(4)? }))
+    }
+
+    /// Offers free slots, and remembers how the room stands.
+    pub async fn tick(&self, event: SaleEventId, scan_max: u32) -> Result<Answer<Told>> {
+        let answer = self.run(&TICK, event, &[scan_max.to_string()]).await?;
+        if answer.word(0)? == "COLD" {
+            return Ok(Err(Cold));
+        }
+        let mut status = RoomStatus {
+            epoch: answer.number(1)?,
+            issued: answer.number(2)?,
+            front: answer.number(3)?,
+            edge: answer.number(4)?,
+            offers: answer.number(5)?,
+            active: answer.number(6)?,
+            back: answer.number(7)?,
+            state: answer.word(8)?.to_owned(),
+            stock: answer.number(9)?,
+            // Until it is known better.
+            pace: answer.number(11)? as f64 / 60.0,
+        };
+        metrics::counter!("stampede_queue_no_shows_total").increment(answer.number(10)?.unsigned_abs());
+        let now = Instant::now();
+        let mut rooms = self.told.lock();
+        let room = rooms.entry(event).or_insert_with(|| watch::Sender::new(None));
+        if let Some(before) = &*room.borrow() {
+            status.pace = status.next_pace(&before.status, now - before.at);
+        }
+        let told = Told { status: Arc::new(status), at: now };
+        room.send_replace(Some(told.clone()));
+        Ok(Ok(told))
+    }
+
+    /// How the room stood at its last tick in this process.
+    pub fn last(&self, event: SaleEventId) -> Option<Arc<RoomStatus>> {
+        let rooms = self.told.lock();
+        let told = rooms.get(&event)?.borrow().clone();
+        told.map(|told| told.status)
+    }
+
+    /// Each tick of the room in this process.
+    pub fn watch(&self, event: SaleEventId) -> watch::Receiver<Option<Told>> {
+        self.told.lock().entry(event).or_insert_with(|| watch::Sender::new(None)).subscribe()
+    }
+
+    /// Forgets rooms that nobody runs any more.
+    pub fn retain(&self, live: &[SaleEventId]) {
+        self.told.lock().retain(|event, room| live.contains(event) || room.receiver_count() > 0);
+    }
+
+    /// Ends a number. None: it had ended, or there is none.
+    pub async fn end(
+        &self,
+        event: SaleEventId,
+        account: AccountId,
+        seq: Option<i64>,
+        why: &str,
+    ) -> Result<Answer<Option<i64>>> {
+        let seq = seq.map(|seq| seq.to_string()).unwrap_or_default();
+        let answer = self.run(&END, event, &[account.to_string(), seq, why.to_owned()]).await?;
+        match answer.word(0)? {
+            "COLD" => Ok(Err(Cold)),
+            "DONE" => Ok(Ok(Some(answer.number(1)?))),
+            _ => Ok(Ok(None)),
+        }
+    }
+
+    pub async fn verify(&self, event: SaleEventId, account: AccountId, pass: Pass) -> Result<Answer<Verdict>> {
+        let Pass { seq, epoch, until_ms } = pass;
+        let args = [seq.to_string(), epoch.to_string(), until_ms.to_string(), account.to_string()];
+        let answer = self.run(&VERIFY, event, &args).await?;
+        Ok(match answer.word(0)? {
+            "COLD" => Err(Cold),
+            "OK" => Ok(Verdict::Ok),
+            "ENDED" => Ok(Verdict::Ended),
+            _ => Ok(Verdict::Expired),
+        })
+    }
+
+    /// Of the room that is there.
+    pub async fn epoch(&self, event: SaleEventId) -> Result<Option<i64>> {
+        let mut query = common::redis::cmd("HGET");
+        query.arg(self.redis.key(&format!("q:{{{event}}}:meta"))).arg("epoch");
+        let epoch: Option<String> =
+            self.redis.command(&query).await.map_err(|away: Unavailable| Error::transient(away))?;
+        epoch.map(|epoch| epoch.parse().map_err(Error::fault)).transpose()
+    }
+
+    pub async fn build(&self, event: SaleEventId, snapshot: &Snapshot) -> Result<()> {
+        let Snapshot { epoch, next, ceil, front, floor, hole, window, active, ended } = snapshot;
+        let mut args: Vec<String> =
+            [*epoch, *next, *ceil, *front, *floor, hole.0, hole.1, *window, active.len() as i64]
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+        args.extend(active.iter().flat_map(|(seq, until_ms)| [seq.to_string(), until_ms.to_string()]));
+        args.extend(ended.iter().map(ToString::to_string));
+        self.run(&LOAD, event, &args).await.map(|_| ())
+    }
+
+    pub async fn configure(&self, event: SaleEventId, rules: &Rules) -> Result<Answer<()>> {
+        let numbers = [
+            rules.cap,
+            rules.rate_per_minute,
+            rules.session_ms,
+            rules.claim_ms,
+            rules.alive_ms,
+            rules.grace_ms,
+            rules.window,
+            rules.waiting_max,
+            rules.session_ms + FORGOTTEN_AFTER_MS,
+        ];
+        let mut args = vec![rules.version.to_string(), rules.stock.to_string(), rules.state.to_owned()];
+        args.extend(numbers.iter().map(ToString::to_string));
+        cold_or_done(&self.run(&CONFIGURE, event, &args).await?)
+    }
+
+    /// Numbers up to `ceil` may be given.
+    pub async fn raise_ceil(&self, event: SaleEventId, ceil: i64) -> Result<Answer<()>> {
+        cold_or_done(&self.run(&RAISE, event, &["ceil".to_owned(), ceil.to_string()]).await?)
+    }
+
+    /// `count` more are let in beyond the rate, once for each `id`.
+    pub async fn let_in(&self, event: SaleEventId, count: i32, id: &str) -> Result<Answer<()>> {
+        cold_or_done(&self.run(&RAISE, event, &["extra".to_owned(), count.to_string(), id.to_owned()]).await?)
+    }
+
+    /// The passes in use with their ends, for the checkpoint.
+    pub async fn active(&self, event: SaleEventId) -> Result<Vec<(i64, i64)>> {
+        let key = self.redis.key(&format!("q:{{{event}}}:active"));
+        let mut query = common::redis::cmd("ZRANGE");
+        query.arg(key).arg(0).arg(-1).arg("WITHSCORES");
+        let flat: Vec<String> = self.redis.command(&query).await.map_err(|away: Unavailable| Error::transient(away))?;
+        let number = |text: &str| text.parse::<f64>().map(|number| number as i64).map_err(Error::fault);
+        flat.chunks_exact(2).map(|pair| Ok((number(&pair[0])?, number(&pair[1])?))).collect()
+    }
+}
+
+fn cold_or_done(answer: &Words) -> Result<Answer<()>> {
+    Ok(if answer.word(0)? == "COLD" { Err(Cold) } else { Ok(()) })
+}

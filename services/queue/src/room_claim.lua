@@ -1,0 +1,31 @@
+-- Somebody near the front is here: the number counts as present, and an offered slot becomes a pass.
+-- ARGV 1 account  2 number  3 epoch of the ticket   returns {place, moment, front, edge, epoch}
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'front', 'edge', 'floor', 'session_ms', 'grace_ms', 'since')
+if not m[1] or tonumber(ARGV[3]) > tonumber(m[1]) then return words({'COLD'}) end
+local user, seq = ARGV[1], tonumber(ARGV[2])
+local front, edge, grace_ms = tonumber(m[2]), tonumber(m[3]), tonumber(m[6])
+local standing, moment = place(seq, front, grace_ms)
+if standing == 'ACTIVE' then redis.call('HSETNX', KEYS[2], user, seq) end
+if standing == 'COMPLETED' or standing == 'LEFT' or standing == 'ACTIVE' then return words({standing, moment, front, edge, tonumber(m[1])}) end
+if standing == 'OFFERED' then
+  local till = now + tonumber(m[5])
+  redis.call('ZREM', KEYS[4], seq)
+  redis.call('ZADD', KEYS[5], till, seq)
+  return words({'ACTIVE', till, front, edge, tonumber(m[1])})
+end
+if seq <= tonumber(m[4]) then return words({'SOLD_OUT', 0, front, edge, tonumber(m[1])}) end
+-- A room that was built again does not know who had been passed over: a ticket from before is believed for a while.
+local from_before = tonumber(ARGV[3]) < tonumber(m[1]) and now < tonumber(m[7]) + grace_ms
+if standing == 'GONE' and not from_before then return words({'GONE', 0, front, edge, tonumber(m[1])}) end
+local known = tonumber(redis.call('HGET', KEYS[2], user) or 0)
+if known ~= 0 and known < seq and is_live(place(known, front, grace_ms)) then return words({'GONE', 0, front, edge, tonumber(m[1])}) end
+if known > seq then
+  remove(known)
+  redis.call('HSET', KEYS[8], known, 'LEFT')
+end
+if known ~= seq then redis.call('HSET', KEYS[2], user, seq) end
+redis.call('ZADD', KEYS[3], now, seq)
+if standing == 'WAITING' then return words({'WAITING', 0, front, edge, tonumber(m[1])}) end
+redis.call('ZREM', KEYS[6], seq)
+redis.call('ZADD', KEYS[7], seq, seq)
+return words({'BACK', 0, front, edge, tonumber(m[1])})

@@ -1,0 +1,71 @@
+-- Offers free slots to those who are next. Any replica may run it at any time: what it does follows from what is stored and
+-- from Redis' clock.
+-- ARGV 1 numbers to look at, at the most
+-- returns {'OK', epoch, issued, front, edge, offers, passes, back, state, stock, released, rate}
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'next', 'front', 'edge', 'ripe', 'edge_at', 'cap', 'rate', 'bucket', 'bts',
+  'claim_ms', 'alive_ms', 'grace_ms', 'window', 'state', 'stock', 'since', 'extra', 'hole_from', 'hole_to')
+if not m[1] then return words({'COLD'}) end
+local nxt, front, edge, ripe = tonumber(m[2]), tonumber(m[3]), tonumber(m[4]), tonumber(m[5])
+local alive_ms, since = tonumber(m[12]), tonumber(m[17])
+local released = redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - tonumber(m[13]))
+local offers, passes = redis.call('ZCARD', KEYS[4]), redis.call('ZCARD', KEYS[5])
+
+-- Numbers up to the edge must show that they are here. They are passed over no sooner than they had the time to.
+local edge_at = tonumber(m[6])
+if now - edge_at >= alive_ms then
+  ripe, edge, edge_at = edge, math.max(edge, front + tonumber(m[14])), now
+end
+
+-- Rate by rate: a bucket of one second. What an administrator lets in comes on top of it, within the slots.
+local per_ms, extra = tonumber(m[8]) / 60000, tonumber(m[18])
+local size = math.max(1, per_ms * 1000)
+local bucket = math.min(size, tonumber(m[9]) + math.max(0, now - tonumber(m[10])) * per_ms)
+local admits = m[15] == 'open' or m[15] == 'draining'
+local allowed = extra
+if admits then allowed = allowed + math.floor(bucket) end
+local slots = math.min(tonumber(m[7]) - offers - passes, allowed)
+local stock = tonumber(m[16])
+if stock >= 0 then slots = math.min(slots, stock - offers - passes) end
+if m[15] == 'final' or m[15] == 'closed' then slots = 0 end
+
+local deadline, offered = now + tonumber(m[11]), 0
+local function offer(seq)
+  redis.call('ZADD', KEYS[4], deadline, seq)
+  offered = offered + 1
+end
+-- First those who were passed over and have come back: their numbers are the lowest.
+for _, seq in ipairs(slots > 0 and redis.call('ZRANGE', KEYS[7], 0, slots - 1) or {}) do
+  redis.call('ZREM', KEYS[7], seq)
+  if tonumber(redis.call('ZSCORE', KEYS[3], seq) or since) >= now - alive_ms then
+    offer(seq)
+  else
+    redis.call('ZADD', KEYS[6], now, seq)
+  end
+  redis.call('ZREM', KEYS[3], seq)
+end
+local looked = 0
+while offered < slots and front + 1 < nxt and looked < tonumber(ARGV[1]) do
+  local seq = front + 1
+  -- A hole: numbers that nobody may have got. Whoever has one comes back with its ticket.
+  local in_hole = seq >= tonumber(m[19]) and seq <= tonumber(m[20])
+  if seq > ripe and not in_hole then break end
+  front, looked = seq, looked + 1
+  if redis.call('HEXISTS', KEYS[8], seq) == 0 then
+    local seen = redis.call('ZSCORE', KEYS[3], seq)
+    if tonumber(seen or (in_hole and 0 or since)) >= now - alive_ms then
+      offer(seq)
+    elseif not in_hole then
+      redis.call('ZADD', KEYS[6], now, seq)
+    end
+    redis.call('ZREM', KEYS[3], seq)
+  end
+end
+edge = math.max(edge, front)
+ripe = math.max(ripe, front)
+local beyond = math.min(extra, offered)
+redis.call('HSET', KEYS[1], 'front', front, 'edge', edge, 'ripe', ripe, 'edge_at', edge_at, 'bts', now, 'extra', extra - beyond,
+  'bucket', tostring(math.max(0, bucket - (offered - beyond))))
+return words({'OK', tonumber(m[1]), nxt - 1, front, edge, offers + offered, passes, redis.call('ZCARD', KEYS[7]), m[15], stock,
+  released, tonumber(m[8])})

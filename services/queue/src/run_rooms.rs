@@ -1,0 +1,125 @@
+//! Every replica runs every room: a tick four times a second, and once a second what ties the room to PostgreSQL and to the
+//! stock. Who runs it does not matter, since both follow from what is stored.
+
+use std::sync::Arc;
+
+use common::Result;
+use contract::ids::SaleEventId;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use crate::App;
+use crate::admission::{room_state, window};
+use crate::names::{SoldOut, Status};
+use crate::note_stock::note_stock;
+use crate::place::RoomStatus;
+use crate::restore_room::{SavedRoom, replace_room, restore_room};
+use crate::room::{Answer, Cold, Rules, Told};
+use crate::sale_event::SaleEvent;
+use crate::schema::{rooms, sale_events};
+
+pub async fn tick_rooms(app: Arc<App>) -> Result<()> {
+    let live = app.live.lock().clone();
+    for event in live {
+        if let Err(error) = tick_room(&app, event).await {
+            tracing::warn!(event.id = %event, %error, "The room of {event} stands still; the next tick tries again");
+        }
+    }
+    Ok(())
+}
+
+/// Offers free slots. A room that is lost is built first.
+pub async fn tick_room(app: &App, event: SaleEventId) -> Result<Told> {
+    if let Ok(told) = app.rooms.tick(event, app.scan_max).await? {
+        return Ok(told);
+    }
+    let known = app.events.find(event).await?;
+    restore_room(app, &known.event).await?;
+    let told = app.rooms.tick(event, app.scan_max).await?;
+    told.map_err(|Cold| common::Error::transient(anyhow::anyhow!("Redis loses the room of {event}")))
+}
+
+pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
+    let lately = diesel::dsl::sql::<diesel::sql_types::Bool>("closed_at > clock_timestamp() - interval '1 minute'");
+    let closed_lately = sale_events::status.eq(Status::Closed).and(lately);
+    let events: Vec<SaleEvent> = sale_events::table
+        .filter(sale_events::queue_manage_required)
+        .filter(sale_events::status.eq(Status::Open).or(closed_lately))
+        .select(SaleEvent::as_select())
+        .load(&mut *app.db.read().await?)
+        .await?;
+    let (open, closed): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.status == Status::Open);
+    let live: Vec<SaleEventId> = open.iter().map(|event| event.id).collect();
+    app.live.lock().clone_from(&live);
+    app.rooms.retain(&live);
+    metrics::gauge!("stampede_queue_rooms").set(live.len() as f64);
+    for event in &closed {
+        // Gone is as good as closed.
+        let (Ok(()) | Err(Cold)) = configure(&app, event).await?;
+    }
+    for event in open {
+        let id = event.id;
+        if let Err(error) = sync_room(&app, event).await {
+            tracing::warn!(event.id = %id, %error, "The room of {id} is not saved; the next look tries again");
+        }
+    }
+    Ok(())
+}
+
+async fn sync_room(app: &App, event: SaleEvent) -> Result<()> {
+    let event = note_stock(app, event).await?;
+    let room = rooms::table.find(event.id);
+    let saved: SavedRoom = room.select(SavedRoom::as_select()).first(&mut *app.db.read().await?).await?;
+    if let Err(Cold) = configure(app, &event).await? {
+        restore_room(app, &event).await?;
+    }
+    let told = tick_room(app, event.id).await?.status;
+    // Redis came back with an older memory: numbers would be given twice.
+    if told.epoch < saved.epoch || (told.epoch == saved.epoch && told.issued < saved.issued) {
+        return replace_room(app, &event, saved.epoch).await;
+    }
+    save(app, &event, &told).await
+}
+
+/// Half a second apart, whoever does it.
+async fn save(app: &App, event: &SaleEvent, told: &RoomStatus) -> Result<()> {
+    metrics::gauge!("stampede_queue_waiting", "event" => event.id.to_string()).set(told.waiting() as f64);
+    metrics::gauge!("stampede_queue_active", "event" => event.id.to_string()).set(told.active as f64);
+    let (seqs, until): (Vec<i64>, Vec<i64>) = app.rooms.active(event.id).await?.into_iter().unzip();
+    let floor = if event.sold_out == Some(SoldOut::Final) { told.issued } else { 0 };
+    let (id, told) = (event.id, told.clone());
+    app.db
+        .autocommit("save_room", async |conn| {
+            let query = diesel::sql_query(include_str!("run_rooms_save.sql"))
+                .bind::<diesel::sql_types::Uuid, _>(id)
+                .bind::<diesel::sql_types::BigInt, _>(told.epoch)
+                .bind::<diesel::sql_types::BigInt, _>(told.front)
+                .bind::<diesel::sql_types::BigInt, _>(told.issued)
+                .bind::<diesel::sql_types::BigInt, _>(floor)
+                .bind::<diesel::sql_types::Array<diesel::sql_types::BigInt>, _>(&seqs)
+                .bind::<diesel::sql_types::Array<diesel::sql_types::BigInt>, _>(&until);
+            Ok(common::db::Prepared(query).execute(conn).await?)
+        })
+        .await?;
+    Ok(())
+}
+
+/// Tells the room its rules.
+pub async fn configure(app: &App, event: &SaleEvent) -> Result<Answer<()>> {
+    let stock = app.stocks.lock().get(&event.id).map(|stock| stock.passes(app.passes_per_100_units));
+    let second = |seconds: i32| i64::from(seconds) * 1000;
+    let rules = Rules {
+        version: event.version,
+        stock: stock.unwrap_or(-1),
+        state: room_state(event.mode, event.sold_out, event.status != Status::Closed),
+        cap: event.room.max_active.into(),
+        rate_per_minute: event.room.rate_per_minute.into(),
+        session_ms: second(event.room.session_seconds),
+        claim_ms: second(event.room.claim_seconds),
+        alive_ms: app.presence.alive_ms,
+        grace_ms: app.presence.grace_ms,
+        window: window(event.room.rate_per_minute, app.presence.alive_ms),
+        waiting_max: event.room.waiting_max,
+    };
+    app.rooms.configure(event.id, &rules).await
+}

@@ -1,0 +1,108 @@
+//! Redis loses a room: the order stays, passes stay good, and used ones stay used.
+
+use serde_json::json;
+
+use crate::site::Site;
+
+const SAVING: [(&str, &str); 1] = [("queue.sync_period_ms", "50")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_redis_loses_keeps_its_order_its_passes_and_its_slots() {
+    let site = Site::start_with(&SAVING).await;
+    let event = site.room(json!({ "maxActive": 2 })).await;
+    let guests = site.guests(&event, 6).await;
+    let (used, good) = (site.pass(&event, &guests[0]).await, site.pass(&event, &guests[1]).await);
+    site.complete(&event, &guests[0]).await;
+    site.tick(&event).await;
+    let third = site.pass(&event, &guests[2]).await;
+    site.until_saved(&event).await;
+
+    site.lose(&event).await;
+    site.try_pass(&guests[1].client, &event, &good).await.expect(200);
+    site.try_pass(&guests[2].client, &event, &third).await.expect(200);
+    site.try_pass(&guests[0].client, &event, &used).await.refused(403, "QUEUE_TOKEN_INVALID");
+    assert_eq!(site.members(&event, "active").await, ["2", "3"], "nobody else is let in on top of them");
+
+    // Somebody new comes before the others show their tickets, and is behind them all the same.
+    let late = site.guest(&event).await;
+    assert!(late.seq.unwrap() > 6, "no number is given twice");
+    assert_eq!(site.standings(&event, &[guests[4].clone(), guests[3].clone()]).await, ["WAITING", "WAITING"]);
+    for guest in &guests[1..3] {
+        site.complete(&event, guest).await;
+    }
+    site.tick(&event).await;
+    assert_eq!(site.members(&event, "offer").await, ["4", "5"]);
+    let views = site.standings(&event, &[guests[3].clone(), guests[4].clone(), late]).await;
+    assert_eq!(views, ["ADMITTED", "ADMITTED", "WAITING"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_was_given_after_the_last_save_keeps_its_place() {
+    let site = Site::start_with(&[]).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    let guests = site.guests(&event, 3).await;
+    // Nothing was saved.
+    site.lose(&event).await;
+    let late = site.guest(&event).await;
+    assert_eq!(late.seq, Some(2001), "after all that may have been given");
+    // The hole is walked through, and whoever has a number in it comes before those after it.
+    assert_eq!(site.standing(&event, &guests[2]).await, "WAITING");
+    assert_eq!(site.standing(&event, &guests[1]).await, "WAITING");
+    site.leave(&event, &late).await.expect(204);
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &guests[1]).await, "ADMITTED");
+    assert_eq!(site.standing(&event, &guests[2]).await, "WAITING");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_who_find_the_room_gone_build_it_once_between_them() {
+    let site = Site::start_with(&[]).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    site.guests(&event, 2).await;
+    site.lose(&event).await;
+    let mut building = site.pause("queue", "queue.before_load");
+    let (first, second) = (site.buyer().await, site.buyer().await);
+    let entering = site.ask_in(&first, &event);
+    let meanwhile = async {
+        building.reached().await;
+        let entered = site.ask_in(&second, &event).await.expect(201).json();
+        building.resume();
+        entered
+    };
+    let (first, second) = tokio::join!(entering, meanwhile);
+    let (first, second) = (first.expect(201).json()["seq"].as_i64().unwrap(), second["seq"].as_i64().unwrap());
+    assert_ne!(first, second, "the newer room stays");
+    assert_eq!(site.meta(&event, "epoch").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_are_reserved_before_they_are_given() {
+    let site = Site::start_with(&[("queue.numbers_reserved", "2")]).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    let mut reserving = site.pause("queue", "queue.after_reserve");
+    let guests = site.guests(&event, 2).await;
+    let third = site.buyer().await;
+    let entering = site.ask_in(&third, &event);
+    let meanwhile = async {
+        reserving.reached().await;
+        let reserved = format!("select reserved_to from {{queue}}.rooms where event_id = '{event}'");
+        assert_eq!(site.number(&reserved).await, 4);
+        assert_eq!(site.meta(&event, "next").await, 3, "not given yet");
+        reserving.resume();
+    };
+    let (entered, ()) = tokio::join!(entering, meanwhile);
+    assert_eq!(entered.expect(201).json()["seq"], 3);
+    assert_eq!(guests[1].seq, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_memory_of_redis_is_not_believed() {
+    let site = Site::start_with(&SAVING).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    site.guests(&event, 3).await;
+    site.until_saved(&event).await;
+    // As after a restart from an old copy.
+    site.set_meta(&event, "next", "2").await;
+    testkit::eventually("the room is built again", async || (site.meta(&event, "epoch").await > 1).then_some(())).await;
+    assert!(site.guest(&event).await.seq.unwrap() > 3);
+}
