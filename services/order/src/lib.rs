@@ -18,6 +18,7 @@ mod rows; // stored orders
 mod rpc; // gRPC interface
 mod schema;
 pub mod status; // rules
+pub mod waiting_room; // rules
 
 use std::sync::Arc;
 use std::time::Duration;
