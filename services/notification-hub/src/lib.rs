@@ -208,6 +208,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.consume(consumer)?;
 
     restock::mount(host, &app);
+    mount_workers(host, &app);
+    Ok(())
+}
+
+/// The loops that deliver, and the one that takes deliveries back from workers that have died.
+fn mount_workers(host: &mut Host, app: &Arc<App>) {
     for (name, channel) in [
         ("deliver", Channel::Email),
         ("deliver_slack", Channel::Slack),
@@ -215,24 +221,24 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         ("deliver_inapp", Channel::Inapp),
     ] {
         let worker = app.clone();
-        let due = Schedule { period: settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
+        let due = Schedule { period: app.settings.idle_poll_max(), wake: Some(app.due.of(channel).clone()) };
         host.periodic(name, due, move || {
             let app = worker.clone();
             async move { deliver::deliver_due(&app, channel).await }
         });
     }
     let worker = app.clone();
-    let new = Schedule { period: settings.idle_poll_max(), wake: Some(app.handoff.arrived.clone()) };
+    let new = Schedule { period: app.settings.idle_poll_max(), wake: Some(app.handoff.arrived.clone()) };
     host.periodic("deliver_new", new, move || {
         let app = worker.clone();
         async move { deliver::deliver_new(&app).await }
     });
-    let reclaim = Schedule { period: settings.reclaim_period(), wake: None };
+    let reclaim = Schedule { period: app.settings.reclaim_period(), wake: None };
+    let reclaimer = app.clone();
     host.periodic("reclaim_deliveries", reclaim, move || {
-        let app = app.clone();
+        let app = reclaimer.clone();
         async move { reclaim_deliveries::reclaim_deliveries(&app).await }
     });
-    Ok(())
 }
 
 /// What can be asked for over HTTP, below `/api/v1`.

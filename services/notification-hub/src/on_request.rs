@@ -64,7 +64,7 @@ fn checked(received: &Received<NotificationRequested>) -> Result<Checked> {
             target: optional(&asked.target, |target| text("channels.target", target))?,
         })
     });
-    let not_before = event.not_before.clone().map(DateTime::<Utc>::try_from).transpose();
+    let not_before = event.not_before.map(DateTime::<Utc>::try_from).transpose();
     let data = event.data.as_ref().map(serde_json::to_value).transpose().map_err(Error::fault)?;
     let request = SendNotification {
         kind: text("type", &event.r#type)?,
