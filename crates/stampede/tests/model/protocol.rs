@@ -193,6 +193,17 @@ impl Protocol {
         }
     }
 
+    fn expire_order(&self, state: &mut State, order: u8) {
+        let row = state.orders[usize::from(order)].as_mut().expect("an order that was offered");
+        row.status = Tag(order::status::Status::Expired);
+        row.version += 1;
+        let version = row.version;
+        state.publish(Event::OrderExpired { order, version });
+        if self.has_coupon {
+            state.publish(Event::CouponOfEnded { order, version });
+        }
+    }
+
     fn cancel(&self, state: &mut State, order: u8) {
         let before = state.orders[usize::from(order)].clone();
         self.ask_order(state, usize::from(order), &OrderAction::Cancel { reason: String::new() });
@@ -313,16 +324,7 @@ impl Model for Protocol {
                 state.left.regrets -= u8::from(state != *last);
             }
             Action::Tick { order } => state.now[usize::from(order)] += 1,
-            Action::ExpireOrder { order } => {
-                let row = state.orders[usize::from(order)].as_mut().expect("an order that was offered");
-                row.status = Tag(order::status::Status::Expired);
-                row.version += 1;
-                let version = row.version;
-                state.publish(Event::OrderExpired { order, version });
-                if self.has_coupon {
-                    state.publish(Event::CouponOfEnded { order, version });
-                }
-            }
+            Action::ExpireOrder { order } => self.expire_order(&mut state, order),
             Action::ExpireHold { order } => {
                 let hold = state.holds[usize::from(order)].as_mut().expect("a hold that was offered");
                 hold.state = Tag(inventory::hold::HoldState::Expired);
