@@ -1,5 +1,6 @@
 //! Rules of a batch of reservations and steps: what each does after those before it, and what all of them write together.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
@@ -131,8 +132,8 @@ impl Plan {
 
     /// No order of this id gets a coupon from now on: order gives its units back, so nobody else may place it.
     fn refuse_for_good(&mut self, order: OrderId, refused: &Refused, now: DateTime<Utc>) {
-        if !self.redemptions.contains_key(&order) {
-            self.redemptions.insert(order, tombstone(order, now));
+        if let Entry::Vacant(free) = self.redemptions.entry(order) {
+            free.insert(tombstone(order, now));
             self.created.insert(order);
             self.reasons.insert(order, refused.code().reason.into_owned());
         }

@@ -51,7 +51,7 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::{Data, ServiceConfig};
 use common::inbox::Consumer;
-use common::manifest::{Invariant, ServiceSpec};
+use common::manifest::{Deploy, Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
@@ -191,6 +191,14 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I18", sql: include_str!("../audit/opened_once.sql") },
         ],
         unfinished: &[],
+        deploy: Deploy {
+            calls: &["inventory"],
+            secrets: &[],
+            outside: &[],
+            cpu_millis: 250,
+            memory_mib: 256,
+            replicas_max: 6,
+        },
     }
 }
 
