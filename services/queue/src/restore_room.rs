@@ -11,10 +11,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::admission::window;
 use crate::draw_lobby::draw;
 use crate::room::{Cold, Snapshot};
-use crate::run_rooms::configure;
+use crate::run_rooms::{configure, rules};
 use crate::sale_event::SaleEvent;
 use crate::schema::{ended_passes, rooms};
 
@@ -79,11 +78,10 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
         front: before.front,
         floor: before.floor,
         hole: (before.issued + 1, before.reserved_to),
-        window: window(event.room.rate_per_minute, app.presence.alive_ms),
         active: before.active_seqs.into_iter().zip(before.active_until).collect(),
         ended,
     };
-    app.rooms.build(event.id, &snapshot).await?;
+    app.rooms.build(event.id, &snapshot, &rules(app, event)).await?;
     if before.epoch > 0 {
         metrics::counter!("stampede_queue_rooms_restored_total").increment(1);
         tracing::warn!(event.id = %event.id, epoch = snapshot.epoch, "Redis had lost the room of {}; it is built again", event.id);

@@ -103,7 +103,6 @@ pub struct Snapshot {
     pub floor: i64,
     /// Numbers that may have been given, after the last that certainly was.
     pub hole: (i64, i64),
-    pub window: i64,
     pub active: Vec<(i64, i64)>,
     pub ended: Vec<i64>,
 }
@@ -123,6 +122,22 @@ pub struct Rules {
     pub grace_ms: i64,
     pub window: i64,
     pub waiting_max: i64,
+}
+
+impl Rules {
+    /// In the order of the scripts.
+    fn numbers(&self) -> [i64; 8] {
+        [
+            self.cap,
+            self.rate_per_minute,
+            self.session_ms,
+            self.claim_ms,
+            self.alive_ms,
+            self.grace_ms,
+            self.window,
+            self.waiting_max,
+        ]
+    }
 }
 
 /// A closed room is forgotten after the last pass that it can have given, and an hour.
@@ -274,32 +289,22 @@ impl Rooms {
         epoch.map(|epoch| epoch.parse().map_err(Error::fault)).transpose()
     }
 
-    pub async fn build(&self, event: SaleEventId, snapshot: &Snapshot) -> Result<()> {
-        let Snapshot { epoch, next, ceil, front, floor, hole, window, active, ended } = snapshot;
-        let mut args: Vec<String> =
-            [*epoch, *next, *ceil, *front, *floor, hole.0, hole.1, *window, active.len() as i64]
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+    pub async fn build(&self, event: SaleEventId, snapshot: &Snapshot, rules: &Rules) -> Result<()> {
+        let Snapshot { epoch, next, ceil, front, floor, hole, active, ended } = snapshot;
+        let mut args: Vec<String> = [*epoch, *next, *ceil, *front, *floor, hole.0, hole.1, rules.version, rules.stock]
+            .map(|n| n.to_string())
+            .into();
+        args.extend(rules.numbers().map(|number| number.to_string()));
+        args.push(active.len().to_string());
         args.extend(active.iter().flat_map(|(seq, until_ms)| [seq.to_string(), until_ms.to_string()]));
         args.extend(ended.iter().map(ToString::to_string));
         self.run(&LOAD, event, &args).await.map(|_| ())
     }
 
     pub async fn configure(&self, event: SaleEventId, rules: &Rules) -> Result<Answer<()>> {
-        let numbers = [
-            rules.cap,
-            rules.rate_per_minute,
-            rules.session_ms,
-            rules.claim_ms,
-            rules.alive_ms,
-            rules.grace_ms,
-            rules.window,
-            rules.waiting_max,
-            rules.session_ms + FORGOTTEN_AFTER_MS,
-        ];
         let mut args = vec![rules.version.to_string(), rules.stock.to_string(), rules.state.to_owned()];
-        args.extend(numbers.iter().map(ToString::to_string));
+        args.extend(rules.numbers().map(|number| number.to_string()));
+        args.push((rules.session_ms + FORGOTTEN_AFTER_MS).to_string());
         cold_or_done(&self.run(&CONFIGURE, event, &args).await?)
     }
 

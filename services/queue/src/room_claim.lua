@@ -5,7 +5,7 @@ if not m[1] or tonumber(ARGV[3]) > tonumber(m[1]) then return words({'COLD'}) en
 local user, seq = ARGV[1], tonumber(ARGV[2])
 local front, edge, grace_ms = tonumber(m[2]), tonumber(m[3]), tonumber(m[6])
 local standing, moment = place(seq, front, grace_ms)
-if standing == 'ACTIVE' then redis.call('HSETNX', KEYS[2], user, seq) end
+if standing == 'ACTIVE' or standing == 'OFFERED' then redis.call('HSETNX', KEYS[2], user, seq) end
 if standing == 'COMPLETED' or standing == 'LEFT' or standing == 'ACTIVE' then return words({standing, moment, front, edge, tonumber(m[1])}) end
 if standing == 'OFFERED' then
   local till = now + tonumber(m[5])

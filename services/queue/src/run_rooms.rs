@@ -106,9 +106,14 @@ async fn save(app: &App, event: &SaleEvent, told: &RoomStatus) -> Result<()> {
 
 /// Tells the room its rules.
 pub async fn configure(app: &App, event: &SaleEvent) -> Result<Answer<()>> {
+    app.rooms.configure(event.id, &rules(app, event)).await
+}
+
+/// What a room follows, with the stock as it was last looked at.
+pub fn rules(app: &App, event: &SaleEvent) -> Rules {
     let stock = app.stocks.lock().get(&event.id).map(|stock| stock.passes(app.passes_per_100_units));
     let second = |seconds: i32| i64::from(seconds) * 1000;
-    let rules = Rules {
+    Rules {
         version: event.version,
         stock: stock.unwrap_or(-1),
         state: room_state(event.mode, event.sold_out, event.status != Status::Closed),
@@ -120,6 +125,5 @@ pub async fn configure(app: &App, event: &SaleEvent) -> Result<Answer<()>> {
         grace_ms: app.presence.grace_ms,
         window: window(event.room.rate_per_minute, app.presence.alive_ms),
         waiting_max: event.room.waiting_max,
-    };
-    app.rooms.configure(event.id, &rules).await
+    }
 }
