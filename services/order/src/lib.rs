@@ -1,21 +1,25 @@
 //! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired.
 //!
 //! Owns schema `order`. Publishes `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
-//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`. Calls inventory for
-//! holds and coupon for redemptions.
+//! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`, `EVENT_SCHEDULED`, `EVENT_OPEN`
+//! and `EVENT_CLOSED`. Calls inventory for holds, coupon for redemptions, and queue for passes.
 
 mod cancel_order; // flow
 mod change_order; // flow
+mod check_entry; // flow
 mod draft; // rules
 mod events; // rules
 mod expire_orders; // loop
 mod on_payment; // reactions
+mod on_sale; // reactions
 pub mod order; // rules; public for the model, which checks them
 mod place_order; // flow
 mod read_orders; // flows
 mod reserve_coupon; // part of placing an order
 mod rows; // stored orders
 mod rpc; // gRPC interface
+mod sale; // rules
+mod sales; // the sale events in memory
 mod schema;
 pub mod status; // rules
 pub mod waiting_room; // rules
@@ -36,7 +40,8 @@ use common::rate::RateLimiter;
 use common::rpc::Upstream;
 use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::events::{
-    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentRefunded,
+    EventClosed, EventOpen, EventScheduled, OrderCancelled, OrderCreated, OrderExpired, OrderPlaced,
+    OrderRefundRequested, OrderRefunded, PaymentRefunded,
 };
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
@@ -55,6 +60,7 @@ struct Settings {
     expire_sweep_ms: u64,
     expire_chunk: i64,
     placements_per_minute: u32,
+    queue: check_entry::QueueSettings,
 }
 
 /// What the flows of this service use.
@@ -66,6 +72,8 @@ pub struct App {
     changes: Batch<change_order::Command, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
     limits: draft::Limits,
+    sales: sales::Sales,
+    door: check_entry::Door,
     expire_chunk: i64,
     /// For each account.
     placements: RateLimiter,
@@ -86,7 +94,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefundRequested::TOPIC,
             OrderRefunded::TOPIC,
         ],
-        consumes: &[PaymentRefunded::TOPIC],
+        consumes: &[PaymentRefunded::TOPIC, EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
@@ -109,7 +117,10 @@ pub const fn spec() -> ServiceSpec {
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("order")?;
     let db = host.db("order", MIGRATIONS).await?;
+    let (sales, sales_period_ms) = (sales::Sales::open(&db).await?, settings.queue.sales_period_ms);
     let app = Arc::new(App {
+        sales: sales.clone(),
+        door: check_entry::Door::new(host.upstream("queue")?, settings.queue),
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         coupon: CouponServiceClient::new(host.upstream("coupon")?),
         inserts: place_order::insert_batch(&db, &settings.batch),
@@ -124,7 +135,17 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
     host.grpc(OrderServiceServer::from_arc(app.clone()));
-    host.consume(Consumer::new("order", &db).on::<PaymentRefunded, App>(&app))?;
+    let consumer = Consumer::new("order", &db)
+        .on::<PaymentRefunded, App>(&app)
+        .on::<EventScheduled, App>(&app)
+        .on::<EventOpen, App>(&app)
+        .on::<EventClosed, App>(&app);
+    host.consume(consumer)?;
+    let read = Schedule { period: Duration::from_millis(sales_period_ms), wake: Some(sales.changed.clone()) };
+    host.periodic("read_sales", read, move || {
+        let sales = sales.clone();
+        async move { sales.read_again().await }
+    });
     host.relay(&db)?;
     let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
     host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, post};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use common::auth::Caller;
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
+use crate::check_entry::{BYPASS_HEADER, Entry, PASS_HEADER, check_entry};
 use crate::draft::{Draft, Intent, WantedItem, check_items};
 use crate::events::order_created;
 use crate::order::{Item, Order, Shipping};
@@ -71,17 +72,19 @@ pub struct ShippingInfo {
 #[utoipa::path(
     tag = "orders",
     request_body = PlaceOrder,
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent"),
+        ("X-Queue-Token" = Option<String>, Header, description = "The pass, where a product's sale event has a waiting room")),
     responses(
         (status = 201, body = OrderView, description = "Stored and held; durable"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
         (status = 401, body = Problem, description = "UNAUTHORIZED"),
+        (status = 403, body = Problem, description = "QUEUE_TOKEN_REQUIRED, QUEUE_TOKEN_INVALID"),
         (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND, COUPON_ISSUE_NOT_FOUND"),
-        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, COUPON_IN_USE, HOLD_ALREADY_RELEASED: its coupon was refused; use a new key"),
+        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, COUPON_IN_USE, EVENT_NOT_OPEN, EVENT_CLOSED, HOLD_ALREADY_RELEASED: its coupon was refused; use a new key"),
         (status = 410, body = Problem, description = "COUPON_EXPIRED; HOLD_EXPIRED, REDEMPTION_ENDED: this key's hold lapsed before its order was stored; use a new key"),
         (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, COUPON_NOT_APPLICABLE"),
         (status = 429, body = Problem, description = "RATE_LIMITED"),
-        (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
+        (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE, QUEUE_UNAVAILABLE: try again with the same key"),
     ),
     security(("bearer" = []))
 )]
@@ -90,19 +93,24 @@ pub async fn place_order(
     app: Data<App>,
     caller: Caller,
     key: IdempotencyKey,
+    request: HttpRequest,
     Json(body): Json<PlaceOrder>,
 ) -> Result<HttpResponse> {
+    let pass = request.headers().get(PASS_HEADER).map(|value| value.to_str().unwrap_or_default().to_owned());
     let user_id = AccountId::from(caller.account);
     app.placements.check(user_id)?;
     check_items(&body.items, &app.limits)?;
     // Detached: once the units are held, the order is stored even if the client disconnects.
-    let placement = detach(place(app.into_inner(), intent(user_id, &key, body))).await?;
+    let (placement, entry) = detach(place(app.into_inner(), intent(user_id, &key, body), pass)).await?;
     let (order, is_replay) = match placement {
         Placement::New(order) => (order, false),
         Placement::Replay(order) => (order, true),
     };
     let mut response = HttpResponse::Created();
     response.insert_header(("Location", format!("/api/v1/orders/{}", order.id)));
+    if entry == Entry::Bypass {
+        response.insert_header((BYPASS_HEADER, "true"));
+    }
     if is_replay {
         response.insert_header((REPLAYED_HEADER, "true"));
     }
@@ -137,9 +145,21 @@ pub enum Placement {
     Replay(Order),
 }
 
-async fn place(app: Arc<App>, intent: Intent) -> Result<Placement> {
+/// Lets the buyer in first: nothing is held for somebody whose turn it is not.
+async fn place(app: Arc<App>, intent: Intent, pass: Option<String>) -> Result<(Placement, Entry)> {
+    tracing::Span::current().record("orderId", tracing::field::display(intent.order_id));
+    let Intent { order_id, user_id, items, .. } = &intent;
+    match check_entry(&app, *order_id, *user_id, items, pass.as_deref()).await {
+        Ok(entry) => Ok((place_admitted(app, intent).await?, entry)),
+        Err(error) => {
+            let placed = placed_before(&app, &intent).await?.ok_or_else(|| not_placed(error))?;
+            Ok((placed, Entry::Regular))
+        }
+    }
+}
+
+async fn place_admitted(app: Arc<App>, intent: Intent) -> Result<Placement> {
     let (order_id, fingerprint) = (intent.order_id, intent.fingerprint.clone());
-    tracing::Span::current().record("orderId", tracing::field::display(order_id));
     let hold = match hold(&app, &intent).await {
         Ok(hold) => hold,
         Err(error) => return placed_before(&app, &intent).await?.ok_or_else(|| not_placed(error)),

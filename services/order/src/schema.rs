@@ -38,6 +38,31 @@ diesel::table! {
 }
 
 diesel::table! {
+    queue_bypasses (order_id) {
+        order_id -> Uuid,
+        event_id -> Uuid,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sale_events (event_id) {
+        event_id -> Uuid,
+        version -> BigInt,
+        opens_at -> Timestamptz,
+        closes_at -> Nullable<Timestamptz>,
+        closed -> Bool,
+        product_ids -> Array<Uuid>,
+        queue_manage_required -> Bool,
+        verify_offline -> Bool,
+        closed_on_outage -> Bool,
+        rate_per_minute -> BigInt,
+        pass_key -> Text,
+    }
+}
+
+diesel::table! {
     shipping_info (order_id) {
         order_id -> Uuid,
         recipient -> Text,
@@ -48,4 +73,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(order_items, orders, shipping_info);
+diesel::allow_tables_to_appear_in_same_query!(order_items, orders, queue_bypasses, sale_events, shipping_info);

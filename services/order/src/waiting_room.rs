@@ -88,9 +88,6 @@ pub struct Evidence {
 
 /// Failures without a success between them that make a queue dead.
 const FAILURES: usize = 3;
-/// From the first of them to the last: a burst of lost packets is no outage.
-const LASTING: Duration = Duration::from_secs(2);
-
 impl Evidence {
     pub fn answered(&mut self) {
         self.failures.clear();
@@ -104,9 +101,10 @@ impl Evidence {
         }
     }
 
-    pub fn queue(&self) -> Queue {
+    /// `lasting` from the first failure to the last: a burst of lost packets is no outage.
+    pub fn queue(&self, lasting: Duration) -> Queue {
         match (self.failures.front(), self.failures.back()) {
-            (Some(first), Some(last)) if self.failures.len() >= FAILURES && *last - *first >= LASTING => Queue::Dead,
+            (Some(first), Some(last)) if self.failures.len() >= FAILURES && *last - *first >= lasting => Queue::Dead,
             (Some(_), _) => Queue::Doubtful,
             (None, _) => Queue::Alive,
         }
@@ -119,6 +117,7 @@ mod tests {
 
     use super::*;
 
+    const LASTING: Duration = Duration::from_secs(2);
     const SEED: Policy = Policy { required: true, verify_offline: false, closed_on_outage: false };
 
     fn no_answer(signature_is_good: bool) -> Shown {
@@ -190,17 +189,17 @@ mod tests {
     #[test]
     fn a_queue_is_dead_after_three_failures_over_two_seconds() {
         let mut evidence = Evidence::default();
-        assert_eq!(evidence.queue(), Queue::Alive);
+        assert_eq!(evidence.queue(LASTING), Queue::Alive);
         for at_ms in [0, 100, 200] {
             evidence.failed(Duration::from_millis(at_ms));
-            assert_eq!(evidence.queue(), Queue::Doubtful, "a burst");
+            assert_eq!(evidence.queue(LASTING), Queue::Doubtful, "a burst");
         }
         evidence.failed(Duration::from_millis(2_000));
-        assert_eq!(evidence.queue(), Queue::Dead);
+        assert_eq!(evidence.queue(LASTING), Queue::Dead);
         evidence.answered();
-        assert_eq!(evidence.queue(), Queue::Alive);
+        assert_eq!(evidence.queue(LASTING), Queue::Alive);
         evidence.failed(Duration::from_secs(9));
-        assert_eq!(evidence.queue(), Queue::Doubtful);
+        assert_eq!(evidence.queue(LASTING), Queue::Doubtful);
     }
 
     fn shown() -> impl Strategy<Value = Shown> {
@@ -242,9 +241,9 @@ mod tests {
             prop_assert!(evidence.failures.len() <= FAILURES);
             let span = sorted.last().zip(sorted.first()).map_or(0, |(last, first)| last - first);
             let is_dead = sorted.len() >= FAILURES && span >= 2_000;
-            prop_assert_eq!(evidence.queue() == Queue::Dead, is_dead);
+            prop_assert_eq!(evidence.queue(LASTING) == Queue::Dead, is_dead);
             evidence.answered();
-            prop_assert_eq!(evidence.queue(), Queue::Alive);
+            prop_assert_eq!(evidence.queue(LASTING), Queue::Alive);
         }
     }
 }

@@ -9,6 +9,7 @@ mod site;
 mod announcing;
 mod cancelling;
 mod discounting;
+mod entering;
 mod expiring;
 mod paying;
 mod placing;

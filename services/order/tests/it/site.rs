@@ -70,6 +70,13 @@ impl OrderSite {
         Self::new(builder(&inventory, &coupon).settings(settings).start().await, inventory, coupon)
     }
 
+    /// Beside what the test adds to the host.
+    pub async fn start_beside(settings: &[(&str, &str)], mount: impl FnOnce(&mut common::Host) + 'static) -> OrderSite {
+        let (inventory, coupon) = (FakeInventory::default(), FakeCoupon::default());
+        let builder = builder(&inventory, &coupon).settings(&NO_SWEEP).settings(settings).with(mount);
+        Self::new(builder.start().await, inventory, coupon)
+    }
+
     /// A second process of the same service, with the same database, inventory and coupons.
     pub async fn replica(&self, settings: &[(&str, &str)]) -> OrderSite {
         let (inventory, coupon) = (self.inventory.clone(), self.coupon.clone());

@@ -1,0 +1,2 @@
+drop table queue_bypasses;
+drop table sale_events;

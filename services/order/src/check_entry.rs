@@ -1,0 +1,221 @@
+//! Whether an order may be placed now: its sale has begun, and its buyer has a pass where one is needed.
+//!
+//! Everything is asked before units are held. What is decided is in [`crate::waiting_room`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::error::Refusal;
+use common::rate::RateLimiter;
+use common::rpc::Upstream;
+use common::signed::VerifyingKey;
+use common::{Code, Result};
+use contract::codes;
+use contract::ids::{AccountId, OrderId, SaleEventId};
+use contract::queue::queue_service_client::QueueServiceClient;
+use contract::queue::verify_pass_response::Outcome;
+use contract::queue::{PingRequest, VerifyPassRequest};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use crate::App;
+use crate::draft::WantedItem;
+use crate::sale::{Sale, sale_of};
+use crate::schema::queue_bypasses;
+use crate::waiting_room::{Decision, Evidence, Queue, Shown, Verification, decide};
+
+/// The header with the pass.
+pub const PASS_HEADER: &str = "X-Queue-Token";
+/// Marks the answer to an order that was let through because the queue was dead.
+pub const BYPASS_HEADER: &str = "X-Queue-Bypass";
+
+/// The `typ` of passes.
+const PASS_TYP: &str = "entry+jwt";
+
+/// Section `[order.queue]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSettings {
+    verify_ms: u64,
+    probe_ms: u64,
+    probe_period_ms: u64,
+    dead_after_ms: u64,
+    pub sales_period_ms: u64,
+}
+
+/// How an order came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// With a pass, or none was needed.
+    Regular,
+    /// Without a pass, because the queue is dead.
+    Bypass,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryRefusal {
+    #[error("This is no pass of yours for sale event {0}, or its time is up.")]
+    TokenInvalid(SaleEventId),
+    #[error("Sale event {0} has a waiting room: enter its line, and send the pass as X-Queue-Token.")]
+    TokenRequired(SaleEventId),
+    #[error("The waiting room of sale event {0} does not answer; try again with the same key.")]
+    Unavailable(SaleEventId),
+}
+
+impl Refusal for EntryRefusal {
+    fn code(&self) -> Code {
+        match self {
+            EntryRefusal::TokenInvalid(_) => codes::QUEUE_TOKEN_INVALID,
+            EntryRefusal::TokenRequired(_) => codes::QUEUE_TOKEN_REQUIRED,
+            EntryRefusal::Unavailable(_) => codes::QUEUE_UNAVAILABLE,
+        }
+    }
+
+    fn details(&self) -> Vec<serde_json::Value> {
+        let (EntryRefusal::TokenInvalid(event) | EntryRefusal::TokenRequired(event) | EntryRefusal::Unavailable(event)) =
+            self;
+        vec![serde_json::json!({ "eventId": event, "tickets": format!("/api/v1/queues/{event}/tickets") })]
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, EntryRefusal::Unavailable(_)).then_some(Duration::from_secs(2))
+    }
+}
+
+/// The queue service, and what this service knows of its life.
+pub struct Door {
+    client: QueueServiceClient<Upstream>,
+    settings: QueueSettings,
+    /// Held during a question, so that there is one at a time however many have no pass.
+    probe: tokio::sync::Mutex<Option<Instant>>,
+    evidence: Mutex<Evidence>,
+    born: Instant,
+    /// For each dead room, with the rate that it had.
+    bypasses: Mutex<HashMap<(SaleEventId, i64), Arc<RateLimiter>>>,
+}
+
+impl Door {
+    pub fn new(queue: Upstream, settings: QueueSettings) -> Door {
+        Door {
+            client: QueueServiceClient::new(queue),
+            settings,
+            probe: tokio::sync::Mutex::default(),
+            evidence: Mutex::default(),
+            born: Instant::now(),
+            bypasses: Mutex::default(),
+        }
+    }
+
+    async fn verify(&self, sale: &Sale, account: AccountId, pass: &str, now: u64) -> Verification {
+        let mut request = tonic::Request::new(VerifyPassRequest {
+            event_id: sale.event_id.to_string(),
+            user_id: account.to_string(),
+            pass: pass.to_owned(),
+        });
+        request.set_timeout(Duration::from_millis(self.settings.verify_ms));
+        match self.client.clone().verify_pass(request).await {
+            Ok(answer) => {
+                self.evidence.lock().answered();
+                match answer.into_inner().outcome() {
+                    Outcome::Ok => Verification::Valid,
+                    _ => Verification::Invalid,
+                }
+            }
+            Err(status) => {
+                tracing::debug!(event.id = %sale.event_id, %status, "The queue does not answer for a pass");
+                self.evidence.lock().failed(self.born.elapsed());
+                Verification::NoAnswer { signature_is_good: has_good_signature(sale, account, pass, now) }
+            }
+        }
+    }
+
+    /// Whether the queue lives, by a question that is not older than a moment.
+    async fn queue(&self) -> Queue {
+        let mut asked = self.probe.lock().await;
+        let period = Duration::from_millis(self.settings.probe_period_ms);
+        if asked.is_none_or(|asked| asked.elapsed() >= period) {
+            let mut ping = tonic::Request::new(PingRequest {});
+            ping.set_timeout(Duration::from_millis(self.settings.probe_ms));
+            let answered = self.client.clone().ping(ping).await.is_ok();
+            *asked = Some(Instant::now());
+            let mut evidence = self.evidence.lock();
+            if answered { evidence.answered() } else { evidence.failed(self.born.elapsed()) }
+        }
+        self.evidence.lock().queue(Duration::from_millis(self.settings.dead_after_ms))
+    }
+
+    /// As many as the room would admit.
+    fn may_bypass(&self, sale: &Sale) -> bool {
+        let rate = u32::try_from(sale.rate_per_minute).unwrap_or(u32::MAX);
+        let mut limiters = self.bypasses.lock();
+        let key = (sale.event_id, sale.rate_per_minute);
+        let limiter = limiters.entry(key).or_insert_with(|| Arc::new(RateLimiter::per_minute(rate, rate.div_ceil(60))));
+        limiter.check(sale.event_id).is_ok()
+    }
+}
+
+fn has_good_signature(sale: &Sale, account: AccountId, pass: &str, now: u64) -> bool {
+    let audience = format!("event:{}", sale.event_id);
+    let key = VerifyingKey::from_text(&sale.pass_key);
+    key.is_ok_and(|key| key.verify(PASS_TYP, &audience, account.uuid(), pass, now).is_ok())
+}
+
+/// Refuses with `EVENT_NOT_OPEN`, `EVENT_CLOSED`, `QUEUE_TOKEN_REQUIRED`, `QUEUE_TOKEN_INVALID`, `QUEUE_UNAVAILABLE`.
+pub async fn check_entry(
+    app: &App,
+    order: OrderId,
+    account: AccountId,
+    items: &[WantedItem],
+    pass: Option<&str>,
+) -> Result<Entry> {
+    let (sales, now) = app.sales.now();
+    let mut guarded: Vec<&Sale> = Vec::new();
+    for item in items {
+        if let Some(sale) = sale_of(&sales, item.product_id, now)?
+            && sale.queue_manage_required
+            && !guarded.contains(&sale)
+        {
+            guarded.push(sale);
+        }
+    }
+    let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+    let mut entry = Entry::Regular;
+    for sale in guarded {
+        let shown = match pass {
+            Some(pass) => Shown::Pass(app.door.verify(sale, account, pass, seconds).await),
+            None => Shown::Nothing { queue: app.door.queue().await },
+        };
+        match decide(sale.policy(), shown) {
+            Decision::Proceed => {}
+            Decision::TokenInvalid => return Err(refused(EntryRefusal::TokenInvalid(sale.event_id))),
+            Decision::TokenRequired => return Err(refused(EntryRefusal::TokenRequired(sale.event_id))),
+            Decision::Bypass if app.door.may_bypass(sale) => {
+                note_bypass(app, order, sale.event_id, account).await?;
+                entry = Entry::Bypass;
+            }
+            Decision::Bypass | Decision::Unavailable => {
+                return Err(refused(EntryRefusal::Unavailable(sale.event_id)));
+            }
+        }
+    }
+    Ok(entry)
+}
+
+fn refused(refusal: EntryRefusal) -> common::Error {
+    metrics::counter!("stampede_order_entries_total", "outcome" => refusal.code().reason.to_string()).increment(1);
+    refusal.into()
+}
+
+/// Whoever comes in without a pass is written down first.
+async fn note_bypass(app: &App, order: OrderId, event: SaleEventId, account: AccountId) -> Result<()> {
+    let row =
+        (queue_bypasses::order_id.eq(order), queue_bypasses::event_id.eq(event), queue_bypasses::user_id.eq(account));
+    let insert = diesel::insert_into(queue_bypasses::table).values(row).on_conflict_do_nothing();
+    insert.execute(&mut *app.db.read().await?).await?;
+    metrics::counter!("stampede_order_entries_total", "outcome" => "bypass").increment(1);
+    tracing::warn!(orderId = %order, event.id = %event, "Order {order} is let in without a pass: the queue is dead");
+    Ok(())
+}
