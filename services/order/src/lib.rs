@@ -104,7 +104,7 @@ pub const fn spec() -> ServiceSpec {
         ],
         unfinished: &[],
         deploy: Deploy {
-            calls: &["inventory", "coupon"],
+            calls: &["inventory", "coupon", "queue"],
             secrets: &[],
             outside: &[],
             cpu_millis: 500,
