@@ -20,15 +20,19 @@ async fn a_crowd_is_served_in_order_and_never_beyond_the_slots() {
     let settings = [
         ("queue.tick_period_ms", "20"),
         ("queue.sync_period_ms", "200"),
-        ("queue.alive_seconds", "4"),
+        ("queue.alive_seconds", "10"),
         ("queue.grace_seconds", "60"),
     ];
     let site = Arc::new(Site::start_with(&settings).await);
     let replicas = [site.replica_with(&settings).await, site.replica_with(&settings).await];
-    let event = site.room(json!({ "maxActive": CAP, "ratePerMinute": 600_000 })).await;
+    let event = site.room(json!({ "maxActive": CAP, "ratePerMinute": 600_000, "claimSeconds": 10 })).await;
     site.manage(&event, "pause").await.expect(200);
     let guests = site.guests(&event, GUESTS).await;
-    site.manage(&event, "resume").await.expect(200);
+    // Those who do not come back were last heard of long ago.
+    site.set_meta(&event, "since", "1").await;
+    for guest in guests.iter().step_by(ABSENT_EVERY) {
+        let () = site.redis(&["ZADD", &site.key(&event, "seen"), "1", &guest.seq.unwrap().to_string()]).await;
+    }
 
     let (admitted, polls) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(16)));
     let mut tasks = Vec::new();
@@ -39,6 +43,9 @@ async fn a_crowd_is_served_in_order_and_never_beyond_the_slots() {
         let (site, event, admitted, polls) = (site.clone(), event.clone(), admitted.clone(), polls.clone());
         tasks.push(tokio::spawn(async move { wait_and_buy(&site, &event, guest, &admitted, &polls).await }));
     }
+    // Everybody else has asked by then.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    site.manage(&event, "resume").await.expect(200);
     let watched = async {
         loop {
             let active = site.members(&event, "active").await.len();
