@@ -20,7 +20,7 @@ async fn a_reservation_says_what_the_order_costs_less() {
     let until = Utc::now() + Duration::minutes(10);
     let reserve = async |order, lines| site.reserve_lines(order, &issue, &user, lines, until).await;
 
-    let small = reserve(order, vec![line(1, 9_999)]).await;
+    let small = reserve(Uuid::now_v7(), vec![line(1, 9_999)]).await;
     assert_eq!(code(&small), "COUPON_NOT_APPLICABLE");
     let reserved = reserve(order, vec![own.clone(), other.clone()]).await.unwrap();
     assert_eq!((reserved.state(), reserved.discount), (RedemptionState::Reserved, 699));
@@ -135,11 +135,17 @@ async fn a_reservation_whose_time_is_up_is_taken_over_without_a_sweep() {
     site.release(second).await.unwrap();
     let retaken = site.pin(first, late, true).await.unwrap();
     assert_eq!((retaken.state(), retaken.discount), (RedemptionState::Pinned, 1_000));
-    assert_eq!(code(&site.reserve(third, &issue, &user).await), "COUPON_IN_USE");
+    let refused = Uuid::now_v7();
+    assert_eq!(code(&site.reserve(refused, &issue, &user).await), "COUPON_IN_USE");
     // The order ended before the payment: that end does not count.
     assert_eq!(site.release(first).await.unwrap().state(), RedemptionState::Pinned);
     // No payment came of it.
     assert_eq!(site.unpin(first, late).await.unwrap().state(), RedemptionState::Released);
+    assert_eq!(
+        code(&site.reserve(refused, &issue, &user).await),
+        "REDEMPTION_ENDED",
+        "a refusal is final for its order"
+    );
     site.reserve(third, &issue, &user).await.unwrap();
     site.expire(third).await;
     let sweeping = site.replica_with(&[("coupon.sweep_period_ms", "20")]).await;
