@@ -68,12 +68,12 @@ struct ItemView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Totals {
+    /// What is to be paid: `items` less `discount`.
+    amount: Money,
     /// All lines at their prices.
     items: Money,
     /// What the coupon takes off.
     discount: Money,
-    /// What is to be paid: `items` less `discount`.
-    amount: Money,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -210,9 +210,9 @@ pub fn view(order: Order) -> OrderView {
             })
             .collect(),
         totals: Totals {
+            amount: Money::krw(order.amount),
             items: Money::krw(order.amount + discount),
             discount: Money::krw(discount),
-            amount: Money::krw(order.amount),
         },
         hold_expires_at: time(order.hold_expires_at),
         created_at: time(order.created_at),
