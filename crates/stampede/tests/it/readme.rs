@@ -101,7 +101,7 @@ pub fn tour() -> Vec<String> {
 }
 
 /// What each block of the tour prints, in its last command.
-pub const TOUR: [&[&str]; 12] = [
+pub const TOUR: [&[&str]; 13] = [
     &[],
     &["\"userId\""],
     &["HOT-DROP-1", "LAST-ONE-1"],
@@ -114,6 +114,7 @@ pub const TOUR: [&[&str]; 12] = [
     &["\"REFUNDED\""],
     &["\"REFUNDED\"", "\"ORDER_CREATED\""],
     &["stampede_orders_total"],
+    &["201 Created", "\"couponIssueId\""],
 ];
 
 /// A shell that runs the tour, block by block.
