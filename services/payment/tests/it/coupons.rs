@@ -30,8 +30,13 @@ async fn a_coupon_is_pinned_before_the_provider_is_asked_and_freed_after_the_hol
 
     // The provider declines amounts that end with 0002; see the sandbox's provider.
     let declined = authorised(&shop, &buyer, 10_002).await;
-    approve(&buyer, &declined).await.refused(402, "PAYMENT_DECLINED");
+    let mut freed = shop.site.pause("payment", "payment.after_coupon_freed");
+    let answer = approving(&buyer, &declined);
+    freed.reached().await;
     assert_eq!(shop.upstreams.calls(&declined.order)[4..], ["EndApproval", "UnpinHold", "UnpinRedemption"]);
+    approve(&buyer, &declined).await.refused(409, "PAYMENT_IN_PROGRESS");
+    freed.resume();
+    answer.await.unwrap().refused(402, "PAYMENT_DECLINED");
     shop.stop().await;
 }
 
