@@ -13,8 +13,10 @@ use uuid::Uuid;
 use super::Trial;
 
 /// What anybody may ask for.
-const PUBLIC: [(&str, &str); 15] = [
+const PUBLIC: [(&str, &str); 17] = [
     ("get", "/.well-known/jwks.json"),
+    ("get", "/api/v1/coupons"),
+    ("get", "/api/v1/coupons/{couponId}"),
     ("get", "/api/v1/events"),
     ("get", "/api/v1/events/{eventId}"),
     ("get", "/api/v1/events/{eventId}/stream"),
