@@ -23,7 +23,8 @@ pub const FOR_TESTS: [(&str, &str); 25] = [
     ("postgres.acquire_timeout_ms", "20000"),
     ("redis.timeout_ms", "1000"),
     ("kafka.partitions", "1"),
-    ("kafka.cluster_check_ms", "500"),
+    // Each answer names all topics of all sites, which are thousands in the end.
+    ("kafka.cluster_check_ms", "3000"),
     ("outbox.poll_ms", "500"),
     ("outbox.retry_first_ms", "100"),
     ("inbox.replay_poll_ms", "500"),
