@@ -138,10 +138,10 @@ pub const fn spec() -> ServiceSpec {
         unfinished: &[
             Unfinished {
                 what: "deliveries to be made",
-                // What is asked for later is not late.
+                // What is asked for later is not late. What only waits for its channel's pace is due within seconds.
                 sql: "select count(*) from {notification_hub}.deliveries
                        where status in ('PENDING', 'PROCESSING')
-                         and not (attempt = 0 and last_error is null and next_attempt_at > now())",
+                         and not (attempt = 0 and last_error is null and next_attempt_at > now() + interval '10 minutes')",
             },
             Unfinished {
                 what: "restock rounds in progress",
