@@ -46,7 +46,7 @@ pub fn is_time_of_use(row: &RedemptionRow, now: u8) -> bool {
 }
 
 /// Whether the coupon is kept from other orders. One whose time is up is taken over.
-fn is_in_the_way(row: &RedemptionRow, now: u8) -> bool {
+pub fn is_in_the_way(row: &RedemptionRow, now: u8) -> bool {
     redemption(row).is_living() && !is_overdue(row, now)
 }
 

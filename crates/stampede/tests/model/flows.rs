@@ -208,7 +208,7 @@ impl Protocol {
             }
             (At::EndAgain { .. }, Some(Reply::Done)) if self.is_order_paid(state, task) => Some(At::OweRefund),
             (At::EndAgain { .. }, Some(Reply::Done)) => Some(At::UnpinAgain),
-            (At::UnpinAgain, Some(Reply::Hold { .. })) if self.has_coupon => Some(At::UnpinCouponAgain),
+            (At::UnpinAgain, Some(Reply::Hold { .. })) if self.frees_coupon() => Some(At::UnpinCouponAgain),
             (At::UnpinAgain | At::UnpinCouponAgain, Some(Reply::Hold { .. })) => Some(At::OweRefund),
             // Whether it was done shows in the provider's history.
             (At::Undo, _) => None,

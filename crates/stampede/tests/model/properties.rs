@@ -6,6 +6,7 @@ use order::status::Status as OrderStatus;
 use payment::payment::Status as PaymentStatus;
 use stateright::Property;
 
+use crate::coupons::is_in_the_way;
 use crate::protocol::Protocol;
 use crate::state::{OrderRow, RedemptionRow, Refund, State};
 
@@ -14,9 +15,9 @@ type Condition = fn(&Protocol, &State) -> bool;
 const ALWAYS: [(&str, Condition); 18] = [
     ("stock conserves", stock_conserves),
     ("a paid order has its unit, or its money is on the way back", paid_has_its_unit),
-    ("a coupon is used by one order", |_, state| {
-        let is_used = |row: &&RedemptionRow| matches!(row.state.0, Redeemed::Pinned | Redeemed::Confirmed);
-        state.redemptions.iter().flatten().filter(is_used).count() <= 1
+    ("a coupon is in one order", |_, state| {
+        let rows = state.redemptions.iter().zip(state.now);
+        rows.filter(|(row, now)| row.as_ref().is_some_and(|row| is_in_the_way(row, *now))).count() <= 1
     }),
     ("a paid order has its coupon, or its money is on the way back", paid_has_its_coupon),
     ("nobody needs help", |_, state| !state.stuck),
