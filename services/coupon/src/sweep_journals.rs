@@ -49,7 +49,7 @@ async fn sweep_journal(app: &Arc<App>, coupon: CouponId) -> Result<usize> {
         Ok(Outcome::Stale { .. }) | Err(Error::Refused(_)) => {}
         Err(Error::Fault(fault)) => tracing::warn!(
             issue.id = %wanted.issue, error = format!("{:#}", fault.cause),
-            "The take of issue {} could not be stored and was undone", wanted.issue
+            "The take of issue {} could not be stored and was undone; its user may ask again", wanted.issue
         ),
     }))
     .await;

@@ -156,7 +156,8 @@ impl Texts {
             Err(refused) => {
                 tracing::error!(
                     template = name, channel = channel.name(), %refused,
-                    "A text cannot be rendered for an event; the built-in text is sent in its place"
+                    "Template {name} of channel {} cannot be rendered for an event: {refused}; the built-in text is sent in its place",
+                    channel.name()
                 );
                 metrics::counter!("stampede_template_failures_total", "template" => name).increment(1);
                 let language = self.of(user).unwrap_or(self.default);

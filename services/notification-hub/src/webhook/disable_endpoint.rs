@@ -28,12 +28,12 @@ pub async fn disable_gone(app: &App, gone: Vec<(String, String, Attempt)>) {
         match disabled {
             Ok(true) => tracing::warn!(
                 endpoint = name,
-                "The receiver of a webhook endpoint answered 410 Gone; nothing is sent to it until its address is entered again"
+                "Webhook endpoint {name} answered 410 Gone; nothing is sent to it until its address is entered again"
             ),
             Ok(false) => {}
             Err(error) => tracing::warn!(
                 endpoint = name, %error,
-                "A webhook endpoint that answered 410 Gone cannot be disabled; it is with the next such answer"
+                "Webhook endpoint {name} answered 410 Gone and cannot be disabled ({error}); it is with the next such answer"
             ),
         }
     }
