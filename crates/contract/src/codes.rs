@@ -8,6 +8,7 @@ pub const AMOUNT_MISMATCH: Code =
 pub const API_KEY_LIMIT_REACHED: Code =
     Code::new("API_KEY_LIMIT_REACHED", 409, Grpc::FailedPrecondition, "유효한 API 키는 두 개까지 만들 수 있습니다.");
 pub const API_KEY_NOT_FOUND: Code = Code::new("API_KEY_NOT_FOUND", 404, Grpc::NotFound, "API 키를 찾을 수 없습니다.");
+pub const CONCERT_NOT_FOUND: Code = Code::new("CONCERT_NOT_FOUND", 404, Grpc::NotFound, "공연을 찾을 수 없습니다.");
 pub const CONCURRENT_MODIFICATION: Code =
     Code::new("CONCURRENT_MODIFICATION", 409, Grpc::Aborted, "동시에 변경되었습니다. 다시 시도하세요.");
 pub const COUPON_ALREADY_ISSUED: Code =
@@ -100,11 +101,24 @@ pub const REFRESH_TOKEN_REUSED: Code = Code::new(
 );
 pub const REFUND_EXCEEDS_CAPTURED: Code =
     Code::new("REFUND_EXCEEDS_CAPTURED", 409, Grpc::FailedPrecondition, "환불 금액이 결제 금액을 초과합니다.");
+pub const RESERVATION_ENDED: Code =
+    Code::new("RESERVATION_ENDED", 410, Grpc::FailedPrecondition, "좌석 예약 시간이 지났거나 취소되었습니다.");
+pub const RESERVATION_NOT_FOUND: Code =
+    Code::new("RESERVATION_NOT_FOUND", 404, Grpc::NotFound, "좌석 예약을 찾을 수 없습니다.");
+pub const RESERVATION_ORDERED: Code =
+    Code::new("RESERVATION_ORDERED", 409, Grpc::FailedPrecondition, "이미 주문된 좌석 예약입니다.");
 pub const ROUND_IN_PROGRESS: Code =
     Code::new("ROUND_IN_PROGRESS", 409, Grpc::Aborted, "재입고 알림을 발송하는 중입니다.");
 pub const ROUND_NOT_FOUND: Code = Code::new("ROUND_NOT_FOUND", 404, Grpc::NotFound, "재입고 회차를 찾을 수 없습니다.");
 pub const ROUND_NOT_RESUMABLE: Code =
     Code::new("ROUND_NOT_RESUMABLE", 409, Grpc::FailedPrecondition, "다시 시작할 수 없는 재입고 회차입니다.");
+pub const SEATS_REQUIRED: Code =
+    Code::new("SEATS_REQUIRED", 422, Grpc::FailedPrecondition, "좌석을 선택하여 예약해야 하는 상품입니다.");
+pub const SEAT_ALREADY_EXISTS: Code =
+    Code::new("SEAT_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 좌석입니다.");
+pub const SEAT_ALREADY_RESERVED: Code =
+    Code::new("SEAT_ALREADY_RESERVED", 409, Grpc::AlreadyExists, "이미 예약된 좌석입니다.");
+pub const SEAT_NOT_FOUND: Code = Code::new("SEAT_NOT_FOUND", 404, Grpc::NotFound, "좌석을 찾을 수 없습니다.");
 pub const SKU_ALREADY_EXISTS: Code =
     Code::new("SKU_ALREADY_EXISTS", 409, Grpc::AlreadyExists, "이미 존재하는 SKU입니다.");
 pub const STOCK_BELOW_HELD: Code =

@@ -6,6 +6,8 @@ use common::id::Kind;
 /// A person or operator who can log in; called user in the database and in events.
 pub struct Account;
 pub struct ApiKey;
+/// A show with numbered seats.
+pub struct Concert;
 pub struct Coupon;
 /// One coupon in the hands of one account.
 pub struct CouponIssue;
@@ -21,6 +23,8 @@ pub struct Refund;
 pub struct RestockRound;
 /// A sale with a beginning, and with a waiting room where it needs one.
 pub struct SaleEvent;
+/// One seat of a concert.
+pub struct Seat;
 /// One account's place in the waiting room of one sale event.
 pub struct Ticket;
 
@@ -29,6 +33,9 @@ impl Kind for Account {
 }
 impl Kind for ApiKey {
     const NAME: &'static str = "API key";
+}
+impl Kind for Concert {
+    const NAME: &'static str = "concert";
 }
 impl Kind for Coupon {
     const NAME: &'static str = "coupon";
@@ -66,12 +73,16 @@ impl Kind for RestockRound {
 impl Kind for SaleEvent {
     const NAME: &'static str = "sale event";
 }
+impl Kind for Seat {
+    const NAME: &'static str = "seat";
+}
 impl Kind for Ticket {
     const NAME: &'static str = "ticket";
 }
 
 pub type AccountId = Id<Account>;
 pub type ApiKeyId = Id<ApiKey>;
+pub type ConcertId = Id<Concert>;
 pub type CouponId = Id<Coupon>;
 pub type CouponIssueId = Id<CouponIssue>;
 pub type DeliveryId = Id<Delivery>;
@@ -84,4 +95,5 @@ pub type ProductId = Id<Product>;
 pub type RefundId = Id<Refund>;
 pub type RestockRoundId = Id<RestockRound>;
 pub type SaleEventId = Id<SaleEvent>;
+pub type SeatId = Id<Seat>;
 pub type TicketId = Id<Ticket>;

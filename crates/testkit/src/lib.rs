@@ -2,6 +2,7 @@
 
 mod builder;
 pub mod events; // what other services would publish
+pub mod fake_queue; // passes without a queue service
 pub mod logs;
 pub mod properties;
 pub mod proxy;

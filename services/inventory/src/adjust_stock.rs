@@ -68,7 +68,7 @@ struct Adjustment {
     (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
     (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND"),
     (status = 409, body = Problem, description = "STOCK_BELOW_HELD, CONCURRENT_MODIFICATION"),
-    (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED")
+    (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, SEATS_REQUIRED: its units are its seats")
 ), security(("bearer" = [])))]
 #[post("/admin/products/{productId}/stock-adjust")]
 pub async fn adjust_stock(
@@ -134,6 +134,10 @@ async fn adjust_once(tx: &mut Tx, feed: &StockFeed, adjustment: &Adjustment, loc
     let Adjustment { product, wanted, .. } = adjustment;
     let stocks = if locks { lock_stocks(tx, &[*product]).await? } else { read_stocks(tx, &[*product]).await? };
     let Some(stock) = stocks.get(product) else { return Err(refused::Refused::ProductNotFound(*product).into()) };
+    if stock.concert.is_some() {
+        // Its units are its seats.
+        return Err(refused::Refused::SeatsRequired(*product).into());
+    }
     // After the stock was read: if another request with this key commits now, it changes the version.
     if let Some(stock) = find_replay(tx, adjustment).await? {
         return Ok(Attempt::Replayed(stock));

@@ -2,7 +2,7 @@
 //! late pins a released or expired hold again if its units are still there.
 
 use chrono::{DateTime, Duration, Utc};
-use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
+use contract::ids::{AccountId, ConcertId, HoldId, PaymentAttemptId, ProductId, SeatId};
 use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
 use diesel::sql_types::Text;
@@ -46,6 +46,14 @@ impl HoldState {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// Its units are nobody else's, if its time is not up.
+    pub fn has_units(self) -> bool {
+        match self {
+            HoldState::Held | HoldState::Pinned | HoldState::Confirmed => true,
+            HoldState::Released | HoldState::Expired | HoldState::Returned => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +69,10 @@ pub struct Hold {
     pub unpinned_by: Vec<PaymentAttemptId>,
     /// Of the order, when it was sold or refunded; None before that.
     pub order_version: Option<i64>,
+    /// Of a reservation of seats; None for the hold of an order.
+    pub concert: Option<ConcertId>,
+    /// The order's hold that has the seats of this reservation since.
+    pub moved_to: Option<HoldId>,
     pub lines: Vec<HoldLine>,
 }
 
@@ -82,6 +94,16 @@ pub struct HoldLine {
     pub currency: String,
     pub sku: String,
     pub name: String,
+    /// One for each unit, if the product is sold by the seat.
+    pub seats: Vec<HeldSeat>,
+}
+
+/// A seat as it was called when it was held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldSeat {
+    pub seat_id: SeatId,
+    pub label: String,
 }
 
 impl Hold {
@@ -93,6 +115,10 @@ impl Hold {
     /// As readers see it at `now`.
     pub fn state_at(&self, now: DateTime<Utc>) -> HoldState {
         if self.is_due(now) { HoldState::Expired } else { self.state }
+    }
+
+    pub fn seats(&self) -> impl Iterator<Item = &HeldSeat> {
+        self.lines.iter().flat_map(|line| &line.seats)
     }
 
     fn is_pinned_by(&self, attempt: PaymentAttemptId) -> bool {
@@ -239,8 +265,8 @@ fn pin(hold: &Hold, attempt: PaymentAttemptId, retake: bool, now: DateTime<Utc>)
         }
         State::Held if hold.is_due(now) && !retake => Err(Refused::HoldExpired(hold.id)),
         State::Held => Ok(Effect::Pin),
-        // A tombstone has no lines to take.
-        State::Released | State::Expired if retake && hold.lines.is_empty() => {
+        // A tombstone has no lines to take, and the seats of a reservation that was ordered are the order's.
+        State::Released | State::Expired if retake && (hold.lines.is_empty() || hold.moved_to.is_some()) => {
             Err(Refused::OutOfStock { shortages: Vec::new() })
         }
         State::Released | State::Expired if retake => Ok(Effect::Retake),

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
 use common::{Error, Result};
-use contract::ids::{AccountId, HoldId, PaymentAttemptId, ProductId};
+use contract::ids::{AccountId, ConcertId, HoldId, PaymentAttemptId, ProductId};
 use diesel::deserialize::{self, FromSql};
 use diesel::pg::{Pg, PgValue};
 use diesel::serialize::{self, Output, ToSql};
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use crate::hold::{Hold, HoldLine, HoldState, Pin};
+use crate::hold::{HeldSeat, Hold, HoldLine, HoldState, Pin};
 
 /// Holds with their lines, and the database's clock when they were read.
 pub struct HoldsRead {
@@ -55,6 +55,10 @@ struct Row {
     #[diesel(sql_type = Nullable<BigInt>)]
     order_version: Option<i64>,
     #[diesel(sql_type = Nullable<Uuid>)]
+    concert_id: Option<ConcertId>,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    moved_to: Option<HoldId>,
+    #[diesel(sql_type = Nullable<Uuid>)]
     product_id: Option<ProductId>,
     #[diesel(sql_type = Nullable<Integer>)]
     quantity: Option<i32>,
@@ -66,6 +70,8 @@ struct Row {
     sku: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     name: Option<String>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    seats: Option<serde_json::Value>,
 }
 
 async fn load(conn: &mut AsyncPgConnection, query: &'static str, ids: &[HoldId]) -> Result<HoldsRead> {
@@ -83,6 +89,8 @@ async fn load(conn: &mut AsyncPgConnection, query: &'static str, ids: &[HoldId])
             pin: row.pinned_by.map(|attempt| Pin { attempt, late: row.pinned_late == Some(true) }),
             unpinned_by: row.unpinned_by.unwrap_or_default(),
             order_version: row.order_version,
+            concert: row.concert_id,
+            moved_to: row.moved_to,
             lines: Vec::new(),
         });
         let (Some(product), Some(quantity), Some(unit_price)) = (row.product_id, row.quantity, row.unit_price) else {
@@ -95,9 +103,14 @@ async fn load(conn: &mut AsyncPgConnection, query: &'static str, ids: &[HoldId])
             currency: row.currency.unwrap_or_default(),
             sku: row.sku.unwrap_or_default(),
             name: row.name.unwrap_or_default(),
+            seats: row.seats.map(seats_of).transpose()?.unwrap_or_default(),
         });
     }
     Ok(HoldsRead { now, holds })
+}
+
+fn seats_of(stored: serde_json::Value) -> Result<Vec<HeldSeat>> {
+    serde_json::from_value(stored).map_err(Error::fault)
 }
 
 impl FromSql<Text, Pg> for HoldState {

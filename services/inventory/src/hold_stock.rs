@@ -1,26 +1,32 @@
 //! `Hold`: the gate refuses who comes too late, then one transaction decides for everybody who is waiting.
+//!
+//! Seats share the transaction, but not the gate: it counts units, and a buyer of seats wants certain ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use common::batch::{Batch, BatchSettings};
 use common::db::{Db, Prepared, Tx};
 use common::{Error, Result};
-use contract::ids::{AccountId, HoldId, ProductId};
-use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz, Uuid};
+use contract::ids::{AccountId, ConcertId, HoldId, ProductId, SeatId};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
 use crate::gate::{Gate, GateUpdate, Mark, Take};
 use crate::hold::{Hold, HoldState};
-use crate::hold_rows::{HoldsRead, read_holds};
+use crate::hold_rows::{HoldsRead, lock_holds, read_holds};
 use crate::rebuild_gate::rebuild_later;
 use crate::refused::Refused;
-use crate::stock::{Decision, Facts, Moves, Stock, Wanted, WantedLine, decide, new_hold, short_products};
+use crate::seat::Seat;
+use crate::seat_rows::{owned_seats, read_limits, read_seats, take_seats};
+use crate::stock::{
+    Decision, Facts, Lives, Moves, Stock, Wanted, WantedLine, decide, due_takers, new_hold, short_products,
+};
 use crate::stock_rows::{StockFeed, lock_stocks, move_stocks};
-use crate::take_over::take_over;
+use crate::take_over::{take_over, take_over_holds};
 
 /// How often a batch is tried when other transactions insert ids of it first.
 const ATTEMPTS_MAX: u32 = 5;
@@ -39,10 +45,12 @@ pub struct Held {
     pub created: bool,
 }
 
-/// Takes every line out of sale until the hold expires, or none.
+/// Takes everything that is wanted out of sale until the hold expires, or nothing.
 ///
-/// Idempotent by the hold's id: a repeat is answered with the first hold. Refuses with `OUT_OF_STOCK`,
-/// `PRODUCT_NOT_FOUND`, `PURCHASE_LIMIT_EXCEEDED`, `HOLD_NOT_FOUND`, `HOLD_EXPIRED` and `HOLD_ALREADY_RELEASED`.
+/// Idempotent by the hold's id: a repeat is answered with the first hold; who wants the same seats again gets the
+/// reservation that has them. Refuses with `OUT_OF_STOCK`, `PRODUCT_NOT_FOUND`, `PURCHASE_LIMIT_EXCEEDED`,
+/// `SEATS_REQUIRED`, `SEAT_NOT_FOUND`, `SEAT_ALREADY_RESERVED`, `RESERVATION_NOT_FOUND`, `RESERVATION_ENDED`,
+/// `RESERVATION_ORDERED`, `HOLD_NOT_FOUND`, `HOLD_EXPIRED` and `HOLD_ALREADY_RELEASED`.
 pub async fn hold_stock(app: &App, wanted: Wanted) -> Result<Held> {
     let takes = pass_gate(&app.gate, &wanted).await.inspect_err(|_| count("gate_refused"))?;
     let admitted = Admitted { wanted: Arc::new(wanted), takes: takes.into() };
@@ -54,7 +62,7 @@ pub async fn hold_stock(app: &App, wanted: Wanted) -> Result<Held> {
             count("failed");
             // Most likely the queue was full, and others need the units. If the batch has committed all the same, the
             // gate promises too much until it is loaded anew, and PostgreSQL refuses.
-            app.gate.undo_takes(admitted.wanted.hold, &admitted.wanted.lines, &admitted.takes);
+            app.gate.undo_takes(admitted.wanted.hold, admitted.wanted.lines(), &admitted.takes);
         }
     }
     outcome
@@ -66,8 +74,8 @@ fn count(outcome: &'static str) {
 
 /// Takes every line from the gate, or none. Refuses with `OUT_OF_STOCK`, but never a hold that the gate has.
 async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
-    let mut takes = Vec::with_capacity(wanted.lines.len());
-    for line in &wanted.lines {
+    let mut takes = Vec::with_capacity(wanted.lines().len());
+    for line in wanted.lines() {
         match gate.take(wanted.hold, *line).await {
             Ok(take) => {
                 if take == Take::NotLoaded {
@@ -78,7 +86,7 @@ async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
             // It has this hold by another line: PostgreSQL answers the repeat.
             Err(_) if takes.contains(&Take::Repeat) => takes.push(Take::Unknown),
             Err(shortage) => {
-                gate.undo_takes(wanted.hold, &wanted.lines, &takes);
+                gate.undo_takes(wanted.hold, wanted.lines(), &takes);
                 metrics::counter!("stampede_gate_total", "outcome" => "refused").increment(1);
                 return Err(Refused::OutOfStock { shortages: vec![shortage] });
             }
@@ -90,7 +98,7 @@ async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
 /// Starts the queue of [`hold_stock`].
 pub fn start_batch(
     settings: &BatchSettings,
-    ttl: Duration,
+    lives: Lives,
     db: &Db,
     gate: &Gate,
     feed: &StockFeed,
@@ -98,7 +106,7 @@ pub fn start_batch(
     let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
     Batch::start("hold_stock", settings, move |requests| {
         let (db, gate, feed) = (db.clone(), gate.clone(), feed.clone());
-        async move { hold_batch(&db, &gate, &feed, ttl, requests).await }
+        async move { hold_batch(&db, &gate, &feed, lives, requests).await }
     })
 }
 
@@ -107,15 +115,15 @@ async fn hold_batch(
     db: &Db,
     gate: &Gate,
     feed: &StockFeed,
-    ttl: Duration,
+    lives: Lives,
     requests: Arc<[Admitted]>,
 ) -> Result<Vec<Result<Held>>> {
-    let served = commit_batch(db, feed, ttl, &requests).await?;
+    let served = commit_batch(db, feed, lives, &requests).await?;
     db.point("hold.after_commit").await;
     gate.apply_later(gate_updates(&requests, &served));
     for (request, outcome) in requests.iter().zip(&served.outcomes) {
         let Err(refused) = outcome else { continue };
-        let lines = request.wanted.lines.iter().zip(request.takes.iter());
+        let lines = request.wanted.lines().iter().zip(request.takes.iter());
         let taken = |product: ProductId| lines.clone().any(|(l, take)| l.product == product && *take == Take::Taken);
         // The gate has let it through, so it promises more than there is.
         let wrong = refused.shortages().iter().filter(|shortage| taken(shortage.product));
@@ -126,10 +134,10 @@ async fn hold_batch(
 
 /// Another replica may insert a hold or a tombstone of the same id without needing any row of stock that this batch has
 /// locked. That shows only when this batch inserts its holds; by then the other has committed, and the next try reads it.
-async fn commit_batch(db: &Db, feed: &StockFeed, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
+async fn commit_batch(db: &Db, feed: &StockFeed, lives: Lives, requests: &[Admitted]) -> Result<Served> {
     let mut attempt = 1;
     loop {
-        match db.tx("hold_stock", async |tx| serve(tx, feed, ttl, requests).await).await {
+        match db.tx("hold_stock", async |tx| serve(tx, feed, lives, requests).await).await {
             Err(error) if attempt < ATTEMPTS_MAX && is_unique_violation(&error) => attempt += 1,
             outcome => return outcome,
         }
@@ -148,54 +156,178 @@ struct Served {
     now: DateTime<Utc>,
 }
 
-async fn serve(tx: &mut Tx, feed: &StockFeed, ttl: Duration, requests: &[Admitted]) -> Result<Served> {
+async fn serve(tx: &mut Tx, feed: &StockFeed, lives: Lives, requests: &[Admitted]) -> Result<Served> {
     let requests: Vec<Wanted> = requests.iter().map(|request| Wanted::clone(&request.wanted)).collect();
-    let products: BTreeSet<_> = requests.iter().flat_map(|wanted| &wanted.lines).map(|line| line.product).collect();
     let ids: BTreeSet<_> = requests.iter().map(|wanted| wanted.hold).collect();
+    let places = find_places(tx, &requests).await?;
 
     // In this order, and in statements of their own: what commits while this one waits for the lock is seen by the next.
-    let stocks = lock_stocks(tx, &Vec::from_iter(products)).await?;
-    let HoldsRead { now, holds } = read_holds(tx, &Vec::from_iter(ids)).await?;
-    let owned = owned_units(tx, &requests, &stocks, now).await?;
+    let stocks = lock_stocks(tx, &Vec::from_iter(places.products)).await?;
+    let reservations = lock_reservations(tx, &places.reservations).await?;
+    let HoldsRead { now, mut holds } = read_holds(tx, &Vec::from_iter(ids)).await?;
+    holds.extend(reservations);
+    let seats = read_seats(tx, &places.seats).await?;
+    let owned_seats = owned_seats(tx, limited_pairs(&requests, &seats, &places.seat_limits), now).await?;
+    let owned = owned_units(tx, &requests, &seats, &stocks, now).await?;
 
-    let mut facts = Facts { stocks, freed: Moves::new(), holds, owned };
+    let mut facts =
+        Facts { stocks, freed: Moves::new(), holds, owned, seats, seat_limits: places.seat_limits, owned_seats };
     let mut outcomes = decide(&requests, &facts, now);
-    let short = short_products(&outcomes);
-    if !short.is_empty() {
-        facts.freed = take_over(tx, &short, &mut facts.stocks, &[], now).await?;
-        if !facts.freed.is_empty() {
-            outcomes = decide(&requests, &facts, now);
-        }
+    if free_expired(tx, &mut facts, &outcomes, now).await? {
+        outcomes = decide(&requests, &facts, now);
     }
 
     let created = requests.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Ok(Decision::Create));
-    let created: Vec<Hold> = created.map(|(wanted, _)| new_hold(wanted, &facts.stocks, now + ttl)).collect();
+    let (from, created): (Vec<Option<HoldId>>, Vec<Hold>) =
+        created.map(|(wanted, _)| (wanted.reservation(), new_hold(wanted, &facts, lives, now))).unzip();
     let mut moves = facts.freed.clone();
-    for line in created.iter().flat_map(|hold| &hold.lines) {
+    // What a reservation had was held before.
+    let new = from.iter().zip(&created).filter(|(from, _)| from.is_none());
+    for line in new.flat_map(|(_, hold)| &hold.lines) {
         moves.entry(line.product).or_default().held += i64::from(line.quantity);
     }
     moves.retain(|_, change| change.held != 0);
-    insert_holds(tx, &created, now, now + ttl).await?;
+    insert_holds(tx, &created, now).await?;
     if !moves.is_empty() {
         move_stocks(tx, feed, &facts.stocks, &moves).await?;
     }
+    let seated: Vec<&Hold> = created.iter().filter(|hold| hold.seats().next().is_some()).collect();
+    if !seated.is_empty() {
+        end_reservations(tx, from.iter().zip(&created), now).await?;
+        take_seats(tx, &seated, now).await?;
+    }
     tx.point("hold.before_commit").await;
-    Ok(Served { outcomes: answers(&requests, outcomes, created, facts.holds), now })
+    facts.holds.extend(created.into_iter().map(|hold| (hold.id, hold)));
+    read_same(tx, &outcomes, &mut facts.holds).await?;
+    Ok(Served { outcomes: answers(&requests, outcomes, &facts.holds), now })
+}
+
+/// Which rows a batch has to lock and read.
+struct Places {
+    products: BTreeSet<ProductId>,
+    seats: Vec<SeatId>,
+    seat_limits: HashMap<ConcertId, i32>,
+    /// With the products that must be locked first.
+    reservations: Vec<HoldId>,
+}
+
+/// Only a look, at what never changes: the products of seats and of reservations, and the limits of concerts.
+async fn find_places(tx: &mut Tx, requests: &[Wanted]) -> Result<Places> {
+    let mut products: BTreeSet<_> = requests.iter().flat_map(Wanted::lines).map(|line| line.product).collect();
+    let seats: BTreeSet<SeatId> = requests.iter().flat_map(Wanted::seats).copied().collect();
+    let seats = Vec::from_iter(seats);
+    let looked_at = read_seats(tx, &seats).await?;
+    products.extend(looked_at.values().map(|seat| seat.product));
+    // A limit spans the price categories of its concert: with all of them locked, nobody else counts.
+    let concerts: BTreeSet<ConcertId> = looked_at.values().map(|seat| seat.concert).collect();
+    let limits = read_limits(tx, &concerts).await?;
+    products.extend(limits.iter().flat_map(|limit| limit.product_ids.iter().copied()));
+    let seat_limits = limits.iter().map(|limit| (limit.concert_id, limit.max_per_user)).collect();
+
+    let reservations: BTreeSet<HoldId> = requests.iter().filter_map(Wanted::reservation).collect();
+    let reservations = Vec::from_iter(reservations);
+    if !reservations.is_empty() {
+        let HoldsRead { holds, .. } = read_holds(tx, &reservations).await?;
+        products.extend(holds.values().flat_map(|hold| &hold.lines).map(|line| line.product));
+    }
+    Ok(Places { products, seats, seat_limits, reservations })
+}
+
+async fn lock_reservations(tx: &mut Tx, ids: &[HoldId]) -> Result<HashMap<HoldId, Hold>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    Ok(lock_holds(tx, ids).await?.holds)
+}
+
+/// Takes over the expired holds that are in the way of refused requests. Returns whether that has freed anything.
+async fn free_expired(
+    tx: &mut Tx,
+    facts: &mut Facts,
+    outcomes: &[Result<Decision, Refused>],
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let (short, due) = (short_products(outcomes), due_takers(outcomes, facts, now));
+    // The reservations of this batch stay as they were read.
+    let except: Vec<HoldId> = facts.holds.values().filter(|hold| hold.concert.is_some()).map(|hold| hold.id).collect();
+    if !short.is_empty() {
+        facts.freed = take_over(tx, &short, &mut facts.stocks, &except, now).await?;
+    }
+    if !due.is_empty() {
+        for (product, freed) in take_over_holds(tx, &due, &mut facts.stocks, now).await? {
+            facts.freed.entry(product).or_default().held += freed.held;
+        }
+    }
+    if facts.freed.is_empty() {
+        return Ok(false);
+    }
+    if !facts.seats.is_empty() {
+        facts.seats = read_seats(tx, &facts.seats.keys().copied().collect::<Vec<_>>()).await?;
+    }
+    Ok(true)
+}
+
+/// A reservation whose seats an order's hold has now is over.
+async fn end_reservations(
+    tx: &mut Tx,
+    moved: impl Iterator<Item = (&Option<HoldId>, &Hold)>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let moved: Vec<(HoldId, HoldId)> = moved.filter_map(|(from, hold)| Some(((*from)?, hold.id))).collect();
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let query = sql_query(include_str!("hold_stock_move.sql"))
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Uuid>, _>(moved.iter().map(|(from, _)| *from).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(moved.iter().map(|(_, to)| *to).collect::<Vec<_>>());
+    let ended = Prepared(query).execute(tx).await?;
+    if ended != moved.len() {
+        return Err(Error::fault(anyhow::anyhow!("{ended} of {} reservations to be ordered were held", moved.len())));
+    }
+    Ok(())
+}
+
+/// Adds the reservations that requests are answered with because they name the same seats.
+async fn read_same(
+    tx: &mut Tx,
+    outcomes: &[Result<Decision, Refused>],
+    holds: &mut HashMap<HoldId, Hold>,
+) -> Result<()> {
+    let same = outcomes.iter().filter_map(|outcome| match outcome {
+        Ok(Decision::Same(hold)) if !holds.contains_key(hold) => Some(*hold),
+        _ => None,
+    });
+    let same: BTreeSet<HoldId> = same.collect();
+    if !same.is_empty() {
+        holds.extend(read_holds(tx, &Vec::from_iter(same)).await?.holds);
+    }
+    Ok(())
 }
 
 fn answers(
     requests: &[Wanted],
     outcomes: Vec<Result<Decision, Refused>>,
-    created: Vec<Hold>,
-    mut holds: HashMap<HoldId, Hold>,
+    holds: &HashMap<HoldId, Hold>,
 ) -> Vec<Result<Held, Refused>> {
-    holds.extend(created.into_iter().map(|hold| (hold.id, hold)));
     let answer = |(wanted, outcome): (&Wanted, Result<Decision, Refused>)| {
-        let created = outcome? == Decision::Create;
-        let hold = holds.get(&wanted.hold).cloned().ok_or(Refused::HoldNotFound(wanted.hold))?;
-        Ok(Held { hold, created })
+        let decision = outcome?;
+        let id = if let Decision::Same(same) = decision { same } else { wanted.hold };
+        let hold = holds.get(&id).cloned().ok_or(Refused::HoldNotFound(id))?;
+        Ok(Held { hold, created: decision == Decision::Create })
     };
     requests.iter().zip(outcomes).map(answer).collect()
+}
+
+/// The accounts that want seats of concerts with a limit.
+fn limited_pairs(
+    requests: &[Wanted],
+    seats: &HashMap<SeatId, Seat>,
+    limits: &HashMap<ConcertId, i32>,
+) -> BTreeSet<(AccountId, ConcertId)> {
+    let concert = |seat: &SeatId| seats.get(seat).map(|seat| seat.concert).filter(|id| limits.contains_key(id));
+    let pairs = requests.iter().flat_map(|wanted| wanted.seats().iter().map(|seat| (wanted.user, concert(seat))));
+    pairs.filter_map(|(user, concert)| Some((user, concert?))).collect()
 }
 
 #[derive(QueryableByName)]
@@ -213,11 +345,16 @@ struct OwnedRow {
 async fn owned_units(
     tx: &mut Tx,
     requests: &[Wanted],
+    seats: &HashMap<SeatId, Seat>,
     stocks: &BTreeMap<ProductId, Stock>,
     now: DateTime<Utc>,
 ) -> Result<HashMap<(AccountId, ProductId), i64>> {
     let limited = |product: &ProductId| stocks.get(product).is_some_and(|stock| stock.max_per_user.is_some());
-    let pairs = requests.iter().flat_map(|wanted| wanted.lines.iter().map(|line| (wanted.user, line.product)));
+    let products = |wanted: &Wanted| {
+        let seats = wanted.seats().iter().filter_map(|seat| seats.get(seat)).map(|seat| seat.product);
+        wanted.lines().iter().map(|line| line.product).chain(seats).collect::<Vec<_>>()
+    };
+    let pairs = requests.iter().flat_map(|wanted| products(wanted).into_iter().map(|product| (wanted.user, product)));
     let pairs: HashSet<_> = pairs.filter(|(_, product)| limited(product)).collect();
     if pairs.is_empty() {
         return Ok(HashMap::new());
@@ -231,23 +368,30 @@ async fn owned_units(
     Ok(rows.into_iter().map(|row| ((row.user_id, row.product_id), row.units)).collect())
 }
 
-async fn insert_holds(tx: &mut Tx, holds: &[Hold], now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Result<()> {
+async fn insert_holds(tx: &mut Tx, holds: &[Hold], now: DateTime<Utc>) -> Result<()> {
     if holds.is_empty() {
         return Ok(());
     }
     let lines: Vec<_> = holds.iter().flat_map(|hold| hold.lines.iter().map(|line| (hold.id, line))).collect();
+    let seats = lines.iter().map(|(_, line)| match line.seats.as_slice() {
+        [] => Ok(None),
+        seats => serde_json::to_string(seats).map(Some),
+    });
+    let seats: Vec<Option<String>> = seats.collect::<Result<_, _>>().map_err(Error::fault)?;
     let query = sql_query(include_str!("hold_stock.sql"))
-        .bind::<Timestamptz, _>(expires_at)
         .bind::<Timestamptz, _>(now)
         .bind::<Array<Uuid>, _>(holds.iter().map(|hold| hold.id).collect::<Vec<HoldId>>())
         .bind::<Array<Uuid>, _>(holds.iter().filter_map(|hold| hold.user).collect::<Vec<AccountId>>())
+        .bind::<Array<Timestamptz>, _>(holds.iter().map(|hold| hold.expires_at).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(holds.iter().map(|hold| hold.concert).collect::<Vec<_>>())
         .bind::<Array<Uuid>, _>(lines.iter().map(|(hold, _)| *hold).collect::<Vec<_>>())
         .bind::<Array<Uuid>, _>(lines.iter().map(|(_, line)| line.product).collect::<Vec<_>>())
         .bind::<Array<Integer>, _>(lines.iter().map(|(_, line)| line.quantity).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(lines.iter().map(|(_, line)| line.unit_price).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.currency.as_str()).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.sku.as_str()).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.name.as_str()).collect::<Vec<_>>());
+        .bind::<Array<Text>, _>(lines.iter().map(|(_, line)| line.name.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>, _>(seats);
     Prepared(query).execute(tx).await?;
     Ok(())
 }
@@ -256,7 +400,7 @@ async fn insert_holds(tx: &mut Tx, holds: &[Hold], now: DateTime<Utc>, expires_a
 fn gate_updates(requests: &[Admitted], served: &Served) -> Vec<GateUpdate> {
     let mut updates = Vec::new();
     for (request, outcome) in requests.iter().zip(&served.outcomes) {
-        for (line, take) in request.wanted.lines.iter().zip(request.takes.iter()) {
+        for (line, take) in request.wanted.lines().iter().zip(request.takes.iter()) {
             let kept = outcome.as_ref().ok().and_then(|held| keep(&held.hold, *line, served.now));
             let mark = match (kept, take) {
                 (Some(keep), _) => keep,

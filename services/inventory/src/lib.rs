@@ -1,7 +1,7 @@
-//! Inventory: what is for sale and how much of it; no unit is sold twice.
+//! Inventory: what is for sale and how much of it; no unit and no seat is sold twice.
 //!
 //! Owns schema `inventory`. Produces `STOCK_DEPLETED`, `STOCK_REPLENISHED`; consumes `ORDER_CANCELLED`, `ORDER_EXPIRED`,
-//! `ORDER_PLACED`, `ORDER_REFUNDED`.
+//! `ORDER_PLACED`, `ORDER_REFUNDED`, and `EVENT_SCHEDULED`, `EVENT_OPEN`, `EVENT_CLOSED`. Asks queue for passes.
 
 mod gate; // the Redis gate in front of stock
 pub mod hold; // rules; public for the model
@@ -10,16 +10,22 @@ mod plan; // rules
 mod product; // rules
 mod refused;
 mod schema;
+mod seat; // rules
+mod seat_rows; // the rows of seats
 mod stock; // rules
 mod stock_rows; // the rows of stock
 
 mod adjust_stock; // flows
 mod begin_restock_round;
 mod hold_stock;
+mod manage_concerts;
 mod manage_products;
 mod read_audits;
+mod read_concerts;
 mod read_holds;
 mod read_products;
+mod read_reservations;
+mod reserve_seats;
 mod settle_hold;
 mod watch_stock;
 
@@ -43,10 +49,12 @@ use common::inbox::Consumer;
 use common::manifest::{Deploy, Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
+use common::rate::RateLimiter;
 use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::inventory::stock_service_server::StockServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use entry::Entrance;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +63,7 @@ use crate::hold::Hold;
 use crate::hold_stock::{Admitted, Held};
 use crate::plan::HoldStep;
 use crate::read_products::ProductSettings;
+use crate::stock::Lives;
 use crate::stock_rows::StockFeed;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
@@ -64,6 +73,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inven
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     hold_ttl_seconds: u32,
+    seat_ttl_seconds: u32,
+    reservation_seats_max: usize,
+    reservations_per_minute: u32,
     hold_lines_max: usize,
     hold_quantity_max: i32,
     unpin_seconds_min: u32,
@@ -85,6 +97,10 @@ pub struct App {
     holds: Batch<Admitted, Held>,
     steps: Batch<HoldStep, Hold>,
     products: ProductSettings,
+    entrance: Entrance,
+    /// For each account.
+    reservations: RateLimiter,
+    reservation_seats_max: usize,
     hold_lines_max: usize,
     hold_quantity_max: i32,
     unpinned_lives_min: chrono::Duration,
@@ -99,20 +115,43 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "inventory",
         summary: "what there is, and who has it",
-        paths: &["/api/v1/products", "/api/v1/admin/products", "/api/v1/admin/holds"],
+        paths: &[
+            "/api/v1/products",
+            "/api/v1/admin/products",
+            "/api/v1/admin/holds",
+            "/api/v1/concerts",
+            "/api/v1/admin/concerts",
+            "/api/v1/reservations",
+        ],
         migrations: || MIGRATIONS,
         produces: &[StockDepleted::TOPIC, StockReplenished::TOPIC],
-        consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
+        consumes: &[
+            OrderCancelled::TOPIC,
+            OrderExpired::TOPIC,
+            OrderPlaced::TOPIC,
+            OrderRefunded::TOPIC,
+            entry::TOPICS[0],
+            entry::TOPICS[1],
+            entry::TOPICS[2],
+        ],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
             Invariant { id: "I1", sql: include_str!("../audit/stock_conserved.sql") },
             Invariant { id: "I2", sql: include_str!("../audit/counters_equal_rows.sql") },
             Invariant { id: "I3", sql: include_str!("../audit/sold_is_audited.sql") },
+            Invariant { id: "I14", sql: include_str!("../audit/seats_are_had_once.sql") },
             Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
         ],
         unfinished: &[],
-        deploy: Deploy { calls: &[], secrets: &[], outside: &[], cpu_millis: 500, memory_mib: 256, replicas_max: 6 },
+        deploy: Deploy {
+            calls: &["queue"],
+            secrets: &[],
+            outside: &[],
+            cpu_millis: 500,
+            memory_mib: 256,
+            replicas_max: 6,
+        },
     }
 }
 
@@ -122,15 +161,22 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let redis = host.redis();
     let gate = Gate::new(redis.clone(), db.clone(), settings.gate.clone());
     let feed = StockFeed::new();
-    let hold_ttl = chrono::Duration::seconds(settings.hold_ttl_seconds.into());
+    let lives = Lives {
+        units: chrono::Duration::seconds(settings.hold_ttl_seconds.into()),
+        seats: chrono::Duration::seconds(settings.seat_ttl_seconds.into()),
+    };
+    let entrance = Entrance::open(host, &db).await?;
     let app = Arc::new(App {
         db: db.clone(),
         gate: gate.clone(),
         feed: feed.clone(),
         cache: Cache::new(&redis),
-        holds: hold_stock::start_batch(&settings.hold_batch, hold_ttl, &db, &gate, &feed),
+        holds: hold_stock::start_batch(&settings.hold_batch, lives, &db, &gate, &feed),
         steps: settle_hold::start_batch(&settings.settle_batch, &db, &gate, &feed),
         products: settings.products,
+        entrance,
+        reservations: RateLimiter::per_minute(settings.reservations_per_minute, settings.reservations_per_minute),
+        reservation_seats_max: settings.reservation_seats_max,
         hold_lines_max: settings.hold_lines_max,
         hold_quantity_max: settings.hold_quantity_max,
         unpinned_lives_min: chrono::Duration::seconds(settings.unpin_seconds_min.into()),
@@ -148,7 +194,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderExpired, App>(&app)
         .on::<OrderPlaced, App>(&app)
         .on::<OrderRefunded, App>(&app);
-    host.consume(consumer)?;
+    host.consume(app.entrance.hear(consumer))?;
     host.relay(&db)?;
     host.periodic("expire_holds", every_ms(settings.sweep_period_ms), move || {
         let app = app.clone();
@@ -170,7 +216,15 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(manage_products::change_product)
         .service(adjust_stock::adjust_stock)
         .service(read_audits::list_audits)
-        .service(read_holds::list_holds);
+        .service(read_holds::list_holds)
+        .service(read_concerts::list_concerts)
+        .service(read_concerts::read_seat_map)
+        .service(read_concerts::read_concert)
+        .service(manage_concerts::create_concert)
+        .service(manage_concerts::add_seats)
+        .service(reserve_seats::reserve_seats)
+        .service(read_reservations::read_reservation)
+        .service(read_reservations::cancel_reservation);
 }
 
 fn every_ms(period_ms: u64) -> Schedule {

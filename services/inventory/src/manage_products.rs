@@ -6,7 +6,7 @@ use common::auth::Admin;
 use common::db::Tx;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::{Refused, Result};
-use contract::ids::ProductId;
+use contract::ids::{ConcertId, ProductId};
 use contract::money::{KRW, Money};
 use diesel::dsl::now;
 use diesel::prelude::*;
@@ -87,13 +87,14 @@ async fn create(app: &App, new: &NewProduct, admin: Admin) -> Result<ProductView
 
 #[derive(Insertable)]
 #[diesel(table_name = products)]
-struct ProductRow<'a> {
-    id: ProductId,
-    sku: &'a str,
-    name: &'a str,
-    price_amount: i64,
-    currency: &'static str,
-    max_per_user: Option<i32>,
+pub struct ProductRow<'a> {
+    pub id: ProductId,
+    pub sku: &'a str,
+    pub name: &'a str,
+    pub price_amount: i64,
+    pub currency: &'static str,
+    pub max_per_user: Option<i32>,
+    pub concert_id: Option<ConcertId>,
 }
 
 async fn insert(tx: &mut Tx, app: &App, id: ProductId, new: &NewProduct, actor: Uuid) -> Result<ProductView> {
@@ -104,22 +105,29 @@ async fn insert(tx: &mut Tx, app: &App, id: ProductId, new: &NewProduct, actor: 
         price_amount: new.price.amount,
         currency: KRW,
         max_per_user: new.max_per_user,
+        concert_id: None,
     };
-    let insert = diesel::insert_into(products::table).values(&row).on_conflict(products::sku).do_nothing();
+    insert_product(tx, &row, new.initial_stock, actor).await?;
+    read_view(tx, app, id).await
+}
+
+/// Stores a product with its stock and its first movement of units. Refuses with `SKU_ALREADY_EXISTS`.
+pub async fn insert_product(tx: &mut Tx, row: &ProductRow<'_>, units: i64, actor: Uuid) -> Result<()> {
+    let insert = diesel::insert_into(products::table).values(row).on_conflict(products::sku).do_nothing();
     if insert.execute(tx).await? == 0 {
         return Err(refused::Refused::SkuExists.into());
     }
     let stock_version = diesel::insert_into(stocks::table)
-        .values((stocks::product_id.eq(id), stocks::on_hand.eq(new.initial_stock)))
+        .values((stocks::product_id.eq(row.id), stocks::on_hand.eq(units)))
         .returning(stocks::version)
         .get_result(tx)
         .await?;
     let audit = NewAudit {
-        product_id: id,
+        product_id: row.id,
         adjustment_id: None,
         kind: "INITIAL",
-        delta: new.initial_stock,
-        on_hand_after: new.initial_stock,
+        delta: units,
+        on_hand_after: units,
         held_after: 0,
         stock_version,
         reason: None,
@@ -128,8 +136,7 @@ async fn insert(tx: &mut Tx, app: &App, id: ProductId, new: &NewProduct, actor: 
         fingerprint: None,
     };
     insert_audit(tx, &audit).await?;
-    raise_catalogue_version(tx).await?;
-    read_view(tx, app, id).await
+    raise_catalogue_version(tx).await
 }
 
 /// Last in its transaction, because all changes of products wait for this one row.

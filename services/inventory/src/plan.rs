@@ -1,13 +1,14 @@
 //! Rules of a batch of steps: what each does after those before it, and what all of them write together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use contract::ids::{HoldId, ProductId};
+use contract::ids::{HoldId, ProductId, SeatId};
 
 use crate::gate::{GateUpdate, Mark};
 use crate::hold::{Effect, Hold, HoldState, Step, apply, effect_of};
 use crate::refused::{Refused, Shortage};
+use crate::seat::Seat;
 use crate::stock::{Move, Moves, Stock};
 
 /// A step of one hold.
@@ -31,6 +32,8 @@ pub struct Plan {
     pub moves: Moves,
     pub audits: Vec<Audit>,
     pub gate_updates: Vec<GateUpdate>,
+    /// The holds that take units again, and with them their seats.
+    pub retaken: BTreeSet<HoldId>,
 }
 
 /// A movement of units on hand.
@@ -60,11 +63,13 @@ pub fn moved_products(steps: &[HoldStep], holds: &HashMap<HoldId, Hold>, now: Da
 }
 
 impl Plan {
-    /// `stocks` are the rows as they were locked, `freed` the units that were taken over from expired holds since.
+    /// `stocks` are the rows as they were locked, `freed` the units that were taken over from expired holds since, `seats`
+    /// those of all holds that may take theirs again.
     pub fn new(
         steps: &[HoldStep],
         holds: HashMap<HoldId, Hold>,
         stocks: &BTreeMap<ProductId, Stock>,
+        seats: &HashMap<SeatId, Seat>,
         freed: Moves,
         now: DateTime<Utc>,
     ) -> Result<Plan, StockNotLocked> {
@@ -72,7 +77,7 @@ impl Plan {
         for HoldStep { hold, step } in steps {
             let effect = match effect_of(step, *hold, plan.holds.get(hold), now) {
                 Ok(effect) if effect.moves_stock() && !plan.has_stock_of(*hold, stocks) => return Err(StockNotLocked),
-                Ok(Effect::Retake) => plan.check_retake(*hold, stocks).map(|()| Effect::Retake),
+                Ok(Effect::Retake) => plan.check_retake(*hold, stocks, seats).map(|()| Effect::Retake),
                 outcome => outcome,
             };
             let outcome = effect.and_then(|effect| {
@@ -89,17 +94,36 @@ impl Plan {
     }
 
     /// All lines or none, of what the steps before have left. The limit per buyer does not apply: the money is captured.
-    fn check_retake(&self, hold: HoldId, stocks: &BTreeMap<ProductId, Stock>) -> Result<(), Refused> {
+    fn check_retake(
+        &self,
+        hold: HoldId,
+        stocks: &BTreeMap<ProductId, Stock>,
+        seats: &HashMap<SeatId, Seat>,
+    ) -> Result<(), Refused> {
         let mut shortages = Vec::new();
         for line in self.holds.get(&hold).into_iter().flat_map(|hold| &hold.lines) {
-            let available =
+            let mut available =
                 stocks.get(&line.product).map_or(0, |stock| stock.sellable_after(&self.moves, line.product));
+            // Another seat is no substitute for its own.
+            if line.seats.iter().any(|seat| self.is_taken(hold, seat.seat_id, seats)) {
+                available = 0;
+            }
             if available < i64::from(line.quantity) {
                 let available = available.max(0);
                 shortages.push(Shortage { product: line.product, requested: line.quantity, available });
             }
         }
         if shortages.is_empty() { Ok(()) } else { Err(Refused::OutOfStock { shortages }) }
+    }
+
+    /// By another hold than `hold`, after the steps before.
+    fn is_taken(&self, hold: HoldId, seat: SeatId, seats: &HashMap<SeatId, Seat>) -> bool {
+        let Some(stored) = seats.get(&seat) else { return true };
+        let lives = |other: HoldId| self.holds.get(&other).is_none_or(|other| other.state.has_units());
+        let again = self.retaken.iter().filter(|other| **other != hold && lives(**other));
+        let mut again = again.filter_map(|other| self.holds.get(other)).flat_map(Hold::seats);
+        stored.taken.is_some_and(|taken| taken.hold != hold && lives(taken.hold))
+            || again.any(|held| held.seat_id == seat)
     }
 
     fn add(&mut self, id: HoldId, step: &Step, effect: Effect, now: DateTime<Utc>) {
@@ -120,6 +144,9 @@ impl Plan {
         }
         let Some(hold) = self.holds.get_mut(&id) else { return };
         apply(effect, step, hold, now);
+        if effect == Effect::Retake {
+            self.retaken.insert(id);
+        }
         if effect == Effect::BlockAttempt {
             // The state stays, and so does a reason that an earlier step of the batch has given.
             self.changed.entry(id).or_default();
@@ -145,8 +172,18 @@ impl Plan {
 }
 
 fn tombstone(id: HoldId, now: DateTime<Utc>) -> Hold {
-    let (state, lines) = (HoldState::Released, Vec::new());
-    Hold { id, user: None, state, expires_at: now, pin: None, unpinned_by: Vec::new(), order_version: None, lines }
+    Hold {
+        id,
+        user: None,
+        state: HoldState::Released,
+        expires_at: now,
+        pin: None,
+        unpinned_by: Vec::new(),
+        order_version: None,
+        concert: None,
+        moved_to: None,
+        lines: Vec::new(),
+    }
 }
 
 /// What a line of `quantity` units changes in its stock, in the gate and in the audit.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::Refused;
 use common::text::Text;
-use contract::ids::ProductId;
+use contract::ids::{ConcertId, ProductId};
 use contract::money::{Currency, Money};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -40,6 +40,9 @@ pub struct Product {
     pub price: Money,
     /// Units that one buyer may hold and own together; null: no limit.
     pub max_per_user: Option<i32>,
+    /// Its units are seats of this concert; absent: they are alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concert_id: Option<ConcertId>,
     /// For `If-Match`.
     pub version: i64,
     #[schema(example = "2026-01-01T00:00:00.000Z")]

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use common::Result;
 use common::http::{Data, Path, Problem, Query};
 use common::text::Text;
-use contract::ids::ProductId;
+use contract::ids::{ConcertId, ProductId};
 use contract::money::Money;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -127,7 +127,8 @@ pub fn etag(view: &ProductView) -> String {
     format!("\"{}-{}-{}\"", view.product.version, view.stock.available, view.stock.held)
 }
 
-fn answer(request: &HttpRequest, etag: &str, body: &impl Serialize) -> HttpResponse {
+/// `body` with its `ETag`, or 304 if the client has it.
+pub fn answer(request: &HttpRequest, etag: &str, body: &impl Serialize) -> HttpResponse {
     let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*"));
     let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
@@ -255,6 +256,7 @@ struct ProductRow {
     name: String,
     price_amount: i64,
     max_per_user: Option<i32>,
+    concert_id: Option<ConcertId>,
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -268,6 +270,7 @@ impl From<ProductRow> for Product {
             name: row.name,
             price: Money::krw(row.price_amount),
             max_per_user: row.max_per_user,
+            concert_id: row.concert_id,
             version: row.version,
             created_at: time(row.created_at),
             updated_at: time(row.updated_at),

@@ -1,10 +1,12 @@
 //! Why inventory says no. Callers can act on each of these.
 
-use common::error::VERSION_CONFLICT;
+use common::error::{IDEMPOTENCY_KEY_REUSED, VERSION_CONFLICT};
 use common::{Code, Refusal};
 use contract::codes;
-use contract::ids::{HoldId, ProductId};
+use contract::ids::{ConcertId, HoldId, ProductId, SeatId};
 use serde_json::{Value, json};
+
+use crate::seat::TakenSeat;
 
 /// A line that cannot be held, with the units that were left after the batch that refused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,26 @@ pub enum Refused {
     HoldNotFound(HoldId),
     #[error("Hold {0} waits for another attempt to pay, or this one has ended.")]
     PaymentInProgress(HoldId),
+    #[error("Product {0} is sold by the seat: reserve seats, and order the reservation.")]
+    SeatsRequired(ProductId),
+    #[error("There is no concert {0}.")]
+    ConcertNotFound(ConcertId),
+    #[error("There is no seat {0} in this concert.")]
+    SeatNotFound(SeatId),
+    #[error("A seat with label {0} exists in this concert.")]
+    SeatExists(String),
+    #[error("Somebody else has taken a seat of these.")]
+    SeatsTaken { seats: Vec<TakenSeat> },
+    #[error("One buyer may have {max} seats in this concert; {have} are reserved or bought already.")]
+    SeatLimitExceeded { concert: ConcertId, requested: usize, have: i64, max: i32 },
+    #[error("Hold {0} was made by a request for something else.")]
+    OtherRequest(HoldId),
+    #[error("There is no reservation {0}.")]
+    ReservationNotFound(HoldId),
+    #[error("The time of reservation {0} is up, or it was cancelled.")]
+    ReservationEnded(HoldId),
+    #[error("Reservation {reservation} has become order {order}.")]
+    ReservationOrdered { reservation: HoldId, order: HoldId },
     #[error("A product with this SKU exists.")]
     SkuExists,
     #[error("The product has changed since; read it again.")]
@@ -65,6 +87,16 @@ impl Refusal for Refused {
             Refused::HoldNotConfirmed(_) => codes::HOLD_NOT_CONFIRMED,
             Refused::HoldNotFound(_) => codes::HOLD_NOT_FOUND,
             Refused::PaymentInProgress(_) => codes::PAYMENT_IN_PROGRESS,
+            Refused::SeatsRequired(_) => codes::SEATS_REQUIRED,
+            Refused::ConcertNotFound(_) => codes::CONCERT_NOT_FOUND,
+            Refused::SeatNotFound(_) => codes::SEAT_NOT_FOUND,
+            Refused::SeatExists(_) => codes::SEAT_ALREADY_EXISTS,
+            Refused::SeatsTaken { .. } => codes::SEAT_ALREADY_RESERVED,
+            Refused::SeatLimitExceeded { .. } => codes::PURCHASE_LIMIT_EXCEEDED,
+            Refused::OtherRequest(_) => IDEMPOTENCY_KEY_REUSED,
+            Refused::ReservationNotFound(_) => codes::RESERVATION_NOT_FOUND,
+            Refused::ReservationEnded(_) => codes::RESERVATION_ENDED,
+            Refused::ReservationOrdered { .. } => codes::RESERVATION_ORDERED,
             Refused::SkuExists => codes::SKU_ALREADY_EXISTS,
             Refused::VersionConflict { .. } => VERSION_CONFLICT,
             Refused::BelowHeld { .. } => codes::STOCK_BELOW_HELD,
@@ -81,7 +113,18 @@ impl Refusal for Refused {
                     json!({ "productId": product, "requested": requested, "available": available })
                 })
                 .collect(),
-            Refused::ProductNotFound(product) => vec![json!({ "productId": product })],
+            Refused::ProductNotFound(product) | Refused::SeatsRequired(product) => {
+                vec![json!({ "productId": product })]
+            }
+            Refused::SeatNotFound(seat) => vec![json!({ "seatId": seat })],
+            Refused::SeatExists(label) => vec![json!({ "label": label })],
+            Refused::SeatsTaken { seats } => {
+                seats.iter().map(|taken| json!({ "seatId": taken.seat, "label": taken.label })).collect()
+            }
+            Refused::SeatLimitExceeded { concert, requested, have, max } => {
+                vec![json!({ "concertId": concert, "requested": requested, "have": have, "max": max })]
+            }
+            Refused::ReservationOrdered { order, .. } => vec![json!({ "orderId": order })],
             Refused::LimitExceeded { product, requested, have, max } => {
                 vec![json!({ "productId": product, "requested": requested, "have": have, "max": max })]
             }
@@ -95,6 +138,10 @@ impl Refusal for Refused {
             | Refused::HoldNotConfirmed(_)
             | Refused::HoldNotFound(_)
             | Refused::PaymentInProgress(_)
+            | Refused::ConcertNotFound(_)
+            | Refused::OtherRequest(_)
+            | Refused::ReservationNotFound(_)
+            | Refused::ReservationEnded(_)
             | Refused::SkuExists
             | Refused::ConcurrentModification => Vec::new(),
         }

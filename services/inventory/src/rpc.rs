@@ -8,19 +8,19 @@ use common::{Refused, Result};
 use contract::ids::{HoldId, PaymentAttemptId};
 use contract::inventory::inventory_service_server::InventoryService;
 use contract::inventory::{
-    ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, Hold as HoldMessage,
-    HoldLine as LineMessage, HoldRequest, HoldResponse, HoldState as StateMessage, PinHoldRequest, PinHoldResponse,
-    ReleaseHoldRequest, ReleaseHoldResponse, ReturnStockRequest, ReturnStockResponse, UnpinHoldRequest,
-    UnpinHoldResponse,
+    ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, HeldSeat as SeatMessage,
+    Hold as HoldMessage, HoldLine as LineMessage, HoldRequest, HoldResponse, HoldState as StateMessage, PinHoldRequest,
+    PinHoldResponse, ReleaseHoldRequest, ReleaseHoldResponse, ReturnStockRequest, ReturnStockResponse,
+    UnpinHoldRequest, UnpinHoldResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::App;
-use crate::hold::{Hold, HoldState, Step};
+use crate::hold::{HeldSeat, Hold, HoldState, Step};
 use crate::hold_stock::hold_stock;
 use crate::read_holds::get_hold;
 use crate::settle_hold::settle_hold;
-use crate::stock::{Wanted, WantedLine};
+use crate::stock::{Wanted, WantedLine, What};
 
 /// Reasons are shown in lists.
 const REASON_CHARS_MAX: usize = 200;
@@ -88,12 +88,19 @@ impl InventoryService for Rpc {
 
 impl Rpc {
     fn wanted(&self, request: HoldRequest) -> Result<Wanted> {
+        let (hold, user) = (hold_of(&request.hold_id)?, parse("user_id", &request.user_id)?);
+        if !request.reservation_id.is_empty() {
+            if !request.lines.is_empty() {
+                return Err(Refused::invalid("lines", "must be empty where reservation_id is given").into());
+            }
+            let reservation = parse("reservation_id", &request.reservation_id)?;
+            return Ok(Wanted { hold, user, what: What::Reserved(reservation) });
+        }
         let lines = request.lines.iter().enumerate().map(|(index, line)| {
             let product = parse(&format!("lines[{index}].product_id"), &line.product_id)?;
             Ok(WantedLine { product, quantity: line.quantity })
         });
         let lines = lines.collect::<Result<Vec<_>>>()?;
-        let (hold, user) = (hold_of(&request.hold_id)?, parse("user_id", &request.user_id)?);
         Ok(Wanted::new(hold, user, lines, self.0.hold_lines_max, self.0.hold_quantity_max)?)
     }
 }
@@ -129,6 +136,7 @@ fn message(hold: Hold, now: Option<DateTime<Utc>>) -> HoldMessage {
         HoldState::Expired => StateMessage::Expired,
         HoldState::Returned => StateMessage::Returned,
     };
+    let seat = |seat: HeldSeat| SeatMessage { seat_id: seat.seat_id.to_string(), label: seat.label };
     let lines = hold.lines.into_iter().map(|line| LineMessage {
         product_id: line.product.to_string(),
         quantity: line.quantity,
@@ -136,6 +144,7 @@ fn message(hold: Hold, now: Option<DateTime<Utc>>) -> HoldMessage {
         currency: line.currency,
         name: line.name,
         sku: line.sku,
+        seats: line.seats.into_iter().map(seat).collect(),
     });
     HoldMessage {
         hold_id: hold.id.to_string(),

@@ -8,6 +8,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    concert (concert_id) {
+        concert_id -> Uuid,
+        title -> Text,
+        starts_at -> Timestamptz,
+        max_per_user -> Nullable<Integer>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     hold_lines (hold_id, product_id) {
         hold_id -> Uuid,
         product_id -> Uuid,
@@ -16,6 +26,7 @@ diesel::table! {
         currency -> Text,
         sku -> Text,
         name -> Text,
+        seats -> Nullable<Jsonb>,
     }
 }
 
@@ -32,6 +43,8 @@ diesel::table! {
         reason -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        concert_id -> Nullable<Uuid>,
+        moved_to -> Nullable<Uuid>,
     }
 }
 
@@ -65,6 +78,51 @@ diesel::table! {
         version -> BigInt,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        concert_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    queue_bypasses (reservation_id, event_id) {
+        reservation_id -> Uuid,
+        event_id -> Uuid,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    reservation (seat_id) {
+        seat_id -> Uuid,
+        hold_id -> Uuid,
+        user_id -> Uuid,
+        reserved_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sale_events (event_id) {
+        event_id -> Uuid,
+        version -> BigInt,
+        opens_at -> Timestamptz,
+        closes_at -> Nullable<Timestamptz>,
+        closed -> Bool,
+        product_ids -> Array<Uuid>,
+        queue_manage_required -> Bool,
+        verify_offline -> Bool,
+        closed_on_outage -> Bool,
+        rate_per_minute -> BigInt,
+        pass_key -> Text,
+    }
+}
+
+diesel::table! {
+    seat (seat_id) {
+        seat_id -> Uuid,
+        concert_id -> Uuid,
+        product_id -> Uuid,
+        label -> Text,
+        place -> Integer,
     }
 }
 
@@ -78,6 +136,22 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(products -> concert (concert_id));
+diesel::joinable!(reservation -> seat (seat_id));
+diesel::joinable!(seat -> concert (concert_id));
+diesel::joinable!(seat -> products (product_id));
 diesel::joinable!(stocks -> products (product_id));
 
-diesel::allow_tables_to_appear_in_same_query!(catalogue, hold_lines, holds, product_stock_audit, products, stocks);
+diesel::allow_tables_to_appear_in_same_query!(
+    catalogue,
+    concert,
+    hold_lines,
+    holds,
+    product_stock_audit,
+    products,
+    queue_bypasses,
+    reservation,
+    sale_events,
+    seat,
+    stocks,
+);

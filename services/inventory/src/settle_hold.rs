@@ -1,13 +1,13 @@
 //! `PinHold`, `UnpinHold`, `ReleaseHold`, `ConfirmHold`, `ReturnStock`: one transaction for everybody who is waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::batch::{Batch, BatchSettings};
 use common::db::{Db, Prepared, Tx};
 use common::{Error, Result};
-use contract::ids::{HoldId, PaymentAttemptId, ProductId};
+use contract::ids::{HoldId, PaymentAttemptId, ProductId, SeatId};
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::RunQueryDsl;
@@ -18,6 +18,8 @@ use crate::hold::{Effect, Hold, Step};
 use crate::hold_rows::{HoldsRead, lock_holds, read_holds};
 use crate::plan::{HoldStep, Plan, StockNotLocked, moved_products};
 use crate::refused::Refused;
+use crate::seat::Seat;
+use crate::seat_rows::{read_seats, take_seats};
 use crate::stock::{Moves, Stock, short_products};
 use crate::stock_rows::{StockFeed, insert_audits, lock_stocks, move_stocks};
 use crate::take_over::take_over;
@@ -109,7 +111,9 @@ pub async fn settle(tx: &mut Tx, feed: &StockFeed, steps: &[HoldStep]) -> Result
     let mut stocks = if products.is_empty() { BTreeMap::new() } else { lock_stocks(tx, &products).await? };
     let HoldsRead { now, holds } = lock_holds(tx, &ids).await?;
 
-    let plan = Plan::new(steps, holds.clone(), &stocks, Moves::new(), now);
+    let retaken = retaken_seats(steps, &holds);
+    let seats = read_seats(tx, &retaken).await?;
+    let plan = Plan::new(steps, holds.clone(), &stocks, &seats, Moves::new(), now);
     let Ok(mut plan) = plan else { return Ok(Attempt::HoldsChanged) };
     // Before anything else is written: a hold that has appeared meanwhile changes the plan.
     if insert_tombstones(tx, &plan.tombstones, now).await? != plan.tombstones.len() {
@@ -119,13 +123,22 @@ pub async fn settle(tx: &mut Tx, feed: &StockFeed, steps: &[HoldStep]) -> Result
     if !short.is_empty() {
         let freed = take_over(tx, &short, &mut stocks, &ids, now).await?;
         if !freed.is_empty() {
-            plan = Plan::new(steps, holds, &stocks, freed, now)
+            let seats: HashMap<SeatId, Seat> = read_seats(tx, &retaken).await?;
+            plan = Plan::new(steps, holds, &stocks, &seats, freed, now)
                 .map_err(|StockNotLocked| Error::fault(anyhow::anyhow!("a hold needs other stock than before")))?;
         }
     }
     write(tx, feed, &plan, &stocks, now).await?;
     let Plan { outcomes, effects, gate_updates, .. } = plan;
     Ok(Attempt::Settled { outcomes, after_commit: AfterCommit { effects, gate_updates } })
+}
+
+/// The seats that steps may take again, after their hold had ended.
+fn retaken_seats(steps: &[HoldStep], holds: &HashMap<HoldId, Hold>) -> Vec<SeatId> {
+    let retakes = steps.iter().filter(|step| matches!(step.step, Step::Pin { retake: true, .. }));
+    let seats = retakes.filter_map(|step| holds.get(&step.hold)).flat_map(Hold::seats).map(|seat| seat.seat_id);
+    let seats: BTreeSet<SeatId> = seats.collect();
+    seats.into_iter().collect()
 }
 
 /// Returns how many were written: fewer than asked for when a hold has appeared meanwhile.
@@ -153,6 +166,9 @@ async fn write(
         let moved = move_stocks(tx, feed, stocks, &plan.moves).await?;
         insert_audits(tx, &plan.audits, &moved, &plan.moves, now).await?;
     }
+    let retaken = plan.retaken.iter().filter_map(|id| plan.holds.get(id)).filter(|hold| hold.state.has_units());
+    let retaken: Vec<&Hold> = retaken.collect();
+    take_seats(tx, &retaken, now).await?;
     if pins(&plan.effects) {
         tx.point("pin.before_commit").await;
     }

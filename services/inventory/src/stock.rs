@@ -1,22 +1,33 @@
-//! Rules of stock: which requests get units, when a product sells out, and when it is back.
+//! Rules of stock: which requests get units or seats, when a product sells out, and when it is back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
-use contract::ids::{AccountId, HoldId, ProductId};
+use chrono::{DateTime, Duration, Utc};
+use contract::ids::{AccountId, ConcertId, HoldId, ProductId, SeatId};
 
-use crate::hold::{Hold, HoldLine, HoldState, check_repeat};
+use crate::hold::{HeldSeat, Hold, HoldLine, HoldState, check_repeat};
 use crate::refused::{Refused, Shortage};
+use crate::seat::{Seat, Taken, TakenSeat};
 
 /// Units of one product. More are a typing error, and the sums in Lua stay exact.
 pub const ON_HAND_MAX: i64 = 1_000_000_000;
 
-/// The lines of a hold to be made, all or none. [`Wanted::new`] has put them in product order, each product once.
+/// A hold to be made, wholly or not at all.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub hold: HoldId,
     pub user: AccountId,
-    pub lines: Vec<WantedLine>,
+    pub what: What,
+}
+
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Any units. [`Wanted::new`] has put them in product order, each product once.
+    Units(Vec<WantedLine>),
+    /// These seats, all of one concert: a reservation.
+    Seats { concert: ConcertId, seats: Vec<SeatId> },
+    /// The seats of a reservation, for an order.
+    Reserved(HoldId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +57,29 @@ impl Wanted {
         if lines.windows(2).any(|pair| pair[0].product == pair[1].product) {
             return Err(common::Refused::invalid("lines", "must name each product once"));
         }
-        Ok(Wanted { hold, user, lines })
+        Ok(Wanted { hold, user, what: What::Units(lines) })
+    }
+
+    /// The units that it asks for; none if it asks for seats.
+    pub fn lines(&self) -> &[WantedLine] {
+        match &self.what {
+            What::Units(lines) => lines,
+            What::Seats { .. } | What::Reserved(_) => &[],
+        }
+    }
+
+    pub fn seats(&self) -> &[SeatId] {
+        match &self.what {
+            What::Seats { seats, .. } => seats,
+            What::Units(_) | What::Reserved(_) => &[],
+        }
+    }
+
+    pub fn reservation(&self) -> Option<HoldId> {
+        match self.what {
+            What::Reserved(reservation) => Some(reservation),
+            What::Units(_) | What::Seats { .. } => None,
+        }
     }
 }
 
@@ -61,6 +94,8 @@ pub struct Stock {
     pub currency: String,
     pub sku: String,
     pub name: String,
+    /// Its units are seats of this concert.
+    pub concert: Option<ConcertId>,
 }
 
 impl Stock {
@@ -83,6 +118,8 @@ pub enum Decision {
     Exists,
     /// An earlier request of the batch creates the hold of this id.
     Duplicate,
+    /// The user has reserved the same seats already, by this hold.
+    Same(HoldId),
 }
 
 /// What a batch decides by: all of it read after the rows of `stocks` were locked.
@@ -91,32 +128,26 @@ pub struct Facts {
     pub stocks: BTreeMap<ProductId, Stock>,
     /// Units that this transaction has taken over from expired holds; `stocks` still counts them as held.
     pub freed: Moves,
+    /// Of the ids that are asked for, and the reservations that are to be ordered.
     pub holds: HashMap<HoldId, Hold>,
     /// Units that a user holds or has bought, for products with a limit.
     pub owned: HashMap<(AccountId, ProductId), i64>,
+    pub seats: HashMap<SeatId, Seat>,
+    /// Concerts with a limit for each account.
+    pub seat_limits: HashMap<ConcertId, i32>,
+    /// Seats that a user holds or has bought, for those concerts.
+    pub owned_seats: HashMap<(AccountId, ConcertId), i64>,
 }
 
-/// Serves `requests` in the order of their arrival, each wholly or not at all. Never gives more units than are sellable.
+/// Serves `requests` in the order of their arrival, each wholly or not at all. Never gives more units than are sellable,
+/// nor a seat twice.
 pub fn decide(requests: &[Wanted], facts: &Facts, now: DateTime<Utc>) -> Vec<Result<Decision, Refused>> {
-    let sellable = |(id, stock): (&ProductId, &Stock)| (*id, stock.sellable_after(&facts.freed, *id));
-    let mut left: HashMap<ProductId, i64> = facts.stocks.iter().map(sellable).collect();
-    let mut owned = facts.owned.clone();
-    let mut created: HashSet<HoldId> = HashSet::new();
+    let mut left = Left::new(facts, now);
     let mut outcomes = Vec::with_capacity(requests.len());
     for wanted in requests {
-        let outcome = if created.contains(&wanted.hold) {
-            Ok(Decision::Duplicate)
-        } else if let Some(hold) = facts.holds.get(&wanted.hold) {
-            check_repeat(hold, wanted.user, now).map(|()| Decision::Exists)
-        } else {
-            check_request(wanted, &facts.stocks, &left, &owned).map(|()| Decision::Create)
-        };
+        let outcome = left.judge(wanted);
         if outcome == Ok(Decision::Create) {
-            created.insert(wanted.hold);
-            for line in &wanted.lines {
-                *left.entry(line.product).or_default() -= i64::from(line.quantity);
-                *owned.entry((wanted.user, line.product)).or_default() += i64::from(line.quantity);
-            }
+            left.grant(wanted);
         }
         outcomes.push(outcome);
     }
@@ -124,35 +155,196 @@ pub fn decide(requests: &[Wanted], facts: &Facts, now: DateTime<Utc>) -> Vec<Res
     for outcome in &mut outcomes {
         if let Err(Refused::OutOfStock { shortages }) = outcome {
             for shortage in shortages {
-                shortage.available = left.get(&shortage.product).copied().unwrap_or(0).max(0);
+                shortage.available = left.units(shortage.product).max(0);
             }
         }
     }
     outcomes
 }
 
-fn check_request(
-    wanted: &Wanted,
-    stocks: &BTreeMap<ProductId, Stock>,
-    left: &HashMap<ProductId, i64>,
-    owned: &HashMap<(AccountId, ProductId), i64>,
-) -> Result<(), Refused> {
-    let mut shortages = Vec::new();
-    for line in &wanted.lines {
-        let product = line.product;
-        let stock = stocks.get(&product).ok_or(Refused::ProductNotFound(product))?;
-        let have = owned.get(&(wanted.user, product)).copied().unwrap_or(0);
-        if let Some(max) = stock.max_per_user
-            && have + i64::from(line.quantity) > i64::from(max)
-        {
-            return Err(Refused::LimitExceeded { product, requested: line.quantity, have, max });
-        }
-        let available = left.get(&product).copied().unwrap_or(0);
-        if i64::from(line.quantity) > available {
-            shortages.push(Shortage { product, requested: line.quantity, available });
+/// What the requests before have left.
+struct Left<'a> {
+    facts: &'a Facts,
+    now: DateTime<Utc>,
+    units: HashMap<ProductId, i64>,
+    owned: HashMap<(AccountId, ProductId), i64>,
+    owned_seats: HashMap<(AccountId, ConcertId), i64>,
+    created: HashSet<HoldId>,
+    /// By earlier requests of the batch.
+    taken: HashMap<SeatId, Taken>,
+    /// Reservations that earlier requests of the batch have ordered, with their orders' holds.
+    moved: HashMap<HoldId, HoldId>,
+}
+
+impl<'a> Left<'a> {
+    fn new(facts: &'a Facts, now: DateTime<Utc>) -> Left<'a> {
+        let sellable = |(id, stock): (&ProductId, &Stock)| (*id, stock.sellable_after(&facts.freed, *id));
+        Left {
+            facts,
+            now,
+            units: facts.stocks.iter().map(sellable).collect(),
+            owned: facts.owned.clone(),
+            owned_seats: facts.owned_seats.clone(),
+            created: HashSet::new(),
+            taken: HashMap::new(),
+            moved: HashMap::new(),
         }
     }
-    if shortages.is_empty() { Ok(()) } else { Err(Refused::OutOfStock { shortages }) }
+
+    fn units(&self, product: ProductId) -> i64 {
+        self.units.get(&product).copied().unwrap_or(0)
+    }
+
+    fn judge(&self, wanted: &Wanted) -> Result<Decision, Refused> {
+        let exists = self.created.contains(&wanted.hold) || self.facts.holds.contains_key(&wanted.hold);
+        if exists && wanted.reservation().is_some_and(|reservation| !self.has_seats_of(wanted.hold, reservation)) {
+            return Err(Refused::OtherRequest(wanted.hold));
+        }
+        if self.created.contains(&wanted.hold) {
+            return Ok(Decision::Duplicate);
+        }
+        if let Some(hold) = self.facts.holds.get(&wanted.hold) {
+            return check_repeat(hold, wanted.user, self.now).map(|()| Decision::Exists);
+        }
+        match &wanted.what {
+            What::Units(lines) => {
+                let is_seated =
+                    |product: &ProductId| self.facts.stocks.get(product).is_some_and(|s| s.concert.is_some());
+                match lines.iter().map(|line| line.product).find(is_seated) {
+                    Some(product) => Err(Refused::SeatsRequired(product)),
+                    None => self.check_units(wanted.user, lines).map(|()| Decision::Create),
+                }
+            }
+            What::Seats { concert, seats } => self.check_seats(wanted.user, *concert, seats),
+            What::Reserved(reservation) => self.check_reservation(wanted.user, *reservation).map(|()| Decision::Create),
+        }
+    }
+
+    /// Whether `hold` was made from `reservation`.
+    fn has_seats_of(&self, hold: HoldId, reservation: HoldId) -> bool {
+        let before = || self.facts.holds.get(&reservation).and_then(|reservation| reservation.moved_to);
+        self.moved.get(&reservation).copied().or_else(before) == Some(hold)
+    }
+
+    fn check_units(&self, user: AccountId, lines: &[WantedLine]) -> Result<(), Refused> {
+        let mut shortages = Vec::new();
+        for line in lines {
+            let product = line.product;
+            let stock = self.facts.stocks.get(&product).ok_or(Refused::ProductNotFound(product))?;
+            let have = self.owned.get(&(user, product)).copied().unwrap_or(0);
+            if let Some(max) = stock.max_per_user
+                && have + i64::from(line.quantity) > i64::from(max)
+            {
+                return Err(Refused::LimitExceeded { product, requested: line.quantity, have, max });
+            }
+            let available = self.units(product);
+            if i64::from(line.quantity) > available {
+                shortages.push(Shortage { product, requested: line.quantity, available });
+            }
+        }
+        if shortages.is_empty() { Ok(()) } else { Err(Refused::OutOfStock { shortages }) }
+    }
+
+    /// The hold that has the seat, although its time may be up: then the caller takes it over and asks again.
+    fn taker(&self, seat: SeatId) -> Option<&Taken> {
+        self.taken.get(&seat).or_else(|| self.facts.seats.get(&seat)?.taken.as_ref())
+    }
+
+    fn check_seats(&self, user: AccountId, concert: ConcertId, seats: &[SeatId]) -> Result<Decision, Refused> {
+        let (mut taken, mut takers) = (Vec::new(), Vec::new());
+        for id in seats {
+            let seat = self.facts.seats.get(id).filter(|seat| seat.concert == concert);
+            let seat = seat.ok_or(Refused::SeatNotFound(*id))?;
+            if let Some(taker) = self.taker(*id) {
+                taken.push(TakenSeat { seat: *id, label: seat.label.clone() });
+                takers.push(taker);
+            }
+        }
+        if let Some(first) = takers.first()
+            && first.is_same(user, seats.len(), self.now)
+            && takers.len() == seats.len()
+            && takers.iter().all(|taker| taker.hold == first.hold)
+        {
+            return Ok(Decision::Same(first.hold));
+        }
+        if !taken.is_empty() {
+            return Err(Refused::SeatsTaken { seats: taken });
+        }
+        let have = self.owned_seats.get(&(user, concert)).copied().unwrap_or(0);
+        if let Some(max) = self.facts.seat_limits.get(&concert).copied()
+            && have + seats.len() as i64 > i64::from(max)
+        {
+            return Err(Refused::SeatLimitExceeded { concert, requested: seats.len(), have, max });
+        }
+        let lines: Vec<_> = seat_lines(seats, &self.facts.seats).into_iter().map(|(line, _)| line).collect();
+        self.check_units(user, &lines).map(|()| Decision::Create)
+    }
+
+    fn check_reservation(&self, user: AccountId, id: HoldId) -> Result<(), Refused> {
+        let reservation = self.facts.holds.get(&id).filter(|hold| hold.concert.is_some() && hold.user == Some(user));
+        let reservation = reservation.ok_or(Refused::ReservationNotFound(id))?;
+        if let Some(order) = reservation.moved_to.or_else(|| self.moved.get(&id).copied()) {
+            return Err(Refused::ReservationOrdered { reservation: id, order });
+        }
+        match reservation.state_at(self.now) {
+            HoldState::Held => Ok(()),
+            _ => Err(Refused::ReservationEnded(id)),
+        }
+    }
+
+    fn grant(&mut self, wanted: &Wanted) {
+        self.created.insert(wanted.hold);
+        let lines: Vec<WantedLine> = match &wanted.what {
+            What::Units(lines) => lines.clone(),
+            What::Seats { concert, seats } => {
+                let taken = Taken {
+                    hold: wanted.hold,
+                    user: Some(wanted.user),
+                    state: HoldState::Held,
+                    // Not now, so not in this batch.
+                    expires_at: DateTime::<Utc>::MAX_UTC,
+                    is_reservation: true,
+                    seats: seats.len() as i64,
+                };
+                self.taken.extend(seats.iter().map(|seat| (*seat, taken)));
+                *self.owned_seats.entry((wanted.user, *concert)).or_default() += seats.len() as i64;
+                seat_lines(seats, &self.facts.seats).into_iter().map(|(line, _)| line).collect()
+            }
+            // Its units were held before.
+            What::Reserved(reservation) => {
+                self.moved.insert(*reservation, wanted.hold);
+                Vec::new()
+            }
+        };
+        for line in &lines {
+            *self.units.entry(line.product).or_default() -= i64::from(line.quantity);
+            *self.owned.entry((wanted.user, line.product)).or_default() += i64::from(line.quantity);
+        }
+    }
+}
+
+/// One line for each price category, in product order, with its seats.
+fn seat_lines(wanted: &[SeatId], seats: &HashMap<SeatId, Seat>) -> Vec<(WantedLine, Vec<HeldSeat>)> {
+    let mut lines: BTreeMap<ProductId, Vec<HeldSeat>> = BTreeMap::new();
+    for id in wanted {
+        let Some(seat) = seats.get(id) else { continue };
+        lines.entry(seat.product).or_default().push(HeldSeat { seat_id: *id, label: seat.label.clone() });
+    }
+    let line = |(product, seats): (ProductId, Vec<HeldSeat>)| {
+        let quantity = i32::try_from(seats.len()).unwrap_or(i32::MAX);
+        (WantedLine { product, quantity }, seats)
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// The expired holds that have seats which somebody was refused.
+pub fn due_takers<T>(outcomes: &[Result<T, Refused>], facts: &Facts, now: DateTime<Utc>) -> BTreeSet<HoldId> {
+    let refused = outcomes.iter().filter_map(|outcome| match outcome {
+        Err(Refused::SeatsTaken { seats }) => Some(seats),
+        _ => None,
+    });
+    let takers = refused.flatten().filter_map(|taken| facts.seats.get(&taken.seat)?.taken);
+    takers.filter(|taker| taker.is_due(now)).map(|taker| taker.hold).collect()
 }
 
 /// The products that somebody was refused for want of units, in order.
@@ -162,10 +354,19 @@ pub fn short_products<T>(outcomes: &[Result<T, Refused>]) -> Vec<ProductId> {
     short.into_iter().collect()
 }
 
-/// The hold that a request creates, at the prices of now.
-pub fn new_hold(wanted: &Wanted, stocks: &BTreeMap<ProductId, Stock>, expires_at: DateTime<Utc>) -> Hold {
-    let line = |line: &WantedLine| {
-        let stock = stocks.get(&line.product)?;
+/// How long new holds live.
+#[derive(Debug, Clone, Copy)]
+pub struct Lives {
+    pub units: Duration,
+    /// Reservations of seats.
+    pub seats: Duration,
+}
+
+/// The hold that a request creates, at the prices of now. That of a reservation keeps its prices and its end: to order
+/// buys no time.
+pub fn new_hold(wanted: &Wanted, facts: &Facts, lives: Lives, now: DateTime<Utc>) -> Hold {
+    let line = |(line, seats): (WantedLine, Vec<HeldSeat>)| {
+        let stock = facts.stocks.get(&line.product)?;
         Some(HoldLine {
             product: line.product,
             quantity: line.quantity,
@@ -173,7 +374,21 @@ pub fn new_hold(wanted: &Wanted, stocks: &BTreeMap<ProductId, Stock>, expires_at
             currency: stock.currency.clone(),
             sku: stock.sku.clone(),
             name: stock.name.clone(),
+            seats,
         })
+    };
+    let (concert, expires_at, lines) = match &wanted.what {
+        What::Units(lines) => {
+            (None, now + lives.units, lines.iter().filter_map(|wanted| line((*wanted, Vec::new()))).collect())
+        }
+        What::Seats { concert, seats } => {
+            let lines = seat_lines(seats, &facts.seats).into_iter().filter_map(line).collect();
+            (Some(*concert), now + lives.seats, lines)
+        }
+        What::Reserved(reservation) => match facts.holds.get(reservation) {
+            Some(reservation) => (None, reservation.expires_at, reservation.lines.clone()),
+            None => (None, now, Vec::new()),
+        },
     };
     Hold {
         id: wanted.hold,
@@ -183,7 +398,9 @@ pub fn new_hold(wanted: &Wanted, stocks: &BTreeMap<ProductId, Stock>, expires_at
         pin: None,
         unpinned_by: Vec::new(),
         order_version: None,
-        lines: wanted.lines.iter().filter_map(line).collect(),
+        concert,
+        moved_to: None,
+        lines,
     }
 }
 

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
 use common::{Error, Result, outbox};
 use contract::events::{StockDepleted, StockReplenished};
-use contract::ids::{HoldId, ProductId};
+use contract::ids::{ConcertId, HoldId, ProductId};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -40,13 +40,15 @@ struct ProductColumns {
     price_amount: i64,
     currency: String,
     max_per_user: Option<i32>,
+    concert_id: Option<ConcertId>,
 }
 
 impl StockRow {
     fn into_entry(self) -> (ProductId, Stock) {
         let StockRow { product_id, on_hand, held, version, product } = self;
-        let ProductColumns { sku, name, price_amount, currency, max_per_user } = product;
-        (product_id, Stock { on_hand, held, version, max_per_user, unit_price: price_amount, currency, sku, name })
+        let ProductColumns { sku, name, price_amount: unit_price, currency, max_per_user, concert_id: concert } =
+            product;
+        (product_id, Stock { on_hand, held, version, max_per_user, unit_price, currency, sku, name, concert })
     }
 }
 

@@ -47,6 +47,30 @@ pub async fn take_over(
         .bind::<Array<Uuid>, _>(except)
         .bind::<BigInt, _>(HOLDS_MAX);
     let lines: Vec<ExpiredLine> = Prepared(query).load(tx).await?;
+    expire(tx, &lines, stocks, now).await
+}
+
+/// As [`take_over`], but exactly `holds`, which have seats that somebody wants.
+pub async fn take_over_holds(
+    tx: &mut Tx,
+    holds: &BTreeSet<HoldId>,
+    stocks: &mut BTreeMap<ProductId, Stock>,
+    now: DateTime<Utc>,
+) -> Result<Moves> {
+    let query = sql_query(include_str!("take_over_holds.sql"))
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Uuid>, _>(Vec::from_iter(holds));
+    let lines: Vec<ExpiredLine> = Prepared(query).load(tx).await?;
+    expire(tx, &lines, stocks, now).await
+}
+
+/// `lines` are all those of some expired holds, whose rows this transaction has locked.
+async fn expire(
+    tx: &mut Tx,
+    lines: &[ExpiredLine],
+    stocks: &mut BTreeMap<ProductId, Stock>,
+    now: DateTime<Utc>,
+) -> Result<Moves> {
     let others: Vec<_> = lines.iter().map(|line| line.product_id).filter(|id| !stocks.contains_key(id)).collect();
     if !others.is_empty() {
         stocks.extend(lock_free_stocks(tx, &others).await?);

@@ -53,7 +53,7 @@ mod tests {
 
     fn lines(quantity: i32) -> Vec<OrderLine> {
         let (product_id, name) = ("p".to_owned(), "한정판 운동화".to_owned());
-        vec![OrderLine { product_id, name, quantity, unit_price: 129_000, discount: 0 }]
+        vec![OrderLine { product_id, name, quantity, unit_price: 129_000, discount: 0, seats: Vec::new() }]
     }
 
     fn created() -> OrderCreated {

@@ -50,6 +50,7 @@ pub fn items_data(lines: &[OrderLine], currency: &str) -> Value {
             "name": line.name,
             "quantity": line.quantity,
             "unitPrice": money_data(line.unit_price, currency),
+            "seats": line.seats,
         })
     });
     lines.collect()

@@ -8,7 +8,7 @@ use common::idempotency::reused;
 use common::telemetry::Context;
 use common::{Refused, Result};
 use contract::coupon::Redemption;
-use contract::ids::{AccountId, CouponIssueId, OrderId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, HoldId, OrderId, ProductId};
 use contract::inventory::{Hold, HoldLine};
 use contract::money::KRW;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,15 @@ pub fn check_items(items: &[WantedItem], limits: &Limits) -> Result<(), Refused>
     Ok(())
 }
 
+/// What is to be ordered.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// Checked by [`check_items`].
+    Items(Vec<WantedItem>),
+    /// The seats of a reservation.
+    Reservation(HoldId),
+}
+
 /// What the owner of an Idempotency-Key asks for.
 #[derive(Debug, Clone)]
 pub struct Intent {
@@ -59,7 +68,7 @@ pub struct Intent {
     pub user_id: AccountId,
     pub idempotency_key: String,
     pub fingerprint: Vec<u8>,
-    pub items: Vec<WantedItem>,
+    pub wanted: Wanted,
     /// The issued coupon that it uses.
     pub coupon: Option<CouponIssueId>,
     pub shipping: Option<Shipping>,
@@ -84,26 +93,35 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Names and prices come from `hold`, discounts from `redemption`, and none from the client. The lines keep the order
-    /// of the request.
+    /// Names, prices and seats come from `hold`, discounts from `redemption`, and none from the client. The lines keep the
+    /// order of the request; those of a reservation are in the order of the hold.
     ///
     /// Refuses with `IDEMPOTENCY_KEY_REUSED` if the hold is for other lines, or the redemption for another coupon: then an
     /// earlier request with this key reserved them, and its process died before it stored the order.
     pub fn new(intent: Intent, hold: Hold, redemption: Option<Redemption>, context: Context) -> Result<Draft> {
         let expires_at = hold.expires_at.context("the hold has no expiry")?;
         let hold_expires_at = DateTime::try_from(expires_at).map_err(|_| anyhow::anyhow!("the hold's expiry"))?;
+        let wanted = match intent.wanted {
+            Wanted::Items(_) if hold.lines.iter().any(|line| !line.seats.is_empty()) => return Err(reused().into()),
+            Wanted::Items(items) => items,
+            Wanted::Reservation(_) if hold.lines.iter().any(|line| line.seats.is_empty()) => {
+                return Err(reused().into());
+            }
+            Wanted::Reservation(_) => hold.lines.iter().map(wanted_item).collect::<anyhow::Result<_>>()?,
+        };
         let mut held: HashMap<String, HoldLine> =
             hold.lines.into_iter().map(|line| (line.product_id.clone(), line)).collect();
-        let mut items = Vec::with_capacity(intent.items.len());
+        let mut items = Vec::with_capacity(wanted.len());
         let mut currency = KRW.to_owned();
         let mut discounts = discounts(intent.coupon, redemption)?;
-        for WantedItem { product_id, quantity } in intent.items {
+        for WantedItem { product_id, quantity } in wanted {
             let line = held.remove(&product_id.to_string()).filter(|line| line.quantity == quantity);
             let line = line.ok_or_else(reused)?;
             currency = line.currency;
             let discount = discounts.remove(&line.product_id).unwrap_or_default();
             let (sku, name, unit_price) = (line.sku, line.name, line.unit_price);
-            items.push(Item { product_id, sku, name, quantity, unit_price, discount });
+            let seats = line.seats.into_iter().map(|seat| seat.label).collect();
+            items.push(Item { product_id, sku, name, quantity, unit_price, discount, seats });
         }
         if !held.is_empty() || !discounts.is_empty() {
             return Err(reused().into());
@@ -148,6 +166,11 @@ impl Draft {
     }
 }
 
+/// What a line of a hold is an answer to.
+fn wanted_item(line: &HoldLine) -> anyhow::Result<WantedItem> {
+    Ok(WantedItem { product_id: line.product_id.parse().context("the hold's product")?, quantity: line.quantity })
+}
+
 /// What the coupon takes off each product.
 fn discounts(wanted: Option<CouponIssueId>, redemption: Option<Redemption>) -> Result<HashMap<String, i64>> {
     let Some(redemption) = redemption else { return Ok(HashMap::new()) };
@@ -189,7 +212,7 @@ mod tests {
             user_id: AccountId::generate(),
             idempotency_key: "key".to_owned(),
             fingerprint: vec![1],
-            items: items.to_vec(),
+            wanted: Wanted::Items(items.to_vec()),
             coupon: None,
             shipping: None,
         }
@@ -204,6 +227,7 @@ mod tests {
             currency: KRW.to_owned(),
             name: format!("Sneaker {number}"),
             sku: format!("SNEAKER-{number}"),
+            seats: Vec::new(),
         };
         let lines = (1..).zip(items).map(line).collect();
         Hold { lines, expires_at: Some(DateTime::<Utc>::UNIX_EPOCH.into()), ..Hold::default() }
@@ -288,6 +312,6 @@ mod tests {
 
     fn item(unit_price: i64, quantity: i32, discount: i64) -> Item {
         let (product_id, sku, name) = (ProductId::generate(), String::new(), String::new());
-        Item { product_id, sku, name, quantity, unit_price, discount }
+        Item { product_id, sku, name, quantity, unit_price, discount, seats: Vec::new() }
     }
 }

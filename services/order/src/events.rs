@@ -81,6 +81,7 @@ fn lines(items: &[Item]) -> Vec<OrderLine> {
         quantity: item.quantity,
         unit_price: item.unit_price,
         discount: item.discount,
+        seats: item.seats.clone(),
     };
     items.iter().map(line).collect()
 }

@@ -6,23 +6,18 @@
 
 mod cancel_order; // flow
 mod change_order; // flow
-mod check_entry; // flow
 mod draft; // rules
 mod events; // rules
 mod expire_orders; // loop
 mod on_payment; // reactions
-mod on_sale; // reactions
 pub mod order; // rules; public for the model, which checks them
 mod place_order; // flow
 mod read_orders; // flows
 mod reserve_coupon; // part of placing an order
 mod rows; // stored orders
 mod rpc; // gRPC interface
-mod sale; // rules
-mod sales; // the sale events in memory
 mod schema;
 pub mod status; // rules
-pub mod waiting_room; // rules
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +35,12 @@ use common::rate::RateLimiter;
 use common::rpc::Upstream;
 use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::events::{
-    EventClosed, EventOpen, EventScheduled, OrderCancelled, OrderCreated, OrderExpired, OrderPlaced,
-    OrderRefundRequested, OrderRefunded, PaymentRefunded,
+    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentRefunded,
 };
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use entry::Entrance;
 use serde::Deserialize;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/order");
@@ -60,7 +55,6 @@ struct Settings {
     expire_sweep_ms: u64,
     expire_chunk: i64,
     placements_per_minute: u32,
-    queue: check_entry::QueueSettings,
 }
 
 /// What the flows of this service use.
@@ -72,8 +66,7 @@ pub struct App {
     changes: Batch<change_order::Command, order::Order>,
     lookups: Batch<contract::ids::OrderId, Option<order::Order>>,
     limits: draft::Limits,
-    sales: sales::Sales,
-    door: check_entry::Door,
+    entrance: Entrance,
     expire_chunk: i64,
     /// For each account.
     placements: RateLimiter,
@@ -94,7 +87,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefundRequested::TOPIC,
             OrderRefunded::TOPIC,
         ],
-        consumes: &[PaymentRefunded::TOPIC, EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
+        consumes: &[PaymentRefunded::TOPIC, entry::TOPICS[0], entry::TOPICS[1], entry::TOPICS[2]],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
@@ -117,10 +110,9 @@ pub const fn spec() -> ServiceSpec {
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("order")?;
     let db = host.db("order", MIGRATIONS).await?;
-    let (sales, sales_period_ms) = (sales::Sales::open(&db).await?, settings.queue.sales_period_ms);
+    let entrance = Entrance::open(host, &db).await?;
     let app = Arc::new(App {
-        sales: sales.clone(),
-        door: check_entry::Door::new(host.upstream("queue")?, settings.queue),
+        entrance,
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         coupon: CouponServiceClient::new(host.upstream("coupon")?),
         inserts: place_order::insert_batch(&db, &settings.batch),
@@ -135,17 +127,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
     host.grpc(OrderServiceServer::from_arc(app.clone()));
-    let consumer = Consumer::new("order", &db)
-        .on::<PaymentRefunded, App>(&app)
-        .on::<EventScheduled, App>(&app)
-        .on::<EventOpen, App>(&app)
-        .on::<EventClosed, App>(&app);
-    host.consume(consumer)?;
-    let read = Schedule { period: Duration::from_millis(sales_period_ms), wake: Some(sales.changed.clone()) };
-    host.periodic("read_sales", read, move || {
-        let sales = sales.clone();
-        async move { sales.read_again().await }
-    });
+    let consumer = Consumer::new("order", &db).on::<PaymentRefunded, App>(&app);
+    host.consume(app.entrance.hear(consumer))?;
     host.relay(&db)?;
     let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
     host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));

@@ -53,6 +53,8 @@ pub struct Item {
     pub unit_price: i64,
     /// What the coupon takes off all units of this line together.
     pub discount: i64,
+    /// The labels of its seats, if it is sold by the seat.
+    pub seats: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

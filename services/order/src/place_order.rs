@@ -1,5 +1,5 @@
-//! `POST /orders`: hold the stock, reserve the coupon if there is one, then store the order and `ORDER_CREATED` in one
-//! transaction.
+//! `POST /orders`: hold the stock or take over the reserved seats, reserve the coupon if there is one, then store the order
+//! and `ORDER_CREATED` in one transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,23 +15,25 @@ use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_request};
 use common::telemetry::Context;
 use common::text::Text;
-use common::{Error, Result, outbox, rpc};
+use common::{Error, Refused, Result, outbox, rpc};
 use contract::events::OrderCreated;
-use contract::ids::{AccountId, CouponIssueId, OrderId, ProductId};
+use contract::ids::{AccountId, CouponIssueId, HoldId, OrderId, ProductId, SaleEventId};
 use contract::inventory::{Hold, HoldRequest, WantedLine};
+use diesel::prelude::*;
 use diesel::sql_types as sql;
 use diesel_async::RunQueryDsl;
+use entry::{BYPASS_HEADER, Entry, PASS_HEADER};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::check_entry::{BYPASS_HEADER, Entry, PASS_HEADER, check_entry};
-use crate::draft::{Draft, Intent, WantedItem, check_items};
+use crate::draft::{Draft, Intent, Limits, Wanted, WantedItem, check_items};
 use crate::events::order_created;
 use crate::order::{Item, Order, Shipping};
 use crate::read_orders::{OrderView, view};
 use crate::reserve_coupon::{release_hold, reserve_coupon};
 use crate::rows::load_orders;
+use crate::schema::queue_bypasses;
 
 /// The version of [`PlaceOrder`] in fingerprints. Raise it when a field is added.
 const FINGERPRINT_VERSION: u8 = 1;
@@ -41,9 +43,15 @@ const HOLD_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlaceOrder {
-    /// 1 to 50 lines, one for each product.
-    #[serde(deserialize_with = "common::object::list")]
+    /// 1 to 50 lines, one for each product; absent with `reservationId`.
+    #[serde(default, deserialize_with = "common::object::list")]
     pub items: Vec<WantedItem>,
+    /// Seats that this account has reserved: `reservationId` of `POST /reservations`. The order has them no longer than the
+    /// reservation would have.
+    // Left out of the fingerprint when absent, so that it stays what it was before there were seats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub reservation_id: Option<HoldId>,
     #[serde(default, deserialize_with = "common::object::optional")]
     pub shipping_info: Option<ShippingInfo>,
     /// A coupon that was issued to this account: `issueId` of `POST /coupons/{couponId}/issue`.
@@ -73,16 +81,16 @@ pub struct ShippingInfo {
     tag = "orders",
     request_body = PlaceOrder,
     params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent"),
-        ("X-Queue-Token" = Option<String>, Header, description = "The pass, where a product's sale event has a waiting room")),
+        ("X-Queue-Token" = Option<String>, Header, description = "The pass, where a product's sale event has a waiting room; a reservation needs none, it was asked for already")),
     responses(
         (status = 201, body = OrderView, description = "Stored and held; durable"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
         (status = 401, body = Problem, description = "UNAUTHORIZED"),
         (status = 403, body = Problem, description = "QUEUE_TOKEN_REQUIRED, QUEUE_TOKEN_INVALID"),
-        (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND, COUPON_ISSUE_NOT_FOUND"),
-        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, COUPON_IN_USE, EVENT_NOT_OPEN, EVENT_CLOSED, HOLD_ALREADY_RELEASED: its coupon was refused; use a new key"),
-        (status = 410, body = Problem, description = "COUPON_EXPIRED; HOLD_EXPIRED, REDEMPTION_ENDED: this key's hold lapsed before its order was stored; use a new key"),
-        (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, COUPON_NOT_APPLICABLE"),
+        (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND, RESERVATION_NOT_FOUND, COUPON_ISSUE_NOT_FOUND"),
+        (status = 409, body = Problem, description = "OUT_OF_STOCK, PURCHASE_LIMIT_EXCEEDED, COUPON_IN_USE, EVENT_NOT_OPEN, EVENT_CLOSED, RESERVATION_ORDERED, HOLD_ALREADY_RELEASED: its coupon was refused; use a new key"),
+        (status = 410, body = Problem, description = "COUPON_EXPIRED; RESERVATION_ENDED; HOLD_EXPIRED, REDEMPTION_ENDED: this key's hold lapsed before its order was stored; use a new key"),
+        (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, COUPON_NOT_APPLICABLE, SEATS_REQUIRED: reserve seats first"),
         (status = 429, body = Problem, description = "RATE_LIMITED"),
         (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE, QUEUE_UNAVAILABLE: try again with the same key"),
     ),
@@ -99,16 +107,16 @@ pub async fn place_order(
     let pass = request.headers().get(PASS_HEADER).map(|value| value.to_str().unwrap_or_default().to_owned());
     let user_id = AccountId::from(caller.account);
     app.placements.check(user_id)?;
-    check_items(&body.items, &app.limits)?;
+    let wanted = wanted(&body, &app.limits)?;
     // Detached: once the units are held, the order is stored even if the client disconnects.
-    let (placement, entry) = detach(place(app.into_inner(), intent(user_id, &key, body), pass)).await?;
+    let (placement, entry) = detach(place(app.into_inner(), intent(user_id, &key, body, wanted), pass)).await?;
     let (order, is_replay) = match placement {
         Placement::New(order) => (order, false),
         Placement::Replay(order) => (order, true),
     };
     let mut response = HttpResponse::Created();
     response.insert_header(("Location", format!("/api/v1/orders/{}", order.id)));
-    if entry == Entry::Bypass {
+    if !entry.bypassed.is_empty() {
         response.insert_header((BYPASS_HEADER, "true"));
     }
     if is_replay {
@@ -118,14 +126,25 @@ pub async fn place_order(
     Ok(response.json(view(order.into_placed())))
 }
 
-fn intent(user_id: AccountId, key: &IdempotencyKey, body: PlaceOrder) -> Intent {
+/// Refuses with `VALIDATION_ERROR` what names neither items nor a reservation, or both.
+fn wanted(body: &PlaceOrder, limits: &Limits) -> Result<Wanted, Refused> {
+    match body.reservation_id {
+        Some(_) if !body.items.is_empty() => {
+            Err(Refused::invalid("items", "An order has items or a reservation, not both."))
+        }
+        Some(reservation) => Ok(Wanted::Reservation(reservation)),
+        None => check_items(&body.items, limits).map(|()| Wanted::Items(body.items.clone())),
+    }
+}
+
+fn intent(user_id: AccountId, key: &IdempotencyKey, body: PlaceOrder, wanted: Wanted) -> Intent {
     Intent {
         // The id is derived from the key: every retry of this request names the same order and the same hold.
         order_id: OrderId::derive(&[user_id.as_bytes(), b"order", key.as_bytes()]),
         user_id,
         idempotency_key: key.as_str().to_owned(),
         fingerprint: fingerprint(FINGERPRINT_VERSION, &body),
-        items: body.items,
+        wanted,
         coupon: body.coupon_issue_id,
         shipping: body.shipping_info.map(|info| Shipping {
             recipient: info.recipient.into_string(),
@@ -148,14 +167,40 @@ pub enum Placement {
 /// Lets the buyer in first: nothing is held for somebody whose turn it is not.
 async fn place(app: Arc<App>, intent: Intent, pass: Option<String>) -> Result<(Placement, Entry)> {
     tracing::Span::current().record("orderId", tracing::field::display(intent.order_id));
-    let Intent { order_id, user_id, items, .. } = &intent;
-    match check_entry(&app, *order_id, *user_id, items, pass.as_deref()).await {
+    match check_entry(&app, &intent, pass.as_deref()).await {
         Ok(entry) => Ok((place_admitted(app, intent).await?, entry)),
         Err(error) => {
             let placed = placed_before(&app, &intent).await?.ok_or_else(|| not_placed(error))?;
-            Ok((placed, Entry::Regular))
+            Ok((placed, Entry::default()))
         }
     }
+}
+
+/// Whoever has reserved seats has been let in already, and keeps them as long as the reservation says.
+async fn check_entry(app: &App, intent: &Intent, pass: Option<&str>) -> Result<Entry> {
+    let Wanted::Items(items) = &intent.wanted else { return Ok(Entry::default()) };
+    let entry = app.entrance.check(intent.user_id, items.iter().map(|item| item.product_id), pass).await?;
+    for event in &entry.bypassed {
+        note_bypass(app, intent, *event).await?;
+    }
+    Ok(entry)
+}
+
+/// Whoever comes in without a pass is written down first.
+async fn note_bypass(app: &App, intent: &Intent, event: SaleEventId) -> Result<()> {
+    let order = intent.order_id;
+    let row = (
+        queue_bypasses::order_id.eq(order),
+        queue_bypasses::event_id.eq(event),
+        queue_bypasses::user_id.eq(intent.user_id),
+    );
+    let insert = diesel::insert_into(queue_bypasses::table).values(row).on_conflict_do_nothing();
+    insert.execute(&mut *app.db.read().await?).await?;
+    tracing::warn!(
+        orderId = %order, event.id = %event,
+        "Order {order} is let in without a pass: the queue of sale event {event} is dead"
+    );
+    Ok(())
 }
 
 async fn place_admitted(app: Arc<App>, intent: Intent) -> Result<Placement> {
@@ -192,13 +237,18 @@ async fn place_admitted(app: Arc<App>, intent: Intent) -> Result<Placement> {
     }
 }
 
-/// Takes the units of all lines out of sale. Idempotent by the order's id.
+/// Takes the units of all lines out of sale, or the seats of the reservation. Idempotent by the order's id.
 async fn hold(app: &App, intent: &Intent) -> Result<Hold> {
     let line = |item: &WantedItem| WantedLine { product_id: item.product_id.to_string(), quantity: item.quantity };
+    let (lines, reservation) = match &intent.wanted {
+        Wanted::Items(items) => (items.iter().map(line).collect(), None),
+        Wanted::Reservation(reservation) => (Vec::new(), Some(reservation)),
+    };
     let wanted = HoldRequest {
         hold_id: intent.order_id.to_string(),
         user_id: intent.user_id.to_string(),
-        lines: intent.items.iter().map(line).collect(),
+        lines,
+        reservation_id: reservation.map(ToString::to_string).unwrap_or_default(),
     };
     let response = rpc::retrying(|| {
         let mut request = tonic::Request::new(wanted.clone());
@@ -291,6 +341,11 @@ async fn insert_orders(tx: &mut Tx, drafts: &[&Draft]) -> Result<Vec<Inserted>> 
         .collect();
     let shipping: Vec<(OrderId, &Shipping)> =
         drafts.iter().filter_map(|draft| draft.shipping.as_ref().map(|info| (draft.order_id, info))).collect();
+    let seats = items.iter().map(|(.., item)| match item.seats.as_slice() {
+        [] => Ok(None),
+        seats => serde_json::to_string(seats).map(Some),
+    });
+    let seats: Vec<Option<String>> = seats.collect::<Result<_, _>>().map_err(Error::fault)?;
     let insert = diesel::sql_query(include_str!("place_order.sql"))
         .bind::<sql::Array<sql::Uuid>, _>(drafts.iter().map(|d| d.order_id).collect::<Vec<OrderId>>())
         .bind::<sql::Array<sql::Uuid>, _>(drafts.iter().map(|d| d.user_id).collect::<Vec<AccountId>>())
@@ -308,6 +363,7 @@ async fn insert_orders(tx: &mut Tx, drafts: &[&Draft]) -> Result<Vec<Inserted>> 
         .bind::<sql::Array<sql::Integer>, _>(items.iter().map(|(.., i)| i.quantity).collect::<Vec<_>>())
         .bind::<sql::Array<sql::BigInt>, _>(items.iter().map(|(.., i)| i.unit_price).collect::<Vec<_>>())
         .bind::<sql::Array<sql::BigInt>, _>(items.iter().map(|(.., i)| i.discount).collect::<Vec<_>>())
+        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(seats)
         .bind::<sql::Array<sql::Uuid>, _>(shipping.iter().map(|(id, _)| *id).collect::<Vec<OrderId>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.recipient.as_str()).collect::<Vec<_>>())
         .bind::<sql::Array<sql::Text>, _>(shipping.iter().map(|(_, s)| s.phone.as_str()).collect::<Vec<_>>())
@@ -346,6 +402,7 @@ mod tests {
                 quantity: 2,
                 unit_price: 1000,
                 discount: 0,
+                seats: Vec::new(),
             }],
             coupon: None,
             amount: 2000,

@@ -18,13 +18,14 @@
 --   $14 quantity
 --   $15 unit_price
 --   $16 discount
+--   $17 labels of seats, as a JSON array, or null
 -- One element for each order with an address:
---   $17 order_id
---   $18 recipient
---   $19 phone
---   $20 postal_code
---   $21 address
---   $22 memo, or null
+--   $18 order_id
+--   $19 recipient
+--   $20 phone
+--   $21 postal_code
+--   $22 address
+--   $23 memo, or null
 with placed as (
     insert into orders
            (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at, coupon_issue_id,
@@ -37,17 +38,21 @@ with placed as (
     returning id, created_at
 ),
 placed_items as (
-    insert into order_items (order_id, line, product_id, sku, name, quantity, unit_price, discount)
-    select item.*
+    insert into order_items (order_id, line, product_id, sku, name, quantity, unit_price, discount, seats)
+    select item.order_id, item.line, item.product_id, item.sku, item.name, item.quantity, item.unit_price, item.discount,
+           case when item.seats is null then '{}'
+                else array(select jsonb_array_elements_text(item.seats::jsonb))
+           end
     from unnest(
-            $9::uuid[], $10::smallint[], $11::uuid[], $12::text[], $13::text[], $14::int[], $15::bigint[], $16::bigint[]
-        ) as item (order_id, line, product_id, sku, name, quantity, unit_price, discount)
+            $9::uuid[], $10::smallint[], $11::uuid[], $12::text[], $13::text[], $14::int[], $15::bigint[], $16::bigint[],
+            $17::text[]
+        ) as item (order_id, line, product_id, sku, name, quantity, unit_price, discount, seats)
     join placed on placed.id = item.order_id
 ),
 placed_shipping as (
     insert into shipping_info (order_id, recipient, phone, postal_code, address, memo)
     select info.*
-    from unnest($17::uuid[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[])
+    from unnest($18::uuid[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[])
         as info (order_id, recipient, phone, postal_code, address, memo)
     join placed on placed.id = info.order_id
 )

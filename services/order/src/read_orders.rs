@@ -63,6 +63,9 @@ struct ItemView {
     unit_price: Money,
     /// What the coupon takes off all units of this line together.
     discount: Money,
+    /// The labels of its seats; absent if the product is not sold by the seat.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    seats: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -207,6 +210,7 @@ pub fn view(order: Order) -> OrderView {
                 quantity: item.quantity,
                 unit_price: Money::krw(item.unit_price),
                 discount: Money::krw(item.discount),
+                seats: item.seats,
             })
             .collect(),
         totals: Totals {

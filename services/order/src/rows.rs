@@ -7,14 +7,14 @@ use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentAttemptId, Payment
 use diesel::dsl;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Nullable, Record, Text, Uuid};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Record, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::order::{Item, Order, Reservation, Shipping};
 use crate::schema::{order_items, orders, shipping_info};
 use crate::status::Status;
 
-type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt, BigInt)>;
+type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt, BigInt, Array<Text>)>;
 type ShippingRecord = Record<(Text, Text, Text, Text, Nullable<Text>)>;
 
 diesel::define_sql_function! {
@@ -23,8 +23,8 @@ diesel::define_sql_function! {
     fn array_of_items(item: ItemRecord) -> Nullable<Array<ItemRecord>>;
 }
 
-/// Product, SKU, name, quantity, unit price and discount of one line.
-type ItemColumns = (ProductId, String, String, i32, i64, i64);
+/// Product, SKU, name, quantity, unit price, discount and seats of one line.
+type ItemColumns = (ProductId, String, String, i32, i64, i64, Vec<String>);
 
 /// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment.
 ///
@@ -67,6 +67,7 @@ fn items() -> _ {
         order_items::quantity,
         order_items::unit_price,
         order_items::discount,
+        order_items::seats,
     );
     order_items::table
         .filter(order_items::order_id.eq(orders::id))
@@ -99,13 +100,14 @@ impl OrderRow {
 
     /// The order with its stored status: for decisions.
     pub fn into_stored(self) -> Order {
-        let item = |(product_id, sku, name, quantity, unit_price, discount)| Item {
+        let item = |(product_id, sku, name, quantity, unit_price, discount, seats)| Item {
             product_id,
             sku,
             name,
             quantity,
             unit_price,
             discount,
+            seats,
         };
         let shipping =
             |(recipient, phone, postal_code, address, memo)| Shipping { recipient, phone, postal_code, address, memo };

@@ -10,6 +10,7 @@ diesel::table! {
         quantity -> Integer,
         unit_price -> BigInt,
         discount -> BigInt,
+        seats -> Array<Text>,
     }
 }
 

@@ -5,7 +5,7 @@ use common::manifest::Invariant;
 use crate::services::SERVICES;
 
 /// Number and title of each.
-pub const INVARIANTS: [(&str, &str); 17] = [
+pub const INVARIANTS: [(&str, &str); 18] = [
     ("I1", "stock is conserved: neither negative nor held beyond what is there"),
     ("I2", "counters equal their rows: held and on_hand"),
     ("I3", "what was sold is in the stock's audit, once per line"),
@@ -19,6 +19,7 @@ pub const INVARIANTS: [(&str, &str); 17] = [
     ("I11", "outboxes are empty and Kafka has every event in order"),
     ("I12", "every consumer applied every event exactly once"),
     ("I13", "everybody was notified exactly once"),
+    ("I14", "no seat is had twice, and nobody has more of a concert than its limit"),
     ("I16", "lines are in order: numbers, draws and passes"),
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
     ("I18", "a sale was opened once, not before its time, and said so"),

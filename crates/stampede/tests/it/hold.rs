@@ -32,7 +32,8 @@ impl Caller {
     /// Whether this call made the hold.
     async fn hold(&self, id: &str, product: &Product, quantity: i32) -> Result<bool, Status> {
         let lines = vec![WantedLine { product_id: product.id.clone(), quantity }];
-        let wanted = HoldRequest { hold_id: id.to_owned(), user_id: self.user.clone(), lines };
+        let wanted =
+            HoldRequest { hold_id: id.to_owned(), user_id: self.user.clone(), lines, reservation_id: String::new() };
         self.client().hold(wanted).await.map(|answer| answer.into_inner().created)
     }
 
@@ -179,7 +180,7 @@ async fn requests_that_make_no_sense_are_refused_over_grpc_too() {
     }
     let line = WantedLine { product_id: product.id.clone(), quantity: 1 };
     for lines in [vec![], vec![line.clone(), line.clone()], vec![line; 51]] {
-        let wanted = HoldRequest { hold_id: id(), user_id: caller.user.clone(), lines };
+        let wanted = HoldRequest { hold_id: id(), user_id: caller.user.clone(), lines, reservation_id: String::new() };
         assert_eq!(caller.client().hold(wanted).await.expect_err("it must be refused").code(), Code::InvalidArgument);
     }
     assert_eq!(site.everything().await, before);

@@ -178,6 +178,7 @@ fn hold(row: &HoldRow) -> Hold {
         currency: CURRENCY.to_owned(),
         sku: String::new(),
         name: String::new(),
+        seats: Vec::new(),
     };
     Hold {
         id: Uuid::nil().into(),
@@ -187,6 +188,8 @@ fn hold(row: &HoldRow) -> Hold {
         pin: row.pin.map(|pin| hold::Pin { attempt: attempt_id(pin.attempt), late: pin.late }),
         unpinned_by: row.ended.iter().copied().map(attempt_id).collect(),
         order_version: row.order_version.map(i64::from),
+        concert: None,
+        moved_to: None,
         lines: vec![line],
     }
 }

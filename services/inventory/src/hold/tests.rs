@@ -16,6 +16,7 @@ fn hold(state: HoldState, seconds_left: i64) -> Hold {
         currency: "KRW".to_owned(),
         sku: "SKU".to_owned(),
         name: "name".to_owned(),
+        seats: Vec::new(),
     };
     let sold = matches!(state, HoldState::Confirmed | HoldState::Returned);
     Hold {
@@ -26,6 +27,8 @@ fn hold(state: HoldState, seconds_left: i64) -> Hold {
         pin: None,
         unpinned_by: Vec::new(),
         order_version: sold.then_some(3),
+        concert: None,
+        moved_to: None,
         lines: vec![line],
     }
 }

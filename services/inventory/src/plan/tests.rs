@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use self::naive::Naive;
 use super::*;
-use crate::stock::{Decision, Facts, Wanted, WantedLine, decide, new_hold, short_products};
+use crate::hold::{HeldSeat, HoldLine};
+use crate::seat::{Seat, Taken};
+use crate::stock::{Decision, Facts, Lives, Wanted, WantedLine, decide, new_hold, short_products};
 
 const TTL_SECONDS: i64 = 10;
 const LIVES_MIN_SECONDS: i64 = 3;
@@ -93,7 +95,17 @@ impl World {
     fn new(on_hand: [i64; PRODUCTS]) -> World {
         let stock = |on_hand| {
             let (currency, sku, name) = ("KRW".to_owned(), "SKU".to_owned(), "name".to_owned());
-            Stock { on_hand, held: 0, version: 1, max_per_user: None, unit_price: 1000, currency, sku, name }
+            Stock {
+                on_hand,
+                held: 0,
+                version: 1,
+                max_per_user: None,
+                unit_price: 1000,
+                currency,
+                sku,
+                name,
+                concert: None,
+            }
         };
         let rows = || on_hand.iter().enumerate().map(|(n, on_hand)| (id(n as u128), *on_hand));
         World {
@@ -119,7 +131,9 @@ impl World {
             outcome = decision(self);
         }
         if outcome? == Decision::Create {
-            let hold = new_hold(&wanted, &self.stocks, self.now + Duration::seconds(TTL_SECONDS));
+            let facts = Facts { stocks: self.stocks.clone(), ..Facts::default() };
+            let lives = Lives { units: Duration::seconds(TTL_SECONDS), seats: Duration::zero() };
+            let hold = new_hold(&wanted, &facts, lives, self.now);
             for line in &hold.lines {
                 self.stocks.get_mut(&line.product).unwrap().held += i64::from(line.quantity);
             }
@@ -139,7 +153,9 @@ impl World {
                 .collect()
         };
         // A step on what an earlier one of the batch has changed may need stock that nobody foresaw.
-        let plan = |world: &World, stocks: &_| Plan::new(steps, world.holds.clone(), stocks, Moves::new(), world.now);
+        let plan = |world: &World, stocks: &_| {
+            Plan::new(steps, world.holds.clone(), stocks, &HashMap::new(), Moves::new(), world.now)
+        };
         let Ok(mut planned) = plan(self, &locked(self)) else {
             return steps.iter().flat_map(|step| self.settle(std::slice::from_ref(step))).collect();
         };
@@ -282,4 +298,73 @@ proptest! {
     fn many_batches_conserve_units(on_hand in [0..8i64, 0..6i64], acts in acts()) {
         check_batches(on_hand, &acts)?;
     }
+}
+
+/// A hold of one seat of product 0, in `state`.
+fn seated(hold: u128, state: HoldState, seat: u128) -> Hold {
+    let line = HoldLine {
+        product: id(0),
+        quantity: 1,
+        unit_price: 1000,
+        currency: "KRW".to_owned(),
+        sku: "SKU".to_owned(),
+        name: "name".to_owned(),
+        seats: vec![HeldSeat { seat_id: id(seat), label: "A-1".to_owned() }],
+    };
+    Hold { user: Some(id(hold)), state, lines: vec![line], ..tombstone(id(hold), DateTime::UNIX_EPOCH) }
+}
+
+fn seat_of(taken: Option<&Hold>) -> Seat {
+    let taken = taken.map(|hold| Taken {
+        hold: hold.id,
+        user: hold.user,
+        state: hold.state,
+        expires_at: hold.expires_at,
+        is_reservation: false,
+        seats: 1,
+    });
+    Seat { concert: id(0), product: id(0), label: "A-1".to_owned(), taken }
+}
+
+/// What becomes of `steps` on holds of one seat, of which a unit is left.
+fn retake(steps: &[(u128, Step)], holds: &[Hold], taken: Option<&Hold>) -> (Vec<String>, BTreeSet<HoldId>) {
+    let steps: Vec<_> = steps.iter().map(|(hold, step)| HoldStep { hold: id(*hold), step: step.clone() }).collect();
+    let holds: HashMap<_, _> = holds.iter().map(|hold| (hold.id, hold.clone())).collect();
+    let stocks = World::new([2, 0]).stocks;
+    let seats = HashMap::from([(id(7), seat_of(taken))]);
+    let plan = Plan::new(&steps, holds, &stocks, &seats, Moves::new(), DateTime::UNIX_EPOCH).unwrap();
+    (plan.outcomes.into_iter().map(|outcome| short(outcome.map(drop))).collect(), plan.retaken)
+}
+
+fn late(attempt: u128) -> Step {
+    Step::Pin { attempt: id_of_attempt(attempt), retake: true }
+}
+
+fn id_of_attempt(n: u128) -> PaymentAttemptId {
+    uuid::Uuid::from_u128(n).into()
+}
+
+#[test]
+fn a_late_payment_takes_its_own_seat_or_none() {
+    let (ended, other) = (seated(1, HoldState::Expired, 7), seated(2, HoldState::Held, 7));
+    let (outcomes, retaken) = retake(&[(1, late(1))], std::slice::from_ref(&ended), None);
+    assert_eq!((outcomes, retaken), (vec!["ok".to_owned()], BTreeSet::from([id(1)])));
+    // There is a unit, and it is another seat.
+    let (outcomes, retaken) = retake(&[(1, late(1))], std::slice::from_ref(&ended), Some(&other));
+    assert_eq!((outcomes, retaken), (vec!["OUT_OF_STOCK".to_owned()], BTreeSet::new()));
+}
+
+#[test]
+fn of_two_late_payments_in_one_batch_one_takes_the_seat() {
+    let holds = [seated(1, HoldState::Expired, 7), seated(2, HoldState::Expired, 7)];
+    let (outcomes, retaken) = retake(&[(1, late(1)), (2, late(2))], &holds, None);
+    assert_eq!((outcomes, retaken), (vec!["ok".to_owned(), "OUT_OF_STOCK".to_owned()], BTreeSet::from([id(1)])));
+}
+
+#[test]
+fn a_seat_that_an_earlier_step_gives_back_is_free() {
+    let (ended, other) = (seated(1, HoldState::Expired, 7), seated(2, HoldState::Held, 7));
+    let release = Step::Release { reason: String::new(), order_version: None };
+    let (outcomes, _) = retake(&[(2, release), (1, late(1))], &[ended, other.clone()], Some(&other));
+    assert_eq!(outcomes, ["ok", "ok"]);
 }

@@ -9,6 +9,7 @@ mod holding;
 mod orders;
 mod pinning;
 mod products;
+mod seats;
 mod site;
 mod soak;
 mod watching;

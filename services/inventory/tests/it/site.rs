@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use common::Error;
+use common::{Error, Host};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
     ConfirmHoldRequest, GetHoldRequest, Hold, HoldRequest, HoldResponse, HoldState, PinHoldRequest, ReleaseHoldRequest,
@@ -62,6 +62,12 @@ impl Site {
         Self::new(kit).await
     }
 
+    /// With something else on the same host.
+    pub async fn start_beside(settings: &[(&str, &str)], mount: impl FnOnce(&mut Host) + 'static) -> Site {
+        let builder = testkit::Site::builder(&[inventory::spec()]).settings(&QUIET).settings(settings);
+        Self::new(builder.with(mount).start().await).await
+    }
+
     /// On servers that the test may kill or empty.
     pub async fn start_on(servers: &'static Sandbox, settings: &[(&str, &str)]) -> Site {
         let builder = testkit::Site::builder(&[inventory::spec()]).settings(&QUIET).settings(settings);
@@ -108,7 +114,19 @@ impl Site {
         let line =
             |(product, quantity): &(&Product, i32)| WantedLine { product_id: product.id.clone(), quantity: *quantity };
         let lines = lines.iter().map(line).collect();
-        let request = HoldRequest { hold_id: hold.to_string(), user_id: user.to_string(), lines };
+        let request =
+            HoldRequest { hold_id: hold.to_string(), user_id: user.to_string(), lines, reservation_id: String::new() };
+        Ok(self.rpc.clone().hold(request).await?.into_inner())
+    }
+
+    /// As the order service takes a reservation over.
+    pub async fn hold_reserved(&self, order: Uuid, user: &str, reservation: &str) -> Result<HoldResponse, Error> {
+        let request = HoldRequest {
+            hold_id: order.to_string(),
+            user_id: user.to_owned(),
+            lines: Vec::new(),
+            reservation_id: reservation.to_owned(),
+        };
         Ok(self.rpc.clone().hold(request).await?.into_inner())
     }
 

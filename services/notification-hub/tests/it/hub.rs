@@ -63,6 +63,7 @@ pub fn order(name: &str, buyer: Uuid) -> (Uuid, OrderCreated) {
         quantity: 2,
         unit_price: 129_000,
         discount: 0,
+        seats: Vec::new(),
     };
     let order = OrderCreated {
         order_id: order_id.to_string(),

@@ -90,6 +90,7 @@ async fn a_paid_order_and_a_refund_are_told_to_the_buyer_only() {
         quantity: 2,
         unit_price: 64_500,
         discount: 0,
+        seats: Vec::new(),
     };
     site.publish(&OrderPlaced {
         order_id: order_id.clone(),

@@ -1,81 +1,28 @@
 //! Sales and their waiting room in the buying path: each line of the founding document's table, through `POST /orders`.
 
-use std::sync::Arc;
-
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use common::signed::{SigningKey, Statement, public_text};
 use contract::events::{EventClosed, EventOpen, EventScheduled, SaleRules};
-use contract::queue::queue_service_server::{QueueService, QueueServiceServer};
+use contract::queue::queue_service_server::QueueServiceServer;
 use contract::queue::verify_pass_response::Outcome;
-use contract::queue::{
-    CompletePassRequest, CompletePassResponse, GetRoomRequest, GetRoomResponse, PingRequest, PingResponse,
-    VerifyPassRequest, VerifyPassResponse,
-};
-use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::json;
+use testkit::fake_queue::{FakeQueue, QUICK, guarded, open_sale};
 use testkit::{Answer, Client, fresh_key, line};
-use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use crate::site::{OrderSite, sneaker};
 
-/// Three failures make it dead, however soon they follow, and a busy machine is waited for.
-const QUICK: [(&str, &str); 4] = [
-    ("order.queue.dead_after_ms", "0"),
-    ("order.queue.probe_period_ms", "0"),
-    ("order.queue.verify_ms", "20000"),
-    ("order.queue.probe_ms", "20000"),
-];
-
-/// A queue service that says what the test wants; None: nothing.
-#[derive(Clone)]
-struct FakeQueue(Arc<Mutex<Option<Outcome>>>);
-
-#[tonic::async_trait]
-impl QueueService for FakeQueue {
-    async fn verify_pass(&self, _: Request<VerifyPassRequest>) -> Result<Response<VerifyPassResponse>, Status> {
-        let outcome = self.0.lock().ok_or_else(|| Status::unavailable("down"))?;
-        Ok(Response::new(VerifyPassResponse { outcome: outcome.into(), expires_at: None }))
-    }
-
-    async fn complete_pass(&self, _: Request<CompletePassRequest>) -> Result<Response<CompletePassResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
-    }
-
-    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        self.0.lock().map(|_| Response::new(PingResponse {})).ok_or_else(|| Status::unavailable("down"))
-    }
-
-    async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<GetRoomResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
-    }
-}
-
 /// An order service beside a queue that lives.
 async fn start() -> (OrderSite, FakeQueue) {
-    let queue = FakeQueue(Arc::new(Mutex::new(Some(Outcome::Ok))));
+    let queue = FakeQueue::default();
+    queue.says(Outcome::Ok);
     let server = QueueServiceServer::new(queue.clone());
     (OrderSite::start_beside(&QUICK, move |host| host.grpc(server)).await, queue)
 }
 
 /// A sale of the product of every order here, which began a second ago.
 fn sale(rules: SaleRules) -> EventOpen {
-    let opened = chrono::Utc::now() - chrono::TimeDelta::seconds(1);
-    EventOpen {
-        event_id: Uuid::now_v7().to_string(),
-        version: 2,
-        name: "a sale".to_owned(),
-        opens_at: Some(opened.into()),
-        opened_at: Some(opened.into()),
-        closes_at: None,
-        product_ids: vec![sneaker().id],
-        rules: Some(rules),
-    }
-}
-
-fn guarded() -> SaleRules {
-    SaleRules { queue_manage_required: true, rate_per_minute: 60, ..SaleRules::default() }
+    open_sale(vec![sneaker().id], rules)
 }
 
 /// Tells the order service, and waits until it looks at it.
@@ -107,21 +54,21 @@ async fn order_as(site: &OrderSite, buyer: &Client, pass: Option<&str>, key: &st
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_queue_lives_only_a_valid_pass_lets_anybody_order() {
     let (site, queue) = start().await;
-    *queue.0.lock() = Some(Outcome::Invalid);
+    queue.says(Outcome::Invalid);
     open(&site, &sale(guarded())).await;
     let buyer = site.buyer().await;
     for outcome in [Outcome::Invalid, Outcome::Expired, Outcome::Ended] {
-        *queue.0.lock() = Some(outcome);
+        queue.says(outcome);
         order(&site, &buyer, Some("pass")).await.refused(403, "QUEUE_TOKEN_INVALID");
     }
     let refused = order(&site, &buyer, None).await.refused(403, "QUEUE_TOKEN_REQUIRED");
     assert!(refused["details"][0]["tickets"].as_str().unwrap().ends_with("/tickets"));
-    *queue.0.lock() = Some(Outcome::Ok);
+    queue.says(Outcome::Ok);
     let key = fresh_key();
     let placed = order_as(&site, &buyer, Some("pass"), &key).await.expect(201);
     assert!(placed.header("x-queue-bypass").is_none());
     // The pass has ended since, and the order is there all the same.
-    *queue.0.lock() = Some(Outcome::Ended);
+    queue.says(Outcome::Ended);
     let again = order_as(&site, &buyer, Some("pass"), &key).await.expect(201);
     assert!(again.is_replay());
 }
@@ -129,10 +76,10 @@ async fn while_the_queue_lives_only_a_valid_pass_lets_anybody_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_queue_is_dead_a_pass_waits_and_those_without_come_in_slowly() {
     let (site, queue) = start().await;
-    *queue.0.lock() = Some(Outcome::Invalid);
+    queue.says(Outcome::Invalid);
     open(&site, &sale(guarded())).await;
     let buyer = site.buyer().await;
-    *queue.0.lock() = None;
+    queue.is_down();
     let waits = order(&site, &buyer, Some("pass")).await;
     waits.refused(503, "QUEUE_UNAVAILABLE");
     assert!(waits.header("retry-after").is_some());
@@ -142,7 +89,7 @@ async fn while_the_queue_is_dead_a_pass_waits_and_those_without_come_in_slowly()
     assert_eq!(bypassed.header("x-queue-bypass"), Some("true"));
     assert_eq!(site.number("select count(*) from {order}.queue_bypasses").await, 1, "it is written down");
     order(&site, &buyer, None).await.refused(503, "QUEUE_UNAVAILABLE");
-    *queue.0.lock() = Some(Outcome::Ok);
+    queue.says(Outcome::Ok);
     order(&site, &buyer, None).await.refused(403, "QUEUE_TOKEN_REQUIRED");
 }
 
@@ -156,9 +103,9 @@ async fn a_closed_event_lets_nobody_in_without_a_pass_and_an_offline_one_believe
         pass_key: public_text(pair.public_key().as_ref()),
         ..guarded()
     });
-    *queue.0.lock() = Some(Outcome::Invalid);
+    queue.says(Outcome::Invalid);
     open(&site, &event).await;
-    *queue.0.lock() = None;
+    queue.is_down();
     let buyer = site.buyer().await;
     for _ in 0..4 {
         order(&site, &buyer, None).await.refused(503, "QUEUE_UNAVAILABLE");
@@ -181,7 +128,7 @@ async fn a_closed_event_lets_nobody_in_without_a_pass_and_an_offline_one_believe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_is_sold_while_it_is_open_and_without_a_queue_to_everybody() {
     let (site, queue) = start().await;
-    *queue.0.lock() = None;
+    queue.is_down();
     let event = sale(SaleRules::default());
     let ahead = EventScheduled {
         event_id: event.event_id.clone(),

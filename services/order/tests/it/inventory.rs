@@ -52,7 +52,7 @@ impl InventoryService for FakeInventory {
         if self.is_sold_out.load(Ordering::SeqCst) {
             return Err(Error::from(Refused::new(codes::OUT_OF_STOCK, "There are not enough units left.")).into());
         }
-        let HoldRequest { hold_id, user_id, lines } = request.into_inner();
+        let HoldRequest { hold_id, user_id, lines, .. } = request.into_inner();
         let line = |line: contract::inventory::WantedLine| HoldLine {
             product_id: line.product_id,
             quantity: line.quantity,
@@ -60,6 +60,7 @@ impl InventoryService for FakeInventory {
             currency: KRW.to_owned(),
             name: "Sneaker".to_owned(),
             sku: "SNEAKER".to_owned(),
+            seats: Vec::new(),
         };
         let mut holds = self.holds.lock().await;
         let created = !holds.contains_key(&hold_id);

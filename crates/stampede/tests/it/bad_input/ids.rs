@@ -19,6 +19,11 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
         route(Method::PATCH, "/admin/products/{}", &trial.admin),
         route(Method::POST, "/admin/products/{}/stock-adjust", &trial.admin),
         route(Method::GET, "/admin/products/{}/stock-audits", &trial.admin),
+        route(Method::GET, "/concerts/{}", &trial.buyer),
+        route(Method::GET, "/concerts/{}/seats", &trial.buyer),
+        route(Method::POST, "/admin/concerts/{}/seats:bulk", &trial.admin),
+        route(Method::GET, "/reservations/{}", &trial.buyer),
+        route(Method::DELETE, "/reservations/{}", &trial.buyer),
         route(Method::GET, "/orders/{}", &trial.buyer),
         route(Method::POST, "/orders/{}/cancel", &trial.buyer),
         route(Method::GET, "/payments/{}", &trial.buyer),
@@ -44,6 +49,9 @@ fn routes(trial: &Trial) -> Vec<(Method, String, Client)> {
 fn body(path: &str) -> serde_json::Value {
     match path {
         path if path.ends_with("/stock-adjust") => json!({ "delta": 1, "reason": "counted" }),
+        path if path.ends_with("/seats:bulk") => {
+            json!({ "sku": "s", "name": "s", "price": { "amount": 1, "currency": "KRW" }, "labels": ["A-1"] })
+        }
         path if path.ends_with("/approve") => {
             json!({ "pgPaymentId": "agreed", "amount": { "amount": 1, "currency": "KRW" } })
         }

@@ -13,8 +13,11 @@ use uuid::Uuid;
 use super::Trial;
 
 /// What anybody may ask for.
-const PUBLIC: [(&str, &str); 17] = [
+const PUBLIC: [(&str, &str); 20] = [
     ("get", "/.well-known/jwks.json"),
+    ("get", "/api/v1/concerts"),
+    ("get", "/api/v1/concerts/{concertId}"),
+    ("get", "/api/v1/concerts/{concertId}/seats"),
     ("get", "/api/v1/coupons"),
     ("get", "/api/v1/coupons/{couponId}"),
     ("get", "/api/v1/events"),

@@ -1,4 +1,4 @@
-//! Rules of sales: what a product's sale events let an order do at a moment.
+//! Rules of sales: what a product's sale events let a buyer do at a moment.
 
 use chrono::{DateTime, Utc};
 use common::{Code, Refusal};
@@ -33,6 +33,13 @@ pub enum SaleRefusal {
     Closed(SaleEventId),
 }
 
+impl SaleRefusal {
+    pub fn event(&self) -> SaleEventId {
+        let (SaleRefusal::NotOpen(event) | SaleRefusal::Closed(event)) = self;
+        *event
+    }
+}
+
 impl Refusal for SaleRefusal {
     fn code(&self) -> Code {
         match self {
@@ -56,7 +63,7 @@ impl Sale {
     }
 }
 
-/// The sale that an order of `product` belongs to. None: it is sold at any time and to everybody.
+/// The sale that whoever wants `product` comes to. None: it is sold at any time and to everybody.
 ///
 /// Of several, one that is open counts, and of those one that needs no pass.
 pub fn sale_of(sales: &[Sale], product: ProductId, now: DateTime<Utc>) -> Result<Option<&Sale>, SaleRefusal> {

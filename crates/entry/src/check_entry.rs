@@ -1,6 +1,6 @@
-//! Whether an order may be placed now: its sale has begun, and its buyer has a pass where one is needed.
+//! Whether a buyer may come in now: the sale has begun, and they have a pass where one is needed.
 //!
-//! Everything is asked before units are held. What is decided is in [`crate::waiting_room`].
+//! What is decided is in [`crate::waiting_room`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,33 +12,24 @@ use common::rpc::Upstream;
 use common::signed::VerifyingKey;
 use common::{Code, Result};
 use contract::codes;
-use contract::ids::{AccountId, OrderId, SaleEventId};
+use contract::ids::{AccountId, ProductId, SaleEventId};
 use contract::queue::queue_service_client::QueueServiceClient;
 use contract::queue::verify_pass_response::Outcome;
 use contract::queue::{PingRequest, VerifyPassRequest};
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::App;
-use crate::draft::WantedItem;
+use crate::Entrance;
 use crate::sale::{Sale, sale_of};
-use crate::schema::queue_bypasses;
 use crate::waiting_room::{Decision, Evidence, Queue, Shown, Verification, decide};
-
-/// The header with the pass.
-pub const PASS_HEADER: &str = "X-Queue-Token";
-/// Marks the answer to an order that was let through because the queue was dead.
-pub const BYPASS_HEADER: &str = "X-Queue-Bypass";
 
 /// The `typ` of passes.
 const PASS_TYP: &str = "entry+jwt";
 
-/// Section `[order.queue]`.
+/// Section `[entry]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct QueueSettings {
+pub struct EntrySettings {
     verify_ms: u64,
     probe_ms: u64,
     probe_period_ms: u64,
@@ -46,13 +37,11 @@ pub struct QueueSettings {
     pub sales_period_ms: u64,
 }
 
-/// How an order came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// With a pass, or none was needed.
-    Regular,
-    /// Without a pass, because the queue is dead.
-    Bypass,
+/// How a buyer came in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Sale events whose queue is dead, so that no pass was asked for. The caller writes them down before it goes on.
+    pub bypassed: Vec<SaleEventId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +50,7 @@ pub enum EntryRefusal {
     TokenInvalid(SaleEventId),
     #[error("Sale event {0} has a waiting room: enter its line, and send the pass as X-Queue-Token.")]
     TokenRequired(SaleEventId),
-    #[error("The waiting room of sale event {0} does not answer; try again with the same key.")]
+    #[error("The waiting room of sale event {0} does not answer; try again.")]
     Unavailable(SaleEventId),
 }
 
@@ -88,7 +77,7 @@ impl Refusal for EntryRefusal {
 /// The queue service, and what this service knows of its life.
 pub struct Door {
     client: QueueServiceClient<Upstream>,
-    settings: QueueSettings,
+    settings: EntrySettings,
     /// Held during a question, so that there is one at a time however many have no pass.
     probe: tokio::sync::Mutex<Option<Instant>>,
     evidence: Mutex<Evidence>,
@@ -98,7 +87,7 @@ pub struct Door {
 }
 
 impl Door {
-    pub fn new(queue: Upstream, settings: QueueSettings) -> Door {
+    pub fn new(queue: Upstream, settings: EntrySettings) -> Door {
         Door {
             client: QueueServiceClient::new(queue),
             settings,
@@ -163,59 +152,51 @@ fn has_good_signature(sale: &Sale, account: AccountId, pass: &str, now: u64) -> 
     key.is_ok_and(|key| key.verify(PASS_TYP, &audience, account.uuid(), pass, now).is_ok())
 }
 
-/// Refuses with `EVENT_NOT_OPEN`, `EVENT_CLOSED`, `QUEUE_TOKEN_REQUIRED`, `QUEUE_TOKEN_INVALID`, `QUEUE_UNAVAILABLE`.
-pub async fn check_entry(
-    app: &App,
-    order: OrderId,
-    account: AccountId,
-    items: &[WantedItem],
-    pass: Option<&str>,
-) -> Result<Entry> {
-    let (sales, now) = app.sales.now();
-    let mut guarded: Vec<&Sale> = Vec::new();
-    for item in items {
-        if let Some(sale) = sale_of(&sales, item.product_id, now)?
-            && sale.queue_manage_required
-            && !guarded.contains(&sale)
-        {
-            guarded.push(sale);
-        }
-    }
-    let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
-    let mut entry = Entry::Regular;
-    for sale in guarded {
-        let shown = match pass {
-            Some(pass) => Shown::Pass(app.door.verify(sale, account, pass, seconds).await),
-            None => Shown::Nothing { queue: app.door.queue().await },
-        };
-        match decide(sale.policy(), shown) {
-            Decision::Proceed => {}
-            Decision::TokenInvalid => return Err(refused(EntryRefusal::TokenInvalid(sale.event_id))),
-            Decision::TokenRequired => return Err(refused(EntryRefusal::TokenRequired(sale.event_id))),
-            Decision::Bypass if app.door.may_bypass(sale) => {
-                note_bypass(app, order, sale.event_id, account).await?;
-                entry = Entry::Bypass;
-            }
-            Decision::Bypass | Decision::Unavailable => {
-                return Err(refused(EntryRefusal::Unavailable(sale.event_id)));
+impl Entrance {
+    /// Whether `account` may have `products` now.
+    ///
+    /// Refuses with `EVENT_NOT_OPEN`, `EVENT_CLOSED`, `QUEUE_TOKEN_REQUIRED`, `QUEUE_TOKEN_INVALID`, `QUEUE_UNAVAILABLE`.
+    pub async fn check(
+        &self,
+        account: AccountId,
+        products: impl IntoIterator<Item = ProductId>,
+        pass: Option<&str>,
+    ) -> Result<Entry> {
+        let (sales, now) = self.sales.now();
+        let mut guarded: Vec<&Sale> = Vec::new();
+        for product in products {
+            if let Some(sale) = sale_of(&sales, product, now)?
+                && sale.queue_manage_required
+                && !guarded.contains(&sale)
+            {
+                guarded.push(sale);
             }
         }
+        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+        let mut entry = Entry::default();
+        for sale in guarded {
+            let shown = match pass {
+                Some(pass) => Shown::Pass(self.door.verify(sale, account, pass, seconds).await),
+                None => Shown::Nothing { queue: self.door.queue().await },
+            };
+            match decide(sale.policy(), shown) {
+                Decision::Proceed => {}
+                Decision::TokenInvalid => return Err(refused(EntryRefusal::TokenInvalid(sale.event_id))),
+                Decision::TokenRequired => return Err(refused(EntryRefusal::TokenRequired(sale.event_id))),
+                Decision::Bypass if self.door.may_bypass(sale) => {
+                    metrics::counter!("stampede_entries_total", "outcome" => "bypass").increment(1);
+                    entry.bypassed.push(sale.event_id);
+                }
+                Decision::Bypass | Decision::Unavailable => {
+                    return Err(refused(EntryRefusal::Unavailable(sale.event_id)));
+                }
+            }
+        }
+        Ok(entry)
     }
-    Ok(entry)
 }
 
 fn refused(refusal: EntryRefusal) -> common::Error {
-    metrics::counter!("stampede_order_entries_total", "outcome" => refusal.code().reason.to_string()).increment(1);
+    metrics::counter!("stampede_entries_total", "outcome" => refusal.code().reason.to_string()).increment(1);
     refusal.into()
-}
-
-/// Whoever comes in without a pass is written down first.
-async fn note_bypass(app: &App, order: OrderId, event: SaleEventId, account: AccountId) -> Result<()> {
-    let row =
-        (queue_bypasses::order_id.eq(order), queue_bypasses::event_id.eq(event), queue_bypasses::user_id.eq(account));
-    let insert = diesel::insert_into(queue_bypasses::table).values(row).on_conflict_do_nothing();
-    insert.execute(&mut *app.db.read().await?).await?;
-    metrics::counter!("stampede_order_entries_total", "outcome" => "bypass").increment(1);
-    tracing::warn!(orderId = %order, event.id = %event, "Order {order} is let in without a pass: the queue is dead");
-    Ok(())
 }

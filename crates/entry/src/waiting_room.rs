@@ -1,4 +1,4 @@
-//! Rules of the waiting room in the buying path: whether somebody may order the products of a sale event.
+//! Rules of the waiting room in the buying path: whether somebody may have the products of a sale event.
 //!
 //! The table is the founding document's. What the queue service says is only believed if this service has asked it: a client's
 //! word that the queue did not answer is no evidence, and neither is a single question without an answer.

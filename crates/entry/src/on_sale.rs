@@ -1,4 +1,4 @@
-//! Events of sales: what the queue tells is what orders are checked against.
+//! Events of sales: what the queue tells is what buyers are checked against.
 
 use chrono::{DateTime, Utc};
 use common::db::Tx;
@@ -9,35 +9,35 @@ use contract::ids::ProductId;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::App;
 use crate::sale::Sale;
+use crate::sales::Sales;
 use crate::schema::sale_events;
 
-impl Handler<EventScheduled> for App {
+impl Handler<EventScheduled> for Sales {
     async fn handle(&self, tx: &mut Tx, events: &[Received<EventScheduled>]) -> Result<()> {
         for Received { event, .. } in events {
             let EventScheduled { event_id, version, opens_at, closes_at, product_ids, rules, .. } = event.clone();
             let times = (opens_at.map(DateTime::try_from), closes_at.map(DateTime::try_from));
             store(tx, &sale(&event_id, version, times, &product_ids, rules)?).await?;
         }
-        self.sales.read_after(tx);
+        self.read_after(tx);
         Ok(())
     }
 }
 
-impl Handler<EventOpen> for App {
+impl Handler<EventOpen> for Sales {
     async fn handle(&self, tx: &mut Tx, events: &[Received<EventOpen>]) -> Result<()> {
         for Received { event, .. } in events {
             let EventOpen { event_id, version, opens_at, closes_at, product_ids, rules, .. } = event.clone();
             let times = (opens_at.map(DateTime::try_from), closes_at.map(DateTime::try_from));
             store(tx, &sale(&event_id, version, times, &product_ids, rules)?).await?;
         }
-        self.sales.read_after(tx);
+        self.read_after(tx);
         Ok(())
     }
 }
 
-impl Handler<EventClosed> for App {
+impl Handler<EventClosed> for Sales {
     async fn handle(&self, tx: &mut Tx, events: &[Received<EventClosed>]) -> Result<()> {
         for Received { event, .. } in events {
             let EventClosed { event_id, version, closed_at, product_ids } = event;
@@ -45,7 +45,7 @@ impl Handler<EventClosed> for App {
             let ended = Sale { closed: true, ..sale(event_id, *version, times, product_ids, None)? };
             store(tx, &ended).await?;
         }
-        self.sales.read_after(tx);
+        self.read_after(tx);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The sale events in memory: each order looks at them, and they are few.
+//! The sale events in memory: each request looks at them, and they are few.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,7 @@ struct Known {
 }
 
 impl Sales {
-    /// Reads them first: no order is let through because a process has just started.
+    /// Reads them first: nobody is let through because a process has just started.
     pub async fn open(db: &Db) -> Result<Sales> {
         let known = Arc::new(RwLock::new(read(db).await?));
         Ok(Sales { db: db.clone(), known, changed: Arc::default() })
