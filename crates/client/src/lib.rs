@@ -4,6 +4,7 @@ mod buyer;
 mod connection;
 mod coupon;
 mod payment;
+mod seat;
 mod setup;
 
 use std::fmt;
@@ -21,7 +22,8 @@ use uuid::Uuid;
 pub use buyer::{Buyer, Reply};
 pub use connection::Connection;
 pub use payment::{Bill, Prepared, pg_payment_id};
-pub use setup::NewProduct;
+pub use seat::Place;
+pub use setup::{NewProduct, NewSeats};
 
 /// Somebody who talks to a system: its address, and a token if they are logged in.
 #[derive(Debug, Clone)]

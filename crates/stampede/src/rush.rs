@@ -13,6 +13,8 @@ mod record;
 mod rest;
 mod restock;
 mod restock_verdict;
+mod seats;
+mod seats_verdict;
 mod show;
 mod verdict;
 
@@ -82,6 +84,13 @@ pub struct RushArgs {
     /// comes back again.
     #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity", "coupons"])]
     restock: bool,
+    /// In place of a product: --stock seats of a concert, of which each buyer wants one. Some give theirs back.
+    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity", "coupons", "restock"])]
+    seats: bool,
+    /// With --seats: the sale of the concert has a waiting room, and opens when everybody is there. Some go away in line, some
+    /// come without a pass.
+    #[arg(long, requires = "seats")]
+    queue: bool,
     /// How the provider misbehaves until the last buyer has an answer: lost-before=0.1,lost-after=0.15,hang=0.03,
     /// declined, late, wrong-payment, error500, lost-query, duplicate-webhooks, reorder-webhooks, forged-webhooks (rates),
     /// hang-ms, late-ms, seed.
@@ -132,7 +141,11 @@ pub async fn rush(args: RushArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode
             }
         }
     };
-    let ended = if args.restock { restock::run(&args, &site).await } else { run(&args, &site).await.map(Ended::from) };
+    let ended = match (args.restock, args.seats) {
+        (true, _) => restock::run(&args, &site).await,
+        (_, true) => seats::run(&args, &site).await,
+        _ => run(&args, &site).await.map(Ended::from),
+    };
     let stopped = site.stop().await;
     let Ended { json, text, is_clean } = ended?;
     // Last, after the log of the services.
