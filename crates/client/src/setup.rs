@@ -9,6 +9,17 @@ use uuid::Uuid;
 
 use crate::Client;
 
+/// Seats of one price, labelled `row-1` to `row-count`.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSeats<'a> {
+    pub sku: &'a str,
+    pub name: &'a str,
+    /// In won.
+    pub price: i64,
+    pub row: &'a str,
+    pub count: usize,
+}
+
 /// A product for sale.
 #[derive(Debug, Clone, Copy)]
 pub struct NewProduct<'a> {
@@ -87,6 +98,56 @@ impl Client {
             "COUPON_SOLD_OUT" => Ok(false),
             _ => answer.succeeded().map(|_| true),
         }
+    }
+
+    /// `POST /admin/concerts`: the concert's id; of the one with this title among the newest, if there is one.
+    pub async fn create_concert(&self, title: &str, starts_at: &str, max_per_user: i64) -> anyhow::Result<Uuid> {
+        #[derive(Deserialize)]
+        struct Page {
+            items: Vec<Concert>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Concert {
+            concert_id: Uuid,
+            title: String,
+        }
+        let listed: Page = self.try_send(self.request(Method::GET, "/concerts")).await?.succeeded()?.read()?;
+        if let Some(known) = listed.items.into_iter().find(|concert| concert.title == title) {
+            return Ok(known.concert_id);
+        }
+        let body = json!({ "title": title, "startsAt": starts_at, "maxPerUser": max_per_user });
+        let answer = self.try_send(self.request(Method::POST, "/admin/concerts").json(&body)).await?;
+        Ok(answer.succeeded()?.read::<Concert>()?.concert_id)
+    }
+
+    /// `POST /admin/concerts/{concertId}/seats:bulk`, unless there is a product with this SKU: the id of the price category.
+    pub async fn add_seats(&self, concert: Uuid, seats: &NewSeats<'_>) -> anyhow::Result<Uuid> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Added {
+            product_id: Uuid,
+        }
+        let NewSeats { sku, name, price, row, count } = seats;
+        let labels: Vec<String> = (1..=*count).map(|n| format!("{row}-{n}")).collect();
+        let body =
+            json!({ "sku": sku, "name": name, "price": { "amount": price, "currency": "KRW" }, "labels": labels });
+        let path = format!("/admin/concerts/{concert}/seats:bulk");
+        let answer = self.try_send(self.request(Method::POST, &path).json(&body)).await?;
+        if answer.status == StatusCode::CONFLICT && answer.code() == "SKU_ALREADY_EXISTS" {
+            return self.find_product(sku).await;
+        }
+        Ok(answer.succeeded()?.read::<Added>()?.product_id)
+    }
+
+    /// `POST /admin/events`. The first request with `key` decides: a later one with other times changes nothing.
+    pub async fn schedule_event(&self, key: &str, event: &Value) -> anyhow::Result<()> {
+        let request = self.request(Method::POST, "/admin/events").header("Idempotency-Key", key).json(event);
+        let answer = self.try_send(request).await?;
+        if answer.code() == "IDEMPOTENCY_KEY_REUSED" {
+            return Ok(());
+        }
+        answer.succeeded().map(drop)
     }
 
     /// `GET /products`: the id of the product with this SKU.

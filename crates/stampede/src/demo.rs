@@ -1,9 +1,10 @@
-//! The demo: accounts to log in with, products to order, and coupons.
+//! The demo: accounts to log in with, products to order, coupons, and a concert whose sale opens soon.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, NewProduct};
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use client::{Client, NewProduct, NewSeats};
 use common::settings::Settings;
 use serde::Deserialize;
 use serde_json::json;
@@ -32,6 +33,12 @@ const PRODUCTS: [NewProduct<'_>; 3] = [
     NewProduct {
         sku: "LAST-ONE-1", name: "마지막 하나 (The last one)", price: 990_000, stock: 1, max_per_user: None
     },
+];
+
+/// 500 seats.
+const SEATS: [NewSeats<'_>; 2] = [
+    NewSeats { sku: "RECITAL-R", name: "R석 (Front)", price: 150_000, row: "R", count: 200 },
+    NewSeats { sku: "RECITAL-S", name: "S석 (Balcony)", price: 90_000, row: "S", count: 300 },
 ];
 
 /// One of the setting `account.demo_accounts`.
@@ -96,4 +103,24 @@ pub async fn create_coupons(admin: &Client, buyer: &Client) -> anyhow::Result<Uu
     let sold_out = admin.create_coupon("demo-sold-out", &sold_out).await.context("creating the second coupon")?;
     buyer.issue_coupon(sold_out).await.context("issuing the second coupon")?;
     Ok(open)
+}
+
+/// Creates what is missing of a concert with 500 seats and of its sale, which has a waiting room and opens `sale_in` after
+/// the first start. Returns the id of the concert.
+pub async fn create_concert(admin: &Client, sale_in: TimeDelta) -> anyhow::Result<Uuid> {
+    let concert = admin.create_concert("겨울 리사이틀 (Winter recital)", "2036-01-01T10:00:00Z", 4);
+    let concert = concert.await.context("creating the concert")?;
+    let mut products = Vec::new();
+    for seats in &SEATS {
+        products.push(admin.add_seats(concert, seats).await.with_context(|| format!("adding seats {}", seats.row))?);
+    }
+    let opens_at = (Utc::now() + sale_in).to_rfc3339_opts(SecondsFormat::Millis, true);
+    let sale = json!({
+        "name": "겨울 리사이틀 예매 (Winter recital)",
+        "opensAt": opens_at,
+        "productIds": products,
+        "queueManageRequired": true,
+    });
+    admin.schedule_event("demo-recital", &sale).await.context("scheduling the sale of the concert")?;
+    Ok(concert)
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use chrono::TimeDelta;
 use clap::Args;
 use client::Client;
 use common::settings::Settings;
@@ -31,6 +32,9 @@ pub struct DevArgs {
     /// The port that clients use.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
+    /// How long after the first start the sale of the demo's concert opens.
+    #[arg(long, default_value_t = 60)]
+    pub sale_in_seconds: u32,
     /// The broker: auto, apache or embedded. The setting sandbox.kafka unless told.
     #[arg(long)]
     pub kafka: Option<KafkaChoice>,
@@ -66,7 +70,9 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
     let people = demo::log_in(site.settings(), &Client::for_load(site.api(), 1)?).await?;
     let hot_product = demo::create_products(demo::with_role(&people, "ADMIN")?).await?;
     let coupon = demo::create_coupons(demo::with_role(&people, "ADMIN")?, demo::with_role(&people, "USER")?).await?;
-    print_banner(&site, &people, hot_product, coupon);
+    let sale_in = TimeDelta::seconds(args.sale_in_seconds.into());
+    let concert = demo::create_concert(demo::with_role(&people, "ADMIN")?, sale_in).await?;
+    print_banner(&site, &people, &Demo { hot_product, coupon, concert });
     common::host::shutdown_signal().await;
     eprintln!("Stopping …");
     site.stop().await?;
@@ -79,7 +85,15 @@ fn logs_to_file(format: LogFormat, is_terminal: bool) -> bool {
     is_terminal && format == LogFormat::Auto
 }
 
-fn print_banner(site: &Site, people: &[Person], hot_product: Uuid, coupon: Uuid) {
+/// What the banner names.
+struct Demo {
+    hot_product: Uuid,
+    coupon: Uuid,
+    concert: Uuid,
+}
+
+fn print_banner(site: &Site, people: &[Person], demo: &Demo) {
+    let Demo { hot_product, coupon, concert } = demo;
     let api = site.api();
     println!("\nStampede is running. Not for production: everything is on this machine and the passwords are known.\n");
     println!("  API            {api}/api/v1");
@@ -114,6 +128,7 @@ fn print_banner(site: &Site, people: &[Person], hot_product: Uuid, coupon: Uuid)
         "    curl -si {api}/api/v1/orders -H 'Authorization: Bearer {buyer}' \\\n      -H 'Idempotency-Key: my-first-order' -H 'Content-Type: application/json' \\\n      -d '{{\"items\":[{{\"productId\":\"{hot_product}\",\"quantity\":1}}]}}'\n"
     );
     println!("    curl -s -X POST {api}/api/v1/coupons/{coupon}/issue -H 'Authorization: Bearer {buyer}'\n");
+    println!("    curl -s {api}/api/v1/concerts/{concert}/seats\n");
     println!("    curl -s {api}/api/v1/notifications -H 'Authorization: Bearer {buyer}'\n");
     println!("  In another terminal: ./stampede rush (20,000 buyers for 1,000 units), ./stampede audit.");
     println!("  Ctrl-C stops everything.\n");

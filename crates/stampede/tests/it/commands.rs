@@ -171,7 +171,7 @@ const READY: &str = "Ctrl-C stops everything.";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_audit_and_events() {
     let place = Place::new("dev").await;
-    let dev = place.command("dev --port 0 --ephemeral --kafka auto --data-dir {data}");
+    let dev = place.command("dev --port 0 --ephemeral --kafka auto --sale-in-seconds 1 --data-dir {data}");
     let mut dev = Running::start(on_a_terminal(&dev));
     let banner = dev.until(READY).await;
     let log = place.data.join("logs/stampede.log");
@@ -196,6 +196,10 @@ async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_aud
         .stampede("rush --restock --buyers 40 --stock 5 --sample 1 --concurrency 8 --data-dir {data}")
         .await
         .expect(0, &["subscribers             40", "restock missing         0", "2: COMPLETED, 40 told", "rush: PASS"]);
+    place
+        .stampede("rush --seats --queue --buyers 40 --stock 10 --sample 1 --concurrency 8 --data-dir {data}")
+        .await
+        .expect(0, &["let in without a pass   0", "double seats            0", "rush: PASS"]);
     place.stampede("audit --data-dir {data} --settle-seconds 60").await.expect(0, &["I1   ok", "audit: PASS"]);
     place.stampede("events --data-dir {data} stats").await.expect(0, &["order: 0 pending, 0 dead"]);
     place.stampede("events --data-dir {data} parked").await.expect(0, &[]);

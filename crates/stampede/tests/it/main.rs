@@ -27,6 +27,7 @@ mod pay_late;
 mod pay_unknown;
 mod place_order;
 mod replicas;
+mod seats;
 mod settings;
 mod sql;
 mod stock;

@@ -101,7 +101,7 @@ pub fn tour() -> Vec<String> {
 }
 
 /// What each block of the tour prints, in its last command.
-pub const TOUR: [&[&str]; 13] = [
+pub const TOUR: [&[&str]; 15] = [
     &[],
     &["\"userId\""],
     &["HOT-DROP-1", "LAST-ONE-1"],
@@ -115,6 +115,8 @@ pub const TOUR: [&[&str]; 13] = [
     &["\"REFUNDED\"", "\"ORDER_CREATED\""],
     &["stampede_orders_total"],
     &["201 Created", "\"couponIssueId\""],
+    &["\"passToken\""],
+    &["201 Created", "\"seats\":[\"R-1\"]"],
 ];
 
 /// A shell that runs the tour, block by block.
