@@ -16,24 +16,19 @@ use std::time::Duration;
 
 use common::Host;
 use common::db::Db;
-use common::inbox::Consumer;
-use common::outbox::Event as _;
 use common::periodic::Schedule;
-use contract::events::{EventClosed, EventOpen, EventScheduled};
+use common::rpc::Upstream;
 use contract::ids::ProductId;
 
 pub use crate::check_entry::Entry;
 use crate::check_entry::{Door, EntrySettings};
 use crate::sale::sale_of;
-use crate::sales::Sales;
+pub use crate::sales::Sales;
 
 /// The header with the pass.
 pub const PASS_HEADER: &str = "X-Queue-Token";
 /// Marks the answer to a request that was let through because the queue was dead.
 pub const BYPASS_HEADER: &str = "X-Queue-Bypass";
-/// What a service with an [`Entrance`] consumes.
-pub const TOPICS: [&str; 3] = [EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC];
-
 /// The sale events, and the door that asks for passes.
 pub struct Entrance {
     sales: Arc<Sales>,
@@ -41,8 +36,8 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// Reads the sale events of `db`, and goes on reading them.
-    pub async fn open(host: &mut Host, db: &Db) -> anyhow::Result<Entrance> {
+    /// Reads the sale events of `db`, and goes on reading them. `queue` is asked for passes.
+    pub async fn open(host: &mut Host, db: &Db, queue: Upstream) -> anyhow::Result<Entrance> {
         let settings: EntrySettings = host.settings("entry")?;
         let sales = Arc::new(Sales::open(db).await?);
         let schedule =
@@ -52,15 +47,12 @@ impl Entrance {
             let sales = read.clone();
             async move { sales.read_again().await }
         });
-        Ok(Entrance { sales, door: Door::new(host.upstream("queue")?, settings) })
+        Ok(Entrance { sales, door: Door::new(queue, settings) })
     }
 
-    /// Lets `consumer` keep the table of sale events.
-    pub fn hear(&self, consumer: Consumer) -> Consumer {
-        consumer
-            .on::<EventScheduled, Sales>(&self.sales)
-            .on::<EventOpen, Sales>(&self.sales)
-            .on::<EventClosed, Sales>(&self.sales)
+    /// What keeps the table of sale events: it handles `EVENT_SCHEDULED`, `EVENT_OPEN` and `EVENT_CLOSED`.
+    pub fn sales(&self) -> &Arc<Sales> {
+        &self.sales
     }
 
     /// Whether whoever wants `product` needs a pass now, or will when its sale opens.

@@ -17,6 +17,7 @@ mod seats;
 mod seats_verdict;
 mod show;
 mod verdict;
+mod waiting_line;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

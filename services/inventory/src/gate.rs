@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::refused::Shortage;
-use crate::stock::WantedLine;
+use crate::wanted::WantedLine;
 
 static TAKE: LazyLock<Script> =
     LazyLock::new(|| Script::new("gate_take", concat!(include_str!("gate.lua"), include_str!("gate_take.lua"))));

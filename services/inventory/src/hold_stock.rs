@@ -9,24 +9,24 @@ use chrono::{DateTime, Utc};
 use common::batch::{Batch, BatchSettings};
 use common::db::{Db, Prepared, Tx};
 use common::{Error, Result};
-use contract::ids::{AccountId, ConcertId, HoldId, ProductId, SeatId};
+use contract::ids::{AccountId, HoldId, ProductId, SeatId};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
+use crate::find_places::{find_places, limited_pairs, lock_reservations};
 use crate::gate::{Gate, GateUpdate, Mark, Take};
 use crate::hold::{Hold, HoldState};
-use crate::hold_rows::{HoldsRead, lock_holds, read_holds};
+use crate::hold_rows::{HoldsRead, read_holds};
 use crate::rebuild_gate::rebuild_later;
 use crate::refused::Refused;
 use crate::seat::Seat;
-use crate::seat_rows::{owned_seats, read_limits, read_seats, take_seats};
-use crate::stock::{
-    Decision, Facts, Lives, Moves, Stock, Wanted, WantedLine, decide, due_takers, new_hold, short_products,
-};
+use crate::seat_rows::{owned_seats, read_seats, take_seats};
+use crate::stock::{Decision, Facts, Moves, Stock, decide, due_takers, short_products};
 use crate::stock_rows::{StockFeed, lock_stocks, move_stocks};
 use crate::take_over::{take_over, take_over_holds};
+use crate::wanted::{Lives, Wanted, WantedLine, new_hold};
 
 /// How often a batch is tried when other transactions insert ids of it first.
 const ATTEMPTS_MAX: u32 = 5;
@@ -202,44 +202,6 @@ async fn serve(tx: &mut Tx, feed: &StockFeed, lives: Lives, requests: &[Admitted
     Ok(Served { outcomes: answers(&requests, outcomes, &facts.holds), now })
 }
 
-/// Which rows a batch has to lock and read.
-struct Places {
-    products: BTreeSet<ProductId>,
-    seats: Vec<SeatId>,
-    seat_limits: HashMap<ConcertId, i32>,
-    /// With the products that must be locked first.
-    reservations: Vec<HoldId>,
-}
-
-/// Only a look, at what never changes: the products of seats and of reservations, and the limits of concerts.
-async fn find_places(tx: &mut Tx, requests: &[Wanted]) -> Result<Places> {
-    let mut products: BTreeSet<_> = requests.iter().flat_map(Wanted::lines).map(|line| line.product).collect();
-    let seats: BTreeSet<SeatId> = requests.iter().flat_map(Wanted::seats).copied().collect();
-    let seats = Vec::from_iter(seats);
-    let looked_at = read_seats(tx, &seats).await?;
-    products.extend(looked_at.values().map(|seat| seat.product));
-    // A limit spans the price categories of its concert: with all of them locked, nobody else counts.
-    let concerts: BTreeSet<ConcertId> = looked_at.values().map(|seat| seat.concert).collect();
-    let limits = read_limits(tx, &concerts).await?;
-    products.extend(limits.iter().flat_map(|limit| limit.product_ids.iter().copied()));
-    let seat_limits = limits.iter().map(|limit| (limit.concert_id, limit.max_per_user)).collect();
-
-    let reservations: BTreeSet<HoldId> = requests.iter().filter_map(Wanted::reservation).collect();
-    let reservations = Vec::from_iter(reservations);
-    if !reservations.is_empty() {
-        let HoldsRead { holds, .. } = read_holds(tx, &reservations).await?;
-        products.extend(holds.values().flat_map(|hold| &hold.lines).map(|line| line.product));
-    }
-    Ok(Places { products, seats, seat_limits, reservations })
-}
-
-async fn lock_reservations(tx: &mut Tx, ids: &[HoldId]) -> Result<HashMap<HoldId, Hold>> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    Ok(lock_holds(tx, ids).await?.holds)
-}
-
 /// Takes over the expired holds that are in the way of refused requests. Returns whether that has freed anything.
 async fn free_expired(
     tx: &mut Tx,
@@ -317,17 +279,6 @@ fn answers(
         Ok(Held { hold, created: decision == Decision::Create })
     };
     requests.iter().zip(outcomes).map(answer).collect()
-}
-
-/// The accounts that want seats of concerts with a limit.
-fn limited_pairs(
-    requests: &[Wanted],
-    seats: &HashMap<SeatId, Seat>,
-    limits: &HashMap<ConcertId, i32>,
-) -> BTreeSet<(AccountId, ConcertId)> {
-    let concert = |seat: &SeatId| seats.get(seat).map(|seat| seat.concert).filter(|id| limits.contains_key(id));
-    let pairs = requests.iter().flat_map(|wanted| wanted.seats().iter().map(|seat| (wanted.user, concert(seat))));
-    pairs.filter_map(|(user, concert)| Some((user, concert?))).collect()
 }
 
 #[derive(QueryableByName)]

@@ -14,9 +14,11 @@ mod seat; // rules
 mod seat_rows; // the rows of seats
 mod stock; // rules
 mod stock_rows; // the rows of stock
+mod wanted; // rules
 
 mod adjust_stock; // flows
 mod begin_restock_round;
+mod find_places; // part of holding
 mod hold_stock;
 mod manage_concerts;
 mod manage_products;
@@ -50,11 +52,14 @@ use common::manifest::{Deploy, Invariant, ServiceSpec};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
-use contract::events::{OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted, StockReplenished};
+use contract::events::{
+    EventClosed, EventOpen, EventScheduled, OrderCancelled, OrderExpired, OrderPlaced, OrderRefunded, StockDepleted,
+    StockReplenished,
+};
 use contract::inventory::inventory_service_server::InventoryServiceServer;
 use contract::inventory::stock_service_server::StockServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use entry::Entrance;
+use entry::{Entrance, Sales};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -63,8 +68,8 @@ use crate::hold::Hold;
 use crate::hold_stock::{Admitted, Held};
 use crate::plan::HoldStep;
 use crate::read_products::ProductSettings;
-use crate::stock::Lives;
 use crate::stock_rows::StockFeed;
+use crate::wanted::Lives;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
 
@@ -130,9 +135,9 @@ pub const fn spec() -> ServiceSpec {
             OrderExpired::TOPIC,
             OrderPlaced::TOPIC,
             OrderRefunded::TOPIC,
-            entry::TOPICS[0],
-            entry::TOPICS[1],
-            entry::TOPICS[2],
+            EventScheduled::TOPIC,
+            EventOpen::TOPIC,
+            EventClosed::TOPIC,
         ],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
@@ -165,7 +170,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         units: chrono::Duration::seconds(settings.hold_ttl_seconds.into()),
         seats: chrono::Duration::seconds(settings.seat_ttl_seconds.into()),
     };
-    let entrance = Entrance::open(host, &db).await?;
+    let entrance = Entrance::open(host, &db, host.upstream("queue")?).await?;
     let app = Arc::new(App {
         db: db.clone(),
         gate: gate.clone(),
@@ -193,8 +198,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderCancelled, App>(&app)
         .on::<OrderExpired, App>(&app)
         .on::<OrderPlaced, App>(&app)
-        .on::<OrderRefunded, App>(&app);
-    host.consume(app.entrance.hear(consumer))?;
+        .on::<OrderRefunded, App>(&app)
+        .on::<EventScheduled, Sales>(app.entrance.sales())
+        .on::<EventOpen, Sales>(app.entrance.sales())
+        .on::<EventClosed, Sales>(app.entrance.sales());
+    host.consume(consumer)?;
     host.relay(&db)?;
     host.periodic("expire_holds", every_ms(settings.sweep_period_ms), move || {
         let app = app.clone();

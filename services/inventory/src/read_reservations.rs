@@ -42,7 +42,7 @@ pub async fn cancel_reservation(app: Data<App>, caller: Caller, id: Path<HoldId>
     let step = Step::Release { reason: "reservation cancelled".to_owned(), order_version: None };
     let hold = detach(async move { settle_hold(&app, id, step).await }).await?;
     match hold.moved_to {
-        Some(order) => Err(Refused::ReservationOrdered { reservation: id, order }.into()),
+        Some(taken_by) => Err(Refused::ReservationOrdered { reservation: id, taken_by }.into()),
         None => Ok(HttpResponse::NoContent().finish()),
     }
 }

@@ -54,8 +54,8 @@ pub enum Refused {
     ReservationNotFound(HoldId),
     #[error("The time of reservation {0} is up, or it was cancelled.")]
     ReservationEnded(HoldId),
-    #[error("Reservation {reservation} has become order {order}.")]
-    ReservationOrdered { reservation: HoldId, order: HoldId },
+    #[error("Reservation {reservation} is an order since: {taken_by}.")]
+    ReservationOrdered { reservation: HoldId, taken_by: HoldId },
     #[error("A product with this SKU exists.")]
     SkuExists,
     #[error("The product has changed since; read it again.")]
@@ -124,7 +124,7 @@ impl Refusal for Refused {
             Refused::SeatLimitExceeded { concert, requested, have, max } => {
                 vec![json!({ "concertId": concert, "requested": requested, "have": have, "max": max })]
             }
-            Refused::ReservationOrdered { order, .. } => vec![json!({ "orderId": order })],
+            Refused::ReservationOrdered { taken_by, .. } => vec![json!({ "orderId": taken_by })],
             Refused::LimitExceeded { product, requested, have, max } => {
                 vec![json!({ "productId": product, "requested": requested, "have": have, "max": max })]
             }

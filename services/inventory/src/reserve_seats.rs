@@ -21,7 +21,7 @@ use crate::refused::Refused;
 use crate::schema::queue_bypasses;
 use crate::seat::{Seat, TakenSeat, check_wanted};
 use crate::seat_rows::read_seats;
-use crate::stock::{Wanted, What};
+use crate::wanted::{Wanted, What};
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

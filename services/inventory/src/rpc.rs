@@ -20,7 +20,7 @@ use crate::hold::{HeldSeat, Hold, HoldState, Step};
 use crate::hold_stock::hold_stock;
 use crate::read_holds::get_hold;
 use crate::settle_hold::settle_hold;
-use crate::stock::{Wanted, WantedLine, What};
+use crate::wanted::{Wanted, WantedLine, What};
 
 /// Reasons are shown in lists.
 const REASON_CHARS_MAX: usize = 200;

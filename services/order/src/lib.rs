@@ -18,6 +18,7 @@ mod rows; // stored orders
 mod rpc; // gRPC interface
 mod schema;
 pub mod status; // rules
+mod store_orders; // part of placing an order
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +36,13 @@ use common::rate::RateLimiter;
 use common::rpc::Upstream;
 use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::events::{
-    OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested, OrderRefunded, PaymentRefunded,
+    EventClosed, EventOpen, EventScheduled, OrderCancelled, OrderCreated, OrderExpired, OrderPlaced,
+    OrderRefundRequested, OrderRefunded, PaymentRefunded,
 };
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::order::order_service_server::OrderServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use entry::Entrance;
+use entry::{Entrance, Sales};
 use serde::Deserialize;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/order");
@@ -87,7 +89,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefundRequested::TOPIC,
             OrderRefunded::TOPIC,
         ],
-        consumes: &[PaymentRefunded::TOPIC, entry::TOPICS[0], entry::TOPICS[1], entry::TOPICS[2]],
+        consumes: &[PaymentRefunded::TOPIC, EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
@@ -110,12 +112,12 @@ pub const fn spec() -> ServiceSpec {
 pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("order")?;
     let db = host.db("order", MIGRATIONS).await?;
-    let entrance = Entrance::open(host, &db).await?;
+    let entrance = Entrance::open(host, &db, host.upstream("queue")?).await?;
     let app = Arc::new(App {
         entrance,
         inventory: InventoryServiceClient::new(host.upstream("inventory")?),
         coupon: CouponServiceClient::new(host.upstream("coupon")?),
-        inserts: place_order::insert_batch(&db, &settings.batch),
+        inserts: store_orders::insert_batch(&db, &settings.batch),
         changes: change_order::change_batch(&db, &settings.batch),
         lookups: read_orders::lookup_batch(&db, &settings.batch),
         limits: draft::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
@@ -127,8 +129,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let routed = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(routed.clone()))));
     host.grpc(OrderServiceServer::from_arc(app.clone()));
-    let consumer = Consumer::new("order", &db).on::<PaymentRefunded, App>(&app);
-    host.consume(app.entrance.hear(consumer))?;
+    let consumer = Consumer::new("order", &db)
+        .on::<PaymentRefunded, App>(&app)
+        .on::<EventScheduled, Sales>(app.entrance.sales())
+        .on::<EventOpen, Sales>(app.entrance.sales())
+        .on::<EventClosed, Sales>(app.entrance.sales());
+    host.consume(consumer)?;
     host.relay(&db)?;
     let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
     host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));

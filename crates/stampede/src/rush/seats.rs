@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use client::{Buyer, Client, NewSeats, Place, Reply, fresh_key};
+use client::{Buyer, Client, NewSeats, Reply};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use reqwest::Method;
@@ -20,16 +19,13 @@ use uuid::Uuid;
 
 use super::prepare::{self, Administrator, Buyers};
 use super::seats_verdict::{Line, Verdict, Visit, judge};
+use super::waiting_line::Queue;
 use super::{Ended, REST_TIMEOUT, RushArgs, rest};
 use crate::audit;
 use crate::site::Site;
 
 /// Between two tries of what was not answered.
 const RETRY: Duration = Duration::from_millis(50);
-/// Between two looks at a line that is not open.
-const LOOK: Duration = Duration::from_millis(20);
-/// From the last preparation to the opening of the sale.
-const SALE_IN: TimeDelta = TimeDelta::seconds(3);
 /// In won.
 const PRICE: i64 = 150_000;
 /// Seats that a buyer tries to get before looking at the map again.
@@ -90,8 +86,8 @@ pub async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Ended> {
     Ok(Ended { json: json!(outcome), text: outcome.text(), is_clean: outcome.violations.is_empty() })
 }
 
-struct Rush {
-    client: Client,
+pub struct Rush {
+    pub client: Client,
     buyers: Vec<Buyer>,
     concert: Uuid,
     seats: Vec<Uuid>,
@@ -101,16 +97,9 @@ struct Rush {
     concurrency: usize,
     /// Seats that somebody was told to have lost to others: not worth trying.
     gone: Mutex<HashSet<Uuid>>,
-    line: Mutex<Line>,
+    pub line: Mutex<Line>,
     refused: AtomicU64,
     deadline: Instant,
-}
-
-/// The sale of the concert, if it has a waiting room.
-struct Queue {
-    event: Uuid,
-    opens_at: DateTime<Utc>,
-    slots_max: u64,
 }
 
 impl Rush {
@@ -121,9 +110,11 @@ impl Rush {
         let category = NewSeats { sku: &name, name: "Rush seat", price: PRICE, row: "A", count };
         let product = admin.add_seats(concert, &category).await.context("adding the seats")?;
         let queue = match args.queue {
-            true => {
-                Some(Queue::schedule(admin, &name, product, args.concurrency).await.context("scheduling the sale")?)
-            }
+            true => Some(
+                Queue::schedule(admin, &name, concert, product, args.concurrency)
+                    .await
+                    .context("scheduling the sale")?,
+            ),
             false => None,
         };
         let map: Value = admin
@@ -227,79 +218,6 @@ impl Rush {
         Ok(let_in)
     }
 
-    /// Asks until the line is open, and has a place in it then.
-    async fn enter(&self, buyer: &Buyer, queue: &Queue, visit: &mut Visit) -> anyhow::Result<(Place, Value)> {
-        loop {
-            let opens_in = (queue.opens_at - Utc::now()).to_std().unwrap_or_default();
-            // A moment before: nobody may be let in early.
-            tokio::time::sleep(opens_in.saturating_sub(LOOK)).await;
-            let (status, told) = self.answered("entering", || self.client.enter_for(buyer, queue.event)).await?;
-            match status {
-                200 | 201 => {
-                    let late = (Utc::now() - queue.opens_at).num_milliseconds();
-                    let mut line = self.line.lock();
-                    line.opened_ms = Some(line.opened_ms.map_or(late, |first| first.min(late)));
-                    visit.seq = told["seq"].as_i64();
-                    let text =
-                        |name: &str| told[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
-                    let place = Place { event: queue.event, ticket: text("ticketId")?, token: text("ticketToken")? };
-                    return Ok((place, told));
-                }
-                409 => self.pause(LOOK, "waiting for the opening").await?,
-                status => bail!("entering the line: {status} {told}"),
-            }
-        }
-    }
-
-    /// The pass, when it is their turn. None: all that is left is held or sold.
-    async fn wait_for_turn(
-        &self,
-        buyer: &Buyer,
-        place: &Place,
-        mut told: Value,
-        visit: &mut Visit,
-    ) -> anyhow::Result<Option<String>> {
-        let mut place = place.clone();
-        let mut admitted_before = None;
-        loop {
-            if let Some(newer) = told["ticketToken"].as_str() {
-                place.token = newer.to_owned();
-            }
-            match (told["passToken"].as_str(), told["status"].as_str()) {
-                (Some(pass), _) => {
-                    visit.admitted_at = Some(Instant::now());
-                    let mut line = self.line.lock();
-                    line.last_admitted = line.last_admitted.max(visit.seq);
-                    return Ok(Some(pass.to_owned()));
-                }
-                (None, Some("SOLD_OUT")) => return Ok(None),
-                (None, _) if told["soldOut"].is_string() => return Ok(None),
-                (None, _) => {
-                    // Somebody behind them had the turn before they asked.
-                    visit.was_overtaken |= admitted_before.is_some_and(|last| Some(last) > visit.seq);
-                }
-            }
-            let after = Duration::from_millis(told["pollAfterMs"].as_u64().unwrap_or(1_000));
-            self.pause(after, "waiting in line").await?;
-            admitted_before = self.line.lock().last_admitted;
-            let (status, answer) = self.answered("polling", || self.client.ticket_for(buyer, &place)).await?;
-            match status {
-                200 => told = answer,
-                // The turn is over: they were not there in time.
-                410 => return Ok(None),
-                status => bail!("waiting in line: {status} {answer}"),
-            }
-        }
-    }
-
-    async fn leave(&self, buyer: &Buyer, place: Option<&Place>, visit: &mut Visit) -> anyhow::Result<()> {
-        let Some(place) = place else { return Ok(()) };
-        // From here on the slot may be somebody else's, whenever the answer comes.
-        visit.left_at = Some(Instant::now());
-        self.answered("leaving", || self.client.leave_for(buyer, place)).await?;
-        Ok(())
-    }
-
     /// A free seat, taken. None: there is none.
     async fn reserve(
         &self,
@@ -368,7 +286,7 @@ impl Rush {
     }
 
     /// A definite answer, asked for until there is one.
-    async fn answered<F, R>(&self, what: &str, ask: F) -> anyhow::Result<(u16, Value)>
+    pub async fn answered<F, R>(&self, what: &str, ask: F) -> anyhow::Result<(u16, Value)>
     where
         F: Fn() -> R,
         R: Future<Output = Reply>,
@@ -387,33 +305,12 @@ impl Rush {
         }
     }
 
-    async fn pause(&self, pause: Duration, what: &str) -> anyhow::Result<()> {
+    pub async fn pause(&self, pause: Duration, what: &str) -> anyhow::Result<()> {
         if Instant::now() + pause >= self.deadline {
             bail!("{what} was not over in time; see --timeout-seconds");
         }
         tokio::time::sleep(pause).await;
         Ok(())
-    }
-}
-
-impl Queue {
-    /// As many may be in the shop as ask at the same time.
-    async fn schedule(admin: &Client, name: &str, product: Uuid, concurrency: u64) -> anyhow::Result<Queue> {
-        let opens_at = Utc::now() + SALE_IN;
-        let body = json!({
-            "name": name,
-            "opensAt": opens_at.to_rfc3339_opts(SecondsFormat::Millis, true),
-            "productIds": [product],
-            "queueManageRequired": true,
-            "queue": {
-                "maxActive": concurrency, "ratePerMinute": 1_000_000, "sessionSeconds": 600, "claimSeconds": 10,
-                "waitingMax": 1_000_000, "verifyOffline": false, "closedOnOutage": false,
-            },
-        });
-        let request = admin.request(Method::POST, "/admin/events").header("Idempotency-Key", fresh_key()).json(&body);
-        let told: Value = admin.try_send(request).await?.succeeded()?.read()?;
-        let event = told["eventId"].as_str().context("a sale event without an id")?.parse()?;
-        Ok(Queue { event, opens_at, slots_max: concurrency })
     }
 }
 

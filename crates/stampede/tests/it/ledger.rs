@@ -88,4 +88,6 @@ async fn undone(site: &Site) -> anyhow::Result<Vec<Undone>> {
 /// No invariant: where a process was killed before it stored its order, the order's hold lives until its time is up.
 const ABANDONED_HOLDS: &str = "
     select holds.hold_id from {inventory}.holds left join {order}.orders on orders.id = holds.hold_id
-     where holds.state = 'HELD' and holds.expires_at > now() + interval '2 seconds' and orders.id is null";
+     where holds.state = 'HELD' and holds.expires_at > now() + interval '2 seconds' and orders.id is null
+       -- Seats are reserved before they are ordered.
+       and holds.concert_id is null";

@@ -5,7 +5,7 @@ use serde_json::json;
 use testkit::{Client, Product, Site, eventually, fresh_key, text};
 
 use crate::ledger::{Ledger, Units};
-use crate::payer::{Payer, Provider};
+use crate::payer::Payer;
 use crate::site::system;
 
 /// A concert of three seats at 90,000 won: its id, its price category and its seats.

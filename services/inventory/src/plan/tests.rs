@@ -12,7 +12,8 @@ use self::naive::Naive;
 use super::*;
 use crate::hold::{HeldSeat, HoldLine};
 use crate::seat::{Seat, Taken};
-use crate::stock::{Decision, Facts, Lives, Wanted, WantedLine, decide, new_hold, short_products};
+use crate::stock::{Decision, Facts, decide, short_products};
+use crate::wanted::{Lives, Wanted, WantedLine, new_hold};
 
 const TTL_SECONDS: i64 = 10;
 const LIVES_MIN_SECONDS: i64 = 3;

@@ -4,6 +4,7 @@ use chrono::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wanted::{Lives, new_hold};
 
 const LIVES: Lives = Lives { units: Duration::seconds(1), seats: Duration::seconds(2) };
 
