@@ -116,7 +116,7 @@ pub const TOUR: [&[&str]; 15] = [
     &["stampede_orders_total"],
     &["201 Created", "\"couponIssueId\""],
     &["\"passToken\""],
-    &["201 Created", "\"seats\":[\"R-1\"]"],
+    &["201 Created", "\"seats\":[\"S-300\"]"],
 ];
 
 /// A shell that runs the tour, block by block.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod concert;
 mod ending;
 mod expiring;
 mod gate;
@@ -9,6 +10,7 @@ mod holding;
 mod orders;
 mod pinning;
 mod products;
+mod seat_orders;
 mod seats;
 mod site;
 mod soak;

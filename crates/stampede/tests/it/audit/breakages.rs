@@ -302,20 +302,20 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
     ),
     (
         "two buyers have one seat, and more than one may have",
-        "insert into {inventory}.concert (concert_id, title, starts_at, max_per_user) values ('{first}', 'Recital', now(), 1);
+        "insert into {inventory}.concert (concert_id, title, starts_at, max_per_user) values ('00000000-0000-0000-0000-0000000000a1', 'Recital', now(), 1);
          insert into {inventory}.products (id, sku, name, price_amount, currency, concert_id)
-         values ('{first}', 'seats', 'Seats', 1, 'KRW', '{first}');
-         insert into {inventory}.stocks (product_id, on_hand, held) values ('{first}', 1, 0);
+         values ('00000000-0000-0000-0000-0000000000a1', 'seats', 'Seats', 1, 'KRW', '00000000-0000-0000-0000-0000000000a1');
+         insert into {inventory}.stocks (product_id, on_hand, held) values ('00000000-0000-0000-0000-0000000000a1', 1, 0);
          insert into {inventory}.seat (seat_id, concert_id, product_id, label, place)
-         values ('{first}', '{first}', '{first}', 'A-1', 1);
+         values ('00000000-0000-0000-0000-0000000000a1', '00000000-0000-0000-0000-0000000000a1', '00000000-0000-0000-0000-0000000000a1', 'A-1', 1);
          insert into {inventory}.holds (hold_id, user_id, state, expires_at)
-         select id, '{second}', 'CONFIRMED', now() from unnest(array['{first}', '{second}']::uuid[]) as id;
+         select id, '00000000-0000-0000-0000-0000000000b2', 'CONFIRMED', now() from unnest(array['00000000-0000-0000-0000-0000000000a1', '00000000-0000-0000-0000-0000000000b2']::uuid[]) as id;
          insert into {inventory}.hold_lines (hold_id, product_id, quantity, unit_price, currency, sku, name, seats)
-         select id, '{first}', 1, 1, 'KRW', 'seats', 'Seats', '[{\"seatId\":\"{first}\",\"label\":\"A-1\"}]'
-           from unnest(array['{first}', '{second}']::uuid[]) as id",
+         select id, '00000000-0000-0000-0000-0000000000a1', 1, 1, 'KRW', 'seats', 'Seats', '[{\"seatId\":\"00000000-0000-0000-0000-0000000000a1\",\"label\":\"A-1\"}]'
+           from unnest(array['00000000-0000-0000-0000-0000000000a1', '00000000-0000-0000-0000-0000000000b2']::uuid[]) as id",
         "delete from {inventory}.hold_lines where sku = 'seats';
-         delete from {inventory}.holds where user_id = '{second}' and hold_id in ('{first}', '{second}');
-         delete from {inventory}.seat; delete from {inventory}.stocks where product_id = '{first}';
+         delete from {inventory}.holds where user_id = '00000000-0000-0000-0000-0000000000b2' and hold_id in ('00000000-0000-0000-0000-0000000000a1', '00000000-0000-0000-0000-0000000000b2');
+         delete from {inventory}.seat; delete from {inventory}.stocks where product_id = '00000000-0000-0000-0000-0000000000a1';
          delete from {inventory}.products where sku = 'seats'; delete from {inventory}.concert",
         &["I2", "I3", "I5", "I14"],
     ),
