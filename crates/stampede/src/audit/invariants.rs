@@ -5,7 +5,7 @@ use common::manifest::Invariant;
 use crate::services::SERVICES;
 
 /// Number and title of each.
-pub const INVARIANTS: [(&str, &str); 17] = [
+pub const INVARIANTS: [(&str, &str); 18] = [
     ("I1", "stock is conserved: neither negative nor held beyond what is there"),
     ("I2", "counters equal their rows: held and on_hand"),
     ("I3", "what was sold is in the stock's audit, once per line"),
@@ -23,6 +23,7 @@ pub const INVARIANTS: [(&str, &str); 17] = [
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
     ("I18", "a sale was opened once, not before its time, and said so"),
     ("I19", "restock rounds told every subscriber once, in order, in time and not too fast"),
+    ("I20", "every order is in one place, live or archived, with its items and its address"),
 ];
 
 /// What is true between services. What is true within one is in its `spec().invariants`.

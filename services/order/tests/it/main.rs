@@ -7,6 +7,7 @@ mod inventory;
 mod site;
 
 mod announcing;
+mod archiving;
 mod cancelling;
 mod discounting;
 mod entering;
