@@ -50,7 +50,6 @@ select order_id, recipient, phone, postal_code, address, memo from shipping_info
 -- archiving transaction then, and this looks again after it. The transaction is run again, and finds the archived order.
 create function refuse_archived_orders() returns trigger
 language plpgsql
-set search_path from current
 as $$
 begin
     if exists (select from placed join orders_archive using (id)) then

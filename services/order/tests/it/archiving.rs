@@ -9,13 +9,9 @@ use uuid::Uuid;
 
 use crate::site::{AMOUNT, NO_SWEEP, OrderSite, Placed, SWEEP, code, outcome, payment_refunded, sneaker, soon};
 
-const RUNS: &str = "/admin/archive/runs";
-/// One order in each chunk, so that a run has many.
-const ONE_BY_ONE: [(&str, &str); 3] =
-    [("order.expire_sweep_ms", "3600000"), ("order.archive.chunk", "1"), ("order.archive.pause_ms", "0")];
-
+pub const RUNS: &str = "/admin/archive/runs";
 /// As if these orders had not changed for a hundred days. What they had to announce is published.
-async fn make_old(site: &OrderSite, orders: &[&Placed]) {
+pub async fn make_old(site: &OrderSite, orders: &[&Placed]) {
     let ids: Vec<String> = orders.iter().map(|order| format!("'{}'", order.id)).collect();
     let ids = ids.join(", ");
     let unpublished =
@@ -26,13 +22,13 @@ async fn make_old(site: &OrderSite, orders: &[&Placed]) {
 }
 
 /// Asks for a run, and returns it as it ends.
-async fn run(site: &OrderSite) -> Value {
+pub async fn run(site: &OrderSite) -> Value {
     let asked = site.admin().post(RUNS, &json!({})).await;
     assert!(asked.status.is_success(), "{asked}");
     ended(site, &text(&asked.json()["runId"])).await
 }
 
-async fn ended(site: &OrderSite, run: &str) -> Value {
+pub async fn ended(site: &OrderSite, run: &str) -> Value {
     eventually("the run ends", async || {
         let run = site.admin().get(&format!("{RUNS}/{run}")).await.expect(200).json();
         (!["REQUESTED", "RUNNING"].contains(&run["status"].as_str().unwrap())).then_some(run)
@@ -40,13 +36,13 @@ async fn ended(site: &OrderSite, run: &str) -> Value {
     .await
 }
 
-async fn archive(site: &OrderSite, orders: &[&Placed]) {
+pub async fn archive(site: &OrderSite, orders: &[&Placed]) {
     make_old(site, orders).await;
     let run = run(site).await;
     assert_eq!((&run["status"], &run["orders"]), (&json!("COMPLETED"), &json!(orders.len())), "{run}");
 }
 
-async fn is_archived(site: &OrderSite, order: &Placed) -> bool {
+pub async fn is_archived(site: &OrderSite, order: &Placed) -> bool {
     let live = site.number(&format!("select count(*) from {{order}}.orders where id = '{}'", order.id)).await;
     let archived =
         site.number(&format!("select count(*) from {{order}}.orders_archive where id = '{}'", order.id)).await;
@@ -311,112 +307,6 @@ async fn an_order_that_two_would_change_at_once_comes_back_once() {
     assert_eq!(outcome(&cancelled), (202, "REFUND_PENDING".to_owned()));
     assert_eq!(paid.unwrap().status, "REFUND_PENDING", "the second one sees what the first has made of it");
     assert!(!is_archived(&site, &order).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_replica_runs_the_archive_and_whoever_asks_meanwhile_is_shown_that_run() {
-    let site = OrderSite::start_with(&ONE_BY_ONE).await;
-    let replica = site.replica(&ONE_BY_ONE).await;
-    let buyer = site.buyer().await;
-    let orders = [site.order_of(&buyer).await, site.order_of(&buyer).await];
-    for order in &orders {
-        site.cancel(order).await.expect(200);
-    }
-    make_old(&site, &orders.iter().collect::<Vec<_>>()).await;
-    let mut paused = site.pause("order", "archive_orders.after_commit");
-    let asked = site.admin().post(RUNS, &json!({})).await.expect(202).json();
-    soon("the first chunk is moved", paused.reached()).await;
-    let again = replica.admin().post(RUNS, &json!({})).await.expect(200).json();
-    assert_eq!((&again["runId"], &again["status"]), (&asked["runId"], &json!("RUNNING")));
-    assert_eq!((&again["orders"], &again["chunks"]), (&json!(1), &json!(1)), "the counts are those of the moment");
-    let locks = "select count(*) from pg_locks join pg_database on pg_database.oid = pg_locks.database
-                  where locktype = 'advisory' and granted and datname = current_database()
-                    and (classid::bigint << 32 | objid::bigint) = hashtextextended('archive of ' || '{order}', 0)";
-    assert_eq!(site.number(&locks.replace("{order}", &site.schema("order"))).await, 1);
-    paused.resume();
-    let run = ended(&site, &text(&asked["runId"])).await;
-    assert_eq!((&run["status"], &run["orders"], &run["chunks"]), (&json!("COMPLETED"), &json!(2), &json!(2)));
-    assert_eq!(site.number("select count(*) from {order}.archive_runs").await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_cut_off_is_gone_on_with() {
-    let site = OrderSite::start().await;
-    let buyer = site.buyer().await;
-    let [first, second] = [site.order_of(&buyer).await, site.order_of(&buyer).await];
-    for order in [&first, &second] {
-        site.cancel(order).await.expect(200);
-    }
-    archive(&site, &[&first]).await;
-    make_old(&site, &[&second]).await;
-    // As a process leaves it that dies after its first chunk.
-    site.execute(
-        "update {order}.archive_runs set status = 'RUNNING', ended_at = null, unchanged_since = now() - interval '90 days'",
-    )
-    .await;
-    let replica = site.replica(&NO_SWEEP).await;
-    let runs = eventually("the replica goes on with it", async || {
-        let runs = replica.admin().get(RUNS).await.expect(200).json();
-        (runs["items"][0]["status"] == "COMPLETED").then_some(runs)
-    })
-    .await;
-    assert_eq!(runs["items"].as_array().map(Vec::len), Some(1), "{runs}");
-    assert_eq!((&runs["items"][0]["orders"], &runs["items"][0]["chunks"]), (&json!(2), &json!(2)), "{runs}");
-    assert!(is_archived(&site, &second).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_daily_run_is_made_once_by_whichever_replica_looks_first() {
-    let site = OrderSite::start().await;
-    let order = site.order().await;
-    site.cancel(&order).await.expect(200);
-    make_old(&site, &[&order]).await;
-    let runs = "select count(*) from {order}.archive_runs";
-    assert_eq!(site.number(runs).await, 0, "a new installation waits for the next time");
-    site.execute("update {order}.archive_schedule set done_until = now() - interval '2 days'").await;
-    let frequent = [("order.expire_sweep_ms", "3600000"), ("order.archive.check_period_ms", "5")];
-    let replicas = [site.replica(&frequent).await, site.replica(&frequent).await];
-    soon("the order is archived", site.until_number("select count(*) from {order}.orders_archive", 1)).await;
-    soon("the run ends", site.until_number(&format!("{runs} where status = 'COMPLETED'"), 1)).await;
-    // Both have looked again: each look of a replica that is due would make a run.
-    let asked = run(&replicas[1]).await;
-    assert_eq!((&asked["status"], &asked["orders"]), (&json!("COMPLETED"), &json!(0)));
-    assert_eq!(site.number(&format!("{runs} where requested_by is null")).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_meets_a_fault_ends_as_failed_and_says_why() {
-    let site = OrderSite::start().await;
-    let order = site.order().await;
-    site.cancel(&order).await.expect(200);
-    make_old(&site, &[&order]).await;
-    // No code of ours makes an order twice.
-    site.execute(
-        "insert into {order}.orders_archive select orders.*, now() from {order}.orders;
-         insert into {order}.archive_runs (id, unchanged_since, created_at, status)
-         values (gen_random_uuid(), now(), now() - interval '1 hour', 'COMPLETED')",
-    )
-    .await;
-    let run = run(&site).await;
-    assert_eq!((&run["status"], &run["orders"]), (&json!("FAILED"), &json!(0)), "{run}");
-    assert!(text(&run["error"]).contains("orders_archive_pkey"), "{run}");
-    let page = site.admin().get(&format!("{RUNS}?limit=1")).await.expect(200).json();
-    assert_eq!(page["items"][0]["runId"], run["runId"], "the newest is first");
-    let next = site.admin().get(&format!("{RUNS}?cursor={}", text(&page["nextCursor"]))).await.expect(200).json();
-    assert_eq!((next["items"].as_array().map(Vec::len), &next["nextCursor"]), (Some(1), &Value::Null));
-    site.execute("delete from {order}.orders_archive").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_administrators_see_the_archive_run() {
-    let site = OrderSite::start().await;
-    let buyer = site.buyer().await;
-    buyer.post(RUNS, &json!({})).await.refused(403, "FORBIDDEN");
-    buyer.get(RUNS).await.refused(403, "FORBIDDEN");
-    buyer.get(&format!("{RUNS}/{}", Uuid::now_v7())).await.refused(403, "FORBIDDEN");
-    site.admin().get(&format!("{RUNS}/{}", Uuid::now_v7())).await.refused(404, "NOT_FOUND");
-    site.admin().post(&format!("{RUNS}?dryRun=perhaps"), &json!({})).await.refused(400, "VALIDATION_ERROR");
-    assert_eq!(site.number("select count(*) from {order}.archive_runs").await, 0);
 }
 
 /// Whoever adds a column to a table of orders adds it to the archive, to the views and to the statements that move rows.

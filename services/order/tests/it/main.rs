@@ -7,6 +7,7 @@ mod inventory;
 mod site;
 
 mod announcing;
+mod archive_runs;
 mod archiving;
 mod cancelling;
 mod discounting;
