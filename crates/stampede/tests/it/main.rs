@@ -7,10 +7,12 @@ mod readme;
 mod site;
 
 mod account;
+mod archive;
 mod audit;
 mod away;
 mod bad_input;
 mod commands;
+mod crash_archiving;
 mod crash_late;
 mod crash_paying;
 mod crash_points;
