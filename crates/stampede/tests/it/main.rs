@@ -11,6 +11,7 @@ mod archive;
 mod audit;
 mod away;
 mod bad_input;
+mod bench_commands;
 mod commands;
 mod crash_archiving;
 mod crash_late;
