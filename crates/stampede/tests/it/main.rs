@@ -14,6 +14,7 @@ mod bad_input;
 mod bench_commands;
 mod commands;
 mod crash_archiving;
+mod crash_coupons;
 mod crash_late;
 mod crash_paying;
 mod crash_points;
