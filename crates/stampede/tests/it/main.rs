@@ -35,3 +35,4 @@ mod settings;
 mod sql;
 mod stock;
 mod tidy;
+mod traces;
