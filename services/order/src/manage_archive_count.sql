@@ -9,9 +9,10 @@ due as (
     from orders
     where status in ('PAID', 'REFUNDED', 'CANCELLED', 'EXPIRED')
       and updated_at < (select unchanged_since from asked)
-      and not exists (select from outbox_events as event where event.key = orders.id::text and event.status = 'NEW')
-      and not exists (select from outbox_events as event where event.key = orders.id::text and event.status = 'DEAD')
-      and not exists (select from parked where parked.key in (orders.id::text, orders.paid_payment_id::text))
+      and id::text not in (select key from outbox_events where status = 'NEW')
+      and id::text not in (select key from outbox_events where status = 'DEAD')
+      and id::text not in (select key from parked where key is not null)
+      and coalesce(paid_payment_id::text, '') not in (select key from parked where key is not null)
 )
 select
     statement_timestamp() as now,

@@ -116,3 +116,23 @@ async fn only_administrators_see_the_archive_run() {
     site.admin().post(&format!("{RUNS}?dryRun=perhaps"), &json!({})).await.refused(400, "VALIDATION_ERROR");
     assert_eq!(site.number("select count(*) from {order}.archive_runs").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_reads_what_a_sale_is_publishing_once_however_much_that_is() {
+    let site = OrderSite::start().await;
+    // They wait for their next try, so that the relay leaves them.
+    site.execute(
+        "insert into {order}.outbox_events
+             (event_id, shard, aggregate_type, topic, key, aggregate_version, payload, attempts, due_at)
+         select gen_random_uuid(), 0, 'order', 'ORDER_CREATED', number, 1, '{}', 1, now() + interval '1 day'
+           from generate_series(1, 500) as number",
+    )
+    .await;
+    let statement = include_str!("../../src/archive_orders.sql");
+    let parameters = [format!("'{}'", Uuid::nil()), "now()".to_owned(), "500".to_owned()];
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let plan = site.explain("order", mode, statement, &parameters).await.to_string();
+        assert_eq!(plan.matches("hashed SubPlan").count(), 4, "each is looked up and not searched: {plan}");
+        assert!(!plan.contains("Anti"), "no order is compared with every event: {plan}");
+    }
+}
