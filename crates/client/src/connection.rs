@@ -40,6 +40,17 @@ impl Connection {
         self.ask().await
     }
 
+    /// Looks at a ticket of a waiting room, as its owner. Returns the status.
+    pub async fn get_ticket(&mut self, path: &str, token: &str, ticket: &str) -> anyhow::Result<u16> {
+        self.request.clear();
+        write!(
+            self.request,
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\nx-queue-ticket: {ticket}\r\n\r\n",
+            self.address
+        )?;
+        self.ask().await
+    }
+
     /// Posts JSON, where there is a token with it and a key that was never used. Returns the status.
     pub async fn post(&mut self, path: &str, token: Option<&str>, body: &str) -> anyhow::Result<u16> {
         write_post(&mut self.request, &self.address, path, token, body)?;

@@ -340,12 +340,12 @@ impl Running {
     }
 }
 
-/// The life of a service process: settings, `mount`, serve, wait for SIGTERM or Ctrl-C, drain.
-pub async fn serve<F>(settings: Settings, mount: F) -> anyhow::Result<ExitCode>
+/// The life of the service process `name`: settings, `mount`, serve, wait for SIGTERM or Ctrl-C, drain.
+pub async fn serve<F>(settings: Settings, name: &str, mount: F) -> anyhow::Result<ExitCode>
 where
     F: AsyncFnOnce(&mut Host) -> anyhow::Result<()>,
 {
-    telemetry::init(&settings.section("telemetry")?)?;
+    telemetry::init(&settings.section("telemetry")?, name)?;
     let mut host = Host::new(settings).await?;
     mount(&mut host).await?;
     let running = host.start().await?;

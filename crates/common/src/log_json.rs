@@ -53,6 +53,9 @@ where
         line.0.insert("timestamp".to_owned(), now.into());
         line.0.insert("level".to_owned(), event.metadata().level().as_str().into());
         line.0.insert("target".to_owned(), event.metadata().target().into());
+        if let Some(trace) = crate::telemetry::trace_id() {
+            line.0.insert("traceId".to_owned(), trace.into());
+        }
         for span in context.event_scope(event).into_iter().flatten().collect::<Vec<_>>().into_iter().rev() {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 line.0.extend(fields.0.iter().map(|(name, value)| (name.clone(), value.clone())));

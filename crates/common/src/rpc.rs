@@ -169,12 +169,12 @@ where
 #[derive(Clone)]
 pub struct Incoming<S>(pub S);
 
-impl<S, B> Service<http::Request<B>> for Incoming<S>
+impl<S, B, R> Service<http::Request<B>> for Incoming<S>
 where
-    S: Service<http::Request<B>>,
+    S: Service<http::Request<B>, Response = http::Response<R>>,
     S::Future: Send + 'static,
-    S::Response: 'static,
     S::Error: 'static,
+    R: 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -187,14 +187,46 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let headers = request.headers();
         let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
+        let method = request.uri().path().trim_start_matches('/');
+        let (service, name) = method.split_once('/').unwrap_or((method, ""));
         let span = tracing::info_span!(
             "grpc",
+            otel.name = method,
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = name,
+            rpc.grpc.status_code = tracing::field::Empty,
             requestId = context.request_id,
             method = request.uri().path(),
             orderId = tracing::field::Empty,
         );
-        let answer = self.0.call(request);
-        Box::pin(context.scope(span, answer))
+        let (answer, answered) = (self.0.call(request), span.clone());
+        Box::pin(context.scope(span, async move {
+            let answer = answer.await?;
+            note_status(&answered, status_of(answer.headers()));
+            Ok(answer)
+        }))
+    }
+}
+
+/// The status of a call that was answered at once; 0 where the answer is still to come, which then began well.
+fn status_of(headers: &http::HeaderMap) -> i64 {
+    headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// What a server answers for its own fault is an error of the span; what its caller did wrong is none.
+fn note_status(span: &tracing::Span, status: i64) {
+    span.record("rpc.grpc.status_code", status);
+    if let tonic::Code::Unknown
+    | tonic::Code::DeadlineExceeded
+    | tonic::Code::Unimplemented
+    | tonic::Code::Internal
+    | tonic::Code::Unavailable
+    | tonic::Code::DataLoss = tonic::Code::from(i32::try_from(status).unwrap_or(2))
+    {
+        span.record("otel.status_code", "ERROR");
     }
 }
 

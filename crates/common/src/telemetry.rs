@@ -4,15 +4,17 @@ use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::Key;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -41,8 +43,13 @@ type Filtered = Layered<EnvFilter, Registry>;
 static TRACES: OnceLock<SdkTracerProvider> = OnceLock::new();
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Installs logs, traces and metrics for this process. A second call changes nothing.
-pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
+/// Spans that are for logs alone. A loop looks for work all the time, and a batch belongs to many traces: what they do for
+/// a request is a span of its own in that request's trace.
+const UNTRACED: [&str; 3] = ["periodic", "outbox.send", "inbox.batch"];
+
+/// Installs logs, traces and metrics for this process, whose traces are `service`'s unless `OTEL_SERVICE_NAME` says
+/// otherwise. A second call changes nothing.
+pub fn init(settings: &TelemetrySettings, service: &str) -> anyhow::Result<()> {
     let json = match settings.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -53,23 +60,30 @@ pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
     } else {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
     };
-    install(settings, logs)
+    install(settings, service, logs)
 }
 
 /// [`init`] for a terminal that shall stay readable: the whole log goes to `file` as JSON, and only warnings and errors
 /// to standard error, as text.
-pub fn init_with_file(settings: &TelemetrySettings, file: File) -> anyhow::Result<()> {
+pub fn init_with_file(settings: &TelemetrySettings, service: &str, file: File) -> anyhow::Result<()> {
     let file = Arc::new(file);
     let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let logs = crate::log_json::JsonLines::new(move || file.clone()).and_then(shown.with_filter(LevelFilter::WARN));
-    install(settings, logs.boxed())
+    install(settings, service, logs.boxed())
 }
 
-fn install(settings: &TelemetrySettings, logs: Box<dyn Layer<Filtered> + Send + Sync>) -> anyhow::Result<()> {
+fn install(
+    settings: &TelemetrySettings,
+    service: &str,
+    logs: Box<dyn Layer<Filtered> + Send + Sync>,
+) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log_filter)?;
     let traces = match settings.otlp_endpoint.as_str() {
         "" => None,
-        endpoint => Some(tracing_opentelemetry::layer().with_tracer(exporter(endpoint)?.tracer("stampede"))),
+        endpoint => {
+            let layer = tracing_opentelemetry::layer().with_tracer(exporter(endpoint, service)?.tracer("stampede"));
+            Some(layer.with_filter(filter_fn(|metadata| !UNTRACED.contains(&metadata.name()))))
+        }
     };
     // Fails when something is installed already: the first call of this process decided.
     drop(tracing_subscriber::registry().with(filter).with(logs).with(traces).try_init());
@@ -77,12 +91,15 @@ fn install(settings: &TelemetrySettings, logs: Box<dyn Layer<Filtered> + Send + 
     Ok(())
 }
 
-fn exporter(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+fn exporter(endpoint: &str, service: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-    let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(opentelemetry_sdk::Resource::builder().with_service_name("stampede").build())
-        .build();
+    // It has what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
+    let named = Resource::builder().build();
+    let is_named = named
+        .get(&Key::from_static_str("service.name"))
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let resource = if is_named { named } else { Resource::builder().with_service_name(service.to_owned()).build() };
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     Ok(TRACES.get_or_init(|| provider).clone())
 }
 
@@ -149,20 +166,49 @@ impl Context {
             request_id: header("x-request-id")
                 .filter(usable)
                 .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
-            traceparent: header("traceparent").filter(|value| value.len() == 55).map(str::to_owned),
+            traceparent: header("traceparent")
+                .filter(|value| value.len() == 55)
+                .map(str::to_owned)
+                .or_else(|| TRACES.get().is_none().then(new_traceparent)),
         }
     }
 
     /// Runs `work` with this context and inside `span`, which continues the caller's trace.
     pub async fn scope<T>(self, span: Span, work: impl Future<Output = T>) -> T {
         use tracing::Instrument;
-        if let (Some(traceparent), Some(_)) = (&self.traceparent, TRACES.get()) {
-            let parent = TraceContextPropagator::new().extract(&Carrier(Some(traceparent.clone())));
-            // Fails only without the trace layer, and then there is no trace to continue.
-            drop(span.set_parent(parent));
+        if let Some(traceparent) = &self.traceparent {
+            continue_trace(&span, traceparent);
         }
         CONTEXT.scope(self, work).instrument(span).await
     }
+}
+
+/// Makes `span` a part of the trace that `traceparent` names.
+fn continue_trace(span: &Span, traceparent: &str) {
+    if TRACES.get().is_some() {
+        let parent = TraceContextPropagator::new().extract(&Carrier(Some(traceparent.to_owned())));
+        // Fails only without the trace layer, and then there is no trace to continue.
+        drop(span.set_parent(parent));
+    }
+}
+
+/// The span that `make` makes, in the trace that `traceparent` names. None where there is no trace, or nobody collects them.
+pub fn span_in_trace(traceparent: Option<&str>, make: impl FnOnce() -> Span) -> Option<Span> {
+    let traceparent = traceparent.filter(|_| TRACES.get().is_some())?;
+    let span = make();
+    continue_trace(&span, traceparent);
+    Some(span)
+}
+
+/// Where nobody collects traces, a request that comes without one has an id all the same: logs, events and the bodies of
+/// errors name it, and whoever is called is told it.
+fn new_traceparent() -> String {
+    format!("00-{:032x}-{:016x}-00", rand::random::<u128>().max(1), rand::random::<u64>().max(1))
+}
+
+/// The trace that the running request belongs to.
+pub fn trace_id() -> Option<String> {
+    traceparent().and_then(|traceparent| traceparent.get(3..35).map(str::to_owned))
 }
 
 /// The W3C `traceparent` to send along with a call or an event made here.

@@ -225,7 +225,7 @@ async fn wrong_order_ids(ledger: &mut Ledger) -> anyhow::Result<Vec<String>> {
     let mut after = Uuid::nil();
     loop {
         let statement = ledger.statement(&format!(
-            "select id, user_id, idempotency_key from {{order}}.orders where id > '{after}' order by id limit {CHUNK}"
+            "select id, user_id, idempotency_key from {{order}}.all_orders where id > '{after}' order by id limit {CHUNK}"
         ));
         let rows: Vec<Keyed> = ledger.rows(statement).await?;
         let Some(last) = rows.last() else { return Ok(offenders) };

@@ -1,10 +1,15 @@
 //! `stampede bench`: what the system does on this machine, beside what this machine can do at all.
 
+mod archive;
+mod bounds;
+mod coupons;
 mod disk;
 mod generator;
+mod hello;
 mod hot_product;
 mod hub;
 mod hub_report;
+mod lines;
 mod load;
 mod measure;
 mod options;
@@ -13,6 +18,8 @@ mod orders_report;
 mod payments;
 mod payments_report;
 mod pgbench;
+mod queue;
+mod raw_script;
 mod report;
 mod runs;
 mod turns;
@@ -23,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use archive::ArchiveArgs;
 use options::BenchArgs;
 use payments::PaymentsArgs;
 
@@ -34,6 +42,12 @@ pub enum BenchCommand {
     Payments(PaymentsArgs),
     /// Notifications over HTTP and their deliveries, beside what PostgreSQL alone does with one commit for each.
     Hub(BenchArgs),
+    /// Orders over HTTP while old orders are archived, beside the same orders alone in the same run.
+    Archive(ArchiveArgs),
+    /// Coupons issued and refused over HTTP, beside a hello-world handler, the script alone, and one commit for each.
+    Coupons(BenchArgs),
+    /// A waiting room entered and asked over HTTP, beside a hello-world handler and the scripts alone.
+    Queue(BenchArgs),
     /// The clients of all: a process of their own, so that their processor time is told apart from the services'.
     #[command(hide = true)]
     Load,
@@ -44,6 +58,9 @@ pub async fn bench(command: BenchCommand, config: &[PathBuf]) -> anyhow::Result<
         BenchCommand::Orders(args) => orders::orders(args, config).await,
         BenchCommand::Payments(args) => payments::payments(args, config).await,
         BenchCommand::Hub(args) => hub::hub(args, config).await,
+        BenchCommand::Archive(args) => archive::archive(args, config).await,
+        BenchCommand::Coupons(args) => coupons::coupons(args, config).await,
+        BenchCommand::Queue(args) => queue::queue(args, config).await,
         BenchCommand::Load => {
             tokio::task::spawn_blocking(load::run).await??;
             Ok(ExitCode::SUCCESS)

@@ -143,7 +143,9 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn host(settings: Settings, services: &[ServiceSpec]) -> anyhow::Result<ExitCode> {
-    common::host::serve(settings, async |host| services::mount(host, services).await).await
+    // In traces, a process of several services is the product.
+    let name = if let [service] = services { service.name } else { "stampede" };
+    common::host::serve(settings, name, async |host| services::mount(host, services).await).await
 }
 
 /// The services of these names. An unknown one is wrong usage: the error is printed, and the code returned.

@@ -8,6 +8,7 @@ pub mod dev;
 pub mod events;
 mod latency;
 pub mod manifests;
+pub mod old_orders;
 pub mod rush;
 pub mod services;
 pub mod site;

@@ -70,9 +70,9 @@ impl Site {
         let settings = load(&options, &servers)?;
         let telemetry = settings.section("telemetry")?;
         if options.log_to_file {
-            common::telemetry::init_with_file(&telemetry, open_log(&options.data_dir.join(LOGS))?)?;
+            common::telemetry::init_with_file(&telemetry, "stampede", open_log(&options.data_dir.join(LOGS))?)?;
         } else {
-            common::telemetry::init(&telemetry)?;
+            common::telemetry::init(&telemetry, "stampede")?;
         }
         let (api, services) = if options.split {
             let split = Split::start(&settings, &options, &servers).await?;

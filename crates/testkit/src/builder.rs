@@ -120,7 +120,7 @@ impl Builder {
         let (mut site, mounts) = self.prepare().await;
         let settings = site.settings();
         logs::to_a_file();
-        common::telemetry::init(&settings.section("telemetry").expect("the settings are right"))
+        common::telemetry::init(&settings.section("telemetry").expect("the settings are right"), "stampede")
             .expect("metrics start");
         let mut host = Host::new(settings).await.expect("the settings are right");
         if let Some(issuer) = &site.issuer {

@@ -15,8 +15,9 @@ use serde::Deserialize;
 
 use crate::refused::Refused;
 
-static TAKE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("coupon_take", concat!(include_str!("gate.lua"), include_str!("gate_take.lua"))));
+/// The script that takes a coupon; public for the benchmark, which runs it alone.
+pub const TAKE_SCRIPT: &str = concat!(include_str!("gate.lua"), include_str!("gate_take.lua"));
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("coupon_take", TAKE_SCRIPT));
 static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::new("coupon_settle", concat!(include_str!("gate.lua"), include_str!("gate_settle.lua"))));
 static UNDO: LazyLock<Script> =

@@ -28,6 +28,8 @@ mod record_failures;
 mod rpc;
 mod sweep_journals;
 
+pub use gate::TAKE_SCRIPT;
+
 use std::sync::Arc;
 use std::time::Duration;
 

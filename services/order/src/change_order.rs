@@ -1,6 +1,6 @@
 //! Changes of stored orders: one transaction for all the commands that are waiting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -18,8 +18,9 @@ use diesel_async::RunQueryDsl;
 use crate::App;
 use crate::events::{order_cancelled, order_placed, order_refund_requested, order_refunded};
 use crate::order::{Action, Change, Order, OrderRefusal};
-use crate::rows::OrderRow;
-use crate::schema::orders;
+use crate::restore_orders::restore_orders;
+use crate::rows::{OrderRow, order_columns};
+use crate::schema::{order_items, orders, shipping_info};
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone)]
@@ -86,16 +87,27 @@ pub async fn change_all(tx: &mut Tx, commands: &[Command]) -> Result<Vec<Result<
 /// The clock is read before a wait for a lock ends. If another transaction has changed the row during that wait,
 /// PostgreSQL computes the row again, with its clock. So each decision is right for the moment that the clock says.
 async fn lock_orders(tx: &mut Tx, ids: &[OrderId]) -> Result<Option<(DateTime<Utc>, HashMap<OrderId, Order>)>> {
-    let rows: Vec<OrderRow> = orders::table
-        .filter(orders::id.eq_any(ids))
-        .order(orders::id)
-        .select(OrderRow::as_select())
-        .for_update()
-        .load(tx)
-        .await?;
+    let mut rows = lock_live(tx, ids).await?;
+    if rows.len() < ids.len() {
+        let found: HashSet<OrderId> = rows.iter().map(|row| row.id).collect();
+        let missing: Vec<OrderId> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
+        // Archived orders are changed as all others are: where they can be locked.
+        restore_orders(tx, &missing).await?;
+        // Also those that another transaction has just brought back.
+        rows.extend(lock_live(tx, &missing).await?);
+    }
     let Some(now) = rows.iter().map(|row| row.now).max() else { return Ok(None) };
     let locked = rows.into_iter().map(|row| (row.id, row.into_stored())).collect();
     Ok(Some((now, locked)))
+}
+
+async fn lock_live(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<OrderRow>> {
+    let locked = orders::table
+        .filter(orders::id.eq_any(ids))
+        .order(orders::id)
+        .select(order_columns!(orders, order_items, shipping_info))
+        .for_update();
+    Ok(locked.load(tx).await?)
 }
 
 /// Writes the orders in `versions_before`. Fails if one of them does not have that version any more.

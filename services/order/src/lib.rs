@@ -1,19 +1,24 @@
-//! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired.
+//! Orders: placed once for each Idempotency-Key, then paid, cancelled by their owner, or expired, and at last archived.
 //!
 //! Owns schema `order`. Publishes `ORDER_CREATED`, `ORDER_PLACED`, `ORDER_CANCELLED`, `ORDER_EXPIRED`,
 //! `ORDER_REFUND_REQUESTED` and `ORDER_REFUNDED`. Consumes `PAYMENT_REFUNDED`, `EVENT_SCHEDULED`, `EVENT_OPEN`
 //! and `EVENT_CLOSED`. Calls inventory for holds, coupon for redemptions, and queue for passes.
 
+mod all_orders; // the views that have the archive too
+mod archive_orders; // loop
 mod cancel_order; // flow
 mod change_order; // flow
+mod daily_time; // rules
 mod draft; // rules
 mod events; // rules
 mod expire_orders; // loop
+mod manage_archive; // flows
 mod on_payment; // reactions
 pub mod order; // rules; public for the model, which checks them
 mod place_order; // flow
 mod read_orders; // flows
 mod reserve_coupon; // part of placing an order
+mod restore_orders; // part of changing an order
 mod rows; // stored orders
 mod rpc; // gRPC interface
 mod schema;
@@ -29,7 +34,7 @@ use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox::Consumer;
-use common::manifest::{Deploy, Invariant, ServiceSpec};
+use common::manifest::{Deploy, Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
@@ -57,6 +62,7 @@ struct Settings {
     expire_sweep_ms: u64,
     expire_chunk: i64,
     placements_per_minute: u32,
+    archive: archive_orders::Settings,
 }
 
 /// What the flows of this service use.
@@ -70,6 +76,7 @@ pub struct App {
     limits: draft::Limits,
     entrance: Entrance,
     expire_chunk: i64,
+    archive: archive_orders::Archive,
     /// For each account.
     placements: RateLimiter,
 }
@@ -79,7 +86,7 @@ pub const fn spec() -> ServiceSpec {
     ServiceSpec {
         name: "order",
         summary: "who wants what",
-        paths: &["/api/v1/orders"],
+        paths: &["/api/v1/orders", "/api/v1/admin/archive"],
         migrations: || MIGRATIONS,
         produces: &[
             OrderCreated::TOPIC,
@@ -96,8 +103,12 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I4", sql: include_str!("../audit/items_make_the_amount.sql") },
             Invariant { id: "I8", sql: include_str!("../audit/one_effect_per_key.sql") },
             Invariant { id: "I9", sql: include_str!("../audit/acknowledged_exists.sql") },
+            Invariant { id: "I20", sql: include_str!("../audit/archived_once.sql") },
         ],
-        unfinished: &[],
+        unfinished: &[Unfinished {
+            what: "runs of the archive",
+            sql: "select count(*) from {order}.archive_runs where status in ('REQUESTED', 'RUNNING')",
+        }],
         deploy: Deploy {
             calls: &["inventory", "coupon", "queue"],
             secrets: &[],
@@ -122,6 +133,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         lookups: read_orders::lookup_batch(&db, &settings.batch),
         limits: draft::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
         expire_chunk: settings.expire_chunk,
+        archive: archive_orders::Archive::new(&settings.archive, host.stopping())?,
         placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute),
         db: db.clone(),
     });
@@ -137,7 +149,13 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.consume(consumer)?;
     host.relay(&db)?;
     let sweep = Schedule { period: Duration::from_millis(settings.expire_sweep_ms), wake: None };
-    host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(app.clone()));
+    let expiring = app.clone();
+    host.periodic("expire_orders", sweep, move || expire_orders::expire_orders(expiring.clone()));
+    let look = Schedule {
+        period: Duration::from_millis(settings.archive.check_period_ms),
+        wake: Some(app.archive.requested.clone()),
+    };
+    host.periodic("archive_orders", look, move || archive_orders::archive_orders(app.clone()));
     Ok(())
 }
 
@@ -147,5 +165,8 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(place_order::place_order)
         .service(read_orders::list_orders)
         .service(read_orders::read_order)
-        .service(cancel_order::cancel_order);
+        .service(cancel_order::cancel_order)
+        .service(manage_archive::request_archive_run)
+        .service(manage_archive::list_archive_runs)
+        .service(manage_archive::read_archive_run);
 }

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
+use crate::all_orders::{all_order_items, all_orders, all_shipping_info};
 use crate::order::{Order, OrderRefusal};
-use crate::rows::{OrderRow, load_orders};
-use crate::schema::orders;
+use crate::rows::{OrderRow, load_orders, order_columns};
 use crate::status::Status;
 
 /// An order as its owner sees it.
@@ -50,6 +50,9 @@ pub struct OrderView {
     coupon_issue_id: Option<CouponIssueId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shipping_info: Option<ShippingView>,
+    /// True: the order has ended long ago and is in the archive. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archived: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -126,34 +129,34 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Refused::invalid("limit", format!("Must be 1 to {LIMIT_MAX}.")).into());
     }
-    let mut query = orders::table
-        .filter(orders::user_id.eq(AccountId::from(caller.account)))
-        .order((orders::created_at.desc(), orders::id.desc()))
-        .select(OrderRow::as_select())
+    let mut query = all_orders::table
+        .filter(all_orders::user_id.eq(AccountId::from(caller.account)))
+        .order((all_orders::created_at.desc(), all_orders::id.desc()))
+        .select((order_columns!(all_orders, all_order_items, all_shipping_info), all_orders::archived_at))
         .limit(limit + 1)
         .into_boxed();
     if let Some(status) = listing.status {
         // `Order::status_at`, in SQL.
-        let is_overdue = orders::status
+        let is_overdue = all_orders::status
             .eq_any([Status::Created, Status::PendingPayment])
-            .and(orders::approving_payment_id.is_null())
-            .and(orders::hold_expires_at.le(clock_timestamp()));
+            .and(all_orders::approving_payment_id.is_null())
+            .and(all_orders::hold_expires_at.le(clock_timestamp()));
         query = match status {
-            Status::Expired => query.filter(orders::status.eq(status).or(is_overdue)),
-            _ => query.filter(orders::status.eq(status).and(not(is_overdue))),
+            Status::Expired => query.filter(all_orders::status.eq(status).or(is_overdue)),
+            _ => query.filter(all_orders::status.eq(status).and(not(is_overdue))),
         };
     }
     if let Some(after) = parse_cursor::<Cursor>(listing.cursor.as_deref())? {
-        query = query
-            .filter(orders::created_at.lt(after.at).or(orders::created_at.eq(after.at).and(orders::id.lt(after.id))));
+        let is_older = all_orders::created_at.lt(after.at);
+        query = query.filter(is_older.or(all_orders::created_at.eq(after.at).and(all_orders::id.lt(after.id))));
     }
     let mut conn = app.db.read().await?;
-    let mut found: Vec<OrderRow> = query.load(&mut conn).await?;
+    let mut found: Vec<Stored> = query.load(&mut conn).await?;
     let more = found.len() as i64 > limit;
     found.truncate(limit as usize);
     let next_cursor =
-        found.last().filter(|_| more).map(|last| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
-    let items = found.into_iter().map(|row| view(row.into_current())).collect();
+        found.last().filter(|_| more).map(|(last, _)| Cursor { at: last.created_at, id: last.id.uuid() }.to_string());
+    let items = found.into_iter().map(current_view).collect();
     Ok(HttpResponse::Ok().json(OrderPage { items, next_cursor }))
 }
 
@@ -167,16 +170,22 @@ pub async fn list_orders(app: Data<App>, caller: Caller, Query(listing): Query<L
 #[get("/orders/{orderId}")]
 pub async fn read_order(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Result<HttpResponse> {
     let mut conn = app.db.read().await?;
-    let found = orders::table
-        .filter(orders::id.eq(*id))
+    let found = all_orders::table
+        .filter(all_orders::id.eq(*id))
         // Another account's order is not found.
-        .filter(orders::user_id.eq(AccountId::from(caller.account)))
-        .select(OrderRow::as_select())
-        .first::<OrderRow>(&mut conn)
+        .filter(all_orders::user_id.eq(AccountId::from(caller.account)))
+        .select((order_columns!(all_orders, all_order_items, all_shipping_info), all_orders::archived_at))
+        .first::<Stored>(&mut conn)
         .await
         .optional()?;
-    let order = found.ok_or(OrderRefusal::NotFound)?.into_current();
-    Ok(HttpResponse::Ok().json(view(order)))
+    Ok(HttpResponse::Ok().json(current_view(found.ok_or(OrderRefusal::NotFound)?)))
+}
+
+/// An order, and when it was archived.
+type Stored = (OrderRow, Option<DateTime<Utc>>);
+
+fn current_view((row, archived_at): Stored) -> OrderView {
+    OrderView { archived: archived_at.map(|_| true), ..view(row.into_current()) }
 }
 
 /// Many look-ups by id in one query: when a product is sold out, each refused request makes one.
@@ -193,7 +202,7 @@ pub fn lookup_batch(db: &Db, settings: &BatchSettings) -> Batch<OrderId, Option<
     })
 }
 
-/// An order as the HTTP interface shows it.
+/// An order as the HTTP interface shows it. Whether it is archived is said only where it is read.
 pub fn view(order: Order) -> OrderView {
     let discount = order.discount();
     OrderView {
@@ -229,6 +238,7 @@ pub fn view(order: Order) -> OrderView {
             address: info.address,
             memo: info.memo,
         }),
+        archived: None,
     }
 }
 

@@ -2,20 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use common::Result;
-use common::sql::clock_timestamp;
 use contract::ids::{AccountId, CouponIssueId, OrderId, PaymentAttemptId, PaymentId, ProductId};
-use diesel::dsl;
-use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Record, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
+use crate::all_orders::{all_order_items, all_orders, all_shipping_info};
 use crate::order::{Item, Order, Reservation, Shipping};
-use crate::schema::{order_items, orders, shipping_info};
 use crate::status::Status;
 
-type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt, BigInt, Array<Text>)>;
-type ShippingRecord = Record<(Text, Text, Text, Text, Nullable<Text>)>;
+pub type ItemRecord = Record<(Uuid, Text, Text, Integer, BigInt, BigInt, Array<Text>)>;
+pub type ShippingRecord = Record<(Text, Text, Text, Text, Nullable<Text>)>;
 
 diesel::define_sql_function! {
     #[aggregate]
@@ -26,12 +23,9 @@ diesel::define_sql_function! {
 /// Product, SKU, name, quantity, unit price, discount and seats of one line.
 type ItemColumns = (ProductId, String, String, i32, i64, i64, Vec<String>);
 
-/// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment.
-///
-/// Select it with `OrderRow::as_select()`, and not with a piece of SQL text: Diesel does not keep a statement prepared
-/// that has such a piece in it.
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = orders, check_for_backend(Pg))]
+/// A row of `orders` with the rows of its items and its shipping, and the database's clock at that moment. Select it with
+/// [`order_columns`].
+#[derive(Queryable)]
 pub struct OrderRow {
     pub id: OrderId,
     user_id: AccountId,
@@ -50,45 +44,68 @@ pub struct OrderRow {
     paid_payment_id: Option<PaymentId>,
     returned_payment_ids: Vec<PaymentId>,
     coupon_issue_id: Option<CouponIssueId>,
-    #[diesel(select_expression = items())]
     items: Option<Vec<ItemColumns>>,
-    #[diesel(select_expression = shipping())]
     shipping: Option<(String, String, String, String, Option<String>)>,
-    #[diesel(select_expression = clock_timestamp())]
     pub now: DateTime<Utc>,
 }
 
-#[dsl::auto_type]
-fn items() -> _ {
-    let item = (
-        order_items::product_id,
-        order_items::sku,
-        order_items::name,
-        order_items::quantity,
-        order_items::unit_price,
-        order_items::discount,
-        order_items::seats,
-    );
-    order_items::table
-        .filter(order_items::order_id.eq(orders::id))
-        .select(array_of_items(item).aggregate_order(order_items::line))
-        .single_value()
+/// The columns of an [`OrderRow`]: of the live tables, which can be locked, or of the views that have the archive too.
+///
+/// Made of Diesel's expressions, and not of a piece of SQL text: Diesel does not keep a statement prepared that has such a
+/// piece in it.
+macro_rules! order_columns {
+    ($orders:ident, $items:ident, $shipping:ident) => {
+        (
+            $orders::id,
+            $orders::user_id,
+            $orders::status,
+            $orders::version,
+            $orders::amount,
+            $orders::currency,
+            $orders::fingerprint,
+            $orders::hold_expires_at,
+            $orders::first_hold_expires_at,
+            $orders::created_at,
+            $orders::cancel_reason,
+            $orders::approving_payment_id,
+            $orders::approving_attempt_id,
+            $orders::ended_attempt_ids,
+            $orders::paid_payment_id,
+            $orders::returned_payment_ids,
+            $orders::coupon_issue_id,
+            $items::table
+                .filter($items::order_id.eq($orders::id))
+                .select(
+                    $crate::rows::array_of_items((
+                        $items::product_id,
+                        $items::sku,
+                        $items::name,
+                        $items::quantity,
+                        $items::unit_price,
+                        $items::discount,
+                        $items::seats,
+                    ))
+                    .aggregate_order($items::line),
+                )
+                .single_value(),
+            $shipping::table
+                .filter($shipping::order_id.eq($orders::id))
+                .select(
+                    (
+                        $shipping::recipient,
+                        $shipping::phone,
+                        $shipping::postal_code,
+                        $shipping::address,
+                        $shipping::memo,
+                    )
+                        .into_sql::<$crate::rows::ShippingRecord>(),
+                )
+                .single_value(),
+            common::sql::clock_timestamp(),
+        )
+    };
 }
-
-#[dsl::auto_type]
-fn shipping() -> _ {
-    let info = (
-        shipping_info::recipient,
-        shipping_info::phone,
-        shipping_info::postal_code,
-        shipping_info::address,
-        shipping_info::memo,
-    );
-    shipping_info::table
-        .filter(shipping_info::order_id.eq(orders::id))
-        .select(info.into_sql::<ShippingRecord>())
-        .single_value()
-}
+pub(crate) use order_columns;
 
 impl OrderRow {
     /// The order with its status at the row's clock: for answers.
@@ -135,9 +152,12 @@ impl OrderRow {
     }
 }
 
-/// The orders among `ids` that exist, in no particular order.
+/// The orders among `ids` that exist, archived or not, in no particular order.
 pub async fn load_orders(conn: &mut AsyncPgConnection, ids: &[OrderId]) -> Result<Vec<Order>> {
-    let rows: Vec<OrderRow> =
-        orders::table.filter(orders::id.eq_any(ids)).select(OrderRow::as_select()).load(conn).await?;
+    let rows: Vec<OrderRow> = all_orders::table
+        .filter(all_orders::id.eq_any(ids))
+        .select(order_columns!(all_orders, all_order_items, all_shipping_info))
+        .load(conn)
+        .await?;
     Ok(rows.into_iter().map(OrderRow::into_current).collect())
 }

@@ -1,4 +1,5 @@
--- Stores a batch of orders. An order whose id exists is left as it is, with its items and its shipping.
+-- Stores a batch of orders. An order whose id exists, in the archive too, is left as it is, with its items and its
+-- shipping.
 --
 -- One element for each order; no two have one id:
 --   $1 id
@@ -34,6 +35,7 @@ with placed as (
     from unnest(
             $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[], $8::uuid[]
         ) as draft (id, user_id, amount, currency, fingerprint, idempotency_key, hold_expires_at, coupon_issue_id)
+    where not exists (select from orders_archive where orders_archive.id = draft.id)
     on conflict (id) do nothing
     returning id, created_at
 ),

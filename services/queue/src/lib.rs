@@ -43,6 +43,8 @@ mod rpc; // gRPC interface
 
 use std::collections::HashMap;
 
+pub use room::{CLAIM_SCRIPT, JOIN_SCRIPT};
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use chrono::Utc;
 use diesel::{QueryableByName, sql_types};
 use diesel_async::RunQueryDsl;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::{Consumer, InboxSettings, Message, park};
 use crate::backoff::Backoff;
 use crate::db::{Prepared, Tx};
 use crate::error::{Error, Result};
-use crate::telemetry::Context;
+use crate::telemetry::{Context, span_in_trace};
 
 #[derive(QueryableByName)]
 struct New {
@@ -81,17 +82,29 @@ impl Consumer {
 
     /// One transaction for all of `messages`.
     async fn apply(&self, messages: &[Message]) -> Result<()> {
-        let span = tracing::info_span!("inbox.handle", inbox.consumer = self.group, messages = messages.len());
-        let context = match messages {
-            [only] => Context {
-                request_id: only.header("requestid").unwrap_or_default().to_owned(),
-                traceparent: only.header("traceparent").map(str::to_owned),
-            },
+        let (span, context) = match messages {
+            [only] => {
+                let context = Context {
+                    request_id: only.header("requestid").unwrap_or_default().to_owned(),
+                    traceparent: only.header("traceparent").map(str::to_owned),
+                };
+                (self.process(only), context)
+            }
             // Many requests led here: the batch is work of its own, and each event carries its own context.
-            _ => Context::default(),
+            _ => {
+                let batch = tracing::info_span!("inbox.batch", inbox.consumer = self.group, messages = messages.len());
+                (batch, Context::default())
+            }
         };
+        // Each event of a batch is processed as long as the batch is.
+        let traced = messages
+            .iter()
+            .filter(|_| messages.len() > 1)
+            .filter_map(|message| span_in_trace(message.header("traceparent"), || self.process(message)));
+        let traced: Vec<Span> = traced.collect();
         let work = self.db.tx("inbox", async |tx: &mut Tx| self.apply_in(tx, messages).await);
         let Applied { applied, parked } = context.scope(span, work).await?;
+        drop(traced);
         self.db.point("inbox.after_commit").await;
 
         let now = Utc::now();
@@ -103,6 +116,23 @@ impl Consumer {
         metrics::counter!("stampede_inbox_duplicates_total", "consumer" => self.group)
             .increment((messages.len() - applied.len() - parked) as u64);
         Ok(())
+    }
+
+    /// An event that is processed, in the terms of OpenTelemetry.
+    fn process(&self, message: &Message) -> Span {
+        tracing::info_span!(
+            "inbox.handle",
+            otel.name = format!("process {}", message.topic),
+            otel.kind = "consumer",
+            messaging.system = "kafka",
+            messaging.operation.name = "process",
+            messaging.operation.r#type = "process",
+            messaging.destination.name = message.topic,
+            messaging.consumer.group.name = self.group,
+            messaging.message.id = %message.event_id,
+            inbox.consumer = self.group,
+            messages = 1,
+        )
     }
 
     async fn apply_in(&self, tx: &mut Tx, messages: &[Message]) -> Result<Applied> {

@@ -11,7 +11,7 @@ use chrono::DateTime;
 use diesel::sql_types;
 use diesel_async::RunQueryDsl;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::reports::BatchOutcome;
 use super::send::Producer;
@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 use crate::db::{Db, Tx};
 use crate::error::Result;
 use crate::kafka::Kafka;
+use crate::telemetry::span_in_trace;
 
 /// Runs relays, one after the other, until `stopping`: each ends with its database session.
 pub(super) async fn run(db: &Db, kafka: &Kafka, settings: &OutboxSettings, stopping: &CancellationToken) {
@@ -204,7 +205,9 @@ impl<'a> Relay<'a> {
         let Some(producer) = &self.producer else { return Ok(Pass::Unavailable) };
         let names: Vec<String> = rows.iter().map(|row| self.kafka.topic(&row.topic)).collect();
         let span = tracing::info_span!("outbox.send", db.schema = self.db.schema(), messages = rows.len());
+        let sending = sends(rows);
         let reports = producer.send(rows, &names).instrument(span).await;
+        drop(sending);
         self.db.point("relay.after_ack").await;
         let cluster = producer.cluster().clone();
         if self.let_go_of_an_outdated_producer() {
@@ -268,6 +271,26 @@ impl<'a> Relay<'a> {
 
 /// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has
 /// is published again. Whichever relay comes first does this, once.
+/// For each event that belongs to a trace, that it is sent: in the terms of OpenTelemetry, as long as its batch takes.
+fn sends(rows: &[Row]) -> Vec<Span> {
+    let send = |row: &Row| {
+        let traceparent = row.headers.get("traceparent").and_then(|value| value.as_str());
+        span_in_trace(traceparent, || {
+            tracing::info_span!(
+                "send",
+                otel.name = format!("send {}", row.topic),
+                otel.kind = "producer",
+                messaging.system = "kafka",
+                messaging.operation.name = "send",
+                messaging.operation.r#type = "send",
+                messaging.destination.name = row.topic,
+                messaging.message.id = %row.event_id,
+            )
+        })
+    };
+    rows.iter().filter_map(send).collect()
+}
+
 async fn note_cluster(db: &Db, cluster: &str) -> Result<()> {
     let again = db
         .tx("outbox_broker", async |tx: &mut Tx| {

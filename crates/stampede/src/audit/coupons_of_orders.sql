@@ -1,7 +1,7 @@
 -- What became of an order became of its coupon. An order and its events go ahead of the redemption for a moment.
 select format('order %s is %s and its coupon is %s', orders.id, orders.status, redemption.state) as offender
 from {coupon}.coupon_redemptions as redemption
-join {order}.orders on orders.id = redemption.order_id
+join {order}.all_orders as orders on orders.id = redemption.order_id
 where ((orders.status in ('CANCELLED', 'EXPIRED')
         and (redemption.state = 'CONFIRMED'
              or (redemption.state = 'RESERVED' and redemption.expires_at > now())

@@ -24,6 +24,7 @@ pub const INVARIANTS: [(&str, &str); 18] = [
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
     ("I18", "a sale was opened once, not before its time, and said so"),
     ("I19", "restock rounds told every subscriber once, in order, in time and not too fast"),
+    ("I20", "every order is in one place, live or archived, with its items and its address"),
 ];
 
 /// What is true between services. What is true within one is in its `spec().invariants`.

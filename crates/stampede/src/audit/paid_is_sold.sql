@@ -2,7 +2,7 @@
 -- fully, so that none of them is there without the others.
 with paid as (
     select id, status, paid_payment_id, created_at
-    from {order}.orders
+    from {order}.all_orders as orders
     where status in ('PAID', 'REFUND_PENDING', 'REFUNDED')
 ),
 sold as (

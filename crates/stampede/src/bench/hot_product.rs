@@ -6,6 +6,7 @@ use common::auth::AuthSettings;
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::load::Job;
 use super::options::BUYERS;
@@ -45,14 +46,20 @@ impl HotProduct {
         })
     }
 
+    pub fn id(&self) -> anyhow::Result<Uuid> {
+        self.id.parse().context("the product's id")
+    }
+
     /// Orders of one unit, each paid by its buyer if `pays`.
     pub fn job(&self, connections: usize, seconds: u64, pays: bool) -> Job {
         Job {
             address: self.address.clone(),
             first_path: format!("/api/v1/products/{}", self.id),
-            path: "/api/v1/orders".to_owned(),
+            paths: vec!["/api/v1/orders".to_owned()],
             body: json!({ "items": [{ "productId": self.id, "quantity": 1 }] }).to_string(),
             tokens: self.tokens.clone(),
+            tickets: Vec::new(),
+            expected: 201,
             connections,
             seconds: seconds as f64,
             pays,

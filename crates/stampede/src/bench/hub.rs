@@ -141,9 +141,11 @@ impl Bench<'_> {
         let job = Job {
             address,
             first_path: "/readyz".to_owned(),
-            path: "/api/v1/notifications".to_owned(),
+            paths: vec!["/api/v1/notifications".to_owned()],
             body: body.to_string(),
             tokens: vec![self.key.clone()],
+            tickets: Vec::new(),
+            expected: 201,
             connections: clients,
             seconds: seconds as f64,
             pays: false,

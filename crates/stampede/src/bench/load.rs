@@ -19,27 +19,38 @@ use crate::latency::Latencies;
 pub const READY: &str = "ready";
 
 /// What to do.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// `host:port`.
     pub address: String,
     /// A path that is asked for once on each connection, to have it open.
     pub first_path: String,
-    /// Where every request is posted, and its body.
-    pub path: String,
+    /// Where requests are posted: all buyers have their turn at the first path, then at the second, and so on.
+    pub paths: Vec<String>,
     pub body: String,
     /// The buyers' access tokens; they take turns.
     pub tokens: Vec<String>,
+    /// If there are any: nothing is posted, and each buyer looks at the ticket in the place of their token.
+    pub tickets: Vec<Ticket>,
+    /// The status that is asked for.
+    pub expected: u16,
     pub connections: usize,
     pub seconds: f64,
     /// Whether each order is paid before the next one.
     pub pays: bool,
 }
 
+/// A place in the line of a sale event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ticket {
+    pub path: String,
+    pub token: String,
+}
+
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Requests that were answered 201 and, where they are paid, PAID.
+    /// Requests that were answered as expected and, where they are paid, PAID.
     pub done: u64,
     /// Other answers, by status and code.
     pub refused: BTreeMap<String, u64>,
@@ -89,11 +100,11 @@ async fn buy_all(job: &Job, connections: &mut [Connection]) -> anyhow::Result<Ou
     let answers = RefCell::new(Answers::default());
     let started = Instant::now();
     let end = started + Duration::from_secs_f64(job.seconds);
+    ensure!(!job.tokens.is_empty() && !job.paths.is_empty(), "there are no buyers, or there is nothing to ask for");
     let count = connections.len();
     let buying = connections.iter_mut().enumerate().map(|(index, connection)| {
         // No two connections share a buyer at a time, as long as there are more buyers than connections.
-        let tokens = job.tokens.iter().cycle().skip(index).step_by(count);
-        buy(job, connection, tokens, end, &answers)
+        buy(job, connection, (index..).step_by(count), end, &answers)
     });
     try_join_all(buying).await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -108,21 +119,27 @@ async fn buy_all(job: &Job, connections: &mut [Connection]) -> anyhow::Result<Ou
     })
 }
 
-async fn buy<'a>(
+async fn buy(
     job: &Job,
     connection: &mut Connection,
-    mut tokens: impl Iterator<Item = &'a String>,
+    mut turns: impl Iterator<Item = usize>,
     end: Instant,
     answers: &RefCell<Answers>,
 ) -> anyhow::Result<()> {
     let mut window = None;
     while Instant::now() < end {
-        let token = tokens.next().context("there are no buyers")?;
+        let turn = turns.next().context("turns have no end")?;
+        let (buyer, path) = (turn % job.tokens.len(), turn / job.tokens.len() % job.paths.len());
+        let token = &job.tokens[buyer];
         let at = Instant::now();
-        let refusal = match connection.post(&job.path, Some(token), &job.body).await? {
-            201 if job.pays => pay(connection, &mut window, token).await?,
-            201 => None,
-            status => Some(refusal(status, connection)),
+        let status = match job.tickets.get(buyer) {
+            Some(ticket) => connection.get_ticket(&ticket.path, token, &ticket.token).await?,
+            None => connection.post(&job.paths[path], Some(token), &job.body).await?,
+        };
+        let refusal = match status {
+            status if status != job.expected => Some(refusal(status, connection)),
+            _ if job.pays => pay(connection, &mut window, token).await?,
+            _ => None,
         };
         let mut answers = answers.borrow_mut();
         match refusal {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use diesel::{QueryableByName, pg::Pg, sql_types};
+use uuid::Uuid;
 
 use super::disk::{self, Disk};
 use super::generator::Generator;
@@ -165,6 +166,10 @@ impl<'a> Bench<'a> {
             Kind::NaiveHotRow | Kind::NoHotRow => self.postgres_alone(kind, clients, seconds, count_syncs).await,
             Kind::Stampede | Kind::Paid => self.over_http(kind, clients, seconds, count_syncs).await,
         }
+    }
+
+    pub fn product_id(&self) -> anyhow::Result<Uuid> {
+        self.product.id()
     }
 
     /// What the report is made of.

@@ -11,8 +11,8 @@ with placed as (
 select orders.id as order_id, orders.amount, orders.paid_payment_id as payment_id,
        coalesce(hold.state = 'CONFIRMED', false) as is_sold,
        coalesce(placed.announced, 0)::bigint as announced, coalesce(placed.receipts, 0)::bigint as receipts
-from {order}.order_items as item
-join {order}.orders on orders.id = item.order_id
+from {order}.all_order_items as item
+join {order}.all_orders as orders on orders.id = item.order_id
 left join {inventory}.holds as hold on hold.hold_id = item.order_id
 left join placed on placed.key = item.order_id::text
 where item.product_id = $1 and orders.status = 'PAID'

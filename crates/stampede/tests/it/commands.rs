@@ -20,14 +20,14 @@ use crate::readme::{self, Tour};
 use crate::tidy;
 
 /// Where a test's commands run: a data folder, and settings that name the servers that all tests share.
-struct Place {
+pub struct Place {
     data: PathBuf,
     environment: Vec<(String, String)>,
 }
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
-struct Ended {
+pub struct Ended {
     code: Option<i32>,
     out: String,
     err: String,
@@ -40,7 +40,7 @@ struct Running {
 }
 
 impl Place {
-    async fn new(name: &str) -> Place {
+    pub async fn new(name: &str) -> Place {
         let sandbox = servers::shared().await;
         let data = servers::folder(name);
         std::fs::create_dir_all(&data).expect("the folder can be made");
@@ -63,7 +63,7 @@ impl Place {
     }
 
     /// Without the address of the shared server, a command starts its own.
-    fn unset(mut self, key: &str) -> Place {
+    pub fn unset(mut self, key: &str) -> Place {
         let variable = testkit::variable(key);
         self.environment.retain(|(name, _)| *name != variable);
         self
@@ -77,7 +77,7 @@ impl Place {
         command
     }
 
-    async fn stampede(&self, line: &str) -> Ended {
+    pub async fn stampede(&self, line: &str) -> Ended {
         let output = self.command(line).stdin(Stdio::null()).output().await.expect("the executable runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
@@ -99,7 +99,7 @@ async fn collect(mut output: impl AsyncRead + Unpin, printed: Arc<Mutex<String>>
 
 impl Ended {
     #[track_caller]
-    fn expect(self, code: i32, shown: &[&str]) -> Ended {
+    pub fn expect(self, code: i32, shown: &[&str]) -> Ended {
         assert_eq!(self.code, Some(code), "{self}");
         for text in shown {
             assert!(self.out.contains(text) || self.err.contains(text), "{text:?} is missing: {self}");
@@ -259,40 +259,6 @@ async fn rush_in_a_sandbox_pays_survives_kills_and_faults_and_passes() {
     assert!(outcome["payP50Ms"].as_f64().is_some_and(|ms| ms > 0.0), "{ended}");
 }
 
-/// 64 clients are too many for a build without optimisation.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bench_orders_prints_figures_for_all_three_kinds() {
-    let place = Place::new("orders").await.unset("postgres.url");
-    place.stampede("bench orders --seconds 1 --rounds 1 --clients 1,4 --data-dir {data}").await.expect(
-        0,
-        &[
-            "naive hot row (pgbench)        4",
-            "no hot row (pgbench)           4",
-            "Stampede over HTTP             4",
-            "With 4 clients: ",
-            "as it should be",
-        ],
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bench_payments_prints_figures_for_both_kinds() {
-    let place = Place::new("payments").await.unset("postgres.url");
-    place
-        .stampede("bench payments --seconds 1 --rounds 1 --clients 4 --data-dir {data}")
-        .await
-        .expect(0, &["placed alone                   4", "placed, paid, confirmed        4", "as it should be"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bench_hub_prints_figures_for_both_kinds() {
-    let place = Place::new("bench_hub").await.unset("postgres.url");
-    place.stampede("bench hub --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
-        0,
-        &["one commit each (pgbench)       4", "POST /notifications             4", "delivered: as it should be"],
-    );
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_hosted_together_or_by_name_after_migrate() {
     let place = Place::new("all").await;
@@ -384,7 +350,7 @@ fn every_command_and_option_of_the_readme_is_tried_here() {
         shown.contains("bench orders") && shown.contains("rush --kill") && shown.contains("dev --split"),
         "{shown:?}"
     );
-    let source = include_str!("commands.rs");
+    let source = [include_str!("commands.rs"), include_str!("bench_commands.rs")].concat();
     let mut tried = BTreeSet::new();
     for call in [".stampede(", ".command("] {
         for (at, _) in source.match_indices(call) {

@@ -11,6 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
+use crate::crash_archiving::ARCHIVING;
+use crate::crash_coupons::ISSUING;
 use crate::crash_late::{LATE, UNDOING};
 use crate::crash_paying::{PAYING, RECONCILING};
 use crate::ledger::Units;
@@ -112,8 +114,20 @@ async fn dying_while_orders_expire_gives_every_unit_back_once() {
 
 #[test]
 fn every_crash_point_of_the_code_is_tried() {
-    let tried =
-        [&PLACING[..], &TELLING, &SENDING, &SWEEPING, &EXPIRING, &PAYING, &RECONCILING, &LATE, &UNDOING].concat();
+    let tried = [
+        &PLACING[..],
+        &TELLING,
+        &SENDING,
+        &SWEEPING,
+        &EXPIRING,
+        &PAYING,
+        &RECONCILING,
+        &LATE,
+        &UNDOING,
+        &ARCHIVING,
+        &ISSUING,
+    ]
+    .concat();
     let tried: BTreeSet<&str> = tried.iter().filter_map(|point| point.split(':').next()).collect();
     let mut named = BTreeSet::new();
     let sources = tidy::sources();

@@ -238,8 +238,10 @@ fn statements() -> Vec<Statement> {
 
 /// What the benches give to pgbench has several statements in a file, and one statement needs an extension. A run of the
 /// benches tries them.
-const TRIED_BY_BENCHES: [&str; 6] = [
+const TRIED_BY_BENCHES: [&str; 8] = [
+    "crates/stampede/src/bench/coupons_scratch.sql",
     "crates/stampede/src/bench/hub_scratch.sql",
+    "crates/stampede/src/bench/naive_coupon.sql",
     "crates/stampede/src/bench/naive_notification.sql",
     "crates/stampede/src/bench/naive_hot_row.sql",
     "crates/stampede/src/bench/no_hot_row.sql",

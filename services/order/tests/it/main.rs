@@ -7,6 +7,8 @@ mod inventory;
 mod site;
 
 mod announcing;
+mod archive_runs;
+mod archiving;
 mod cancelling;
 mod discounting;
 mod entering;

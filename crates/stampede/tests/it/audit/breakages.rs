@@ -340,4 +340,34 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         "delete from {queue}.rooms where event_id = '{first}'; delete from {queue}.sale_events where id = '{first}'",
         &["I16"],
     ),
+    (
+        "an order is archived and still there",
+        "insert into {order}.orders_archive select orders.*, now() from {order}.orders where id = '{paid}'",
+        "delete from {order}.orders_archive where id = '{paid}'",
+        &["I8", "I20"],
+    ),
+    (
+        "the items of a live order are archived",
+        "with moved as (delete from {order}.order_items where order_id = '{first}' returning *)
+         insert into {order}.order_items_archive select * from moved",
+        "with moved as (delete from {order}.order_items_archive where order_id = '{first}' returning *)
+         insert into {order}.order_items select * from moved",
+        &["I20"],
+    ),
+    (
+        "an archived order has lost its items",
+        "with moved as (delete from {order}.orders where id = '{paid}' returning *)
+         insert into {order}.orders_archive select moved.*, now() from moved;
+         create table {order}.kept as select * from {order}.order_items where order_id = '{paid}';
+         delete from {order}.order_items where order_id = '{paid}'",
+        "insert into {order}.order_items select * from {order}.kept; drop table {order}.kept;
+         set search_path to {order};
+         with moved as (delete from {order}.orders_archive where id = '{paid}' returning *)
+         insert into {order}.orders
+         select id, user_id, status, version, amount, currency, fingerprint, idempotency_key, hold_expires_at,
+                first_hold_expires_at, created_at, updated_at, cancel_reason, approving_payment_id, approving_attempt_id,
+                ended_attempt_ids, paid_payment_id, returned_payment_ids, coupon_issue_id
+           from moved",
+        &["I4", "I6"],
+    ),
 ];

@@ -1,0 +1,158 @@
+//! `stampede bench archive`: orders over HTTP while old orders are archived, beside the same orders alone in the same run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use client::Client;
+use diesel::sql_types;
+use reqwest::Method;
+use uuid::Uuid;
+
+use super::lines::{Report, Sample, lines, ratio};
+use super::measure::Bench;
+use super::options::BenchArgs;
+use super::runs::Kind;
+use crate::audit::Ledger;
+use crate::demo;
+use crate::old_orders::write_old_orders;
+use crate::site::Site;
+
+const ALONE: &str = "orders alone";
+const BESIDE: &str = "orders beside the archive";
+const MOVED: &str = "orders moved to the archive";
+/// Between two looks at a run of the archive.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A run that takes longer is stuck.
+const LOOKS_MAX: usize = 6_000;
+
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    #[command(flatten)]
+    bench: BenchArgs,
+    /// Old orders that are archived beside each measurement: so many that it lasts as long.
+    #[arg(long, default_value_t = 40_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    old_orders: u32,
+    /// Pause of the archive between two chunks, as the setting order.archive.pause_ms.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pause_ms: u64,
+}
+
+/// Runs the command. The last line on standard output is the report when JSON is asked for.
+pub async fn archive(args: ArchiveArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    eprintln!("Starting PostgreSQL, Redis, Kafka and the services …");
+    let mut options = args.bench.site(config)?;
+    options.overrides.push(("order.archive.pause_ms".to_owned(), args.pause_ms.to_string()));
+    let site = Site::start(options).await?;
+    let report = measure(&args, &site).await;
+    let stopped = site.stop().await;
+    let report = report?;
+    args.bench.print(&report, report.text())?;
+    stopped?;
+    Ok(if report.is_consistent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The newest run of the archive.
+#[derive(Debug, diesel::QueryableByName)]
+struct ArchiveRun {
+    #[diesel(sql_type = sql_types::Text)]
+    status: String,
+    #[diesel(sql_type = sql_types::BigInt)]
+    orders: i64,
+    #[diesel(sql_type = sql_types::Double)]
+    seconds: f64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Counted {
+    #[diesel(sql_type = sql_types::BigInt)]
+    archived: i64,
+    #[diesel(sql_type = sql_types::BigInt)]
+    in_both: i64,
+}
+
+async fn measure(args: &ArchiveArgs, site: &Site) -> anyhow::Result<Report> {
+    let anyone = Client::for_load(site.api(), 1)?;
+    let people = demo::log_in(site.settings(), &anyone).await?;
+    let admin = demo::with_role(&people, "ADMIN")?;
+    let mut ledger = Ledger::open(site.settings()).await?;
+    let mut bench = Bench::open(&args.bench, site).await?;
+    eprintln!("Warming up …");
+    bench.run(Kind::Stampede, args.bench.warm_up_clients(), args.bench.warm_up_seconds(), false).await?;
+    let (mut samples, mut facts, mut moved) = (Vec::new(), Vec::new(), 0);
+    for round in 1..=args.bench.rounds {
+        for clients in args.bench.clients() {
+            let alone = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
+            write_old_orders(&mut ledger, Uuid::now_v7(), bench.product_id()?, args.old_orders as usize).await?;
+            // What writing them has left to do is not what is measured.
+            ledger.execute("checkpoint").await?;
+            admin.try_send(admin.request(Method::POST, "/admin/archive/runs")).await?.succeeded()?;
+            let beside = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
+            let run = ended(&mut ledger).await?;
+            moved += run.orders;
+            let rate = run.orders as f64 / run.seconds.max(0.001);
+            eprintln!(
+                "round {round} of {}, {clients} at a time: {:.0} orders/s, p99 {:.2} ms; beside {rate:.0} archived/s: {:.0} \
+                 orders/s, p99 {:.2} ms",
+                args.bench.rounds, alone.orders_per_second, alone.p99_ms, beside.orders_per_second, beside.p99_ms
+            );
+            for (label, run) in [(ALONE, &alone), (BESIDE, &beside)] {
+                let latencies = (run.p50_ms, run.p99_ms);
+                samples.push(Sample::new(label, clients, run.orders_per_second, latencies, &run.usage));
+            }
+            samples.push(Sample {
+                label: MOVED,
+                clients,
+                per_second: rate,
+                p50_ms: None,
+                p99_ms: None,
+                others_cpu_share: beside.usage.others_share,
+            });
+            if run.seconds < args.bench.seconds as f64 {
+                facts.push(format!(
+                    "The archive was done after {:.1} s of {} s: ask for more --old-orders.",
+                    run.seconds, args.bench.seconds
+                ));
+            }
+        }
+    }
+    let lines = lines(&samples);
+    let rates = args.bench.clients().into_iter().filter_map(|clients| {
+        let mut rate = ratio(&lines, BESIDE, ALONE, clients, |line| Some(line.per_second))?;
+        rate.target = Some("as near to 1 as the processors allow");
+        Some(rate)
+    });
+    let p99 = args.bench.clients().into_iter().filter_map(|clients| {
+        let p99 = ratio(&lines, BESIDE, ALONE, clients, |line| line.p99_ms)?;
+        Some(format!("With {clients} clients, the p99 beside the archive is {:.2} × that alone.", p99.value))
+    });
+    let ratios = rates.collect();
+    facts.extend(p99);
+    let counted: Vec<Counted> = ledger.rows(ledger.statement(include_str!("archive_counted.sql"))).await?;
+    let Counted { archived, in_both } = counted.into_iter().next().context("a count is one row")?;
+    facts.push(format!("{moved} orders were moved, {archived} are archived, {in_both} are in both places."));
+    Ok(Report {
+        title: "Orders over HTTP while old orders are archived, beside the same alone",
+        conditions: bench.measured().conditions,
+        lines,
+        ratios,
+        facts,
+        is_consistent: archived == moved && in_both == 0,
+    })
+}
+
+/// Waits until the newest run of the archive has ended.
+async fn ended(ledger: &mut Ledger) -> anyhow::Result<ArchiveRun> {
+    for _ in 0..LOOKS_MAX {
+        let rows: Vec<ArchiveRun> = ledger.rows(ledger.statement(include_str!("archive_run.sql"))).await?;
+        let run = rows.into_iter().next().context("no run of the archive was made")?;
+        ensure!(run.status != "FAILED", "the archive failed after {} orders; see its error line", run.orders);
+        if run.status == "COMPLETED" {
+            return Ok(run);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    anyhow::bail!("the archive does not end")
+}
