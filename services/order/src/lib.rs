@@ -10,6 +10,7 @@ mod check_entry; // flow
 mod draft; // rules
 mod events; // rules
 mod expire_orders; // loop
+mod metrics;
 mod on_payment; // reactions
 mod on_sale; // reactions
 pub mod order; // rules; public for the model, which checks them
@@ -102,6 +103,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I8", sql: include_str!("../audit/one_effect_per_key.sql") },
             Invariant { id: "I9", sql: include_str!("../audit/acknowledged_exists.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[],
         deploy: Deploy {
             calls: &["inventory", "coupon", "queue"],
@@ -128,7 +130,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         lookups: read_orders::lookup_batch(&db, &settings.batch),
         limits: draft::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
         expire_chunk: settings.expire_chunk,
-        placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute),
+        placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute)
+            .told_as("account"),
         db: db.clone(),
     });
 
