@@ -17,6 +17,10 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+mod metric;
+
+pub use metric::{METRICS, Metric, MetricKind};
+
 /// Section `[telemetry]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +43,7 @@ pub enum LogFormat {
 type Filtered = Layered<EnvFilter, Registry>;
 
 static TRACES: OnceLock<SdkTracerProvider> = OnceLock::new();
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Installs logs, traces and metrics for this process. A second call changes nothing.
 pub fn init(settings: &TelemetrySettings) -> anyhow::Result<()> {
@@ -74,6 +78,7 @@ fn install(settings: &TelemetrySettings, logs: Box<dyn Layer<Filtered> + Send + 
     // Fails when something is installed already: the first call of this process decided.
     drop(tracing_subscriber::registry().with(filter).with(logs).with(traces).try_init());
     metrics_handle();
+    METRICS.iter().for_each(Metric::announce);
     Ok(())
 }
 
@@ -106,7 +111,7 @@ const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 51
 
 fn metrics_handle() -> &'static PrometheusHandle {
     use metrics_exporter_prometheus::Matcher;
-    METRICS.get_or_init(|| {
+    RECORDER.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
             .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES))

@@ -6,6 +6,7 @@
 mod gate; // the Redis gate in front of stock
 pub mod hold; // rules; public for the model
 mod hold_rows; // the rows of holds
+mod metrics;
 mod plan; // rules
 mod product; // rules
 mod refused;
@@ -111,6 +112,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I3", sql: include_str!("../audit/sold_is_audited.sql") },
             Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[],
         deploy: Deploy { calls: &[], secrets: &[], outside: &[], cpu_millis: 500, memory_mib: 256, replicas_max: 6 },
     }
