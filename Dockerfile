@@ -22,6 +22,8 @@ FROM chef AS build
 COPY --from=plan /src/recipe.json recipe.json
 RUN cargo chef cook --profile dist --locked --package stampede --recipe-path recipe.json
 COPY . .
+# For `stampede --version`: the image is built without the repository's history.
+ARG STAMPEDE_COMMIT=unknown
 RUN cargo build --profile dist --locked --package stampede
 # Nothing that the image at the end lacks.
 RUN ldd target/dist/stampede \

@@ -35,7 +35,6 @@ pub struct AuthSettings {
     pub jwks_timeout_ms: u64,
     pub verified_tokens_max: u64,
     pub access_token_minutes: u32,
-    pub trust_forwarded_for: bool,
 }
 
 /// The `aud` of access tokens. Every kind of token has its own, so that none works in another's place.

@@ -167,15 +167,29 @@ impl Db {
         Ok(Conn(self.checkout().await?))
     }
 
-    /// Returns as soon as the pool has a connection, or with the last failure after `wait`.
-    pub async fn wait_until_reachable(&self, wait: Duration) -> Result<()> {
-        let started = Instant::now();
+    /// Returns as soon as PostgreSQL takes a connection. Says every few seconds that it waits, and fails after `wait`.
+    pub async fn wait_until_answering(&self, wait: Duration) -> anyhow::Result<()> {
+        const SAY_AGAIN: Duration = Duration::from_secs(5);
+        use secrecy::ExposeSecret;
+        let address = connect::address_of(self.url.expose_secret());
+        let (started, mut said) = (Instant::now(), None::<Instant>);
         loop {
-            match self.read().await {
+            let error = match self.dedicated().await {
                 Ok(_) => return Ok(()),
-                Err(error) if started.elapsed() > wait => return Err(error),
-                Err(_) => tokio::time::sleep(Backoff::RECONNECT.first).await,
+                Err(error) => error,
+            };
+            let waited = started.elapsed();
+            if waited >= wait {
+                anyhow::bail!("PostgreSQL at {address} does not answer after {} s: {error}", waited.as_secs());
             }
+            if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                said = Some(Instant::now());
+                tracing::warn!(
+                    "PostgreSQL at {address} does not answer yet, waiting up to {} s: {error}",
+                    wait.as_secs()
+                );
+            }
+            tokio::time::sleep(Backoff::RECONNECT.first).await;
         }
     }
 

@@ -44,6 +44,8 @@ pub const FORBIDDEN: Code = Code::new("FORBIDDEN", 403, tonic::Code::PermissionD
 pub const NOT_FOUND: Code = Code::new("NOT_FOUND", 404, tonic::Code::NotFound, "찾을 수 없습니다.");
 pub const METHOD_NOT_ALLOWED: Code =
     Code::new("METHOD_NOT_ALLOWED", 405, tonic::Code::Unimplemented, "허용되지 않는 메서드입니다.");
+pub const UNSUPPORTED_MEDIA_TYPE: Code =
+    Code::new("UNSUPPORTED_MEDIA_TYPE", 415, tonic::Code::InvalidArgument, "지원하지 않는 형식의 본문입니다.");
 pub const VERSION_CONFLICT: Code =
     Code::new("VERSION_CONFLICT", 412, tonic::Code::Aborted, "다른 변경이 먼저 반영되었습니다.");
 pub const RATE_LIMITED: Code =

@@ -51,9 +51,28 @@ impl State {
     }
 }
 
+/// The paths of [`routes`]. They are not part of the API, so its description does not name them.
+pub const PATHS: [&str; 14] = [
+    "/",
+    "/livez",
+    "/actuator/health/liveness",
+    "/readyz",
+    "/actuator/health/readiness",
+    "/actuator/health",
+    "/metrics",
+    "/actuator/prometheus",
+    "/actuator/metrics",
+    "/openapi.json",
+    "/v3/api-docs",
+    "/docs",
+    "/swagger-ui",
+    "/docs/{file}*",
+];
+
 /// Registers the operational routes.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
+        .route("/", web::get().to(to_docs))
         .route("/livez", web::get().to(live))
         .route("/actuator/health/liveness", web::get().to(live))
         .route("/readyz", web::get().to(ready))

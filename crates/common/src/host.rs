@@ -8,27 +8,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer, middleware, web};
 use anyhow::Context as _;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
-use utoipa::openapi::OpenApi;
-use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
 use crate::kafka::Kafka;
-use crate::openapi::{Configure, describe, mount_routes};
+use crate::openapi::{Configure, describe};
 use crate::periodic::Schedule;
 use crate::redis::Redis;
 use crate::rpc::{self, RpcSettings, Upstream};
 use crate::settings::Settings;
 use crate::{crash, health, http, inbox, outbox, periodic, telemetry};
+
+mod http_server;
+mod signals;
+
+pub use signals::Signals;
 
 /// Outbox and inbox: the same in every schema.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/common");
@@ -58,6 +61,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Host {
     settings: Settings,
     own: HostSettings,
+    edge: http::HttpSettings,
     http_listener: TcpListener,
     grpc_listener: TcpListener,
     redis: Redis,
@@ -67,6 +71,7 @@ pub struct Host {
     http: Vec<Configure>,
     http_root: Vec<Configure>,
     grpc: RoutesBuilder,
+    grpc_names: Vec<&'static str>,
     in_process: rpc::InProcess,
     tasks: Vec<Task>,
     stopping: CancellationToken,
@@ -76,6 +81,7 @@ impl Host {
     /// Reads its own sections and binds its two ports, so that addresses are known before anything is mounted.
     pub async fn new(settings: Settings) -> anyhow::Result<Host> {
         let own: HostSettings = settings.section("host")?;
+        let edge: http::HttpSettings = settings.section("http")?;
         if !own.crash_point.is_empty() {
             crash::arm(&own.crash_point)?;
         }
@@ -99,10 +105,12 @@ impl Host {
             http: Vec::new(),
             http_root: Vec::new(),
             grpc: RoutesBuilder::default(),
+            grpc_names: Vec::new(),
             in_process: rpc::InProcess::default(),
             tasks: Vec::new(),
             stopping: CancellationToken::new(),
             own,
+            edge,
             settings,
         })
     }
@@ -117,12 +125,12 @@ impl Host {
     pub async fn db(&mut self, service: &'static str, migrations: EmbeddedMigrations) -> anyhow::Result<Db> {
         let settings: DbSettings = self.settings.section("postgres")?;
         let db = Db::open(&settings, &schema(&self.own.namespace, service)).await?;
+        db.wait_until_answering(DATABASE_WAIT).await?;
         if self.own.migrate {
             db.migrate([MIGRATIONS, migrations]).await?;
         } else {
             db.wait_until_migrated(&[MIGRATIONS, migrations], DATABASE_WAIT).await?;
         }
-        db.wait_until_reachable(DATABASE_WAIT).await.with_context(|| format!("reaching the schema of {service}"))?;
         self.dbs.push(db.clone());
         Ok(db)
     }
@@ -177,6 +185,7 @@ impl Host {
             + 'static,
         S::Future: Send + 'static,
     {
+        self.grpc_names.push(S::NAME);
         self.grpc.add_service(service);
     }
 
@@ -213,39 +222,18 @@ impl Host {
     }
 
     /// The OpenAPI 3.1 description of everything mounted.
-    pub fn openapi(&self) -> OpenApi {
+    pub fn openapi(&self) -> anyhow::Result<Value> {
         describe(&self.http, &self.http_root)
     }
 
     /// Starts everything that was mounted. Ready when it returns.
     pub async fn start(self) -> anyhow::Result<Running> {
-        let openapi = web::Bytes::from(self.openapi().to_pretty_json()?);
+        let document = self.openapi()?;
         let state = health::State::new(self.dbs, self.stopping.clone());
         let http_addr = self.http_listener.local_addr()?;
         let grpc_addr = self.grpc_listener.local_addr()?;
-        let (routes, roots, verifier, probe) = (self.http, self.http_root, self.verifier, state.clone());
-        let server = HttpServer::new(move || {
-            let (app, _) = App::new()
-                .into_utoipa_app()
-                .map(|app| {
-                    app.wrap(middleware::from_fn(http::request_middleware))
-                        .app_data(web::Data::new(verifier.clone()))
-                        .app_data(web::Data::new(probe.clone()))
-                        .app_data(web::Data::new(openapi.clone()))
-                        .configure(http::configure_extractors)
-                        .configure(health::routes)
-                        .default_service(web::to(http::not_found))
-                })
-                .configure(|config| mount_routes(config, &routes, &roots))
-                .split_for_parts();
-            app
-        })
-        .workers(self.own.http_workers)
-        .keep_alive(Duration::from_secs(self.own.http_keep_alive_seconds))
-        .shutdown_timeout(self.own.shutdown_seconds)
-        .disable_signals()
-        .listen(self.http_listener)?
-        .run();
+        let edge = http_server::Edge { settings: self.edge, verifier: self.verifier, state: state.clone() };
+        let server = http_server::run(self.http_listener, &self.own, edge, (self.http, self.http_root), &document)?;
         let handle = server.handle();
         let tracker = TaskTracker::new();
         let failed = CancellationToken::new();
@@ -259,6 +247,9 @@ impl Host {
 
         let grpc_stop = CancellationToken::new();
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
+        for name in &self.grpc_names {
+            health_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        }
         let mut grpc = self.grpc;
         grpc.add_service(health_service);
         let grpc = grpc.routes().prepare();
@@ -286,6 +277,7 @@ impl Host {
             tracker,
             state,
             health_reporter,
+            grpc_names: self.grpc_names,
             own: self.own,
         })
     }
@@ -315,6 +307,7 @@ pub struct Running {
     tracker: TaskTracker,
     state: health::State,
     health_reporter: tonic_health::server::HealthReporter,
+    grpc_names: Vec<&'static str>,
     own: HostSettings,
 }
 
@@ -327,7 +320,9 @@ impl Running {
     /// Drains: not ready any more, then no new requests, then the loops and relays, each within its time.
     pub async fn stop(self) {
         self.state.drain();
-        self.health_reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        for name in self.grpc_names.iter().copied().chain([""]) {
+            self.health_reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+        }
         tokio::time::sleep(Duration::from_secs(self.own.drain_seconds)).await;
         self.handle.stop(true).await;
         self.grpc_stop.cancel();
@@ -346,29 +341,32 @@ where
     F: AsyncFnOnce(&mut Host) -> anyhow::Result<()>,
 {
     telemetry::init(&settings.section("telemetry")?, name)?;
-    let mut host = Host::new(settings).await?;
-    mount(&mut host).await?;
-    let running = host.start().await?;
+    let mut signals = Signals::new()?;
+    let starting = async {
+        let mut host = Host::new(settings).await?;
+        mount(&mut host).await?;
+        host.start().await
+    };
+    let running = tokio::select! {
+        running = starting => running?,
+        () = signals.next() => {
+            tracing::info!("Told to stop before the start was done");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     tracing::info!(http = %running.http_addr, grpc = %running.grpc_addr, "Serving");
     let code = tokio::select! {
-        () = shutdown_signal() => ExitCode::SUCCESS,
+        () = signals.next() => ExitCode::SUCCESS,
         () = running.failed() => ExitCode::FAILURE,
     };
-    tracing::info!("Draining");
-    running.stop().await;
-    Ok(code)
-}
-
-/// SIGTERM (Kubernetes) or SIGINT (a person).
-pub async fn shutdown_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = async |kind| match signal(kind) {
-        Ok(mut signal) => {
-            signal.recv().await;
+    tracing::info!("Draining; a second signal ends it at once");
+    tokio::select! {
+        () = running.stop() => Ok(code),
+        () = signals.next() => {
+            tracing::warn!("Ended before everything was drained; what was cut off is taken up at the next start");
+            Ok(ExitCode::FAILURE)
         }
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! { () = wait(SignalKind::terminate()) => {}, () = wait(SignalKind::interrupt()) => {} }
+    }
 }
 
 /// The PostgreSQL schema of `service`.

@@ -3,30 +3,51 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
+use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, AcceptLanguage, Header, HeaderName, HeaderValue, Quality};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, Responder, ResponseError, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use chrono::{SecondsFormat, Utc};
-use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, ready};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-pub use actix_web::web::{Data, Path, Query};
+mod allowance;
+mod conditional;
+mod cors;
+mod extract;
+mod language;
+mod origin;
+mod routes;
+
+pub use actix_web::web::Data;
+pub use allowance::{Allowance, note as note_allowance};
+pub use conditional::answer_unless_known;
+pub use cors::{check_origin, cors};
+pub use extract::{Json, OptionalJson, Path, Query, configure_extractors};
+pub use origin::{ForwardedHeader, TrustedProxies, client_address};
+pub use routes::{RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
-use crate::object::Object;
 use crate::telemetry::Context;
+use crate::words;
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Section `[http]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: usize,
+    pub forwarded_header: ForwardedHeader,
+}
 
 const PAYLOAD_TOO_LARGE: Code =
     Code::new("PAYLOAD_TOO_LARGE", 413, tonic::Code::InvalidArgument, "요청 본문이 너무 큽니다.");
@@ -45,7 +66,7 @@ pub struct Problem<'a> {
     /// For a person, in the language of `Accept-Language` (`ko` or `en`).
     message: Cow<'a, str>,
     /// Particulars, e.g. the fields that are wrong.
-    details: &'a [serde_json::Value],
+    details: &'a [Value],
     #[serde(rename = "type")]
     kind: String,
     title: &'a str,
@@ -70,53 +91,78 @@ impl ResponseError for Error {
 
 /// Around every request: its context and span, its metrics, and the body of what went wrong.
 pub async fn request_middleware(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let started = Instant::now();
     let headers = request.headers();
     let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
+    let method = routes::known_method(request.method());
     let span = tracing::info_span!(
         "http",
         requestId = context.request_id,
-        method = %request.method(),
+        method,
         path = request.path(),
         userId = tracing::field::Empty,
         orderId = tracing::field::Empty,
     );
-    let request_id = HeaderValue::from_str(&context.request_id).ok();
-    let trace_id = context.traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
     let id = context.request_id.clone();
+    let trace_id = context.traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
     let route = request.match_pattern();
-    let method = request.method().clone();
+    let is_head = routes::read_head_as_get(&mut request);
 
-    let response = context.scope(span.clone(), next.call(request)).await?.map_into_boxed_body();
-    let failure = response.response().error().map(|error| error.as_error::<Error>().cloned());
+    let (response, applied) = match extract::check_encoding(request.headers()) {
+        Ok(()) => {
+            let (response, applied) = allowance::noting(context.scope(span.clone(), next.call(request))).await;
+            (response?.map_into_boxed_body(), applied)
+        }
+        Err(refused) => (request.error_response(Error::from(refused)), Vec::new()),
+    };
+    let failure = response.response().error().map(|error| match error.as_error::<Error>() {
+        Some(known) => known.clone(),
+        None => refused_by_framework(error, response.status()),
+    });
     let mut response = match failure {
         None => response,
-        Some(known) => {
-            let error = known.unwrap_or_else(|| refused_by_framework(response.status()));
+        Some(error) => {
             span.in_scope(|| log(&error));
-            let refused = error.public();
-            let body = problem(response.request(), &refused, &id, trace_id.as_deref());
+            let mut body = problem(response.request(), &error.public(), &id, trace_id.as_deref());
+            add_missing(body.headers_mut(), response.headers());
             response.into_response(body)
         }
     };
-    if let Some(request_id) = request_id {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), request_id);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
     }
+    allowance::write_headers(&applied, response.headers_mut());
+    if is_head {
+        response = response.map_body(|_, body| routes::without_body(body));
+    }
+    // Named as OpenTelemetry's semantic conventions have it; a route is left empty where none matches.
     metrics::histogram!(
         "http_server_request_duration_seconds",
-        "method" => method.to_string(),
-        "route" => route.unwrap_or_else(|| "unmatched".to_owned()),
-        "status" => response.status().as_str().to_owned(),
+        "http_request_method" => method,
+        "http_route" => route.unwrap_or_default(),
+        "http_response_status_code" => response.status().as_str().to_owned(),
     )
     .record(started.elapsed());
     Ok(response)
 }
 
+/// What others have said about an answer (`Allow`, `Access-Control-Allow-Origin`) is true of its new body too.
+fn add_missing(headers: &mut HeaderMap, others: &HeaderMap) {
+    for (name, value) in others {
+        if !headers.contains_key(name) && name != header::CONTENT_LENGTH {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
 /// An error of the framework's own (a malformed header, a broken payload) in our words.
-fn refused_by_framework(status: StatusCode) -> Error {
+fn refused_by_framework(error: &actix_web::Error, status: StatusCode) -> Error {
+    if error.as_error::<CorsError>().is_some() {
+        return Refused::invalid("Origin", "This origin may not call from a browser.").into();
+    }
     match status {
         StatusCode::NOT_FOUND => Refused::new(NOT_FOUND, "There is nothing here.").into(),
         StatusCode::METHOD_NOT_ALLOWED => Refused::new(METHOD_NOT_ALLOWED, "This method is not for here.").into(),
@@ -143,17 +189,19 @@ fn log(error: &Error) {
 
 fn problem(request: &HttpRequest, refused: &Refused, request_id: &str, trace_id: Option<&str>) -> HttpResponse {
     let Refused { code, message, details, retry_after } = refused;
-    let korean = prefers_korean(request) && !code.korean.is_empty();
+    let korean = language::prefers_korean(request) && !code.korean.is_empty();
+    let message = if korean { Cow::Borrowed(&*code.korean) } else { Cow::Borrowed(message.as_str()) };
+    let details = if korean { Cow::Owned(details_in_korean(details)) } else { Cow::Borrowed(details.as_slice()) };
     let body = Problem {
         timestamp: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
         path: request.path(),
         code: &code.reason,
-        message: if korean { Cow::Borrowed(&*code.korean) } else { Cow::Borrowed(message) },
-        details,
+        message: message.clone(),
+        details: &details,
         kind: format!("urn:stampede:error:{}", code.reason),
         title: &code.reason,
         status: code.http,
-        detail: message,
+        detail: &message,
         instance: request.path(),
         request_id,
         trace_id,
@@ -174,114 +222,27 @@ fn problem(request: &HttpRequest, refused: &Refused, request_id: &str, trace_id:
             }
         }
     }
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.insert_header((header::ACCEPT_ENCODING, "identity"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
     }
     response.body(serde_json::to_vec(&body).unwrap_or_default())
 }
 
-/// Whether `Accept-Language` ranks Korean above English. Without the header, or with one that is not valid: English.
-fn prefers_korean(request: &HttpRequest) -> bool {
-    let Ok(accepted) = AcceptLanguage::parse(request) else { return false };
-    let weight = |language: &str| {
-        accepted
-            .iter()
-            .filter(|range| range.item.item().is_some_and(|tag| tag.primary_language().eq_ignore_ascii_case(language)))
-            .map(|range| range.quality)
-            .max()
-            .unwrap_or(Quality::ZERO)
-    };
-    weight("ko") > weight("en")
-}
-
-/// The extractors' limits, and their failures in the error body's form.
-pub fn configure_extractors(config: &mut web::ServiceConfig) {
-    config
-        .app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| {
-            use actix_web::error::JsonPayloadError as Payload;
-            match &error {
-                Payload::OverflowKnownLength { .. } | Payload::Overflow { .. } => {
-                    let message = format!("The body is larger than {BODY_BYTES_MAX} bytes.");
-                    Error::from(Refused::new(PAYLOAD_TOO_LARGE, message)).into()
-                }
-                Payload::ContentType => {
-                    Error::from(Refused::invalid("Content-Type", "Send the body as application/json.")).into()
-                }
-                Payload::Deserialize(cause) => Error::from(Refused::invalid("", cause.to_string())).into(),
-                other => Error::from(Refused::invalid("", other.to_string())).into(),
-            }
-        }))
-        .app_data(
-            web::QueryConfig::default()
-                .error_handler(|error, _| Error::from(Refused::invalid("query", error.to_string())).into()),
-        )
-        .app_data(
-            web::PathConfig::default()
-                .error_handler(|error, _| Error::from(Refused::invalid("path", error.to_string())).into()),
-        );
-}
-
-/// A JSON body or answer. As a body it must be an object, see [`object`](crate::object).
-pub struct Json<T>(pub T);
-
-impl<T> Json<T> {
-    pub fn into_inner(self) -> T {
-        self.0
-    }
-}
-
-impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
-    type Error = actix_web::Error;
-    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let body = web::Json::<Box<RawValue>>::from_request(request, payload);
-        async move { Ok(Self(read(&body.await?)?)) }.boxed_local()
-    }
-}
-
-/// What is wrong is told with its place.
-fn read<T: DeserializeOwned>(body: &RawValue) -> Result<T> {
-    let mut body = serde_json::Deserializer::from_str(body.get());
-    match serde_path_to_error::deserialize::<_, Object<T>>(&mut body) {
-        Ok(Object(value)) => Ok(value),
-        Err(error) => {
-            let path = error.path().to_string();
-            let field = if path == "." { "" } else { &path };
-            Err(Refused::invalid(field, error.inner().to_string()).into())
+/// The same particulars, with the texts among them in Korean.
+fn details_in_korean(details: &[Value]) -> Vec<Value> {
+    let mut details = details.to_vec();
+    for detail in &mut details {
+        let field = detail["field"].as_str().unwrap_or_default().to_owned();
+        if let Some(message) = detail.get_mut("message")
+            && let Some(english) = message.as_str()
+        {
+            *message = words::in_korean(&field, english).into();
         }
     }
-}
-
-impl<T: Serialize> Responder for Json<T> {
-    type Body = BoxBody;
-
-    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        HttpResponse::Ok().json(self.0)
-    }
-}
-
-/// A JSON body that may be left out. One that is there must be right: a broken body is refused, not overlooked.
-pub struct OptionalJson<T>(pub Option<T>);
-
-impl<T: DeserializeOwned + 'static> FromRequest for OptionalJson<T> {
-    type Error = actix_web::Error;
-    type Future = LocalBoxFuture<'static, Result<Self, actix_web::Error>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let headers = request.headers();
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
-            return ready(Ok(Self(None))).boxed_local();
-        }
-        let body = Json::<T>::from_request(request, payload);
-        async move { Ok(Self(Some(body.await?.into_inner()))) }.boxed_local()
-    }
-}
-
-/// What answers where no route matches.
-pub async fn not_found() -> Result<HttpResponse> {
-    Err(Refused::new(NOT_FOUND, "There is nothing here.").into())
+    details
 }
 
 /// Runs `work` to its end even if the client goes away meanwhile: a use case is never cut in half by a closed window.
@@ -290,27 +251,4 @@ pub async fn not_found() -> Result<HttpResponse> {
 pub async fn detach<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let (context, span) = (Context::current(), tracing::Span::current());
     tokio::spawn(async move { context.scope(tracing::Span::none(), work).instrument(span).await }).await?
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::test::TestRequest;
-
-    use super::*;
-
-    #[test]
-    fn the_language_with_the_higher_weight_wins() {
-        for (accepted, korean) in [
-            ("ko", true),
-            ("ko-KR,ko;q=0.9,en;q=0.8", true),
-            ("en-US,en;q=0.9,ko;q=0.8", false),
-            ("fr", false),
-            ("*", false),
-            ("ko;q=0", false),
-            ("ko;q=x", false),
-        ] {
-            let request = TestRequest::default().insert_header((header::ACCEPT_LANGUAGE, accepted));
-            assert_eq!(prefers_korean(&request.to_http_request()), korean, "{accepted}");
-        }
-    }
 }

@@ -29,6 +29,7 @@ pub mod signed;
 pub mod sql;
 pub mod telemetry;
 pub mod text;
+mod words;
 
 pub use error::{Code, Error, Fault, Refusal, Refused, Result};
 pub use host::Host;

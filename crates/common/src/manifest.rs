@@ -9,6 +9,7 @@ use std::pin::Pin;
 use diesel_migrations::EmbeddedMigrations;
 
 use crate::host::Host;
+use crate::telemetry::Metric;
 
 /// What a service is called, owns, says and hears.
 #[derive(Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct ServiceSpec {
     pub invariants: &'static [Invariant],
     /// Work that is begun and not ended.
     pub unfinished: &'static [Unfinished],
+    /// What it counts, beside what the kit counts for every service.
+    pub metrics: &'static [Metric],
     pub deploy: Deploy,
 }
 

@@ -3,17 +3,25 @@
 use std::sync::Arc;
 
 use actix_web::App;
+use serde_json::Value;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
+
+mod complete;
+
+use complete::complete;
 
 /// Adds routes to one worker's application.
 pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
 
 /// Describes what `routes` (below `/api/v1`) and `roots` mount.
-pub fn describe(routes: &[Configure], roots: &[Configure]) -> OpenApi {
+pub fn describe(routes: &[Configure], roots: &[Configure]) -> anyhow::Result<Value> {
     let app = App::new().into_utoipa_app().openapi(document());
-    app.configure(|config| mount_routes(config, routes, roots)).split_for_parts().1
+    let mounted = app.configure(|config| mount_routes(config, routes, roots)).split_for_parts().1;
+    let mut described = serde_json::to_value(&mounted)?;
+    complete(&mut described);
+    Ok(described)
 }
 
 /// Adds all routes to one worker's application.

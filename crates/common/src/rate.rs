@@ -1,28 +1,35 @@
 //! Rate limits inside one process: GCRA per key, in memory that cannot grow with the number of keys.
 
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use actix_web::HttpRequest;
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter as Governor};
 
 use crate::error::{Code, RATE_LIMITED, Refused};
+use crate::http::{Allowance, note_allowance};
 
 /// Cells that keys are spread over. Keys that share a cell share its allowance, which is rare at this size, cannot be
 /// aimed at because the hash is seeded per process, and costs a wait at worst; in return a flood of made-up keys takes
 /// a few megabytes and not all of the memory.
 const CELLS: u64 = 1 << 18;
 
+/// GCRA with one state for each key.
+type Cells = Governor<u64, DefaultKeyedStateStore<u64>, DefaultClock, StateInformationMiddleware>;
+
 /// How often one key may do one thing. A rested key may do it `burst` times at once; then the allowance comes back
 /// evenly, so whoever keeps trying gets slower instead of being locked out.
 pub struct RateLimiter {
     code: Code,
     message: &'static str,
+    /// What clients are told that is limited. None: they are not told.
+    name: Option<&'static str>,
+    quota: Quota,
     seed: RandomState,
-    cells: DefaultKeyedRateLimiter<u64>,
+    cells: Cells,
     clock: DefaultClock,
 }
 
@@ -38,13 +45,21 @@ impl RateLimiter {
     }
 
     fn new(quota: Quota, burst: u32) -> RateLimiter {
+        let quota = quota.allow_burst(at_least_one(burst));
         RateLimiter {
             code: RATE_LIMITED,
             message: "Too many requests; try again later.",
+            name: None,
+            quota,
             seed: RandomState::new(),
-            cells: DefaultKeyedRateLimiter::keyed(quota.allow_burst(at_least_one(burst))),
+            cells: Governor::keyed(quota).with_middleware(),
             clock: DefaultClock::default(),
         }
+    }
+
+    /// Tells clients what is left for them, under `name`: whose allowance it is, such as `account`.
+    pub fn told_as(self, name: &'static str) -> RateLimiter {
+        RateLimiter { name: Some(name), ..self }
     }
 
     /// Refuses with `code` instead of `RATE_LIMITED`.
@@ -55,15 +70,35 @@ impl RateLimiter {
     /// Takes one from the allowance of `key`. The refusal says when the next one is there.
     pub fn check(&self, key: impl Hash) -> Result<(), Refused> {
         let cell = self.seed.hash_one(key) % CELLS;
-        self.cells.check_key(&cell).map_err(|not_until| {
-            metrics::counter!("stampede_rate_limited_total", "code" => self.code.reason.to_string()).increment(1);
-            let wait_seconds = whole_seconds(not_until.wait_time_from(self.clock.now()));
-            let limit = not_until.quota().burst_size().get();
-            Refused {
-                details: vec![serde_json::json!({ "limit": limit, "remaining": 0, "resetSeconds": wait_seconds })],
-                ..Refused::new(self.code.clone(), self.message).retry_after(Duration::from_secs(wait_seconds))
+        match self.cells.check_key(&cell) {
+            Ok(state) => {
+                self.tell(state.remaining_burst_capacity());
+                Ok(())
             }
-        })
+            Err(not_until) => {
+                self.tell(0);
+                metrics::counter!("stampede_rate_limited_total", "code" => self.code.reason.to_string()).increment(1);
+                let wait_seconds = whole_seconds(not_until.wait_time_from(self.clock.now()));
+                let limit = self.quota.burst_size().get();
+                Err(Refused {
+                    details: vec![serde_json::json!({ "limit": limit, "remaining": 0, "resetSeconds": wait_seconds })],
+                    ..Refused::new(self.code.clone(), self.message).retry_after(Duration::from_secs(wait_seconds))
+                })
+            }
+        }
+    }
+
+    fn tell(&self, remaining: u32) {
+        let Some(name) = self.name else { return };
+        let quota = self.quota.burst_size().get();
+        let back_in = |units: u32| whole_seconds(self.quota.replenish_interval().saturating_mul(units));
+        note_allowance(Allowance {
+            name,
+            quota,
+            window_seconds: back_in(quota),
+            remaining,
+            reset_seconds: back_in(quota - remaining.min(quota)),
+        });
     }
 }
 
@@ -76,33 +111,8 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// Where a request comes from, as a key: an IPv4 address or an IPv6 /64, which is what one subscriber has.
-///
-/// With `trust_forwarded_for` it is the last address in `X-Forwarded-For`, the one that our own proxy wrote; those
-/// before it are whatever the client claims.
-pub fn client_address(request: &HttpRequest, trust_forwarded_for: bool) -> Option<IpAddr> {
-    let forwarded = || {
-        let value = request.headers().get_all("x-forwarded-for").last()?.to_str().ok()?;
-        value.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
-    };
-    let address = match trust_forwarded_for {
-        true => forwarded(),
-        false => None,
-    };
-    address.or_else(|| request.peer_addr().map(|peer| peer.ip())).map(subscriber)
-}
-
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
-
     use super::*;
 
     #[test]
@@ -124,21 +134,5 @@ mod tests {
             drop(limiter.check(key));
         }
         assert!(limiter.cells.len() <= CELLS as usize);
-    }
-
-    #[test]
-    fn only_the_entry_that_our_proxy_wrote_counts_and_only_when_trusted() {
-        let request = || TestRequest::default().peer_addr("192.0.2.1:999".parse().unwrap());
-        let spoofed = request().insert_header(("x-forwarded-for", "10.0.0.1, 198.51.100.7")).to_http_request();
-        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert_eq!(client_address(&spoofed, false), address("192.0.2.1"));
-        assert_eq!(client_address(&spoofed, true), address("198.51.100.7"));
-        assert_eq!(client_address(&request().to_http_request(), true), address("192.0.2.1"));
-    }
-
-    #[test]
-    fn one_ipv6_subscriber_is_one_key() {
-        assert_eq!(subscriber("2001:db8:1:2:3::9".parse().unwrap()), subscriber("2001:db8:1:2::1".parse().unwrap()));
-        assert_eq!(subscriber("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
     }
 }

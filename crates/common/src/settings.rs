@@ -10,8 +10,15 @@ use serde::de::DeserializeOwned;
 /// The reference manual, and the only place where a default is written.
 const DEFAULT: &str = include_str!("../../../config/default.toml");
 
-/// Keys whose values are never printed.
-const SECRET_KEYS: [&str; 4] = ["password", "secret", "token", "url"];
+mod check;
+
+/// The ends of keys whose values are never printed, but for the address of a server in them.
+const SECRET_KEYS: [&str; 6] = ["password", "secret", "token", "url", "demo_accounts", "upstreams"];
+
+/// Whether the value of `key` may hold a secret.
+fn is_secret(key: &str) -> bool {
+    SECRET_KEYS.iter().any(|end| key.ends_with(end))
+}
 
 /// What is in force for this process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,6 +53,10 @@ impl Settings {
         if !unknown.is_empty() {
             bail!("unknown settings: {} (config/default.toml lists them all)", unknown.join(", "));
         }
+        let problems = check::problems(&default, &above);
+        if !problems.is_empty() {
+            bail!("settings that cannot work (config/default.toml explains them):\n  {}", problems.join("\n  "));
+        }
         let config = Config::builder().add_source(default).add_source(above).build()?;
         Ok(Settings { config })
     }
@@ -57,7 +68,24 @@ impl Settings {
 
     /// The section `name`, typed. The structs deny unknown fields, so a key that nobody reads is an error here.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
-        self.config.get(name).with_context(|| format!("settings section [{name}]"))
+        self.config
+            .get(name)
+            .map_err(|error| anyhow::anyhow!("settings section [{name}]: {}", self.scrub(&error.to_string())))
+    }
+
+    /// `message` without the secrets that it quotes.
+    fn scrub(&self, message: &str) -> String {
+        let mut secrets = Vec::new();
+        collect("", &self.config.cache, &mut |key, value| {
+            if is_secret(key) {
+                match &value.kind {
+                    ValueKind::Array(items) => secrets.extend(items.iter().map(Value::to_string)),
+                    _ => secrets.push(value.to_string()),
+                }
+            }
+        });
+        secrets.retain(|secret| !secret.is_empty());
+        secrets.iter().fold(message.to_owned(), |message, secret| message.replace(secret.as_str(), "***"))
     }
 
     /// Every setting in force as `section.key = value`, in alphabetical order, secrets masked.
@@ -65,9 +93,8 @@ impl Settings {
         leaves(&self.config)
             .into_iter()
             .map(|(key, value)| {
-                let secret = SECRET_KEYS.iter().any(|secret| key.ends_with(secret)) || key.ends_with("demo_accounts");
                 // The address of an incoming webhook is itself the secret.
-                let shown = match secret {
+                let shown = match is_secret(&key) {
                     true if key.ends_with("slack.url") && !value.is_empty() => "***".to_owned(),
                     true => mask(&value),
                     false => value,
@@ -124,11 +151,12 @@ fn is_known(known: &BTreeMap<String, String>, key: &str) -> bool {
 /// Every leaf as (`section.key`, text). An array of tables is one leaf.
 fn leaves(config: &Config) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    collect("", &config.cache, &mut found);
+    collect("", &config.cache, &mut |key, value| drop(found.insert(key.to_owned(), value.to_string())));
     found
 }
 
-fn collect(prefix: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+/// Calls `found` with each leaf and its `section.key`.
+fn collect(prefix: &str, value: &Value, found: &mut impl FnMut(&str, &Value)) {
     match &value.kind {
         ValueKind::Table(table) => {
             for (key, value) in table {
@@ -136,19 +164,23 @@ fn collect(prefix: &str, value: &Value, found: &mut BTreeMap<String, String>) {
                 collect(&path, value, found);
             }
         }
-        _ => {
-            found.insert(prefix.to_owned(), value.to_string());
-        }
+        _ => found(prefix, value),
     }
 }
 
-/// `***`, except that an address without credentials is no secret.
+/// `***`, except that of an address its scheme, host and path are no secrets. What stands before `@` and behind `?` may be.
 fn mask(value: &str) -> String {
     match value.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, address)) => format!("{scheme}://***@{address}"),
-            None => value.to_owned(),
-        },
+        Some((scheme, rest)) => {
+            let (rest, query) = match rest.split_once('?') {
+                Some((rest, _)) => (rest, "?***"),
+                None => (rest, ""),
+            };
+            match rest.rsplit_once('@') {
+                Some((_, address)) => format!("{scheme}://***@{address}{query}"),
+                None => format!("{scheme}://{rest}{query}"),
+            }
+        }
         None if value.is_empty() => String::new(),
         None => "***".to_owned(),
     }
@@ -174,12 +206,29 @@ mod tests {
         let settings = load(&[("postgres.connections_max", "3"), ("postgres.url", "postgres://u:12345@h/d")]).unwrap();
         let postgres: crate::db::DbSettings = settings.section("postgres").unwrap();
         assert_eq!(postgres.connections_max, 3);
-        assert!(
-            load(&[("postgres.connections_max", "many")])
-                .unwrap()
-                .section::<crate::db::DbSettings>("postgres")
-                .is_err()
-        );
+    }
+
+    #[test]
+    fn values_that_can_never_work_are_told_all_at_once() {
+        for (key, value, told) in [
+            ("postgres.connections_max", "many", "postgres.connections_max must be a whole number, not \"many\""),
+            ("postgres.connections_max", "0", "postgres.connections_max must be at least 1, not 0"),
+            ("host.http_workers", "-1", "host.http_workers must not be negative, not -1"),
+            ("host.migrate", "yes", "host.migrate must be true or false, not \"yes\""),
+            ("host.http_listen", "8080", "host.http_listen must be host:port, not \"8080\""),
+            ("kafka.brokers", "kafka", "kafka.brokers must be host:port, not \"kafka\""),
+            ("postgres.url", "host=h password=hunter2", "postgres.url must be an address that begins with postgres://"),
+            ("upstreams.order", "order:9090", "upstreams.order must be an address that begins with http://"),
+            ("telemetry.log_filter", "a=b=c", "telemetry.log_filter must be a filter"),
+            ("telemetry.log_format", "xml", "telemetry.log_format must be one of auto, json, text, not \"xml\""),
+            ("http.allowed_origins", "https://a.example/", "http.allowed_origins is wrong"),
+        ] {
+            let error = load(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(told), "{key} = {value}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error = load(&[("order.lines_max", "x"), ("host.migrate", "y")]).unwrap_err().to_string();
+        assert!(error.contains("order.lines_max") && error.contains("host.migrate"), "{error}");
     }
 
     #[test]
@@ -188,5 +237,35 @@ mod tests {
         let lines = settings.lines().join("\n");
         assert!(lines.contains("postgres.url = postgres://***@localhost/d"), "{lines}");
         assert!(!lines.contains("hunter2"));
+    }
+
+    #[test]
+    fn secrets_are_not_printed_however_they_are_written() {
+        for (key, value) in [
+            ("postgres.url", "postgres://u:hunter2@h/d"),
+            ("postgres.url", "postgres://h/d?user=u&password=hunter2"),
+            ("postgres.url", "postgres://u:p@hunter2@h/d"),
+            ("notification_hub.slack.url", "https://hooks.slack.com/services/hunter2"),
+            ("payment.webhooks.naverpay_secret", "hunter2,other"),
+            ("account.demo_accounts", "ADMIN:a@example.com:A:hunter2"),
+        ] {
+            let lines = load(&[(key, value)]).unwrap().lines().join("\n");
+            assert!(!lines.contains("hunter2"), "{key} = {value}");
+        }
+        // A list that is written as a text.
+        let file = "[payment.webhooks]\nnaverpay_secret = \"hunter2\"";
+        let error = format!("{:#}", Settings::load_with_defaults(file, &[], &[]).unwrap_err());
+        assert!(
+            error.contains("payment.webhooks.naverpay_secret must be a list") && !error.contains("hunter2"),
+            "{error}"
+        );
+        // A text that the section's own type does not take.
+        #[derive(Debug, serde::Deserialize)]
+        struct Numbers {
+            #[expect(dead_code, reason = "it cannot be read")]
+            url: u64,
+        }
+        let error = load(&[("redis.url", "redis://:hunter2@h")]).unwrap().section::<Numbers>("redis").unwrap_err();
+        assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
     }
 }

@@ -19,6 +19,10 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+mod metric;
+
+pub use metric::{METRICS, Metric, MetricKind};
+
 /// Section `[telemetry]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +45,7 @@ pub enum LogFormat {
 type Filtered = Layered<EnvFilter, Registry>;
 
 static TRACES: OnceLock<SdkTracerProvider> = OnceLock::new();
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Spans that are for logs alone. A loop looks for work all the time, and a batch belongs to many traces: what they do for
 /// a request is a span of its own in that request's trace.
@@ -88,6 +92,7 @@ fn install(
     // Fails when something is installed already: the first call of this process decided.
     drop(tracing_subscriber::registry().with(filter).with(logs).with(traces).try_init());
     metrics_handle();
+    METRICS.iter().for_each(Metric::announce);
     Ok(())
 }
 
@@ -123,7 +128,7 @@ const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 51
 
 fn metrics_handle() -> &'static PrometheusHandle {
     use metrics_exporter_prometheus::Matcher;
-    METRICS.get_or_init(|| {
+    RECORDER.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
             .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES))

@@ -18,6 +18,7 @@ use common::Host;
 use common::db::Db;
 use common::periodic::Schedule;
 use common::rpc::Upstream;
+use common::telemetry::Metric;
 use contract::ids::ProductId;
 
 pub use crate::check_entry::Entry;
@@ -29,6 +30,23 @@ pub use crate::sales::Sales;
 pub const PASS_HEADER: &str = "X-Queue-Token";
 /// Marks the answer to a request that was let through because the queue was dead.
 pub const BYPASS_HEADER: &str = "X-Queue-Bypass";
+/// What an [`Entrance`] counts, for the manifest of its service.
+pub const METRIC: Metric = Metric::counter(
+    "stampede_entries_total",
+    "Requests that were not let in, by code, and those let in without a pass.",
+    &[(
+        "outcome",
+        &[
+            "bypass",
+            "QUEUE_TOKEN_REQUIRED",
+            "QUEUE_TOKEN_INVALID",
+            "QUEUE_UNAVAILABLE",
+            "EVENT_NOT_OPEN",
+            "EVENT_CLOSED",
+        ],
+    )],
+);
+
 /// The sale events, and the door that asks for passes.
 pub struct Entrance {
     sales: Arc<Sales>,

@@ -35,7 +35,7 @@ pub use embedded::{BrokerArgs, run_embedded_broker};
 pub use fake_slack::{FakeSlack, SlackAnswer, SlackAttempt};
 pub use fakes::Fakes;
 use lifecycle::Servers;
-pub use options::{External, KafkaChoice, KafkaKind, Options, Server, reachable_data_dir};
+pub use options::{External, KafkaChoice, KafkaKind, Options, Server, check_data_dir, reachable_data_dir};
 use supervisor::{Action, Handle};
 
 /// What a banner says about one server.

@@ -12,6 +12,7 @@ use crate::claim::Claim;
 use crate::embedded::Embedded;
 use crate::fakes::Fakes;
 use crate::kafka::Apache;
+use crate::options::check_data_dir;
 use crate::options::{External, KafkaChoice, KafkaKind, Options};
 use crate::ports::Ports;
 use crate::postgres::Postgres;
@@ -99,6 +100,7 @@ struct DataFolder {
 impl DataFolder {
     fn open(options: Options) -> Result<(DataFolder, Ports)> {
         let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, count_statements, external } = options;
+        check_data_dir(&data_dir)?;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
         let user = UnixUser::for_servers()?;

@@ -36,13 +36,26 @@ impl Gateway {
     /// Starts an nginx on loopback that sends each path to the upstream with the longest matching prefix.
     ///
     /// A prefix ends at a slash: `/orders` takes `/orders` and `/orders/7`, not `/orders-archive`. Upstreams need not
-    /// run yet: while one is down its paths answer 503 with `Retry-After`. Requests are never sent twice.
-    pub async fn start(data_dir: &Path, listen_port: Option<u16>, routes: &[(String, u16)]) -> Result<Gateway> {
+    /// run yet: while one is down its paths answer 503 with `Retry-After`. Requests are never sent twice. `description` is
+    /// that of the whole API.
+    pub async fn start(
+        data_dir: &Path,
+        listen_port: Option<u16>,
+        routes: &[(String, u16)],
+        description: Option<&str>,
+    ) -> Result<Gateway> {
         let port = match listen_port {
             Some(port) => port,
             None => free_port()?,
         };
-        Gateway::run(data_dir, port, |temp| config::for_sandbox(temp, port, routes)).await
+        Gateway::run(data_dir, port, |temp| {
+            let file = temp.join("openapi.json");
+            if let Some(description) = description {
+                fs::write(&file, description)?;
+            }
+            config::for_sandbox(temp, port, routes, description.map(|_| file.as_path()))
+        })
+        .await
     }
 
     /// Starts an nginx with the configuration that `render` makes, which must have it listen on `port` of loopback. It may

@@ -119,6 +119,25 @@ impl FromStr for Server {
     }
 }
 
+/// Refuses a folder that some server cannot work in, before anything is made.
+///
+/// Kafka separates folders by commas, nginx and the JVM each have their own rules for spaces and for what is not ASCII, and
+/// a site that fails half-way is worse than none.
+pub fn check_data_dir(folder: &Path) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@~=".contains(c);
+    if let Some(odd) = folder.to_string_lossy().chars().find(|c| !is_plain(*c)) {
+        bail!(
+            "{} cannot be the data folder, because of {odd:?}: servers take only letters and digits of ASCII and /._-+@~= in its \
+             path; choose another with --data-dir",
+            folder.display()
+        );
+    }
+    if let Some(file) = folder.ancestors().find(|ancestor| ancestor.exists()).filter(|existing| !existing.is_dir()) {
+        bail!("{} cannot be the data folder: {} is no folder", folder.display(), file.display());
+    }
+    Ok(())
+}
+
 /// `preferred`, or a folder of the same site below /var/lib when we are root and `preferred` is below a folder that
 /// ordinary users may not enter, such as root's home.
 pub fn reachable_data_dir(preferred: &Path) -> PathBuf {
@@ -140,6 +159,21 @@ pub fn reachable_data_dir(preferred: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_no_server_could_use_is_refused_by_what_is_wrong() {
+        let folder = std::env::temp_dir().join(format!("stampede-options-{}", std::process::id()));
+        check_data_dir(&folder.join("not/there")).unwrap();
+        for odd in ["a b", "a,b", "자료", "a'b", "a\nb"] {
+            let error = check_data_dir(&folder.join(odd)).unwrap_err().to_string();
+            assert!(error.contains("--data-dir"), "{error}");
+        }
+        fs::write(&folder, "a file").unwrap();
+        for used in [folder.clone(), folder.join("below")] {
+            assert!(check_data_dir(&used).unwrap_err().to_string().contains("is no folder"), "{used:?}");
+        }
+        fs::remove_file(&folder).unwrap();
+    }
 
     #[test]
     fn names_of_servers_and_brokers_read_back() {

@@ -23,6 +23,7 @@ use uuid::Uuid;
 pub use ledger::Ledger;
 
 use crate::dev;
+use crate::say;
 use crate::site::Site;
 use invariants::INVARIANTS;
 
@@ -112,7 +113,7 @@ pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCo
         }
     };
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string(&report)?),
+        Output::Json => say!("{}", serde_json::to_string(&report)?),
         Output::Text => print!("{}", report.text()),
     }
     Ok(if report.verdict == Verdict::Pass { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })

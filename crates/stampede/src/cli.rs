@@ -3,23 +3,31 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use common::Host;
 use common::manifest::ServiceSpec;
 use common::settings::Settings;
 
+use crate::say;
 use crate::services::{self, SERVICES};
 use crate::{audit, bench, dev, events, manifests, rush};
+
+/// With the commit that it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STAMPEDE_COMMIT"), ")");
 
 /// The commerce backend for the minute everybody arrives at once.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing answers, 4 the audit found a violation.
 #[derive(Parser)]
-#[command(version, after_help = list_of_services())]
+#[command(version = VERSION, after_help = list_of_services())]
 pub struct Cli {
     /// A settings file above config/default.toml; may be given several times, the last one wins.
     #[arg(long, global = true, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// Ends when this process ends, which has started it.
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    parent: Option<i32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +61,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Ask a URL for its health; for containers without a shell.
     Healthcheck { url: String },
+    /// Print what makes a shell complete these commands: `stampede completions bash > /etc/bash_completion.d/stampede`.
+    Completions { shell: Shell },
     /// The embedded broker, as a process that can be killed.
     #[command(hide = true)]
     Broker {
@@ -72,6 +82,11 @@ const EMBEDDED_PARTITIONS: i32 = 3;
 
 /// Does what was asked for. Errors are printed; the code says how it went.
 pub fn run(cli: Cli) -> ExitCode {
+    if let Some(parent) = cli.parent
+        && let Err(error) = end_with(parent)
+    {
+        return code(Err(error));
+    }
     if let Command::Broker { port_file } = cli.command {
         let topics = contract::events::TOPICS.map(|topic| (topic.to_owned(), EMBEDDED_PARTITIONS)).to_vec();
         return code(
@@ -83,6 +98,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) => return code(Err(error.into())),
     };
     code(runtime.block_on(execute(cli)))
+}
+
+/// Has the kernel stop this process when its parent ends, however that happens.
+fn end_with(parent: i32) -> anyhow::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    // It may have ended before.
+    anyhow::ensure!(nix::unistd::getppid().as_raw() == parent, "the process {parent} that started this one is gone");
+    Ok(())
 }
 
 fn code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
@@ -107,7 +130,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate { services } if services.is_empty() => {
             migrate(&files, SERVICES).await?;
-            println!("All schemas are up to date.");
+            say!("All schemas are up to date.");
             Ok(ExitCode::SUCCESS)
         }
         Command::Migrate { services: names } => {
@@ -116,27 +139,33 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 Err(wrong) => return Ok(wrong),
             };
             migrate(&files, &services).await?;
-            println!("Up to date: {}.", names.join(", "));
+            say!("Up to date: {}.", names.join(", "));
             Ok(ExitCode::SUCCESS)
         }
         Command::Manifests { root } => {
-            manifests::write(&root)?.iter().for_each(|path| println!("{path}"));
+            manifests::write(&root)?.iter().for_each(|path| say!("{path}"));
             Ok(ExitCode::SUCCESS)
         }
         Command::Config => {
             for line in settings()?.lines() {
-                println!("{line}");
+                say!("{line}");
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Openapi => {
-            println!("{}", openapi(&files).await?);
+            say!("{}", services::description(&files).await?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Rush(args) => rush::rush(args, &cli.config).await,
         Command::Audit(args) => audit::audit(args, &cli.config).await,
         Command::Bench(command) => bench::bench(command, &cli.config).await,
         Command::Events(args) => events::events(args, &cli.config).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stampede", &mut script);
+            say!("{}", String::from_utf8(script)?.trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Healthcheck { url } => Ok(healthcheck(&url).await),
         Command::Broker { .. } => unreachable!("answered in run, before the runtime was made"),
     }
@@ -165,17 +194,9 @@ async fn migrate(files: &[&std::path::Path], services: &[ServiceSpec]) -> anyhow
     services::mount(&mut host, services).await
 }
 
-/// The description comes from the mounted routes, so it needs no server but a place to mount.
-async fn openapi(files: &[&std::path::Path]) -> anyhow::Result<String> {
-    let offline = [("host.http_listen", "127.0.0.1:0"), ("host.grpc_listen", "127.0.0.1:0"), ("host.migrate", "false")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let mut host = Host::new(Settings::load(files, &offline)?).await?;
-    services::describe(&mut host);
-    Ok(host.openapi().to_pretty_json()?)
-}
-
 async fn healthcheck(url: &str) -> ExitCode {
-    let answer = reqwest::Client::new().get(url).timeout(std::time::Duration::from_secs(3)).send().await;
+    let asking = async { crate::near()?.get(url).timeout(std::time::Duration::from_secs(3)).send().await };
+    let answer = asking.await;
     match answer {
         Ok(response) if response.status().is_success() => ExitCode::SUCCESS,
         Ok(response) => {

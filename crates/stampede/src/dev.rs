@@ -1,19 +1,24 @@
 //! `stampede dev`: the whole product on this machine, with products to order and accounts to log in with.
 
 use std::io::IsTerminal;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use chrono::TimeDelta;
 use clap::Args;
 use client::Client;
+use common::host::Signals;
 use common::settings::Settings;
 use common::telemetry::{LogFormat, TelemetrySettings};
 use sandbox::KafkaChoice;
 use uuid::Uuid;
 
 use crate::demo::{self, Account, Person};
-use crate::site::{Site, SiteOptions};
+use crate::rush;
+use crate::say;
+use crate::site::{Address, Site, SiteOptions};
 
 #[derive(Args)]
 pub struct DevArgs {
@@ -46,6 +51,8 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
         None => crate::site::kafka_choice(config)?,
     };
     let data_dir = data_dir(Some(&args.data_dir))?;
+    check_free(args.port)?;
+    let mut signals = Signals::new()?;
     let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
     let telemetry: TelemetrySettings = Settings::load(&files, &[])?.section("telemetry")?;
     eprintln!("Starting PostgreSQL, Redis, Kafka and the services …");
@@ -65,7 +72,7 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
     });
     let site = tokio::select! {
         site = starting => site?,
-        () = common::host::shutdown_signal() => return Ok(ExitCode::SUCCESS),
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let people = demo::log_in(site.settings(), &Client::for_load(site.api(), 1)?).await?;
     let hot_product = demo::create_products(demo::with_role(&people, "ADMIN")?).await?;
@@ -73,10 +80,24 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
     let sale_in = TimeDelta::seconds(args.sale_in_seconds.into());
     let concert = demo::create_concert(demo::with_role(&people, "ADMIN")?, sale_in).await?;
     print_banner(&site, &people, &Demo { hot_product, coupon, concert });
-    common::host::shutdown_signal().await;
+    signals.next().await;
     eprintln!("Stopping …");
-    site.stop().await?;
+    tokio::select! {
+        stopped = site.stop() => stopped?,
+        // Servers and services end with this process.
+        () = signals.next() => return Ok(ExitCode::FAILURE),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever has the port is not ours, and would be taken for the site.
+fn check_free(port: u16) -> anyhow::Result<()> {
+    let address = format!("127.0.0.1:{port}");
+    drop(
+        TcpListener::bind(&address)
+            .with_context(|| format!("listening on {address}; choose another port with --port"))?,
+    );
+    Ok(())
 }
 
 /// A person at a terminal wants to read the banner and the warnings. Everybody else, and whoever sets a format, gets the
@@ -95,43 +116,46 @@ struct Demo {
 fn print_banner(site: &Site, people: &[Person], demo: &Demo) {
     let Demo { hot_product, coupon, concert } = demo;
     let api = site.api();
-    println!("\nStampede is running. Not for production: everything is on this machine and the passwords are known.\n");
-    println!("  API            {api}/api/v1");
+    say!("\nStampede is running. Not for production: everything is on this machine and the passwords are known.\n");
+    say!("  API            {api}/api/v1");
     let services = site.services();
-    if services.is_empty() {
-        println!("  Documentation  {api}/docs/   (OpenAPI: {api}/openapi.json)");
-        println!("  Metrics        {api}/metrics");
+    if let Some(grpc) = site.grpc() {
+        say!("  gRPC           {grpc}   (with reflection, for grpcurl)");
     }
-    for (name, address) in services {
-        println!("  {name:<16} {address}   with its own /docs/, /openapi.json, /metrics and /readyz");
+    if services.is_empty() {
+        say!("  Documentation  {api}/docs/   (OpenAPI: {api}/openapi.json)");
+        say!("  Metrics        {api}/metrics");
+    }
+    for Address { name, http, grpc } in services {
+        say!("  {name:<16} {http}   with its own /docs/, /openapi.json, /metrics and /readyz; gRPC on {grpc}");
     }
     for server in site.sandbox().iter().flat_map(|sandbox| sandbox.describe()) {
         let pid = server.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
-        println!("  {:<14} {}  {pid}", server.name, hide_password(&server.url));
+        say!("  {:<14} {}  {pid}", server.name, hide_password(&server.url));
     }
     if let Some(sandbox) = site.sandbox() {
-        println!("  {:<14} {}  (payment provider and Slack)", "Fakes", sandbox.fakes_url());
+        say!("  {:<14} {}  (payment provider and Slack)", "Fakes", sandbox.fakes_url());
     }
-    println!("  Data           {}", site.data_dir().display());
+    say!("  Data           {}", site.data_dir().display());
     if let Some(logs) = site.logs() {
-        println!("  Logs           {}", logs.display());
+        say!("  Logs           {}", logs.display());
     }
-    println!("\n  Demo accounts (the tokens are good for a quarter of an hour; log in again for another):");
+    say!("\n  Demo accounts (the tokens are good for a quarter of an hour; log in again for another):");
     for Person { account, client } in people {
         let Account { email, password, role } = account;
-        println!("    {role:<6} {email}  password {password}\n           {}", client.token.as_deref().unwrap_or("-"));
+        say!("    {role:<6} {email}  password {password}\n           {}", client.token.as_deref().unwrap_or("-"));
     }
     let buyer = demo::with_role(people, "USER").ok().and_then(|buyer| buyer.token.as_deref()).unwrap_or("TOKEN");
-    println!("\n  Look around, order, order again with the same key, and read it back:\n");
-    println!("    curl -s {api}/api/v1/products/{hot_product}\n");
-    println!(
+    say!("\n  Look around, order, order again with the same key, and read it back:\n");
+    say!("    curl -s {api}/api/v1/products/{hot_product}\n");
+    say!(
         "    curl -si {api}/api/v1/orders -H 'Authorization: Bearer {buyer}' \\\n      -H 'Idempotency-Key: my-first-order' -H 'Content-Type: application/json' \\\n      -d '{{\"items\":[{{\"productId\":\"{hot_product}\",\"quantity\":1}}]}}'\n"
     );
-    println!("    curl -s -X POST {api}/api/v1/coupons/{coupon}/issue -H 'Authorization: Bearer {buyer}'\n");
-    println!("    curl -s {api}/api/v1/concerts/{concert}/seats\n");
-    println!("    curl -s {api}/api/v1/notifications -H 'Authorization: Bearer {buyer}'\n");
-    println!("  In another terminal: ./stampede rush (20,000 buyers for 1,000 units), ./stampede audit.");
-    println!("  Ctrl-C stops everything.\n");
+    say!("    curl -s -X POST {api}/api/v1/coupons/{coupon}/issue -H 'Authorization: Bearer {buyer}'\n");
+    say!("    curl -s {api}/api/v1/concerts/{concert}/seats\n");
+    say!("    curl -s {api}/api/v1/notifications -H 'Authorization: Bearer {buyer}'\n");
+    say!("  In another terminal: ./stampede rush (20,000 buyers for 1,000 units), ./stampede audit.");
+    say!("  Ctrl-C stops everything.\n");
 }
 
 fn hide_password(url: &str) -> String {
@@ -141,10 +165,21 @@ fn hide_password(url: &str) -> String {
     }
 }
 
-/// Where a data folder is unless told.
+/// The data folders of commands that are told none.
+const DEFAULT_DIRS: [&str; 2] = [".stampede", rush::SANDBOX_DIR];
+
+/// The data folder `given`, or the default one.
 pub fn data_dir(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let given = given.unwrap_or_else(|| Path::new(".stampede"));
-    Ok(sandbox::reachable_data_dir(&std::path::absolute(given)?))
+    let absolute = std::path::absolute(given)?;
+    // Only a folder that nobody has chosen may become another one.
+    let folder = if DEFAULT_DIRS.contains(&given.to_str().unwrap_or_default()) {
+        sandbox::reachable_data_dir(&absolute)
+    } else {
+        absolute
+    };
+    sandbox::check_data_dir(&folder)?;
+    Ok(folder)
 }
 
 #[cfg(test)]

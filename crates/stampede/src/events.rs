@@ -10,13 +10,14 @@ use common::host::{HostSettings, schema};
 use common::{inbox, outbox};
 
 use crate::dev;
+use crate::say;
 use crate::services::SERVICES;
 use crate::site;
 
 #[derive(Args)]
 pub struct EventsArgs {
     /// Data folder of a running development system; without one, the servers that the settings name.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: EventsCommand,
@@ -64,27 +65,24 @@ async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Res
     match command {
         EventsCommand::Stats => {
             let stats = outbox::stats(db).await?;
-            println!(
-                "{name}: {} pending, {} dead, oldest {:.1} s",
-                stats.pending, stats.dead, stats.oldest_age_seconds
-            );
+            say!("{name}: {} pending, {} dead, oldest {:.1} s", stats.pending, stats.dead, stats.oldest_age_seconds);
         }
         EventsCommand::Replay { since } => {
-            println!("{name}: {} events will be published again", outbox::replay(db, *since).await?);
+            say!("{name}: {} events will be published again", outbox::replay(db, *since).await?);
         }
         EventsCommand::Redrive => {
-            println!("{name}: {} dead events get another try", outbox::redrive(db).await?);
+            say!("{name}: {} dead events get another try", outbox::redrive(db).await?);
         }
         EventsCommand::Parked => {
             for event in inbox::parked(db, None, 0, SHOWN_MAX).await? {
                 let key = event.key.as_deref().unwrap_or("-");
-                println!("{}: {} {key} {} {}", event.consumer, event.topic, event.event_id, event.error);
+                say!("{}: {} {key} {} {}", event.consumer, event.topic, event.event_id, event.error);
             }
         }
         EventsCommand::Unpark { consumer, key } => {
             let events = inbox::request_replay(db, consumer, key.as_deref()).await?;
             if events > 0 {
-                println!("{name}: {events} events will be applied again");
+                say!("{name}: {events} events will be applied again");
             }
         }
     }

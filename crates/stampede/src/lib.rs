@@ -9,6 +9,12 @@ pub mod events;
 mod latency;
 pub mod manifests;
 pub mod old_orders;
+pub mod output;
 pub mod rush;
 pub mod services;
 pub mod site;
+
+/// A client for what is on this machine or beside it: a proxy of the environment's is not for that.
+fn near() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().build()
+}

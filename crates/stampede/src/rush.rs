@@ -36,6 +36,7 @@ use uuid::Uuid;
 use crate::audit::provider_book;
 use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
 use crate::dev;
+use crate::say;
 use crate::site::{self, Site, SiteOptions};
 use counters::Counters;
 use coupons::{Coupons, Offer};
@@ -118,7 +119,7 @@ pub struct RushArgs {
 }
 
 /// The data folder of a sandbox unless told.
-const SANDBOX_DIR: &str = ".stampede/rush";
+pub const SANDBOX_DIR: &str = ".stampede/rush";
 /// A system must be at rest this long after the last answer, whatever happened before.
 const REST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same where payments without an answer are found out: the provider is asked more than once, with pauses.
@@ -151,7 +152,7 @@ pub async fn rush(args: RushArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode
     let Ended { json, text, is_clean } = ended?;
     // Last, after the log of the services.
     match args.output {
-        Output::Json => println!("{json}"),
+        Output::Json => say!("{json}"),
         Output::Text => print!("{text}"),
     }
     stopped?;
@@ -185,7 +186,8 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
         overrides: vec![
             setting("host.http_listen", "127.0.0.1:0".to_owned()),
             setting("host.grpc_listen", "127.0.0.1:0".to_owned()),
-            setting("account.log_ins_per_minute_and_address", log_ins),
+            setting("account.log_ins_per_minute_and_address", log_ins.clone()),
+            setting("account.registrations_per_minute_and_address", log_ins),
             // Thousands of e-mails go to the log, which would bury the progress.
             setting("telemetry.log_filter", "warn".to_owned()),
         ],

@@ -1,7 +1,11 @@
 //! `SERVICES`: every service of this executable. Whatever has to know all of them derives it from this list.
 
+use std::path::Path;
+
 use common::Host;
 use common::manifest::ServiceSpec;
+use common::settings::Settings;
+use common::telemetry::Metric;
 
 /// In the order in which they are mounted and listed.
 pub static SERVICES: &[ServiceSpec] = &[
@@ -31,16 +35,24 @@ pub fn find(name: &str) -> anyhow::Result<ServiceSpec> {
 /// Mounts `services`, and reflection for people with `grpcurl`.
 pub async fn mount(host: &mut Host, services: &[ServiceSpec]) -> anyhow::Result<()> {
     for service in services {
+        service.metrics.iter().for_each(Metric::announce);
         (service.mount)(host).await?;
     }
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(contract::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of an error: without it, tools show them as bytes.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     host.grpc(reflection);
     Ok(())
 }
 
-/// Mounts only the routes' descriptions; see [`Host::openapi`].
-pub fn describe(host: &mut Host) {
-    SERVICES.iter().for_each(|service| (service.describe)(host));
+/// The OpenAPI description of all services. It comes from the routes, so it needs no server but a place to mount them.
+pub async fn description(files: &[&Path]) -> anyhow::Result<String> {
+    let offline = [("host.http_listen", "127.0.0.1:0"), ("host.grpc_listen", "127.0.0.1:0"), ("host.migrate", "false")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut host = Host::new(Settings::load(files, &offline)?).await?;
+    SERVICES.iter().for_each(|service| (service.describe)(&mut host));
+    Ok(serde_json::to_string_pretty(&host.openapi()?)?)
 }

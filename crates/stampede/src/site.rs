@@ -118,7 +118,7 @@ impl Site {
         };
         let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
         let settings = Settings::load_with_defaults(DEMO, &files, &overrides)?;
-        let probe = reqwest::Client::new().get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
+        let probe = crate::near()?.get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
         probe.send().await.with_context(|| format!("nothing answers at {api}"))?;
         Ok(Site {
             api,
@@ -145,8 +145,16 @@ impl Site {
         &self.data_dir
     }
 
-    /// The addresses of a split site's services, behind the gateway: name and `http://host:port`.
-    pub fn services(&self) -> Vec<(String, String)> {
+    /// Where the gRPC services are, if they are in this process.
+    pub fn grpc(&self) -> Option<String> {
+        match &self.services {
+            Services::Here(running) => Some(running.grpc_addr.to_string()),
+            Services::Split(_) | Services::Elsewhere => None,
+        }
+    }
+
+    /// The addresses of a split site's services, behind the gateway.
+    pub fn services(&self) -> Vec<Address> {
         match &self.services {
             Services::Split(split) => split.addresses(),
             Services::Here(_) | Services::Elsewhere => Vec::new(),
@@ -248,8 +256,7 @@ impl Site {
             "url": format!("{}/api/v1/webhooks/pg/naverpay", self.api),
             "secret": secrecy::ExposeSecret::expose_secret(secret),
         });
-        // A proxy of the environment's is not for what is on this machine.
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = crate::near()?;
         let told = client.put(format!("{}/webhooks", sandbox.fakes_url())).json(&webhooks);
         told.send().await?.error_for_status().context("the payment provider of the sandbox does not listen")?;
         Ok(())
@@ -267,6 +274,15 @@ impl Site {
             .open(self.data_dir.join(SITE_FILE))?;
         Ok(file.write_all(text.as_bytes())?)
     }
+}
+
+/// Where a service of a split site is.
+pub struct Address {
+    pub name: String,
+    /// `http://host:port`.
+    pub http: String,
+    /// `host:port`.
+    pub grpc: String,
 }
 
 fn open_log(folder: &Path) -> anyhow::Result<File> {
@@ -342,7 +358,7 @@ pub fn kafka_choice(config: &[PathBuf]) -> anyhow::Result<KafkaChoice> {
 
 /// Waits until a request goes all the way through to the database.
 async fn wait_until_ready(api: &str) -> anyhow::Result<()> {
-    let client = reqwest::Client::new();
+    let client = crate::near()?;
     let started = Instant::now();
     loop {
         let answer = client.get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(2)).send().await;

@@ -14,7 +14,7 @@ use crate::tokens::Issuer;
 use crate::{logs, servers};
 
 /// Small and quick: many sites share one machine. None of these changes what is promised.
-pub const FOR_TESTS: [(&str, &str); 25] = [
+pub const FOR_TESTS: [(&str, &str); 27] = [
     ("host.http_listen", "127.0.0.1:0"),
     ("host.grpc_listen", "127.0.0.1:0"),
     ("host.http_workers", "1"),
@@ -31,8 +31,10 @@ pub const FOR_TESTS: [(&str, &str); 25] = [
     ("account.hashing.memory_kib", "8"),
     ("account.hashing.passes", "1"),
     ("account.hashing.waiting_max", "1000"),
+    ("account.log_ins_per_minute_account_and_address", "1000"),
     ("account.log_ins_per_minute_and_account", "1000"),
     ("account.log_ins_per_minute_and_address", "100000"),
+    ("account.registrations_per_minute_and_address", "100000"),
     ("payment.naverpay.client_id", "tests"),
     ("payment.naverpay.client_secret", "tests"),
     ("payment.naverpay.chain_id", "tests"),
@@ -131,6 +133,7 @@ impl Builder {
         }
         mounts.into_iter().for_each(|mount| mount(&mut host));
         for service in &site.services {
+            service.metrics.iter().for_each(common::telemetry::Metric::announce);
             (service.mount)(&mut host).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));
         }
         let running = host.start().await.expect("the host starts");

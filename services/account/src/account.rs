@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::auth::Role;
+use common::text::{is_invisible, nfkc};
 use common::{Code, Error, Refusal};
 use contract::codes;
 
@@ -51,7 +52,7 @@ impl Refusal for Refused {
     }
 }
 
-/// An address in its one spelling: trimmed and in lower case.
+/// An address in its one spelling: in NFKC, trimmed and in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
@@ -63,10 +64,10 @@ impl Email {
     /// The local part loses its case too: no large provider tells `Ann@` from `ann@`, and two accounts that look the same
     /// would be a trap.
     pub fn parse(text: &str) -> Result<Email, common::Refused> {
-        let address = text.trim().to_lowercase();
+        let address = nfkc(&nfkc(text).trim().to_lowercase()).into_owned();
         let wrong = || common::Refused::invalid("email", "email must be an e-mail address");
         let (local, domain) = address.split_once('@').ok_or_else(wrong)?;
-        let has_meaning = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"@".contains(c);
+        let has_meaning = |c: char| c.is_whitespace() || is_invisible(c) || "<>()[]\\,;:\"@".contains(c);
         let fits = !local.is_empty() && local.len() <= LOCAL_PART_BYTES_MAX && address.len() <= EMAIL_BYTES_MAX;
         let labels = domain.split('.').all(|label| !label.is_empty());
         if !fits || !labels || local.contains(has_meaning) || domain.contains(has_meaning) {
@@ -83,7 +84,7 @@ impl Email {
 /// Length is the only rule that makes passwords better; rules about digits and signs make them worse.
 pub fn check_new_password(password: &str) -> Result<(), common::Refused> {
     let (min, max) = (PASSWORD_CHARS.start(), PASSWORD_CHARS.end());
-    if !PASSWORD_CHARS.contains(&password.chars().take(max + 1).count()) {
+    if !PASSWORD_CHARS.contains(&nfkc(password).chars().take(max + 1).count()) {
         return Err(common::Refused::invalid("password", format!("password must be {min} to {max} characters long")));
     }
     Ok(())
@@ -92,7 +93,7 @@ pub fn check_new_password(password: &str) -> Result<(), common::Refused> {
 /// Nobody has a password beyond the maximum, so a longer text is refused before it is hashed, whatever the account.
 pub fn check_presented_password(password: &str) -> Result<(), common::Refused> {
     let max = PASSWORD_CHARS.end();
-    if password.chars().take(max + 1).count() > *max {
+    if nfkc(password).chars().take(max + 1).count() > *max {
         return Err(common::Refused::invalid("password", format!("password must be at most {max} characters long")));
     }
     Ok(())
@@ -114,6 +115,11 @@ mod tests {
             (" ann@example.com\n", "ann@example.com"),
             ("ann+sale@example.co.kr", "ann+sale@example.co.kr"),
             ("앤@예시.한국", "앤@예시.한국"),
+            (
+                "\u{110b}\u{1162}\u{11ab}@\u{110b}\u{1168}\u{1109}\u{1175}.\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}",
+                "앤@예시.한국",
+            ),
+            ("Ａｎｎ＠example.com", "ann@example.com"),
             ("o'hara@localhost", "o'hara@localhost"),
         ] {
             assert_eq!(Email::parse(text).unwrap().as_str(), address, "{text:?}");
@@ -139,6 +145,9 @@ mod tests {
             "ann@exam ple.com",
             "ann\0@example.com",
             "ann@example.com\r\nBcc: x@y",
+            "ann@example.com\u{200b}",
+            "a\u{ad}nn@example.com",
+            "\u{202e}ann@example.com",
             "a,b@example.com",
             "Ann <ann@example.com>",
             "ann@[127.0.0.1]",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
+use common::text::nfkc;
 use common::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -26,9 +27,16 @@ pub struct Passwords {
     argon2: Argon2<'static>,
     /// The hash of a text that nobody knows, for accounts that do not exist.
     dummy: Arc<str>,
-    /// Those that hash and those that wait.
-    admitted: Arc<Semaphore>,
+    /// Those that hash and those that wait, of each queue.
+    admitted: [Arc<Semaphore>; 2],
     hashing: Arc<Semaphore>,
+}
+
+/// Who waits with whom. A storm of registrations leaves those who log in their places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    LogIns,
+    Registrations,
 }
 
 /// The right to hash once. Without one nothing is hashed or compared.
@@ -57,14 +65,15 @@ impl Passwords {
         Ok(Passwords {
             argon2,
             dummy: dummy.into(),
-            admitted: Arc::new(Semaphore::new(parallel + settings.waiting_max)),
+            admitted: std::array::from_fn(|_| Arc::new(Semaphore::new(parallel + settings.waiting_max))),
             hashing: Arc::new(Semaphore::new(parallel)),
         })
     }
 
     /// Waits for a turn. Refuses with `TOO_MANY_ATTEMPTS` when too many wait already.
-    pub async fn turn(&self) -> Result<Turn> {
-        let place = self.admitted.clone().try_acquire_owned().map_err(|_| {
+    pub async fn turn(&self, queue: Queue) -> Result<Turn> {
+        let admitted = &self.admitted[queue as usize];
+        let place = admitted.clone().try_acquire_owned().map_err(|_| {
             metrics::counter!("stampede_password_hashing_refused_total").increment(1);
             Refused::TooManyAttempts
         })?;
@@ -74,13 +83,14 @@ impl Passwords {
 
     /// A PHC string.
     pub async fn hash(&self, turn: Turn, password: SecretString) -> Result<String> {
-        self.run(turn, move |argon2| hash(argon2, password.expose_secret().as_bytes())).await?
+        self.run(turn, move |argon2| hash(argon2, normalized(&password).expose_secret().as_bytes())).await?
     }
 
     /// Compares `password` with `stored`. Without one, or with one that is no hash, it takes as long and is wrong.
     pub async fn verify(&self, turn: Turn, password: SecretString, stored: Option<String>) -> Result<Verdict> {
         let dummy = self.dummy.clone();
         self.run(turn, move |argon2| {
+            let password = normalized(&password);
             let password = password.expose_secret().as_bytes();
             let Some(parsed) = stored.as_deref().and_then(|stored| PasswordHash::new(stored).ok()) else {
                 let dummy = PasswordHash::new(&dummy).map_err(|error| Error::fault(anyhow::anyhow!("{error}")))?;
@@ -114,6 +124,11 @@ impl Passwords {
     }
 }
 
+/// One password is the same from every keyboard: some compose letters, others do not.
+fn normalized(password: &SecretString) -> SecretString {
+    nfkc(password.expose_secret()).into_owned().into()
+}
+
 fn hash(argon2: &Argon2<'_>, password: &[u8]) -> Result<String> {
     let hashed = argon2.hash_password(password).map_err(|error| Error::fault(anyhow::anyhow!("argon2: {error}")))?;
     Ok(hashed.to_string())
@@ -143,11 +158,11 @@ mod tests {
     }
 
     async fn hashed(passwords: &Passwords, password: &str) -> String {
-        passwords.hash(passwords.turn().await.unwrap(), secret(password)).await.unwrap()
+        passwords.hash(passwords.turn(Queue::LogIns).await.unwrap(), secret(password)).await.unwrap()
     }
 
     async fn verified(passwords: &Passwords, password: &str, stored: Option<&str>) -> Verdict {
-        let turn = passwords.turn().await.unwrap();
+        let turn = passwords.turn(Queue::LogIns).await.unwrap();
         passwords.verify(turn, secret(password), stored.map(str::to_owned)).await.unwrap()
     }
 
@@ -161,6 +176,9 @@ mod tests {
         assert_eq!(verified(&passwords, "correct horse", None).await, Verdict::Wrong);
         assert_eq!(verified(&passwords, "!", Some(crate::account::NO_PASSWORD)).await, Verdict::Wrong);
         assert_ne!(hashed(&passwords, "correct horse").await, stored);
+        let composed = hashed(&passwords, "비밀번호입니다").await;
+        let decomposed = "\u{1107}\u{1175}\u{1106}\u{1175}\u{11af}\u{1107}\u{1165}\u{11ab}\u{1112}\u{1169}\u{110b}\u{1175}\u{11b8}\u{1102}\u{1175}\u{1103}\u{1161}";
+        assert_eq!(verified(&passwords, decomposed, Some(&composed)).await, Verdict::Right);
     }
 
     #[tokio::test]
@@ -176,13 +194,16 @@ mod tests {
     #[tokio::test]
     async fn no_more_wait_for_a_turn_than_the_queue_takes() {
         let passwords = passwords(64, 1, 2);
-        let held = passwords.turn().await.unwrap();
-        let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(passwords.turn())).collect();
+        let held = passwords.turn(Queue::LogIns).await.unwrap();
+        let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(passwords.turn(Queue::LogIns))).collect();
         for turn in &mut waiting {
             assert!(turn.as_mut().now_or_never().is_none(), "two may wait");
         }
-        let refusal = passwords.turn().now_or_never().expect("who cannot wait is told so at once").err().unwrap();
+        let refusal =
+            passwords.turn(Queue::LogIns).now_or_never().expect("who cannot wait is told so at once").err().unwrap();
         assert_eq!(refusal.reason(), Some("TOO_MANY_ATTEMPTS"));
+        let registering = passwords.turn(Queue::Registrations).now_or_never();
+        assert!(registering.is_none(), "who registers waits in another queue");
         drop(held);
         let first = waiting.remove(0).await;
         assert!(first.is_ok(), "who waited has the next turn");

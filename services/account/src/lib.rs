@@ -8,6 +8,7 @@ mod forget_sessions;
 mod hash_password; // flows
 mod log_in;
 mod log_out;
+mod metrics;
 mod prepare_buyers;
 mod publish_keys;
 mod read_account;
@@ -52,8 +53,10 @@ struct Settings {
     session_days_max: u32,
     refresh_grace_seconds: u32,
     hashing: hash_password::HashingSettings,
+    log_ins_per_minute_account_and_address: u32,
     log_ins_per_minute_and_account: u32,
     log_ins_per_minute_and_address: u32,
+    registrations_per_minute_and_address: u32,
     demo_accounts: Vec<demo_accounts::DemoAccount>,
 }
 
@@ -69,9 +72,10 @@ pub struct App {
     rotation: signing_key::Rotation,
     lifetimes: session::Lifetimes,
     passwords: hash_password::Passwords,
+    log_ins_by_account_and_address: RateLimiter,
     log_ins_by_account: RateLimiter,
     log_ins_by_address: RateLimiter,
-    trust_forwarded_for: bool,
+    registrations_by_address: RateLimiter,
 }
 
 /// What the rest of the workspace knows about this service.
@@ -89,6 +93,7 @@ pub const fn spec() -> ServiceSpec {
             host.http_root(root_routes);
         },
         invariants: &[],
+        metrics: metrics::METRICS,
         unfinished: &[],
         deploy: Deploy {
             calls: &[],
@@ -117,9 +122,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
             grace: TimeDelta::seconds(settings.refresh_grace_seconds.into()),
         },
         passwords: hash_password::Passwords::new(&settings.hashing)?,
-        log_ins_by_account: log_ins(settings.log_ins_per_minute_and_account),
-        log_ins_by_address: log_ins(settings.log_ins_per_minute_and_address),
-        trust_forwarded_for: auth.trust_forwarded_for,
+        log_ins_by_account_and_address: attempts(settings.log_ins_per_minute_account_and_address)
+            .told_as("account-and-address"),
+        log_ins_by_account: attempts(settings.log_ins_per_minute_and_account),
+        log_ins_by_address: attempts(settings.log_ins_per_minute_and_address).told_as("address"),
+        registrations_by_address: attempts(settings.registrations_per_minute_and_address).told_as("address"),
     });
     demo_accounts::create_demo_accounts(&app, settings.demo_accounts).await?;
 
@@ -151,8 +158,8 @@ fn rotation(settings: &Settings, auth: &AuthSettings) -> anyhow::Result<signing_
     Ok(signing_key::Rotation { every, publish_ahead, accept_after })
 }
 
-fn log_ins(per_minute: u32) -> RateLimiter {
-    let message = "Too many log-ins were tried; wait before the next one.";
+fn attempts(per_minute: u32) -> RateLimiter {
+    let message = "Too many attempts; wait before the next one.";
     RateLimiter::per_minute(per_minute, per_minute).refusing_with(TOO_MANY_ATTEMPTS, message)
 }
 

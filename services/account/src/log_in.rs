@@ -3,9 +3,9 @@
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, post};
 use chrono::{DateTime, Utc};
+use common::Result;
 use common::auth::Role;
 use common::http::{self, Data, Json, Problem};
-use common::{Result, rate};
 use contract::ids::AccountId;
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::account::{Email, Refused, check_presented_password, role};
-use crate::hash_password::Verdict;
+use crate::hash_password::{Queue, Verdict};
 use crate::schema::{refresh_tokens, token_families, users};
 use crate::session::{NewToken, RefreshToken};
 
@@ -54,9 +54,12 @@ pub struct Tokens {
 #[post("/auth/login")]
 pub async fn log_in(app: Data<App>, request: HttpRequest, body: Json<LogIn>) -> Result<HttpResponse> {
     let LogIn { email, password } = body.into_inner();
-    app.log_ins_by_address.check(rate::client_address(&request, app.trust_forwarded_for))?;
+    let address = http::client_address(&request);
+    app.log_ins_by_address.check(address)?;
     let email = Email::parse(&email)?;
     check_presented_password(password.expose_secret())?;
+    // Who guesses from one address is stopped by this one, and the owner at another address is not.
+    app.log_ins_by_account_and_address.check((email.as_str(), address))?;
     app.log_ins_by_account.check(email.as_str())?;
     let tokens = http::detach(async move {
         let (account, role) = authenticate(&app, &email, password).await?;
@@ -94,7 +97,7 @@ async fn authenticate(app: &App, email: &Email, password: SecretString) -> Resul
             .optional()?
     };
     let stored = found.as_ref().map(|(_, hash, _)| hash.clone());
-    let turn = app.passwords.turn().await?;
+    let turn = app.passwords.turn(Queue::LogIns).await?;
     app.db.point("log_in.before_hash").await;
     let verdict = app.passwords.verify(turn, password, stored).await?;
     let Some((account, old_hash, role_name)) = found else { return Err(Refused::InvalidCredentials.into()) };

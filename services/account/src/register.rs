@@ -1,7 +1,7 @@
 //! `POST /auth/register`. A repeat is told that the address is taken, so it needs no Idempotency-Key.
 
 use actix_web::http::header::LOCATION;
-use actix_web::{HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, post};
 use common::Result;
 use common::auth::Role;
 use common::http::{self, Data, Json, Problem};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::account::{Email, Refused, check_new_password};
+use crate::hash_password::Queue;
 use crate::schema::users;
 
 #[derive(Deserialize, ToSchema)]
@@ -47,8 +48,9 @@ pub struct Registered {
     ),
 )]
 #[post("/auth/register")]
-pub async fn register(app: Data<App>, body: Json<Register>) -> Result<HttpResponse> {
+pub async fn register(app: Data<App>, request: HttpRequest, body: Json<Register>) -> Result<HttpResponse> {
     let Register { email, password, name } = body.into_inner();
+    app.registrations_by_address.check(http::client_address(&request))?;
     let email = Email::parse(&email)?;
     check_new_password(password.expose_secret())?;
     let registered = http::detach(async move {
@@ -82,7 +84,7 @@ pub async fn create(
     password: SecretString,
     role: Role,
 ) -> Result<bool> {
-    let password_hash = app.passwords.hash(app.passwords.turn().await?, password).await?;
+    let password_hash = app.passwords.hash(app.passwords.turn(Queue::Registrations).await?, password).await?;
     let (id, email, role) = (account.uuid(), email.as_str(), role.name());
     let row = NewUser { id, email, name, password_hash: &password_hash, role };
     let insert = diesel::insert_into(users::table).values(row).on_conflict(users::email).do_nothing();

@@ -159,7 +159,6 @@ mod tests {
             jwks_timeout_ms: 1000,
             verified_tokens_max: 100,
             access_token_minutes: 15,
-            trust_forwarded_for: false,
         }
     }
 

@@ -7,6 +7,7 @@ mod coupon; // rules
 mod discount; // rules
 mod gate; // the Redis gate in front of each coupon
 mod issue; // rules
+mod metrics;
 mod plan; // rules
 pub mod redemption; // rules; public for the model
 mod redemption_rows; // the rows of redemptions and of the issues that they take
@@ -112,6 +113,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I10", sql: include_str!("../audit/redeemed_once.sql") },
             Invariant { id: "I17", sql: include_str!("../audit/overdue_redemptions.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[Unfinished {
             what: "coupons reserved by orders whose time is up",
             sql: "select count(*) from {coupon}.coupon_redemptions where state = 'RESERVED' and expires_at <= now()",

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG};
-use actix_web::{HttpResponse, get};
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, Utc};
 use common::Result;
-use common::http::{Data, Path, Problem, Query};
+use common::http::{Data, Path, Problem, Query, answer_unless_known};
 use common::page::{Cursor, Limit, Page, parse_cursor};
 use contract::ids::{CouponId, ProductId};
 use contract::money::{Currency, KRW};
@@ -117,15 +117,17 @@ pub fn etag(view: &CouponView) -> String {
 
 /// A coupon. `remaining` is at most a second old.
 #[utoipa::path(tag = "coupons", params(("couponId" = CouponId, Path)), responses(
-    (status = 200, body = CouponView), (status = 404, body = Problem, description = "COUPON_NOT_FOUND")
+    (status = 200, body = CouponView), (status = 304, description = "Unchanged since the ETag in If-None-Match"),
+    (status = 404, body = Problem, description = "COUPON_NOT_FOUND")
 ))]
 #[get("/coupons/{couponId}")]
-pub async fn read_coupon(app: Data<App>, id: Path<CouponId>) -> Result<HttpResponse> {
+pub async fn read_coupon(app: Data<App>, request: HttpRequest, id: Path<CouponId>) -> Result<HttpResponse> {
     let id = id.into_inner();
     let load = || async { Ok(CouponView::from(read_row(&mut *app.db.read().await?, id).await?)) };
     let view: CouponView = app.cache.get_or_load(&shown_key(id), SHOWN_FOR, load).await?;
-    let tag = etag(&view);
-    Ok(HttpResponse::Ok().insert_header((ETAG, tag)).insert_header((CACHE_CONTROL, "public, max-age=1")).json(view))
+    let (mut response, is_known) = answer_unless_known(&request, &etag(&view));
+    response.insert_header((CACHE_CONTROL, "public, max-age=1"));
+    Ok(if is_known { response.finish() } else { response.json(view) })
 }
 
 /// Refuses with `COUPON_NOT_FOUND`.

@@ -6,6 +6,7 @@
 mod gate; // the Redis gate in front of stock
 pub mod hold; // rules; public for the model
 mod hold_rows; // the rows of holds
+mod metrics;
 mod plan; // rules
 mod product; // rules
 mod refused;
@@ -148,6 +149,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I14", sql: include_str!("../audit/seats_are_had_once.sql") },
             Invariant { id: "I17", sql: include_str!("../audit/overdue_holds.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[],
         deploy: Deploy {
             calls: &["queue"],

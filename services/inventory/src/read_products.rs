@@ -7,14 +7,15 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, Utc};
 use common::Result;
-use common::http::{Data, Path, Problem, Query};
+use common::http::{Data, Path, Problem, Query, answer_unless_known};
 use common::text::Text;
 use contract::ids::{ConcertId, ProductId};
 use contract::money::Money;
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct ProductsQuery {
     /// Part of the name or of the SKU.
     #[param(value_type = Option<String>)]
     q: Option<Text<1, 100>>,
+    /// `newest` unless told.
+    #[param(inline)]
     sort: Option<Sort>,
 }
 
@@ -129,12 +132,10 @@ pub fn etag(view: &ProductView) -> String {
 
 /// `body` with its `ETag`, or 304 if the client has it.
 pub fn answer(request: &HttpRequest, etag: &str, body: &impl Serialize) -> HttpResponse {
-    let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let unchanged = known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*"));
-    let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let (mut response, is_known) = answer_unless_known(request, etag);
     // A second in browsers and proxies: the units may be as old anyway.
-    response.insert_header((ETAG, etag)).insert_header((CACHE_CONTROL, "public, max-age=1"));
-    if unchanged { response.finish() } else { response.json(body) }
+    response.insert_header((CACHE_CONTROL, "public, max-age=1"));
+    if is_known { response.finish() } else { response.json(body) }
 }
 
 /// A checked query.
@@ -229,8 +230,13 @@ async fn show_page(app: &App, wanted: &Listing) -> Result<ProductsPage> {
         page: wanted.page,
         size: wanted.size,
         total_elements: total,
-        total_pages: (total + wanted.size - 1) / wanted.size,
+        total_pages: readable_pages(total, wanted.size),
     })
+}
+
+/// The pages that a list announces: no more than can be asked for.
+fn readable_pages(total: i64, size: i64) -> i64 {
+    ((total + size - 1) / size).min(OFFSET_MAX / size + 1)
 }
 
 /// The cached page, unless the catalogue has changed since. One new product moves all pages, so each page carries the
@@ -309,7 +315,8 @@ async fn read_catalogue_page(conn: &mut AsyncPgConnection, wanted: &Listing) -> 
     }
     page = match wanted.sort {
         Sort::Newest => page.order((products::created_at.desc(), products::id.desc())),
-        Sort::Name => page.order((products::name, products::id)),
+        // Unicode's order with Korean first, whatever the server's locale; case decides only between equals.
+        Sort::Name => page.order((sql::<diesel::sql_types::Text>("products.name collate \"ko-x-icu\""), products::id)),
         Sort::Cheapest => page.order((products::price_amount, products::id)),
         Sort::Dearest => page.order((products::price_amount.desc(), products::id)),
     };
@@ -321,4 +328,19 @@ async fn read_catalogue_page(conn: &mut AsyncPgConnection, wanted: &Listing) -> 
 /// `LIKE` takes the text literally then.
 fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_announced_that_is_refused() {
+        assert_eq!((readable_pages(0, 20), readable_pages(20, 20), readable_pages(21, 20)), (0, 1, 2));
+        for size in [1, 7, 20, 100] {
+            let last = readable_pages(1_000_000, size) - 1;
+            let query = |page| ProductsQuery { page: Some(page), size: Some(size), q: None, sort: None };
+            assert!(Listing::new(query(last)).is_ok() && Listing::new(query(last + 1)).is_err(), "{size}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod api_key; // rules
 mod channel;
 mod delivery;
 mod http_answer;
+mod metrics;
 mod notification;
 mod pace;
 mod preference;
@@ -135,6 +136,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I13", sql: include_str!("../audit/sent_once.sql") },
             Invariant { id: "I19", sql: include_str!("../audit/restock_told.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[
             Unfinished {
                 what: "deliveries to be made",
@@ -168,7 +170,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let app = Arc::new(App {
         db: db.clone(),
         api_keys: caller::start_lookups(&db, &settings.batch),
-        sends: RateLimiter::per_second(settings.sends_per_second, settings.sends_per_second),
+        sends: RateLimiter::per_second(settings.sends_per_second, settings.sends_per_second).told_as("caller"),
         inserts: send_notification::insert_batch(&db, &settings, &due),
         templates: find_templates::Templates::new(&db, &settings),
         contacts: contacts::Contacts::new(

@@ -32,6 +32,7 @@ pub struct RetriedDelivery {
     params(("id" = NotificationId, Path), ("delivery_id" = DeliveryId, Path)),
     responses(
         (status = 202, body = RetriedDelivery, description = "Due now"),
+        (status = 403, body = Problem, description = "FORBIDDEN"),
         (status = 404, body = Problem, description = "DELIVERY_NOT_FOUND"),
         (status = 409, body = Problem, description = "DELIVERY_NOT_RETRYABLE: it is sent or being sent"),
     ),

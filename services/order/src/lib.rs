@@ -13,6 +13,7 @@ mod draft; // rules
 mod events; // rules
 mod expire_orders; // loop
 mod manage_archive; // flows
+mod metrics;
 mod on_payment; // reactions
 pub mod order; // rules; public for the model, which checks them
 mod place_order; // flow
@@ -105,6 +106,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I9", sql: include_str!("../audit/acknowledged_exists.sql") },
             Invariant { id: "I20", sql: include_str!("../audit/archived_once.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[Unfinished {
             what: "runs of the archive",
             sql: "select count(*) from {order}.archive_runs where status in ('REQUESTED', 'RUNNING')",
@@ -134,7 +136,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         limits: draft::Limits { lines_max: settings.lines_max, quantity_max: settings.quantity_max },
         expire_chunk: settings.expire_chunk,
         archive: archive_orders::Archive::new(&settings.archive, host.stopping())?,
-        placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute),
+        placements: RateLimiter::per_minute(settings.placements_per_minute, settings.placements_per_minute)
+            .told_as("account"),
         db: db.clone(),
     });
 

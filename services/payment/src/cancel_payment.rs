@@ -6,12 +6,11 @@ use actix_web::{HttpResponse, post};
 use chrono::TimeDelta;
 use common::auth::{Caller, Role};
 use common::db::Tx;
-use common::error::FORBIDDEN;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint};
 use common::sql::clock_timestamp;
 use common::text::Text;
-use common::{Error, Refused as PublicRefusal, Result};
+use common::{Error, Result};
 use contract::ids::{AccountId, PaymentId, RefundId};
 use contract::money::Money;
 use diesel::prelude::*;
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::payment::{self, CancelDecision, Payment, Refused, Status, Step};
+use crate::payment::{self, CancelDecision, Payment, Refused, Status, Step, Wanted};
 use crate::pending_steps::{Note, read_steps, take_steps};
 use crate::read_payments::{PaymentView, view};
 use crate::refunds::{NewRefund, RefundStatus, RequestedRefund, request_refund};
@@ -34,7 +33,7 @@ const FINGERPRINT_VERSION: u8 = 1;
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelPayment {
-    /// All that is left, unless told. A part can be given back by administrators only.
+    /// All that is left, unless told. Administrators may give a part of it back; a buyer's amount must be all of it.
     #[serde(default, deserialize_with = "common::object::optional")]
     amount: Option<Money>,
     #[schema(value_type = String)]
@@ -138,9 +137,6 @@ async fn cancel(
         true => rows::by_id(&mut *app.db.read().await?, id).await?.ok_or(Refused::NotFound)?,
         false => rows::own(&mut *app.db.read().await?, id, AccountId::from(caller.account)).await?,
     };
-    if !is_admin && body.amount.as_ref().is_some_and(|amount| amount.amount != found.amount) {
-        return Err(PublicRefusal::new(FORBIDDEN, "Only administrators give a part back.").into());
-    }
     // An order that has not heard of the money would be paid with it when it is gone.
     let pending = read_steps(&mut *app.db.read().await?, id).await?;
     if let Some((attempt, steps)) = pending.filter(|(_, steps)| steps.contains(&Step::PayOrder)) {
@@ -148,7 +144,11 @@ async fn cancel(
     }
     let new = NewRefund {
         id: RefundId::derive(&[id.as_bytes(), caller.account.as_bytes(), key.as_bytes()]),
-        wanted: body.amount.as_ref().map(|amount| amount.amount),
+        wanted: match &body.amount {
+            None => Wanted::All,
+            Some(amount) if is_admin => Wanted::Part(amount.amount),
+            Some(amount) => Wanted::Rest(amount.amount),
+        },
         reason: body.reason.as_str().to_owned(),
         fingerprint: fingerprint(FINGERPRINT_VERSION, &body),
         // This request asks the provider itself.

@@ -9,6 +9,7 @@ mod cancel_payment;
 mod change_payments;
 mod events;
 mod in_flight; // loops
+mod metrics;
 mod naverpay; // providers
 mod on_order; // reactions
 pub mod payment; // rules; public for the model that walks through them
@@ -162,6 +163,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I7", sql: include_str!("../audit/points_balance.sql") },
             Invariant { id: "I17", sql: include_str!("../audit/nothing_is_forgotten.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[
             Unfinished {
                 what: "payments under way",

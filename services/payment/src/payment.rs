@@ -21,7 +21,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 
 pub use self::attempt::{AttemptOutcome, AttemptReport};
-pub use self::refund::{CancelDecision, after_refund, cancel, refund_amount};
+pub use self::refund::{CancelDecision, Wanted, after_refund, cancel, refund_amount};
 pub use self::refused::Refused;
 pub use self::resolve::{AttemptFacts, ResolverStep, Timeouts, resolve, retry_delay_seconds};
 pub use self::status::{Method, Status};

@@ -21,7 +21,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 
-use crate::payment::{Payment, refund_amount};
+use crate::payment::{Payment, Wanted, refund_amount};
 use crate::provider::Attempt;
 use crate::rows;
 use crate::schema::refunds;
@@ -92,8 +92,7 @@ struct InsertedRefund<'a> {
 pub struct NewRefund {
     /// Derived from the payment and the cause, so that one cause leads to one refund.
     pub id: RefundId,
-    /// None: all that is left.
-    pub wanted: Option<i64>,
+    pub wanted: Wanted,
     pub reason: String,
     pub fingerprint: Vec<u8>,
     /// After this the loop asks the provider, in case that the requester has died.
@@ -105,7 +104,7 @@ impl NewRefund {
     fn by_system(payment: PaymentId, cause: &str, reason: &str) -> NewRefund {
         NewRefund {
             id: RefundId::derive(&[payment.as_bytes(), cause.as_bytes()]),
-            wanted: None,
+            wanted: Wanted::All,
             reason: reason.to_owned(),
             fingerprint: Vec::new(),
             loop_after: TimeDelta::zero(),

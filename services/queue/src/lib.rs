@@ -5,6 +5,7 @@
 
 mod admission; // rules
 mod draw; // rules
+mod metrics;
 mod names; // the states, and their names
 mod place; // rules
 mod refused;
@@ -192,6 +193,7 @@ pub const fn spec() -> ServiceSpec {
             Invariant { id: "I16", sql: include_str!("../audit/room_is_in_order.sql") },
             Invariant { id: "I18", sql: include_str!("../audit/opened_once.sql") },
         ],
+        metrics: metrics::METRICS,
         unfinished: &[],
         deploy: Deploy {
             calls: &["inventory"],
@@ -246,7 +248,7 @@ fn app(host: &Host, settings: &Settings, db: &Db) -> anyhow::Result<App> {
         scan_max: settings.scan_max,
         numbers_reserved: settings.numbers_reserved,
         passes_per_100_units: settings.passes_per_100_units,
-        entries: RateLimiter::per_minute(settings.entries_per_minute, settings.entries_per_minute),
+        entries: RateLimiter::per_minute(settings.entries_per_minute, settings.entries_per_minute).told_as("account"),
         streams: Arc::new(Semaphore::new(settings.streams_max)),
         look_at_rooms: Arc::default(),
         room_rules,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG};
-use actix_web::{HttpResponse, get};
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use common::db::{Db, Tx};
-use common::http::{Data, Json, Path, Problem, Query};
+use common::http::{Data, Json, Path, Problem, Query, answer_unless_known};
 use common::page::{Cursor, Limit, Page, parse_cursor};
 use common::sql::clock_timestamp;
 use common::{Error, Result};
@@ -128,14 +128,15 @@ pub async fn list_events(app: Data<App>, query: Query<EventsQuery>) -> Result<Js
 /// At most a second old.
 #[utoipa::path(tag = "events", params(("eventId" = SaleEventId, Path)), responses(
     (status = 200, body = EventView),
+    (status = 304, description = "Unchanged since the ETag in If-None-Match"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND")
 ))]
 #[get("/events/{eventId}")]
-pub async fn read_event(app: Data<App>, id: Path<SaleEventId>) -> Result<HttpResponse> {
+pub async fn read_event(app: Data<App>, request: HttpRequest, id: Path<SaleEventId>) -> Result<HttpResponse> {
     let known = app.events.find(id.into_inner()).await?;
-    let mut response = HttpResponse::Ok();
-    response.insert_header((ETAG, etag(&known.event))).insert_header((CACHE_CONTROL, "public, max-age=1"));
-    Ok(response.json(view(&known.event, known.now())))
+    let (mut response, is_known) = answer_unless_known(&request, &etag(&known.event));
+    response.insert_header((CACHE_CONTROL, "public, max-age=1"));
+    Ok(if is_known { response.finish() } else { response.json(view(&known.event, known.now())) })
 }
 
 /// A sale event as it was a moment ago.

@@ -6,11 +6,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use actix_web::http::header::{CACHE_CONTROL, ETAG};
 use actix_web::{HttpRequest, HttpResponse, get};
 use chrono::{DateTime, TimeDelta, Utc};
 use common::auth::Caller;
-use common::http::{Data, Path, Problem};
+use common::http::{Data, Path, Problem, answer_unless_known};
 use common::{Error, Result};
 use contract::codes::TICKET_EXPIRED;
 use contract::ids::{AccountId, SaleEventId, TicketId};
@@ -144,16 +144,16 @@ pub async fn read_ticket(
     let ticket = presented(&request, &known, account, path.ticket)?;
     let view = look(&app, &known, account, ticket).await?;
     let etag = view.etag();
-    let asked = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut response = match asked {
-        Some(asked) if asked == etag && view.pass_token.is_none() => HttpResponse::NotModified(),
-        _ => HttpResponse::Ok(),
+    // A pass is told in any case: it may be a new one for the same place.
+    let (mut response, is_known) = match view.pass_token {
+        None => answer_unless_known(&request, &etag),
+        Some(_) => (HttpResponse::Ok(), false),
     };
     response.insert_header((ETAG, etag)).insert_header((CACHE_CONTROL, "private, no-cache"));
     if let Some(after) = view.poll_after_ms {
         response.insert_header(("X-Poll-After-Ms", after));
     }
-    Ok(response.json(view))
+    Ok(if is_known { response.finish() } else { response.json(view) })
 }
 
 /// The ticket of this account in the request's header. Refuses with `TICKET_NOT_FOUND`.

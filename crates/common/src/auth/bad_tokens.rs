@@ -29,7 +29,6 @@ fn verifier() -> Verifier {
         jwks_timeout_ms: 1000,
         verified_tokens_max: 100,
         access_token_minutes: 15,
-        trust_forwarded_for: false,
     };
     Verifier::fixed(&settings, HashMap::from([(KID.to_owned(), DecodingKey::from_ed_der(&bytes(PUBLIC)))]))
 }

@@ -216,7 +216,6 @@ mod tests {
             jwks_timeout_ms: 1000,
             verified_tokens_max: 100,
             access_token_minutes: 15,
-            trust_forwarded_for: false,
         };
         let served = publisher.clone();
         tokio::spawn(async move {

@@ -68,9 +68,24 @@ pub(super) fn connection_url(settings: &DbSettings, schema: &str) -> secrecy::Se
     format!("{url}{separator}options={options}&application_name={schema}").into()
 }
 
+/// `host:port` of a URL, for messages: without name, password, database and options.
+pub(super) fn address_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::speaks_english;
+    use super::{address_of, speaks_english};
+
+    #[test]
+    fn an_address_is_told_without_what_is_secret() {
+        for url in ["postgres://u:hunter2@db:5432/d?options=x", "postgres://db:5432", "postgres://u:a@b/c@db:5432/d"] {
+            assert_eq!(address_of(url), "db:5432", "{url}");
+        }
+    }
 
     #[test]
     fn a_database_whose_deadlocks_we_cannot_tell_is_refused() {

@@ -20,6 +20,16 @@ struct Place<'a> {
     temp: &'a str,
     listen: &'a str,
     limits: &'a str,
+    /// None: it shows no documentation.
+    documents: Option<Documents<'a>>,
+}
+
+/// The description of the whole API, which no service by itself has, and who shows it.
+struct Documents<'a> {
+    /// The file with it.
+    description: &'a str,
+    /// Of its pages, which every service has.
+    upstream: &'a str,
 }
 
 /// Where the requests for a service go.
@@ -75,7 +85,7 @@ const FAILURES: [Failure; 7] = [
         raised_by: "413",
         status: 413,
         code: "PAYLOAD_TOO_LARGE",
-        english: "The body is larger than 1 MiB.",
+        english: "The body is larger than 65536 bytes.",
         korean: "요청 본문이 너무 큽니다.",
         again: false,
     },
@@ -109,7 +119,17 @@ const FAILURES: [Failure; 7] = [
 ];
 
 /// The gateway of a sandbox: on loopback, in front of services on ports of loopback.
-pub(super) fn for_sandbox(temp: &Path, port: u16, routes: &[(String, u16)]) -> Result<String> {
+///
+/// It shows the description in the file `description`, if there is one.
+pub(super) fn for_sandbox(
+    temp: &Path,
+    port: u16,
+    routes: &[(String, u16)],
+    description: Option<&Path>,
+) -> Result<String> {
+    let description = description.map(|file| file.display().to_string());
+    let upstream = routes.first().map(|(_, port)| port.to_string());
+    let documents = description.as_deref().zip(upstream.as_deref());
     let place = Place {
         title: "The gateway of a sandbox.",
         // One process, so that killing it kills all of it.
@@ -117,6 +137,7 @@ pub(super) fn for_sandbox(temp: &Path, port: u16, routes: &[(String, u16)]) -> R
         temp: &temp.display().to_string(),
         listen: &format!("127.0.0.1:{port}"),
         limits: "",
+        documents: documents.map(|(description, upstream)| Documents { description, upstream }),
     };
     let mut ports: Vec<u16> = routes.iter().map(|(_, port)| *port).collect();
     ports.sort_unstable();
@@ -138,6 +159,9 @@ pub fn for_containers(title: &str, routes: &[(String, String)]) -> Result<String
         temp: "/tmp",
         listen: &CONTAINER_PORT.to_string(),
         limits: LIMITS,
+        documents: routes
+            .first()
+            .map(|(_, upstream)| Documents { description: "/etc/nginx/openapi.json", upstream: upstream.as_str() }),
     };
     let mut hosts: Vec<&String> = routes.iter().map(|(_, host)| host).collect();
     hosts.sort_unstable();
@@ -184,7 +208,7 @@ fn render(place: &Place<'_>, upstreams: impl Iterator<Item = Upstream>, routes: 
         .replace("{limits}", place.limits)
         .replace("{messages}", &messages)
         .replace("{upstreams}", &blocks)
-        .replace("{locations}", &locations(routes)?)
+        .replace("{locations}", &(locations(routes)? + &documents(place)))
         .replace("{errors}", &errors))
 }
 
@@ -213,6 +237,16 @@ fn locations(routes: &[(String, String)]) -> Result<String> {
         locations.push_str("        location / { return 404; }\n");
     }
     Ok(locations)
+}
+
+/// The front door leads to the documentation.
+fn documents(place: &Place<'_>) -> String {
+    let Some(Documents { description, upstream }) = &place.documents else { return String::new() };
+    format!(
+        "        location = / {{ return 302 /docs/; }}\n        location = /docs {{ return 302 /docs/; }}\n        \
+         location /docs/ {{ proxy_pass http://upstream_{upstream}; }}\n        location = /openapi.json {{\n            \
+         default_type application/json;\n            alias \"{description}\";\n        }}\n"
+    )
 }
 
 /// The texts of the gateway's own errors, and where they are answered.
@@ -252,7 +286,7 @@ mod tests {
             ("/".to_owned(), 7002),
             ("/api/v1/orders/*/payments".to_owned(), 7003),
         ];
-        let text = for_sandbox(Path::new("/tmp"), 7000, &routes).unwrap();
+        let text = for_sandbox(Path::new("/tmp"), 7000, &routes, None).unwrap();
         assert!(text.contains("location = /api/v1/orders { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location /api/v1/orders/ { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location / { proxy_pass http://upstream_7002; }"));
@@ -262,6 +296,6 @@ mod tests {
 
     #[test]
     fn configuration_cannot_be_injected() {
-        assert!(for_sandbox(Path::new("/tmp"), 1, &[("/a; }".to_owned(), 2)]).is_err());
+        assert!(for_sandbox(Path::new("/tmp"), 1, &[("/a; }".to_owned(), 2)], None).is_err());
     }
 }

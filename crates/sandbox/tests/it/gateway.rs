@@ -11,7 +11,7 @@ async fn the_longest_prefix_gets_the_request_with_its_id() {
     let folder = folder("gateway");
     let (all, orders) = (upstream("all").await, upstream("orders").await);
     let routes = [("/".to_owned(), all), ("/api/v1/orders".to_owned(), orders), ("/api/v1/gone".to_owned(), 1)];
-    let gateway = Gateway::start(&folder, None, &routes).await.unwrap();
+    let gateway = Gateway::start(&folder, None, &routes, None).await.unwrap();
 
     let answer = get(&gateway, "/api/v1/orders/7?x=1", "X-Request-Id: abc-1").await;
     assert!(answer.ends_with("orders saw /api/v1/orders/7?x=1 as abc-1"), "{answer}");
@@ -34,7 +34,7 @@ async fn the_longest_prefix_gets_the_request_with_its_id() {
 #[tokio::test]
 async fn a_path_of_no_service_is_a_problem_too() {
     let folder = folder("gateway-404");
-    let gateway = Gateway::start(&folder, None, &[("/orders".to_owned(), 1)]).await.unwrap();
+    let gateway = Gateway::start(&folder, None, &[("/orders".to_owned(), 1)], None).await.unwrap();
     let answer = get(&gateway, "/elsewhere/\"quoted\"", "X-Request-Id: a\"b").await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();

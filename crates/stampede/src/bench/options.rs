@@ -10,6 +10,7 @@ use sandbox::KafkaChoice;
 use serde::Serialize;
 
 use crate::audit::Output;
+use crate::say;
 use crate::site::{self, Site, SiteOptions};
 
 #[derive(Debug, Args)]
@@ -114,7 +115,7 @@ impl BenchArgs {
     /// Prints a report, as JSON or as `text`.
     pub fn print(&self, report: &impl Serialize, text: String) -> anyhow::Result<()> {
         match self.output {
-            Output::Json => println!("{}", serde_json::to_string(report)?),
+            Output::Json => say!("{}", serde_json::to_string(report)?),
             Output::Text => print!("{text}"),
         }
         Ok(())

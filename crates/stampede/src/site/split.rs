@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -14,7 +15,9 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 use sandbox::nginx::Gateway;
 use tokio::process::{Child, Command};
+use tokio::task::AbortHandle;
 
+use super::Address;
 use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::services::SERVICES;
 
@@ -23,11 +26,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub struct Split {
     gateway: Gateway,
-    processes: BTreeMap<&'static str, Process>,
+    processes: Arc<BTreeMap<&'static str, Process>>,
+    watching: AbortHandle,
 }
 
 struct Process {
     http_port: u16,
+    grpc_port: u16,
     environment: Vec<(String, String)>,
     config: Vec<PathBuf>,
     log: PathBuf,
@@ -45,6 +50,7 @@ impl Split {
         let mut shared: Vec<(String, String)> = options.overrides.clone();
         shared.extend_from_slice(servers);
         shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
+        shared.push(("http.trusted_proxies".to_owned(), "1".to_owned()));
         for (name, (_, grpc)) in &ports {
             shared.push((format!("upstreams.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
         }
@@ -64,6 +70,7 @@ impl Split {
             own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
             let process = Process {
                 http_port: http,
+                grpc_port: grpc,
                 environment: own.into_iter().map(|(key, value)| (variable(&key), value)).collect(),
                 config: config.clone(),
                 log: logs.join(format!("{}.log", service.name)),
@@ -81,8 +88,11 @@ impl Split {
             .collect();
         let host: common::host::HostSettings = settings.section("host")?;
         let port = host.http_listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
-        let gateway = Gateway::start(&options.data_dir, port, &routes).await?;
-        Ok(Split { gateway, processes })
+        let description = crate::services::description(&[]).await?;
+        let gateway = Gateway::start(&options.data_dir, port, &routes, Some(&description)).await?;
+        let processes = Arc::new(processes);
+        let watching = tokio::spawn(watch(processes.clone())).abort_handle();
+        Ok(Split { gateway, processes, watching })
     }
 
     pub fn url(&self) -> String {
@@ -93,9 +103,13 @@ impl Split {
         self.processes.keys().map(|name| (*name).to_owned())
     }
 
-    pub fn addresses(&self) -> Vec<(String, String)> {
-        let address = |process: &Process| format!("http://127.0.0.1:{}", process.http_port);
-        self.processes.iter().map(|(name, process)| ((*name).to_owned(), address(process))).collect()
+    pub fn addresses(&self) -> Vec<Address> {
+        let address = |(name, process): (&&str, &Process)| Address {
+            name: (*name).to_owned(),
+            http: format!("http://127.0.0.1:{}", process.http_port),
+            grpc: format!("127.0.0.1:{}", process.grpc_port),
+        };
+        self.processes.iter().map(address).collect()
     }
 
     pub fn pids(&self) -> Vec<(String, u32)> {
@@ -118,6 +132,7 @@ impl Split {
     }
 
     pub async fn stop(self) {
+        self.watching.abort();
         if let Err(error) = self.gateway.stop().await {
             tracing::warn!(%error, "The gateway did not stop properly");
         }
@@ -140,6 +155,27 @@ impl Split {
     }
 }
 
+/// How often dead services are looked for.
+const WATCH_PERIOD: Duration = Duration::from_millis(500);
+
+/// Announces a service that has ended by itself, and starts it again, as is done with servers. One that was killed on
+/// purpose stays down until somebody wants it back.
+async fn watch(processes: Arc<BTreeMap<&'static str, Process>>) {
+    loop {
+        tokio::time::sleep(WATCH_PERIOD).await;
+        for (name, process) in processes.iter() {
+            let Some(status) = process.ended() else { continue };
+            tracing::error!(
+                "The service {name} has ended ({status}) and is started again; its log is {}",
+                process.log.display()
+            );
+            if let Err(error) = process.spawn(name) {
+                tracing::error!("The service {name} cannot be started: {error:#}");
+            }
+        }
+    }
+}
+
 impl Process {
     fn spawn(&self, name: &str) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
@@ -148,6 +184,8 @@ impl Process {
             command.arg("--config").arg(file);
         }
         let child = command
+            .arg("--parent")
+            .arg(std::process::id().to_string())
             .arg(name)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
@@ -162,7 +200,7 @@ impl Process {
 
     async fn ready(&self, name: &str) -> anyhow::Result<()> {
         let url = format!("http://127.0.0.1:{}/readyz", self.http_port);
-        let client = reqwest::Client::new();
+        let client = crate::near()?;
         let started = Instant::now();
         loop {
             let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;

@@ -1,5 +1,7 @@
 //! Every command that the README shows, tried with the real executable: what it prints, and how it ends.
 
+mod processes;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -322,6 +324,7 @@ async fn settings_and_the_description_of_the_api_are_printed() {
     let place = Place::new("print").await;
     std::fs::write(place.data.join("own.toml"), "[order]\nlines_max = 7\n").expect("the file can be written");
     place.stampede("config --config {data}/own.toml").await.expect(0, &["order.lines_max = 7", "postgres.url = "]);
+    place.stampede("completions bash").await.expect(0, &["rush"]);
     let openapi = place.stampede("openapi").await.expect(0, &[]).out;
     let committed = std::fs::read_to_string(tidy::root().join("openapi.json")).expect("it is there");
     let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("it is JSON");

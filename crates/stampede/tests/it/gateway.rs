@@ -39,6 +39,7 @@ async fn gateway(name: &str, ports: &BTreeMap<&str, u16>, changes: &[(&str, &str
             ("worker_processes auto;", "daemon off;\nmaster_process off;\nworker_processes 1;"),
             ("listen 8080 ", &format!("listen 127.0.0.1:{port} ")),
             ("\"/tmp/", &format!("\"{}/", temp.display())),
+            ("/etc/nginx/openapi.json", &tidy::root().join("openapi.json").display().to_string()),
         ];
         for (old, new) in place.iter().chain(changes) {
             assert!(text.contains(old), "the gateway's configuration has no {old:?}");
@@ -134,6 +135,9 @@ async fn its_own_errors_have_the_form_of_the_services() {
     .await;
     assert!(head.starts_with("HTTP/1.1 413") && body.contains("PAYLOAD_TOO_LARGE"), "{head}\n{body}");
     assert!(body.contains("요청 본문이 너무 큽니다."), "{body}");
+    let (head, _) =
+        raw(&gateway, &format!("POST /api/v1/orders HTTP/1.1\r\nContent-Length: 65537\r\n{host}\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 413"), "the gateway and the services have one limit: {head}");
     let (head, body) = get(&gateway, "/api/v1/orders/7?x=1", "X-Request-Id: abc-1\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200") && body == "order", "what a service answers is left alone: {body}");
 }
@@ -151,6 +155,32 @@ fn is_problem(head: &str, body: &str, path: &str, code: &Code, theirs: &Value) {
     assert_eq!(problem["type"], format!("urn:stampede:error:{}", code.reason));
     let at = problem["timestamp"].as_str().unwrap_or_default();
     assert!(chrono::DateTime::parse_from_rfc3339(at).is_ok(), "{at}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_description_of_all_services_and_its_page_are_behind_it() {
+    let site = system().start().await;
+    let port = site.api.rsplit(':').next().and_then(|port| port.parse().ok()).expect("it has a port");
+    let ports: BTreeMap<&str, u16> = SERVICES.iter().map(|service| (service.name, port)).collect();
+    let gateway = gateway("gateway-docs", &ports, &[]).await;
+    for path in ["/", "/docs"] {
+        let (head, _) = get(&gateway, path, "").await;
+        assert!(head.starts_with("HTTP/1.1 302") && head.contains("/docs/"), "{head}");
+    }
+    let (head, page) = get(&gateway, "/docs/", "").await;
+    assert!(head.starts_with("HTTP/1.1 200") && page.to_lowercase().contains("<html"), "{head}");
+    let (head, body) = get(&gateway, "/openapi.json", "").await;
+    assert!(head.contains("Content-Type: application/json") && !head.contains("Content-Encoding"), "{head}");
+    let described: Value = serde_json::from_str(&body).expect("it is JSON");
+    let committed = std::fs::read_to_string(tidy::root().join("openapi.json")).expect("it is there");
+    assert_eq!(described, serde_json::from_str::<Value>(&committed).expect("it is JSON"));
+    let request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n";
+    let mut connection = TcpStream::connect(gateway.url().trim_start_matches("http://")).await.expect("it listens");
+    connection.write_all(request.as_bytes()).await.expect("it reads");
+    let mut compressed = Vec::new();
+    connection.read_to_end(&mut compressed).await.expect("it answers");
+    let head = String::from_utf8_lossy(&compressed[..compressed.len().min(1000)]).into_owned();
+    assert!(head.contains("Content-Encoding: gzip") && compressed.len() < body.len() / 2, "{head}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

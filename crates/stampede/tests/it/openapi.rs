@@ -53,11 +53,38 @@ async fn every_operation_says_what_it_answers_and_how_it_refuses() {
             if !responses.keys().any(|status| status.starts_with('2')) {
                 flaws.push(format!("{name}: no success"));
             }
-            for (status, response) in responses.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
-                if !response["content"].to_string().contains("/Problem") {
+            for (status, response) in responses {
+                if response["description"].as_str().is_none_or(str::is_empty) {
+                    flaws.push(format!("{name}: {status} has no description"));
+                }
+                let body = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                if status.starts_with(['4', '5']) && body != "#/components/schemas/Problem" {
                     flaws.push(format!("{name}: {status} is no Problem"));
                 }
+                if !response["headers"]["X-Request-Id"].is_object() {
+                    flaws.push(format!("{name}: {status} has no X-Request-Id"));
+                }
+                if ["429", "503"].contains(&status.as_str()) && !response["headers"]["Retry-After"].is_object() {
+                    flaws.push(format!("{name}: {status} has no Retry-After"));
+                }
             }
+            let mut expected = vec!["500", "503"];
+            let is_secured = operation["security"].is_array();
+            let is_for_admins = path.contains("/admin/");
+            expected.extend(is_secured.then_some("401"));
+            expected.extend(is_for_admins.then_some("403"));
+            expected
+                .extend((operation["parameters"].is_array() || operation["requestBody"].is_object()).then_some("400"));
+            if operation["requestBody"].is_object() {
+                expected.extend(["413", "415"]);
+            }
+            for status in expected.into_iter().filter(|status| !responses.contains_key(*status)) {
+                flaws.push(format!("{name}: {status} is not declared"));
+            }
+            if is_for_admins && !is_secured {
+                flaws.push(format!("{name}: needs no token"));
+            }
+            flaws.extend(boundless(operation).map(|parameter| format!("{name}: {parameter} has no bounds")));
             match operation["operationId"].as_str() {
                 Some(id) if ids.insert(id.to_owned()) => {}
                 id => flaws.push(format!("{name}: operationId {id:?} is missing or taken")),
@@ -77,6 +104,85 @@ async fn every_operation_says_what_it_answers_and_how_it_refuses() {
         }
     }
     assert!(flaws.is_empty(), "{flaws:#?}");
+}
+
+/// The parameters of an operation whose values have bounds that it does not tell.
+fn boundless(operation: &Value) -> impl Iterator<Item = &str> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    parameters.filter_map(|parameter| {
+        let name = parameter["name"].as_str()?;
+        let bounds: &[&str] = match name {
+            "limit" | "size" | "page" => &["minimum", "maximum"],
+            "q" | "Idempotency-Key" | "cursor" => &["minLength", "maxLength"],
+            _ => &[],
+        };
+        let is_id = parameter["schema"]["$ref"].is_string();
+        (!is_id && bounds.iter().any(|bound| !parameter["schema"][bound].is_number())).then_some(name)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_is_referred_to_is_there_and_times_have_their_format() {
+    let site = system().start().await;
+    let document = served(&site, "/openapi.json").await;
+    let text = document.to_string();
+    let mut flaws = BTreeSet::new();
+    for (at, _) in text.match_indices("\"$ref\":\"#") {
+        let pointer = text[at + 9..].split('"').next().unwrap_or_default();
+        if document.pointer(pointer).is_none() {
+            flaws.insert(format!("{pointer} is not there"));
+        }
+    }
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    for (name, schema) in schemas {
+        for (property, schema) in schema["properties"].as_object().into_iter().flatten() {
+            let is_time = property.ends_with("At") || ["timestamp", "serverTime"].contains(&property.as_str());
+            if is_time && !schema.to_string().contains("date-time") {
+                flaws.insert(format!("{name}.{property} has no format"));
+            }
+        }
+    }
+    assert!(flaws.is_empty(), "{flaws:#?}");
+}
+
+/// Whoever sends each kind of mistake to each route is refused as the description says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_refusal_that_a_route_gives_is_declared() {
+    let site = system().start().await;
+    let document = served(&site, "/openapi.json").await;
+    let people = [site.anyone(), site.buyer().await, site.admin()];
+    let (nil, mut flaws) = (uuid::Uuid::nil().to_string(), Vec::new());
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+            for place in [nil.as_str(), "x"] {
+                let filled: Vec<&str> =
+                    path.split('/').map(|part| if part.starts_with('{') { place } else { part }).collect();
+                for by in &people {
+                    let request = || by.request_root(method.clone(), &filled.join("/"));
+                    let json = || request().header("Content-Type", "application/json");
+                    let key = testkit::fresh_key();
+                    for request in [
+                        json().body("{"),
+                        json().header("Idempotency-Key", &key).header("If-Match", "*").body("{\"nobody\":1}"),
+                        json().header("Idempotency-Key", "가").body("[]"),
+                        json().header("Idempotency-Key", &key).body(" ".repeat(70_000)),
+                        request().header("Content-Type", "text/plain").body("x"),
+                        request().query(&[("nobody", "knows")]),
+                    ] {
+                        let answer = by.send(request).await;
+                        let status = answer.status.as_u16().to_string();
+                        let is_declared = operation["responses"].get(&status).is_some();
+                        if !is_declared || answer.status.is_server_error() {
+                            flaws.push(format!("{method} {path}: {answer}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    flaws.dedup();
+    assert!(flaws.is_empty(), "{} flaws: {flaws:#?}", flaws.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,20 @@ use stampede::services::SERVICES;
 use crate::tidy;
 
 /// The sections that are no service's own.
-const SECTIONS: [&str; 11] =
-    ["auth", "host", "inbox", "kafka", "outbox", "postgres", "redis", "rpc", "sandbox", "telemetry", "upstreams"];
+const SECTIONS: [&str; 12] = [
+    "auth",
+    "host",
+    "http",
+    "inbox",
+    "kafka",
+    "outbox",
+    "postgres",
+    "redis",
+    "rpc",
+    "sandbox",
+    "telemetry",
+    "upstreams",
+];
 
 fn stampede(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stampede"))
@@ -71,14 +83,24 @@ fn a_setting_that_nobody_knows_stops_the_start_and_is_named() {
             assert!(!output.status.success() && said.contains(named), "{command:?} with {variable}: {said}");
         }
     }
-    for (variable, value) in [
+}
+
+#[test]
+fn all_values_that_can_never_work_are_told_at_start() {
+    let wrong = [
         ("STAMPEDE__ORDER__LINES_MAX", "many"),
         ("STAMPEDE__HOST__HTTP_WORKERS", "-1"),
         ("STAMPEDE__KAFKA__PARTITIONS", "1.5"),
-    ] {
-        let output = stampede(&["all"], &[(variable, value)]);
+        ("STAMPEDE__POSTGRES__URL", "host=h password=hunter2"),
+    ];
+    for command in [&["all"][..], &["order"], &["config"]] {
+        let output = stampede(command, &wrong);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && !said.contains("panicked"), "{variable}={value}: {said}");
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        for key in ["order.lines_max", "host.http_workers", "kafka.partitions", "postgres.url"] {
+            assert!(said.contains(key), "{command:?} does not name {key}: {said}");
+        }
+        assert!(!said.contains("hunter2") && !said.contains("panicked"), "{said}");
     }
 }
 

@@ -201,3 +201,25 @@ async fn adjustments_are_made_in_the_middle_of_a_sale() {
     assert_eq!(site.stock(&product).await, (1050, 160));
     site.stop().await;
 }
+
+/// People sort without case, and some keyboards write a syllable as its letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_sorted_for_people_and_found_however_they_are_composed() {
+    let site = Site::start().await;
+    let admin = site.admin();
+    for (sku, name) in [("NAME-1", "Banana"), ("NAME-2", "apple"), ("NAME-3", "cherry"), ("NAME-4", "한정판 신발")]
+    {
+        let price = json!({ "amount": 1000, "currency": "KRW" });
+        let product = json!({ "sku": sku, "name": name, "price": price, "initialStock": 1 });
+        admin.post("/admin/products", &product).await.expect(201);
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let page = site.anyone().get(&format!("/products?{query}")).await.expect(200).json();
+        let content = page["content"].as_array().unwrap();
+        content.iter().map(|product| product["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("sort=name").await, ["한정판 신발", "apple", "Banana", "cherry"]);
+    let decomposed = "\u{1112}\u{1161}\u{11ab}\u{110c}\u{1165}\u{11bc}\u{1111}\u{1161}\u{11ab}";
+    assert_eq!(names(&format!("q={decomposed}")).await, ["한정판 신발"]);
+    site.stop().await;
+}

@@ -24,17 +24,35 @@ pub fn cancel(status: Status, owes_order: bool) -> Result<CancelDecision, Refuse
     }
 }
 
-/// The amount of a refund: `wanted`, or all that is left. `earlier`: the sum of the refunds that are done or pending.
-pub fn refund_amount(status: Status, captured: i64, earlier: i64, wanted: Option<i64>) -> Result<i64, Refused> {
+/// How much is to go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that is left.
+    All,
+    /// So much, which must be all that is left: a buyer gives no part back.
+    Rest(i64),
+    /// So much, of what is left.
+    Part(i64),
+}
+
+/// The amount of a refund. `earlier`: the sum of the refunds that are done or pending. What is left is the measure, and not
+/// what was paid once.
+pub fn refund_amount(status: Status, captured: i64, earlier: i64, wanted: Wanted) -> Result<i64, Refused> {
     if !status.is_captured() {
         return Err(Refused::NotRefundable(status));
     }
     let left = captured - earlier;
-    let amount = wanted.unwrap_or(left);
+    let amount = match wanted {
+        Wanted::All => left,
+        Wanted::Rest(amount) | Wanted::Part(amount) => amount,
+    };
     if amount <= 0 || amount > left {
         return Err(Refused::ExceedsCaptured { wanted: amount, left });
     }
-    Ok(amount)
+    match wanted {
+        Wanted::Rest(amount) if amount < left => Err(Refused::OnlyAPart { wanted: amount, left }),
+        _ => Ok(amount),
+    }
 }
 
 /// The status of a captured payment of which `refunded` was given back.

@@ -1,6 +1,6 @@
 //! Why a payment refuses what is asked of it.
 
-use common::error::VALIDATION_ERROR;
+use common::error::{FORBIDDEN, VALIDATION_ERROR};
 use common::{Code, Refusal};
 use contract::codes;
 use contract::ids::PaymentId;
@@ -38,6 +38,8 @@ pub enum Refused {
     NotRefundable(Status),
     #[error("{wanted} cannot be given back: {left} is left.")]
     ExceedsCaptured { wanted: i64, left: i64 },
+    #[error("Only administrators give a part back: {left} is left, and not {wanted}.")]
+    OnlyAPart { wanted: i64, left: i64 },
     #[error("The signature is missing, wrong or too old.")]
     InvalidSignature,
 }
@@ -57,6 +59,7 @@ impl Refusal for Refused {
             Refused::HoldExpired => codes::HOLD_EXPIRED,
             Refused::NotRefundable(_) => codes::PAYMENT_NOT_REFUNDABLE,
             Refused::ExceedsCaptured { .. } => codes::REFUND_EXCEEDS_CAPTURED,
+            Refused::OnlyAPart { .. } => FORBIDDEN,
             Refused::InvalidSignature => codes::INVALID_SIGNATURE,
         }
     }
@@ -74,7 +77,7 @@ impl Refusal for Refused {
             | Refused::RefundRefused { payment, code } => {
                 vec![serde_json::json!({ "paymentId": payment, "pgCode": code })]
             }
-            Refused::ExceedsCaptured { wanted, left } => {
+            Refused::ExceedsCaptured { wanted, left } | Refused::OnlyAPart { wanted, left } => {
                 vec![serde_json::json!({ "field": "amount", "requested": wanted, "available": left })]
             }
             Refused::NotFound

@@ -313,7 +313,12 @@ fn walk(config: ProptestConfig) {
                     }
                 }
                 Step::Refund(wanted) => {
-                    if let Ok(amount) = refund_amount(payment.status, payment.captured, promised, wanted) {
+                    if let Ok(amount) = refund_amount(
+                        payment.status,
+                        payment.captured,
+                        promised,
+                        wanted.map_or(Wanted::All, Wanted::Part),
+                    ) {
                         promised += amount;
                     }
                 }

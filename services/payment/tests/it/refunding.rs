@@ -77,6 +77,25 @@ async fn only_administrators_refund_a_part_and_a_key_is_one_refund() {
     shop.stop().await;
 }
 
+/// An administrator has given a part back; what is left is the measure, not what was paid once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buyer_gets_back_what_is_left_by_its_amount() {
+    let shop = Shop::start().await;
+    let (buyer, admin) = (shop.site.buyer().await, shop.site.admin());
+    let paid = shop.paid(&buyer, AMOUNT).await;
+    cancel(&admin, &fresh_key(), &paid.payment, Some(400)).await.expect(200);
+    let all = cancel(&buyer, &fresh_key(), &paid.payment, Some(AMOUNT)).await;
+    assert_eq!(all.refused(409, "REFUND_EXCEEDS_CAPTURED")["details"][0]["available"], 600);
+    let part = cancel(&buyer, &fresh_key(), &paid.payment, Some(599)).await;
+    assert_eq!(part.refused(403, "FORBIDDEN")["details"][0]["available"], 600);
+    let key = fresh_key();
+    let rest = cancel(&buyer, &key, &paid.payment, Some(600)).await.expect(200).json();
+    assert_eq!((&rest["status"], &rest["refund"]["amount"]["amount"]), (&json!("REFUNDED"), &json!(600)));
+    assert!(cancel(&buyer, &key, &paid.payment, Some(600)).await.expect(200).is_replay());
+    assert_eq!(shop.at_provider(&paid.payment).await, (AMOUNT, AMOUNT));
+    shop.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_order_is_refunded_once_however_often_it_is_announced() {
     let shop = Shop::start().await;

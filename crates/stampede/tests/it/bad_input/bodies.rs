@@ -176,10 +176,10 @@ async fn what_is_wrong_is_told_with_its_place() {
     let id = trial.product.id.clone();
     for (order, field) in [
         (json!({ "items": [one, { "productId": id, "quantity": "1" }] }), "items[1].quantity"),
-        (json!({ "items": [{ "productId": id }] }), "items[0]"),
+        (json!({ "items": [{ "productId": id }] }), "items[0].quantity"),
         (json!({ "items": [one], "shippingInfo": { "recipient": 7 } }), "shippingInfo.recipient"),
         (json!({ "items": [one], "coupon": "x" }), "coupon"),
-        (json!({}), ""),
+        (json!({}), "items"),
     ] {
         let request = buyer.placing(&testkit::fresh_key(), &order);
         let told = trial.refuse(field, &buyer, request).await.json();

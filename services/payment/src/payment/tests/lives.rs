@@ -271,7 +271,7 @@ impl Life {
             }
             CancelDecision::Refund => {
                 assert!(!self.owes_order, "back before its order has heard of it");
-                self.promised += refund_amount(self.payment.status, AMOUNT, self.promised, None).unwrap_or(0);
+                self.promised += refund_amount(self.payment.status, AMOUNT, self.promised, Wanted::All).unwrap_or(0);
             }
         }
     }

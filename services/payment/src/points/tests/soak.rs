@@ -96,7 +96,7 @@ async fn a_database_that_dies_leaves_no_point_unaccounted_for() {
     let status = bank.points.query_status(&payments[0]).await;
     assert_eq!(status, ProviderStatus::Unclear("NO_ANSWER".to_owned()));
     servers.restart(Server::Postgres).await.expect("PostgreSQL starts again");
-    bank.points.db.wait_until_reachable(Duration::from_secs(20)).await.expect("PostgreSQL answers");
+    bank.points.db.wait_until_answering(Duration::from_secs(20)).await.expect("PostgreSQL answers");
 
     let mut taken: BTreeMap<AccountId, i64> = BTreeMap::new();
     let mut unknown = 0;

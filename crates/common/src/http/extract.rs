@@ -1,0 +1,254 @@
+//! What handlers read a request with: `Path`, `Query`, `Json`. What is wrong is told with the name of its field.
+
+use std::ops::Deref;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, web};
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Ready, ready};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{BODY_BYTES_MAX, PAYLOAD_TOO_LARGE};
+use crate::error::{Error, Refused, Result, UNSUPPORTED_MEDIA_TYPE};
+use crate::object::Object;
+use crate::words;
+
+/// Larger bodies are refused unread, also those that are read as bytes.
+pub fn configure_extractors(config: &mut web::ServiceConfig) {
+    config.app_data(web::PayloadConfig::new(BODY_BYTES_MAX));
+}
+
+/// We read JSON as it is. Who compresses a body is told so, and not that the JSON is wrong.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Refused> {
+    match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")) {
+        None | Some("" | "identity") => Ok(()),
+        Some(encoding) => {
+            let message = format!("Send the body as it is; Content-Encoding {encoding} is not supported.");
+            Err(unsupported("Content-Encoding", message))
+        }
+    }
+}
+
+fn unsupported(header: &str, message: impl Into<String>) -> Refused {
+    Refused { code: UNSUPPORTED_MEDIA_TYPE, ..Refused::invalid(header, message) }
+}
+
+/// The parameters in a path.
+#[derive(Debug)]
+pub struct Path<T> {
+    parameters: T,
+}
+
+impl<T> Path<T> {
+    pub fn into_inner(self) -> T {
+        self.parameters
+    }
+}
+
+impl<T> Deref for Path<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.parameters
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest for Path<T> {
+    type Error = Error;
+    type Future = Ready<Result<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let parameters = request.match_info();
+        let read = serde_path_to_error::deserialize(actix_router::PathDeserializer::new(parameters));
+        ready(read.map(|parameters| Path { parameters }).map_err(|error| {
+            let place = error.path().to_string();
+            // One alone has no place; of several that are read in order it is a number.
+            let index = place.trim_matches(['[', ']']).parse().unwrap_or(0);
+            let named = parameters.iter().any(|(name, _)| name == place);
+            let name =
+                if named { place } else { parameters.iter().nth(index).map_or(place, |(name, _)| name.to_owned()) };
+            Refused::invalid(&name, error.inner().to_string()).into()
+        }))
+    }
+}
+
+/// The parameters behind the path.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T> Query<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Query<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest for Query<T> {
+    type Error = Error;
+    type Future = Ready<Result<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let pairs = form_urlencoded::parse(request.query_string().as_bytes());
+        let read = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
+        ready(read.map(Query).map_err(|error| wrong(&error.path().to_string(), &error.inner().to_string()).into()))
+    }
+}
+
+/// A JSON body or answer. As a body it must be an object, see [`object`](crate::object).
+pub struct Json<T>(pub T);
+
+impl<T> Json<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        // As `application/json`, whatever its parameters, or as something that ends in `+json`.
+        let is_json = request.mime_type().ok().flatten().is_some_and(|mime| {
+            mime.type_() == "application" && (mime.subtype() == "json" || mime.suffix().is_some_and(|it| it == "json"))
+        });
+        if !is_json {
+            return ready(Err(unsupported("Content-Type", "Send the body as application/json.").into())).boxed_local();
+        }
+        let body = web::Bytes::from_request(request, payload);
+        async move { Ok(Self(read(&body.await.map_err(unread)?)?)) }.boxed_local()
+    }
+}
+
+/// A body that did not come, or not whole.
+fn unread(error: actix_web::Error) -> Error {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => {
+            Refused::new(PAYLOAD_TOO_LARGE, format!("The body is larger than {BODY_BYTES_MAX} bytes.")).into()
+        }
+        _ => Refused::invalid("", "The body cannot be read.").into(),
+    }
+}
+
+/// What is wrong is told with its place.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    if body.starts_with("\u{feff}".as_bytes()) {
+        return Err(Refused::invalid("", "The body begins with a byte order mark; send it without.").into());
+    }
+    let mut text = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut text) {
+        Ok(Object(value)) => match text.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(Refused::invalid("", error.to_string()).into()),
+        },
+        Err(error) => Err(wrong(&error.path().to_string(), &error.inner().to_string()).into()),
+    }
+}
+
+/// The refusal of what serde could not read at `place`.
+fn wrong(place: &str, cause: &str) -> Refused {
+    let place = if place == "." || place == "?" { "" } else { place };
+    let cause = words::without_position(cause);
+    // What is missing has no place of its own yet.
+    let field = match (words::missing_field(cause), place) {
+        (Some(name), "") => name.to_owned(),
+        (Some(name), place) => format!("{place}.{name}"),
+        (None, place) => place.to_owned(),
+    };
+    Refused::invalid(&field, cause)
+}
+
+impl<T: Serialize> Responder for Json<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Ok().json(self.0)
+    }
+}
+
+/// A JSON body that may be left out. One that is there must be right: a broken body is refused, not overlooked.
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for OptionalJson<T> {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let headers = request.headers();
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
+            return ready(Ok(Self(None))).boxed_local();
+        }
+        let body = Json::<T>::from_request(request, payload);
+        async move { Ok(Self(Some(body.await?.into_inner()))) }.boxed_local()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only reading it is tried")]
+    struct Asked {
+        page: Option<i64>,
+        size: i64,
+    }
+
+    fn told(error: Error) -> (String, String) {
+        let Error::Refused(refused) = error else { panic!("{error}") };
+        let member = |name: &str| refused.details[0][name].as_str().unwrap().to_owned();
+        (member("field"), member("message"))
+    }
+
+    #[tokio::test]
+    async fn a_wrong_parameter_is_told_by_its_name() {
+        for (query, field, message) in [
+            ("size=1&page=x", "page", "invalid digit found in string"),
+            ("page=1", "size", "missing field `size`"),
+            ("size=1&q=2", "q", "unknown field `q`, expected `page` or `size`"),
+        ] {
+            let request = TestRequest::with_uri(&format!("/?{query}")).to_http_request();
+            let error = Query::<Asked>::extract(&request).await.unwrap_err();
+            assert_eq!(told(error), (field.to_owned(), message.to_owned()), "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_part_of_a_path_is_told_by_its_name() {
+        let request = TestRequest::default().param("orderId", "7").param("round", "x").to_http_request();
+        let (field, message) = told(Path::<(u8, u8)>::extract(&request).await.unwrap_err());
+        assert_eq!(field, "round", "{message}");
+        let request = TestRequest::default().param("orderId", "x").to_http_request();
+        let (field, message) = told(Path::<uuid::Uuid>::extract(&request).await.unwrap_err());
+        assert_eq!(field, "orderId", "{message}");
+        assert!(!message.contains("deserialize"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_member_of_a_body_is_told_by_its_place() {
+        for (body, field, message) in [
+            (r#"{"size":1,"page":"x"}"#, "page", "invalid type: string \"x\", expected i64"),
+            (r#"{"page":1}"#, "size", "missing field `size`"),
+            ("\u{feff}{}", "", "The body begins with a byte order mark; send it without."),
+        ] {
+            let (told_field, told_message) = told(read::<Asked>(body.as_bytes()).unwrap_err());
+            assert_eq!((told_field.as_str(), told_message.as_str()), (field, message), "{body}");
+        }
+    }
+}
