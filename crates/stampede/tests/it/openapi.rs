@@ -168,7 +168,7 @@ async fn every_refusal_that_a_route_gives_is_declared() {
                         json().header("Idempotency-Key", "가").body("[]"),
                         json().header("Idempotency-Key", &key).body(" ".repeat(70_000)),
                         request().header("Content-Type", "text/plain").body("x"),
-                        request().query(&[("nobody", "knows")]),
+                        by.request_root(method.clone(), &format!("{}?nobody=knows", filled.join("/"))),
                     ] {
                         let answer = by.send(request).await;
                         let status = answer.status.as_u16().to_string();
