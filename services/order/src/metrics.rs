@@ -23,6 +23,7 @@ pub const METRICS: &[Metric] = &[
     ),
     entry::METRIC,
     Metric::counter("stampede_orders_archived_total", "Orders that were moved to the archive.", &[]),
+    Metric::counter("stampede_orders_restored_total", "Archived orders that were made live again to be changed.", &[]),
     Metric::counter(
         "stampede_archive_runs_total",
         "Runs of the archive that have ended.",

@@ -13,8 +13,10 @@ use uuid::Uuid;
 use super::seats::Rush;
 use super::seats_verdict::Visit;
 
-/// Between two looks at a line that is not open.
+/// Between two looks at what is about to change.
 const LOOK: Duration = Duration::from_millis(20);
+/// Between two knocks at a line that is not open yet.
+const KNOCK: Duration = Duration::from_millis(200);
 /// From its scheduling to the opening of the sale: time enough for everybody to hear of it.
 const SALE_IN: TimeDelta = TimeDelta::seconds(10);
 
@@ -82,7 +84,7 @@ impl Rush {
                     let place = Place { event: queue.event, ticket: text("ticketId")?, token: text("ticketToken")? };
                     return Ok((place, told));
                 }
-                409 => self.pause(LOOK, "waiting for the opening").await?,
+                409 => self.pause(KNOCK, "waiting for the opening").await?,
                 status => bail!("entering the line: {status} {told}"),
             }
         }
