@@ -113,5 +113,6 @@ async fn methods_and_paths_that_are_made_up_make_no_series() {
     }
     let text = read(&site).await;
     assert!(text.contains("http_request_method=\"_OTHER\""), "{text}");
-    assert!(!text.to_lowercase().contains("made"), "strangers name series");
+    let made_up = ["madeup", "made-up"].iter().any(|name| text.to_lowercase().contains(name));
+    assert!(!made_up, "strangers name series");
 }
