@@ -1,10 +1,9 @@
--- No seat is in two living holds, the hold that has a seat is the one that its row names, and nobody has more seats of a
--- concert than its limit.
+-- No seat is in two living holds, and the hold that has a seat is the one that its row names. The limit for each account is
+-- not looked at: a late payment takes its seats again whatever its buyer has taken since.
 with had as (
-    select (seat ->> 'seatId')::uuid as seat_id, hold.hold_id, hold.user_id, product.concert_id
+    select (seat ->> 'seatId')::uuid as seat_id, hold.hold_id
     from {inventory}.holds as hold
     join {inventory}.hold_lines as line on line.hold_id = hold.hold_id
-    join {inventory}.products as product on product.id = line.product_id
     cross join lateral jsonb_array_elements(line.seats) as seat
     where hold.state in ('HELD', 'PINNED', 'CONFIRMED')
 )
@@ -17,13 +16,6 @@ select format('seat %s is in hold %s, and its row names %s', had.seat_id, had.ho
 from had
 left join {inventory}.reservation as row on row.seat_id = had.seat_id
 where row.hold_id is distinct from had.hold_id
-union all
-select format('account %s has %s seats of concert %s, of which one may have %s', had.user_id, count(*), had.concert_id, concert.max_per_user)
-from had
-join {inventory}.concert as concert on concert.concert_id = had.concert_id
-where concert.max_per_user is not null
-group by had.user_id, had.concert_id, concert.max_per_user
-having count(*) > concert.max_per_user
 union all
 -- A unit that is sold by the seat is a seat.
 select format('product %s has %s seats, and %s units on hand or sold', product.id, seats.count, stock.on_hand + sold.units)

@@ -19,7 +19,7 @@ pub const INVARIANTS: [(&str, &str); 19] = [
     ("I11", "outboxes are empty and Kafka has every event in order"),
     ("I12", "every consumer applied every event exactly once"),
     ("I13", "everybody was notified exactly once"),
-    ("I14", "no seat is had twice, and nobody has more of a concert than its limit"),
+    ("I14", "no seat is had twice, and every unit of a concert is a seat"),
     ("I16", "lines are in order: numbers, draws and passes"),
     ("I17", "nothing is orphaned: holds, attempts, debts, reservations and pins"),
     ("I18", "a sale was opened once, not before its time, and said so"),

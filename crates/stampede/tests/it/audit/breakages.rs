@@ -301,8 +301,8 @@ pub const BREAKAGES: &[(&str, &str, &str, &[&str])] = &[
         &["I10"],
     ),
     (
-        "two buyers have one seat, and more than one may have",
-        "insert into {inventory}.concert (concert_id, title, starts_at, max_per_user) values ('00000000-0000-0000-0000-0000000000a1', 'Recital', now(), 1);
+        "one seat is sold to two buyers",
+        "insert into {inventory}.concert (concert_id, title, starts_at) values ('00000000-0000-0000-0000-0000000000a1', 'Recital', now());
          insert into {inventory}.products (id, sku, name, price_amount, currency, concert_id)
          values ('00000000-0000-0000-0000-0000000000a1', 'seats', 'Seats', 1, 'KRW', '00000000-0000-0000-0000-0000000000a1');
          insert into {inventory}.stocks (product_id, on_hand, held) values ('00000000-0000-0000-0000-0000000000a1', 1, 0);
