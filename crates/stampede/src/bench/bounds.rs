@@ -128,13 +128,23 @@ impl<'a> Stage<'a> {
         Ok(Sample::new(label, clients, per_second, (p50_ms, p99_ms), &usage))
     }
 
-    /// Waits until nothing is left to do of what was measured before.
+    /// Waits until nothing is left to do of what was measured before. Says so if the next figure has some of it in it.
     pub async fn rest(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
-        while began.elapsed() < REST_TIMEOUT && !self.ledger.unfinished().await?.is_empty() {
+        loop {
+            let left = self.ledger.unfinished().await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() >= REST_TIMEOUT {
+                let seconds = REST_TIMEOUT.as_secs();
+                eprintln!(
+                    "After {seconds} s there is still work of the figure before; the next one includes it: {left:?}"
+                );
+                return Ok(());
+            }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        Ok(())
     }
 
     /// Ends the server that says hello.
