@@ -49,6 +49,21 @@ struct ForeignKey {
 /// The tables that every schema has; `common` asks about them in SQL.
 const OF_COMMON: &str = "'__diesel_schema_migrations', 'outbox_events', 'outbox_broker', 'inbox', 'parked'";
 
+/// `crates/entry` reads and writes a table of the service that it is part of.
+#[test]
+fn the_table_of_sale_events_is_the_same_in_each_service_that_lets_buyers_in() {
+    let read = |path: &str| fs::read_to_string(tidy::root().join(path)).expect("it is there");
+    let shared = read("crates/entry/src/schema.rs");
+    let table = shared.find("diesel::table!").map(|at| shared[at..].trim()).expect("it has a table");
+    let lets_in = |name: &str| read(&format!("services/{name}/Cargo.toml")).contains("\nentry.workspace");
+    let services: Vec<&str> = SERVICES.iter().map(|service| service.name).filter(|name| lets_in(name)).collect();
+    assert!(services.len() > 1, "order and inventory were not found: {services:?}");
+    for name in services {
+        let own = read(&format!("services/{name}/src/schema.rs"));
+        assert!(own.contains(table), "services/{name}/src/schema.rs has another table of sale events");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_schema_of_each_service_is_what_its_migrations_make() {
     let (site, mut connection) = migrated().await;
