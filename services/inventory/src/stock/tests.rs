@@ -221,14 +221,14 @@ fn seat_wanted(request: usize, act: &SeatAct) -> Wanted {
 
 /// The same rules, written the slow and obvious way.
 fn naive_seats(acts: &[SeatAct], max: Option<i32>) -> Vec<String> {
-    // (request, user, seats, ordered)
-    let mut reserved: Vec<(usize, u128, Vec<u128>, bool)> = Vec::new();
+    // (request, user, seats)
+    let mut reserved: Vec<(usize, u128, Vec<u128>)> = Vec::new();
     let mut outcomes = Vec::new();
     for (n, act) in acts.iter().enumerate() {
         outcomes.push(match act {
             SeatAct::Order { .. } => "RESERVATION_NOT_FOUND".to_owned(),
             SeatAct::Reserve { user, seats } => {
-                let same = reserved.iter().find(|r| r.1 == *user && r.2 == *seats && !r.3);
+                let same = reserved.iter().find(|r| r.1 == *user && r.2 == *seats);
                 let is_taken = seats.iter().any(|seat| reserved.iter().any(|r| r.2.contains(seat)));
                 let have: usize = reserved.iter().filter(|r| r.1 == *user).map(|r| r.2.len()).sum();
                 if let Some(same) = same {
@@ -238,7 +238,7 @@ fn naive_seats(acts: &[SeatAct], max: Option<i32>) -> Vec<String> {
                 } else if max.is_some_and(|max| have + seats.len() > max as usize) {
                     "PURCHASE_LIMIT_EXCEEDED".to_owned()
                 } else {
-                    reserved.push((n, *user, seats.clone(), false));
+                    reserved.push((n, *user, seats.clone()));
                     "new".to_owned()
                 }
             }
