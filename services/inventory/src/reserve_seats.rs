@@ -160,7 +160,7 @@ async fn note_bypasses(app: &App, reservation: HoldId, user: AccountId, events: 
         diesel::insert_into(queue_bypasses::table).values(row).execute(&mut *app.db.read().await?).await?;
         tracing::warn!(
             reservation.id = %reservation, event.id = %event,
-            "Reservation {reservation} is let in without a pass: the queue of sale event {event} is dead"
+            "Reservation {reservation} is let in without a pass: the queue of sale event {event} is dead; it stands in queue_bypasses"
         );
     }
     Ok(())

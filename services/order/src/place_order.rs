@@ -190,7 +190,7 @@ async fn note_bypass(app: &App, intent: &Intent, event: SaleEventId) -> Result<(
     insert.execute(&mut *app.db.read().await?).await?;
     tracing::warn!(
         orderId = %order, event.id = %event,
-        "Order {order} is let in without a pass: the queue of sale event {event} is dead"
+        "Order {order} is let in without a pass: the queue of sale event {event} is dead; it stands in queue_bypasses"
     );
     Ok(())
 }

@@ -170,7 +170,7 @@ async fn watch(processes: Arc<BTreeMap<&'static str, Process>>) {
                 process.log.display()
             );
             if let Err(error) = process.spawn(name) {
-                tracing::error!("The service {name} cannot be started: {error:#}");
+                tracing::error!("The service {name} cannot be started, next try in {WATCH_PERIOD:?}: {error:#}");
             }
         }
     }
