@@ -76,7 +76,8 @@ impl Site {
         .await;
     }
 
-    /// Waits until `count` sessions of `service` wait for locks of others, such as those of a paused transaction.
+    /// Waits until `count` sessions of `service` wait for locks of others, such as those of a paused transaction. Requests that
+    /// come at once may share one transaction, and then one session waits: start the next one when the one before waits.
     pub async fn until_blocked(&self, service: &str, count: i64) {
         let blocked = format!(
             "select count(*) from pg_stat_activity where application_name = '{}' and wait_event_type = 'Lock'",

@@ -93,9 +93,13 @@ async fn two_confirmations_at_once_are_one_sale() {
     let site = Site::start().await;
     let product = site.product(2).await;
     let hold = site.hold_one(&product).await.unwrap();
-    // Both have looked at the hold, and wait for its stock.
+    // Both have looked at the hold, and wait for its stock. Each has a transaction of its own: one that waits takes nobody in.
     let mut row = site.lock_stock(&product).await;
-    let (first, second, ()) = tokio::join!(site.confirm(&hold.hold_id), site.confirm(&hold.hold_id), async {
+    let second = async {
+        site.until_waiting(1).await;
+        site.confirm(&hold.hold_id).await
+    };
+    let (first, second, ()) = tokio::join!(site.confirm(&hold.hold_id), second, async {
         site.until_waiting(2).await;
         row.batch_execute("commit").await.unwrap();
     });
