@@ -9,8 +9,8 @@ pub const METRICS: &[Metric] = &[
         &[("trigger", &["timer", "expiry", "scan", "recovery", "administrator"])],
     ),
     Metric::histogram("stampede_event_open_late_seconds", "How long after its time a sale was opened.", &[]),
-    Metric::gauge("stampede_queue_waiting", "People who wait.", &[("event", &[])]),
-    Metric::gauge("stampede_queue_active", "Passes in use.", &[("event", &[])]),
+    Metric::gauge("stampede_queue_waiting", "People who wait, in all rooms.", &[]),
+    Metric::gauge("stampede_queue_active", "Passes in use, in all rooms.", &[]),
     Metric::counter(
         "stampede_queue_entries_total",
         "Places in a line that were asked for.",

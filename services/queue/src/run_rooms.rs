@@ -57,16 +57,25 @@ pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
         // Gone is as good as closed.
         let (Ok(()) | Err(Cold)) = configure(&app, event).await?;
     }
+    let (mut waiting, mut active) = (0, 0);
     for event in open {
         let id = event.id;
-        if let Err(error) = sync_room(&app, event).await {
-            tracing::warn!(event.id = %id, %error, "The room of {id} is not saved; the next look tries again");
+        match sync_room(&app, event).await {
+            Ok(told) => {
+                waiting += told.waiting();
+                active += told.active;
+            }
+            Err(error) => {
+                tracing::warn!(event.id = %id, %error, "The room of {id} is not saved; the next look tries again");
+            }
         }
     }
+    metrics::gauge!("stampede_queue_waiting").set(waiting as f64);
+    metrics::gauge!("stampede_queue_active").set(active as f64);
     Ok(())
 }
 
-async fn sync_room(app: &App, event: SaleEvent) -> Result<()> {
+async fn sync_room(app: &App, event: SaleEvent) -> Result<Arc<RoomStatus>> {
     let event = note_stock(app, event).await?;
     let room = rooms::table.find(event.id);
     let saved: SavedRoom = room.select(SavedRoom::as_select()).first(&mut *app.db.read().await?).await?;
@@ -76,15 +85,15 @@ async fn sync_room(app: &App, event: SaleEvent) -> Result<()> {
     let told = tick_room(app, event.id).await?.status;
     // Redis came back with an older memory: numbers would be given twice.
     if told.epoch < saved.epoch || (told.epoch == saved.epoch && told.issued < saved.issued) {
-        return replace_room(app, &event, saved.epoch).await;
+        replace_room(app, &event, saved.epoch).await?;
+    } else {
+        save(app, &event, &told).await?;
     }
-    save(app, &event, &told).await
+    Ok(told)
 }
 
 /// Half a second apart, whoever does it.
 async fn save(app: &App, event: &SaleEvent, told: &RoomStatus) -> Result<()> {
-    metrics::gauge!("stampede_queue_waiting", "event" => event.id.to_string()).set(told.waiting() as f64);
-    metrics::gauge!("stampede_queue_active", "event" => event.id.to_string()).set(told.active as f64);
     let (seqs, until): (Vec<i64>, Vec<i64>) = app.rooms.active(event.id).await?.into_iter().unzip();
     let floor = if event.sold_out == Some(SoldOut::Final) { told.issued } else { 0 };
     let (id, told) = (event.id, told.clone());
