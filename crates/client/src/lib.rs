@@ -23,7 +23,7 @@ pub use buyer::{Buyer, Reply};
 pub use connection::Connection;
 pub use payment::{Bill, Prepared, pg_payment_id};
 pub use seat::Place;
-pub use setup::{NewProduct, NewSeats};
+pub use setup::{NewConcert, NewProduct, NewSeats};
 
 /// Somebody who talks to a system: its address, and a token if they are logged in.
 #[derive(Debug, Clone)]

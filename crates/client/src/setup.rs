@@ -9,6 +9,16 @@ use uuid::Uuid;
 
 use crate::Client;
 
+/// A concert as its creator asks for it.
+pub struct NewConcert<'a> {
+    pub title: &'a str,
+    pub starts_at: &'a str,
+    /// Seats that one account may have.
+    pub max_per_user: i64,
+    /// Seats are had with a pass of a waiting room only.
+    pub queue_manage_required: bool,
+}
+
 /// Seats of one price, labelled `row-1` to `row-count`.
 #[derive(Debug, Clone, Copy)]
 pub struct NewSeats<'a> {
@@ -101,7 +111,7 @@ impl Client {
     }
 
     /// `POST /admin/concerts`: the concert's id; of the one with this title among the newest, if there is one.
-    pub async fn create_concert(&self, title: &str, starts_at: &str, max_per_user: i64) -> anyhow::Result<Uuid> {
+    pub async fn create_concert(&self, new: &NewConcert<'_>) -> anyhow::Result<Uuid> {
         #[derive(Deserialize)]
         struct Page {
             items: Vec<Concert>,
@@ -113,10 +123,16 @@ impl Client {
             title: String,
         }
         let listed: Page = self.try_send(self.request(Method::GET, "/concerts")).await?.succeeded()?.read()?;
-        if let Some(known) = listed.items.into_iter().find(|concert| concert.title == title) {
+        if let Some(known) = listed.items.into_iter().find(|concert| concert.title == new.title) {
             return Ok(known.concert_id);
         }
-        let body = json!({ "title": title, "startsAt": starts_at, "maxPerUser": max_per_user });
+        let NewConcert { title, starts_at, max_per_user, queue_manage_required } = new;
+        let body = json!({
+            "title": title,
+            "startsAt": starts_at,
+            "maxPerUser": max_per_user,
+            "queueManageRequired": queue_manage_required,
+        });
         let answer = self.try_send(self.request(Method::POST, "/admin/concerts").json(&body)).await?;
         Ok(answer.succeeded()?.read::<Concert>()?.concert_id)
     }

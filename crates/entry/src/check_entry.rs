@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::Entrance;
-use crate::sale::{Sale, sale_of};
+use crate::sale::{PassRule, Sale, sale_of};
 use crate::waiting_room::{Decision, Evidence, Queue, Shown, Verification, decide};
 
 /// The `typ` of passes.
@@ -52,6 +52,19 @@ pub enum EntryRefusal {
     TokenRequired(SaleEventId),
     #[error("The waiting room of sale event {0} does not answer; try again.")]
     Unavailable(SaleEventId),
+    #[error("Product {0} is had through a waiting room only, and no sale event with one is open for it.")]
+    NoRoom(ProductId),
+}
+
+impl EntryRefusal {
+    fn event(&self) -> Option<SaleEventId> {
+        match self {
+            EntryRefusal::TokenInvalid(event)
+            | EntryRefusal::TokenRequired(event)
+            | EntryRefusal::Unavailable(event) => Some(*event),
+            EntryRefusal::NoRoom(_) => None,
+        }
+    }
 }
 
 impl Refusal for EntryRefusal {
@@ -60,13 +73,14 @@ impl Refusal for EntryRefusal {
             EntryRefusal::TokenInvalid(_) => codes::QUEUE_TOKEN_INVALID,
             EntryRefusal::TokenRequired(_) => codes::QUEUE_TOKEN_REQUIRED,
             EntryRefusal::Unavailable(_) => codes::QUEUE_UNAVAILABLE,
+            EntryRefusal::NoRoom(_) => codes::EVENT_NOT_OPEN,
         }
     }
 
     fn details(&self) -> Vec<serde_json::Value> {
-        let (EntryRefusal::TokenInvalid(event) | EntryRefusal::TokenRequired(event) | EntryRefusal::Unavailable(event)) =
-            self;
-        vec![serde_json::json!({ "eventId": event, "tickets": format!("/api/v1/queues/{event}/tickets") })]
+        let details =
+            |event| serde_json::json!({ "eventId": event, "tickets": format!("/api/v1/queues/{event}/tickets") });
+        self.event().map(details).into_iter().collect()
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -153,23 +167,24 @@ fn has_good_signature(sale: &Sale, account: AccountId, pass: &str, now: u64) -> 
 }
 
 impl Entrance {
-    /// Whether `account` may have `products` now.
+    /// Whether `account` may have `products` now. Which of them need a pass, `rule` says.
     ///
     /// Refuses with `EVENT_NOT_OPEN`, `EVENT_CLOSED`, `QUEUE_TOKEN_REQUIRED`, `QUEUE_TOKEN_INVALID`, `QUEUE_UNAVAILABLE`.
     pub async fn check(
         &self,
         account: AccountId,
         products: impl IntoIterator<Item = ProductId>,
+        rule: PassRule,
         pass: Option<&str>,
     ) -> Result<Entry> {
         let (sales, now) = self.sales.now();
         let mut guarded: Vec<&Sale> = Vec::new();
         for product in products {
-            if let Some(sale) = sale_of(&sales, product, now)?
-                && sale.queue_manage_required
-                && !guarded.contains(&sale)
-            {
-                guarded.push(sale);
+            let sale = sale_of(&sales, product, rule, now)?.filter(|sale| sale.queue_manage_required);
+            match sale {
+                Some(sale) if !guarded.contains(&sale) => guarded.push(sale),
+                None if rule == PassRule::Always => return Err(refused(EntryRefusal::NoRoom(product))),
+                Some(_) | None => {}
             }
         }
         let seconds = u64::try_from(now.timestamp()).unwrap_or_default();

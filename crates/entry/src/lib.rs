@@ -23,6 +23,7 @@ use contract::ids::ProductId;
 
 pub use crate::check_entry::Entry;
 use crate::check_entry::{Door, EntrySettings};
+pub use crate::sale::PassRule;
 use crate::sale::sale_of;
 pub use crate::sales::Sales;
 
@@ -76,7 +77,7 @@ impl Entrance {
     /// Whether whoever wants `product` needs a pass now, or will when its sale opens.
     pub fn needs_pass(&self, product: ProductId) -> bool {
         let (sales, now) = self.sales.now();
-        match sale_of(&sales, product, now) {
+        match sale_of(&sales, product, PassRule::AsSalesSay, now) {
             Ok(sale) => sale.is_some_and(|sale| sale.queue_manage_required),
             Err(ahead) => sales.iter().any(|sale| sale.event_id == ahead.event() && sale.queue_manage_required),
         }

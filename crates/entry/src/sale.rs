@@ -63,11 +63,27 @@ impl Sale {
     }
 }
 
-/// The sale that whoever wants `product` comes to. None: it is sold at any time and to everybody.
+/// Which products need a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassRule {
+    /// Those whose sale event has a waiting room.
+    AsSalesSay,
+    /// All: a sale event without a waiting room does not count. So nobody comes in before the one that has it is known here.
+    Always,
+}
+
+/// The sale that whoever wants `product` comes to. None: there is none that counts.
 ///
 /// Of several, one that is open counts, and of those one that needs no pass.
-pub fn sale_of(sales: &[Sale], product: ProductId, now: DateTime<Utc>) -> Result<Option<&Sale>, SaleRefusal> {
-    let own = || sales.iter().filter(move |sale| sale.product_ids.contains(&product));
+pub fn sale_of(
+    sales: &[Sale],
+    product: ProductId,
+    rule: PassRule,
+    now: DateTime<Utc>,
+) -> Result<Option<&Sale>, SaleRefusal> {
+    // A closed sale is told without its rules.
+    let counts = move |sale: &Sale| rule == PassRule::AsSalesSay || sale.queue_manage_required || sale.closed;
+    let own = || sales.iter().filter(move |sale| sale.product_ids.contains(&product) && counts(sale));
     let open = || own().filter(|sale| !sale.is_over(now) && sale.opens_at <= now);
     if let Some(sale) = open().min_by_key(|sale| (sale.queue_manage_required, sale.event_id)) {
         return Ok(Some(sale));
@@ -111,30 +127,46 @@ mod tests {
 
     #[test]
     fn a_product_of_no_sale_is_sold_at_any_time() {
-        assert_eq!(sale_of(&[], product(), at(0)), Ok(None));
+        assert_eq!(sale_of(&[], product(), PassRule::AsSalesSay, at(0)), Ok(None));
         let other = Sale { product_ids: vec![ProductId::derive(&[b"other"])], ..sale(b"a", 10, None) };
-        assert_eq!(sale_of(&[other], product(), at(0)), Ok(None));
+        assert_eq!(sale_of(&[other], product(), PassRule::AsSalesSay, at(0)), Ok(None));
     }
 
     #[test]
     fn a_product_is_sold_while_its_sale_is_open() {
         let sales = [sale(b"a", 10, Some(20))];
         let id = sales[0].event_id;
-        assert_eq!(sale_of(&sales, product(), at(9)), Err(SaleRefusal::NotOpen(id)));
-        assert_eq!(sale_of(&sales, product(), at(10)), Ok(Some(&sales[0])));
-        assert_eq!(sale_of(&sales, product(), at(20)), Err(SaleRefusal::Closed(id)));
+        assert_eq!(sale_of(&sales, product(), PassRule::AsSalesSay, at(9)), Err(SaleRefusal::NotOpen(id)));
+        assert_eq!(sale_of(&sales, product(), PassRule::AsSalesSay, at(10)), Ok(Some(&sales[0])));
+        assert_eq!(sale_of(&sales, product(), PassRule::AsSalesSay, at(20)), Err(SaleRefusal::Closed(id)));
         let closed = [Sale { closed: true, ..sales[0].clone() }];
-        assert_eq!(sale_of(&closed, product(), at(15)), Err(SaleRefusal::Closed(id)));
+        assert_eq!(sale_of(&closed, product(), PassRule::AsSalesSay, at(15)), Err(SaleRefusal::Closed(id)));
     }
 
     #[test]
     fn of_several_sales_the_open_one_counts() {
         let (over, open, ahead) = (sale(b"a", 0, Some(5)), sale(b"b", 6, None), sale(b"c", 90, None));
         let sales = [over.clone(), open.clone(), ahead.clone()];
-        assert_eq!(sale_of(&sales, product(), at(10)), Ok(Some(&open)));
-        assert_eq!(sale_of(&[over, ahead.clone()], product(), at(10)), Err(SaleRefusal::NotOpen(ahead.event_id)));
+        assert_eq!(sale_of(&sales, product(), PassRule::AsSalesSay, at(10)), Ok(Some(&open)));
+        assert_eq!(
+            sale_of(&[over, ahead.clone()], product(), PassRule::AsSalesSay, at(10)),
+            Err(SaleRefusal::NotOpen(ahead.event_id))
+        );
         let free = Sale { queue_manage_required: false, ..sale(b"d", 7, None) };
         let sales = [open, free.clone()];
-        assert_eq!(sale_of(&sales, product(), at(10)), Ok(Some(&free)));
+        assert_eq!(sale_of(&sales, product(), PassRule::AsSalesSay, at(10)), Ok(Some(&free)));
+    }
+
+    #[test]
+    fn who_always_needs_a_pass_waits_for_a_sale_with_a_waiting_room() {
+        let sold = |sales: &[Sale]| sale_of(sales, product(), PassRule::Always, at(10)).map(|sale| sale.cloned());
+        let free = Sale { queue_manage_required: false, ..sale(b"a", 0, None) };
+        assert_eq!(sold(&[]), Ok(None));
+        assert_eq!(sold(std::slice::from_ref(&free)), Ok(None));
+        let (open, ahead) = (sale(b"b", 1, None), sale(b"c", 20, None));
+        assert_eq!(sold(&[free.clone(), ahead.clone()]), Err(SaleRefusal::NotOpen(ahead.event_id)));
+        assert_eq!(sold(&[free.clone(), ahead, open.clone()]), Ok(Some(open)));
+        let closed = Sale { closed: true, ..free };
+        assert_eq!(sold(std::slice::from_ref(&closed)), Err(SaleRefusal::Closed(closed.event_id)));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{SecondsFormat, TimeDelta, Utc};
-use client::{Client, NewProduct, NewSeats};
+use client::{Client, NewConcert, NewProduct, NewSeats};
 use common::settings::Settings;
 use serde::Deserialize;
 use serde_json::json;
@@ -108,8 +108,13 @@ pub async fn create_coupons(admin: &Client, buyer: &Client) -> anyhow::Result<Uu
 /// Creates what is missing of a concert with 500 seats and of its sale, which has a waiting room and opens `sale_in` after
 /// the first start. Returns the id of the concert.
 pub async fn create_concert(admin: &Client, sale_in: TimeDelta) -> anyhow::Result<Uuid> {
-    let concert = admin.create_concert("겨울 리사이틀 (Winter recital)", "2036-01-01T10:00:00Z", 4);
-    let concert = concert.await.context("creating the concert")?;
+    let concert = NewConcert {
+        title: "겨울 리사이틀 (Winter recital)",
+        starts_at: "2036-01-01T10:00:00Z",
+        max_per_user: 4,
+        queue_manage_required: true,
+    };
+    let concert = admin.create_concert(&concert).await.context("creating the concert")?;
     let mut products = Vec::new();
     for seats in &SEATS {
         products.push(admin.add_seats(concert, seats).await.with_context(|| format!("adding seats {}", seats.row))?);

@@ -39,6 +39,10 @@ pub struct NewConcert {
     starts_at: DateTime<Utc>,
     /// Seats that one account may hold and own together; absent: no limit.
     max_per_user: Option<i32>,
+    /// Seats are had through the waiting room of a sale event only: before one is open, nobody has any. Without it, they are
+    /// on sale at once, and a sale event that is scheduled later counts from when it is heard of.
+    #[serde(default)]
+    queue_manage_required: bool,
 }
 
 /// The seats of one price. They become one product.
@@ -85,6 +89,7 @@ pub async fn create_concert(app: Data<App>, _: Admin, body: Json<NewConcert>) ->
             concert::title.eq(new.title.as_str()),
             concert::starts_at.eq(new.starts_at),
             concert::max_per_user.eq(new.max_per_user),
+            concert::queue_manage_required.eq(new.queue_manage_required),
         );
         let mut conn = app.db.read().await?;
         diesel::insert_into(concert::table).values(row).execute(&mut conn).await?;

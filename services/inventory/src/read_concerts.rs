@@ -40,6 +40,7 @@ pub struct Concert {
     pub title: String,
     pub starts_at: DateTime<Utc>,
     pub max_per_user: Option<i32>,
+    pub queue_manage_required: bool,
     pub created_at: DateTime<Utc>,
 }
 
@@ -53,7 +54,7 @@ pub struct ConcertView {
     starts_at: String,
     /// Seats that one account may hold and own together; null: no limit.
     max_per_user: Option<i32>,
-    /// Whether seats are reserved with a pass of its waiting room only: `X-Queue-Token`.
+    /// Whether seats are reserved with a pass of its waiting room only: `X-Queue-Token`. By the concert, or by its sale event.
     queue_manage_required: bool,
     categories: Vec<CategoryView>,
 }
@@ -155,7 +156,8 @@ async fn views(app: &App, conn: &mut AsyncPgConnection, concerts: Vec<Concert>) 
         let own = || categories.iter().filter(|category| category.concert_id == Some(concert.concert_id));
         ConcertView {
             concert_id: concert.concert_id,
-            queue_manage_required: own().any(|category| app.entrance.needs_pass(category.id)),
+            queue_manage_required: concert.queue_manage_required
+                || own().any(|category| app.entrance.needs_pass(category.id)),
             categories: own().filter_map(category).collect(),
             title: concert.title,
             starts_at: time(concert.starts_at),

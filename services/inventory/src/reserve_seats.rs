@@ -9,7 +9,7 @@ use contract::ids::{AccountId, ConcertId, HoldId, OrderId, ProductId, SaleEventI
 use contract::money::Money;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use entry::{BYPASS_HEADER, Entry, PASS_HEADER};
+use entry::{BYPASS_HEADER, Entry, PASS_HEADER, PassRule};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -125,7 +125,11 @@ async fn reserve(
         let seat = seats.get(id).filter(|seat| seat.concert == concert).ok_or(Refused::SeatNotFound(*id))?;
         wanted.push((*id, seat));
     }
-    let entry = app.entrance.check(user, wanted.iter().map(|(_, seat)| seat.product), pass).await?;
+    let rule = match wanted.iter().any(|(_, seat)| seat.queue_manage_required) {
+        true => PassRule::Always,
+        false => PassRule::AsSalesSay,
+    };
+    let entry = app.entrance.check(user, wanted.iter().map(|(_, seat)| seat.product), rule, pass).await?;
     refuse_taken(&wanted, user, Utc::now())?;
     let hold = HoldId::generate();
     note_bypasses(app, hold, user, &entry.bypassed).await?;

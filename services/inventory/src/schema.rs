@@ -14,6 +14,7 @@ diesel::table! {
         starts_at -> Timestamptz,
         max_per_user -> Nullable<Integer>,
         created_at -> Timestamptz,
+        queue_manage_required -> Bool,
     }
 }
 

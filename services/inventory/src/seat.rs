@@ -15,6 +15,8 @@ pub struct Seat {
     /// Its price category.
     pub product: ProductId,
     pub label: String,
+    /// Its concert's: it is had with a pass only.
+    pub queue_manage_required: bool,
     /// The hold that has it, although its time may be up; None: it is free.
     pub taken: Option<Taken>,
 }

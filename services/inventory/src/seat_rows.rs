@@ -23,6 +23,8 @@ struct SeatRow {
     product_id: ProductId,
     #[diesel(sql_type = Text)]
     label: String,
+    #[diesel(sql_type = Bool)]
+    queue_manage_required: bool,
     #[diesel(sql_type = Nullable<Uuid>)]
     hold_id: Option<HoldId>,
     #[diesel(sql_type = Nullable<Uuid>)]
@@ -46,11 +48,12 @@ pub async fn read_seats(conn: &mut AsyncPgConnection, ids: &[SeatId]) -> Result<
     let rows: Vec<SeatRow> = Prepared(query).load(conn).await?;
     let seat = |row: SeatRow| {
         let SeatRow { seat_id, concert_id: concert, product_id: product, label, is_reservation, seats, .. } = row;
+        let queue_manage_required = row.queue_manage_required;
         let hold = row.hold_id.zip(row.state).zip(row.expires_at);
         let user = row.user_id;
         let taken =
             hold.map(|((hold, state), expires_at)| Taken { hold, user, state, expires_at, is_reservation, seats });
-        (seat_id, Seat { concert, product, label, taken })
+        (seat_id, Seat { concert, product, label, queue_manage_required, taken })
     };
     Ok(rows.into_iter().map(seat).collect())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use client::{Buyer, Client, NewSeats, Reply};
+use client::{Buyer, Client, NewConcert, NewSeats, Reply};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use reqwest::Method;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::prepare::{self, Administrator, Buyers};
 use super::seats_verdict::{Line, Verdict, Visit, judge};
-use super::waiting_line::Queue;
+use super::waiting_line::{LOOK, Queue};
 use super::{Ended, REST_TIMEOUT, RushArgs, rest};
 use crate::audit;
 use crate::site::Site;
@@ -105,16 +105,20 @@ pub struct Rush {
 impl Rush {
     async fn prepare(args: &RushArgs, client: Client, buyers: Vec<Buyer>, admin: &Client) -> anyhow::Result<Arc<Rush>> {
         let name = format!("RUSH-{}", Uuid::now_v7().simple());
-        let concert = admin.create_concert(&name, "2036-01-01T10:00:00Z", 10).await.context("creating the concert")?;
+        let concert = NewConcert {
+            title: &name,
+            starts_at: "2036-01-01T10:00:00Z",
+            max_per_user: 10,
+            queue_manage_required: args.queue,
+        };
+        let concert = admin.create_concert(&concert).await.context("creating the concert")?;
         let count = usize::try_from(args.stock)?;
         let category = NewSeats { sku: &name, name: "Rush seat", price: PRICE, row: "A", count };
         let product = admin.add_seats(concert, &category).await.context("adding the seats")?;
         let queue = match args.queue {
-            true => Some(
-                Queue::schedule(admin, &name, concert, product, args.concurrency)
-                    .await
-                    .context("scheduling the sale")?,
-            ),
+            true => {
+                Some(Queue::schedule(admin, &name, product, args.concurrency).await.context("scheduling the sale")?)
+            }
             false => None,
         };
         let map: Value = admin
@@ -247,6 +251,8 @@ impl Rush {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                         self.gone.lock().insert(seat);
                     }
+                    // Inventory has yet to hear of the sale that the buyer has a pass for.
+                    (409, Some("EVENT_NOT_OPEN")) if pass.is_some() => self.pause(LOOK, "reserving").await?,
                     _ => bail!("reserving: {status} {told}"),
                 }
             }

@@ -14,7 +14,7 @@ use super::seats::Rush;
 use super::seats_verdict::Visit;
 
 /// Between two looks at what is about to change.
-const LOOK: Duration = Duration::from_millis(20);
+pub const LOOK: Duration = Duration::from_millis(20);
 /// Between two knocks at a line that is not open yet.
 const KNOCK: Duration = Duration::from_millis(200);
 /// From its scheduling to the opening of the sale: time enough for everybody to hear of it.
@@ -28,14 +28,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// As many may be in the shop as ask at the same time. The sale is known to whoever reserves seats before anybody comes.
-    pub async fn schedule(
-        admin: &Client,
-        name: &str,
-        concert: Uuid,
-        product: Uuid,
-        concurrency: u64,
-    ) -> anyhow::Result<Queue> {
+    /// As many may be in the shop as ask at the same time.
+    pub async fn schedule(admin: &Client, name: &str, product: Uuid, concurrency: u64) -> anyhow::Result<Queue> {
         let opens_at = Utc::now() + SALE_IN;
         let body = json!({
             "name": name,
@@ -49,17 +43,6 @@ impl Queue {
         });
         let request = admin.request(Method::POST, "/admin/events").header("Idempotency-Key", fresh_key()).json(&body);
         let told: Value = admin.try_send(request).await?.succeeded()?.read()?;
-        let concert_path = format!("/concerts/{concert}");
-        loop {
-            let shown: Value = admin.try_send(admin.request(Method::GET, &concert_path)).await?.succeeded()?.read()?;
-            if shown["queueManageRequired"] == true {
-                break;
-            }
-            if Utc::now() >= opens_at {
-                bail!("the sale opened before inventory had heard of it");
-            }
-            tokio::time::sleep(LOOK).await;
-        }
         let event = told["eventId"].as_str().context("a sale event without an id")?.parse()?;
         Ok(Queue { event, opens_at, slots_max: concurrency })
     }

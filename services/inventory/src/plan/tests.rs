@@ -324,7 +324,7 @@ fn seat_of(taken: Option<&Hold>) -> Seat {
         is_reservation: false,
         seats: 1,
     });
-    Seat { concert: id(0), product: id(0), label: "A-1".to_owned(), taken }
+    Seat { concert: id(0), product: id(0), label: "A-1".to_owned(), queue_manage_required: false, taken }
 }
 
 /// What becomes of `steps` on holds of one seat, of which a unit is left.

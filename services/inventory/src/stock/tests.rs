@@ -196,7 +196,13 @@ fn seat_acts() -> impl Strategy<Value = Vec<SeatAct>> {
 
 fn seat_facts(max: Option<i32>) -> Facts {
     let stock = |units| Stock { concert: Some(id(9)), ..stock(units, 0, None) };
-    let seat = |n| Seat { concert: id(9), product: product_of(n), label: format!("A-{n}"), taken: None };
+    let seat = |n| Seat {
+        concert: id(9),
+        product: product_of(n),
+        label: format!("A-{n}"),
+        queue_manage_required: false,
+        taken: None,
+    };
     Facts {
         stocks: BTreeMap::from([(id(0), stock(3)), (id(1), stock(2))]),
         seats: (0..SEATS).map(|n| (id(n), seat(n))).collect(),

@@ -15,8 +15,18 @@ pub struct Concert {
 
 impl Concert {
     pub async fn new(site: &Site, seats: [usize; 2], max_per_user: Option<i32>) -> Concert {
-        let admin = site.admin();
         let new = json!({ "title": "Recital", "startsAt": "2030-01-01T10:00:00Z", "maxPerUser": max_per_user });
+        Concert::create(site, seats, new).await
+    }
+
+    /// Nobody has a seat of it but with a pass.
+    pub async fn with_waiting_room(site: &Site, seats: [usize; 2]) -> Concert {
+        let new = json!({ "title": "Recital", "startsAt": "2030-01-01T10:00:00Z", "queueManageRequired": true });
+        Concert::create(site, seats, new).await
+    }
+
+    async fn create(site: &Site, seats: [usize; 2], new: Value) -> Concert {
+        let admin = site.admin();
         let created = admin.post("/admin/concerts", &new).await.expect(201);
         let id = text(&created.json()["concertId"]);
         assert_eq!(created.header("Location"), Some(format!("/api/v1/concerts/{id}").as_str()));

@@ -1,5 +1,6 @@
 //! A seat is one buyer's at a time.
 
+use contract::events::SaleRules;
 use contract::queue::queue_service_server::QueueServiceServer;
 use contract::queue::verify_pass_response::Outcome;
 use futures_util::future::join_all;
@@ -208,6 +209,37 @@ async fn whoever_has_no_pass_reserves_nothing() {
     let noted =
         format!("select count(*) from {{inventory}}.queue_bypasses where reservation_id = '{}'", id_of(&bypassed));
     assert_eq!(site.number(&noted).await, 1, "it is written down");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seats_of_a_concert_with_a_waiting_room_wait_for_a_sale_that_has_one() {
+    let queue = FakeQueue::default();
+    queue.says(Outcome::Ok);
+    let server = QueueServiceServer::new(queue.clone());
+    let site = Site::start_beside(&QUICK, move |host| host.grpc(server)).await;
+    let concert = Concert::with_waiting_room(&site, [2, 1]).await;
+    let shown = site.anyone().get(&format!("/concerts/{}", concert.id)).await.expect(200).json();
+    assert_eq!(shown["queueManageRequired"], true);
+    let buyer = site.buyer().await;
+    let with_pass = async || {
+        let request = buyer.request(Method::POST, "/reservations").header("X-Queue-Token", "pass");
+        buyer.send(request.json(&concert.wanted(&["A-1"]))).await
+    };
+    let products = || concert.categories.iter().map(|product| product.id.clone()).collect();
+    concert.reserve(&buyer, &["A-1"]).await.refused(409, "EVENT_NOT_OPEN");
+    with_pass().await.refused(409, "EVENT_NOT_OPEN");
+    queue.is_down();
+    concert.reserve(&buyer, &["A-1"]).await.refused(409, "EVENT_NOT_OPEN");
+    queue.says(Outcome::Ok);
+
+    site.deliver("inventory", &open_sale(products(), SaleRules::default())).await;
+    site.until_number("select count(*) from {inventory}.sale_events", 1).await;
+    with_pass().await.refused(409, "EVENT_NOT_OPEN");
+
+    site.deliver("inventory", &open_sale(products(), guarded())).await;
+    eventually("the seats are on sale", async || (with_pass().await.status == 200).then_some(())).await;
+    concert.reserve(&buyer, &["A-2"]).await.refused(403, "QUEUE_TOKEN_REQUIRED");
     site.stop().await;
 }
 

@@ -1,0 +1,1 @@
+alter table concert drop column queue_manage_required;
