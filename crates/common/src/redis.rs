@@ -119,14 +119,22 @@ impl Redis {
     /// A hint and no more: Redis tells when it removes a key, which may be long after its time, and only to those who
     /// listen at that moment. A server that tells nobody is told to; one that refuses that stays silent.
     pub async fn expirations(&self) -> Result<impl Stream<Item = String> + use<>, Unavailable> {
-        let asked: Result<Vec<String>, _> = self.command(cmd("CONFIG").arg("GET").arg("notify-keyspace-events")).await;
-        let flags = asked.ok().and_then(|mut answer| answer.pop()).unwrap_or_default();
-        if !(flags.contains('E') && (flags.contains('x') || flags.contains('A'))) {
+        // A failure here pauses nobody else: some servers refuse CONFIG, and the connection is another one.
+        let mut manager = self.manager.clone();
+        let turn_on = async {
+            let mut asked = cmd("CONFIG");
+            asked.arg("GET").arg("notify-keyspace-events");
+            let mut answer: Vec<String> = asked.query_async(&mut manager).await?;
+            let flags = answer.pop().unwrap_or_default();
+            if flags.contains('E') && (flags.contains('x') || flags.contains('A')) {
+                return Ok(());
+            }
             let mut set = cmd("CONFIG");
             set.arg("SET").arg("notify-keyspace-events").arg(format!("{flags}Ex"));
-            if let Err(error) = self.command::<String>(&set).await {
-                tracing::debug!(%error, "Redis does not let us turn on the news of expired keys");
-            }
+            set.query_async(&mut manager).await
+        };
+        if let Err(error) = self.timed("config", turn_on).await {
+            tracing::debug!(%error, "Redis does not let us turn on the news of expired keys");
         }
         let client = self.client.clone();
         let subscribe = async move {
@@ -134,7 +142,7 @@ impl Redis {
             subscription.psubscribe("__keyevent@*__:expired").await?;
             Ok(subscription)
         };
-        let messages = self.bounded("psubscribe", subscribe).await?.into_on_message();
+        let messages = self.timed("psubscribe", subscribe).await?.into_on_message();
         let namespace = self.namespace.clone();
         Ok(messages.filter_map(move |message| {
             let name = message.get_payload::<String>().ok();
@@ -151,16 +159,28 @@ impl Redis {
         if now_ms < self.paused_until_ms.load(Ordering::Relaxed) {
             return Err(Unavailable("paused after a failure".to_owned()));
         }
+        let outcome = self.timed(what, call).await;
+        if let Err(Unavailable(failure)) = &outcome {
+            let resume_ms = now_ms + self.pause.as_millis() as u64;
+            if self.paused_until_ms.fetch_max(resume_ms, Ordering::Relaxed) < now_ms {
+                tracing::warn!(call = what, failure, "Redis is away; going on without it");
+            }
+        }
+        outcome
+    }
+
+    /// Waits as long as a call may take.
+    async fn timed<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, Unavailable> {
         let failure = match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
         metrics::counter!("stampede_redis_failures_total", "call" => what).increment(1);
-        let resume_ms = now_ms + self.pause.as_millis() as u64;
-        if self.paused_until_ms.fetch_max(resume_ms, Ordering::Relaxed) < now_ms {
-            tracing::warn!(call = what, failure, "Redis is away; going on without it");
-        }
         Err(Unavailable(failure))
     }
 }
