@@ -1,5 +1,7 @@
 //! gRPC between services: outgoing calls carry a deadline and the request's context, incoming ones continue it.
 
+mod replicas;
+
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
@@ -9,12 +11,13 @@ use serde::Deserialize;
 use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tower::Service;
+use tracing::Instrument;
 
+use self::replicas::Replicas;
 use crate::backoff::Backoff;
 use crate::error::{Result, is_unreachable};
-use crate::telemetry::{Context, traceparent};
+use crate::telemetry::{Context, span_in_trace, traceparent};
 
 /// Section `[rpc]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +25,10 @@ use crate::telemetry::{Context, traceparent};
 pub struct RpcSettings {
     pub connect_timeout_ms: u64,
     pub deadline_ms: u64,
+    /// How often the replicas behind a name are looked up.
+    pub look_up_ms: u64,
+    /// How long a replica gets no calls that has failed to answer one, if there are others.
+    pub rest_ms: u64,
 }
 
 /// A client's transport to another service: `InventoryServiceClient::new(upstream)`. Cheap to clone; connects on first use.
@@ -36,7 +43,7 @@ pub struct Outgoing {
 /// How calls get there.
 #[derive(Clone)]
 pub enum Transport {
-    Network(Channel),
+    Network(Replicas),
     /// The service is mounted on the same host: the same messages, encoded and decoded as ever, through the same
     /// layers, but no socket and no HTTP/2 between them.
     InProcess(InProcess),
@@ -50,15 +57,10 @@ pub fn in_process(services: InProcess, settings: &RpcSettings) -> Upstream {
     InterceptedService::new(Transport::InProcess(services), Outgoing::new(settings))
 }
 
-/// Opens a lazy channel to `address` (`http://host:port`).
-pub fn upstream(address: &str, settings: &RpcSettings) -> anyhow::Result<Upstream> {
-    let channel = Endpoint::from_shared(address.to_owned())?
-        .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .connect_lazy();
-    Ok(InterceptedService::new(Transport::Network(channel), Outgoing::new(settings)))
+/// Opens an upstream with one or more replicas: `http://host:port`, separated by commas. Connects on first use.
+pub fn upstream(addresses: &str, settings: &RpcSettings) -> anyhow::Result<Upstream> {
+    let replicas = Replicas::open(addresses, settings)?;
+    Ok(InterceptedService::new(Transport::Network(replicas), Outgoing::new(settings)))
 }
 
 type Body = tonic::body::Body;
@@ -69,17 +71,45 @@ impl Service<http::Request<Body>> for Transport {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
-        match self {
-            Transport::Network(channel) => channel.poll_ready(task).map_err(Into::into),
-            Transport::InProcess(_) => Poll::Ready(Ok(())),
-        }
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
+        // Which replica is asked, and so whether it is ready, is decided by the call.
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let span = span_of_call(&mut request);
+        let answer = self.send(request);
+        let Some(span) = span else { return answer };
+        Box::pin(async move {
+            let answer = answer.instrument(span.clone()).await;
+            match &answer {
+                Ok(answer) => note_status(&span, status_of(answer.headers())),
+                Err(_) => {
+                    span.record("otel.status_code", "ERROR");
+                }
+            }
+            answer
+        })
+    }
+}
+
+/// The span of an outgoing call, which the callee's is a part of. None where there is no trace, or nobody collects them.
+fn span_of_call(request: &mut http::Request<Body>) -> Option<tracing::Span> {
+    let parent = traceparent();
+    let span =
+        span_in_trace(parent.as_deref(), || rpc_span(request.uri().path(), "client", &Context::current().request_id));
+    let own = span.as_ref().and_then(|span| span.in_scope(traceparent)).or(parent);
+    if let Some(value) = own.and_then(|value| http::HeaderValue::try_from(value).ok()) {
+        request.headers_mut().insert("traceparent", value);
+    }
+    span
+}
+
+impl Transport {
+    fn send(&mut self, request: http::Request<Body>) -> <Transport as Service<http::Request<Body>>>::Future {
         match self {
-            Transport::Network(channel) => {
-                let answer = channel.call(request);
+            Transport::Network(replicas) => {
+                let answer = replicas.call(request);
                 Box::pin(async move { Ok(answer.await?) })
             }
             Transport::InProcess(services) => {
@@ -133,9 +163,6 @@ impl tonic::service::Interceptor for Outgoing {
         if let Ok(value) = MetadataValue::try_from(context.request_id) {
             request.metadata_mut().insert("x-request-id", value);
         }
-        if let Some(value) = traceparent().and_then(|value| MetadataValue::try_from(value).ok()) {
-            request.metadata_mut().insert("traceparent", value);
-        }
         Ok(request)
     }
 }
@@ -187,21 +214,7 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let headers = request.headers();
         let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
-        let method = request.uri().path().trim_start_matches('/');
-        let (service, name) = method.split_once('/').unwrap_or((method, ""));
-        let span = tracing::info_span!(
-            "grpc",
-            otel.name = method,
-            otel.kind = "server",
-            otel.status_code = tracing::field::Empty,
-            rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = name,
-            rpc.grpc.status_code = tracing::field::Empty,
-            requestId = context.request_id,
-            method = request.uri().path(),
-            orderId = tracing::field::Empty,
-        );
+        let span = rpc_span(request.uri().path(), "server", &context.request_id);
         let (answer, answered) = (self.0.call(request), span.clone());
         Box::pin(context.scope(span, async move {
             let answer = answer.await?;
@@ -209,6 +222,25 @@ where
             Ok(answer)
         }))
     }
+}
+
+/// As OpenTelemetry's semantic conventions have it. `path` is `/package.Service/Method`.
+fn rpc_span(path: &str, kind: &str, request_id: &str) -> tracing::Span {
+    let method = path.trim_start_matches('/');
+    let (service, name) = method.split_once('/').unwrap_or((method, ""));
+    tracing::info_span!(
+        "grpc",
+        otel.name = method,
+        otel.kind = kind,
+        otel.status_code = tracing::field::Empty,
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = name,
+        rpc.grpc.status_code = tracing::field::Empty,
+        requestId = request_id,
+        method = path,
+        orderId = tracing::field::Empty,
+    )
 }
 
 /// The status of a call that was answered at once; 0 where the answer is still to come, which then began well.

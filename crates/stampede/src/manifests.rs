@@ -59,8 +59,13 @@ fn compose(root: &Path) -> Result<String> {
         .with_context(|| format!("{COMPOSE} is not in {}; run this in the repository", root.display()))?;
     let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{COMPOSE} lacks the line {BEGIN:?}"))?;
     let (_, after) = rest.split_once(END).with_context(|| format!("{COMPOSE} lacks the line {END:?}"))?;
-    let services: String =
-        SERVICES.iter().map(|spec| format!("  {0}:\n    <<: *service\n    command: [\"{0}\"]\n", spec.name)).collect();
+    let service = |spec: &ServiceSpec| {
+        format!(
+            "  {0}:\n    <<: *service\n    command: [\"{0}\"]\n    networks: {{ default: {{ aliases: [{0}-grpc] }} }}\n",
+            spec.name
+        )
+    };
+    let services: String = SERVICES.iter().map(service).collect();
     Ok(format!("{before}{BEGIN}{services}{END}{after}"))
 }
 

@@ -127,7 +127,7 @@ fn kustomization() -> String {
 /// Where the services find each other, by names that containers and Kubernetes have in common.
 fn upstreams() -> String {
     let upstream = |spec: &ServiceSpec| {
-        format!("{}=http://{}:9090\n", super::variable(&format!("upstreams.{}", schema(spec))), spec.name)
+        format!("{}=http://{}-grpc:9090\n", super::variable(&format!("upstreams.{}", schema(spec))), spec.name)
     };
     format!("STAMPEDE__AUTH__JWKS_URL=http://account:8080/.well-known/jwks.json\n{}", each(upstream))
 }

@@ -112,6 +112,22 @@ fn every_service_has_its_objects_and_one_who_scales_it() {
     }
 }
 
+/// A name that stands for all pods: behind one address, all calls of a connection would go to one of them.
+#[test]
+fn calls_between_services_are_spread_over_all_pods() {
+    for (overlay, objects) in &rendered().overlays {
+        let settings = of_kind(objects, "ConfigMap").find(|object| name(object).starts_with("stampede-"));
+        for service in SERVICES {
+            let host = format!("{}-grpc", service.name);
+            let variable = format!("STAMPEDE__UPSTREAMS__{}", service.name.replace('-', "_").to_uppercase());
+            let said = settings.and_then(|settings| settings["data"][&variable].as_str());
+            assert_eq!(said, Some(format!("http://{host}:9090").as_str()), "{overlay}");
+            let found = of_kind(objects, "Service").find(|object| name(object) == host);
+            assert_eq!(found.map(|object| &object["spec"]["clusterIP"]), Some(&"None".into()), "{overlay}: {host}");
+        }
+    }
+}
+
 /// Each replica takes its part of a limit while Redis is away, so all of them together must not be more than they know of.
 #[test]
 fn limits_that_replicas_share_know_how_many_there_are() {
