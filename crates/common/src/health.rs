@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
+use actix_web::middleware::Next;
 use actix_web::{HttpResponse, web};
 use diesel_async::SimpleAsyncConnection;
 use serde_json::json;
@@ -34,10 +38,14 @@ impl State {
         self.draining.store(true, Ordering::SeqCst);
     }
 
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Ready means PostgreSQL answers. Not Redis and not Kafka: without them we keep our promises, and a pod that left
     /// the rotation for them would turn a slow day into an outage.
     async fn ready(&self) -> Result<(), String> {
-        if self.draining.load(Ordering::SeqCst) || self.stopping.is_cancelled() {
+        if self.is_draining() || self.stopping.is_cancelled() {
             return Err("draining".to_owned());
         }
         // One query tells: all schemas live in one cluster, and each further pool only repeats it.
@@ -49,6 +57,19 @@ impl State {
             Err(_) => Err("postgres: no answer in time".to_owned()),
         }
     }
+}
+
+/// Whoever is answered while this process drains sends the next request over a new connection, and so to another replica.
+pub async fn close_when_draining<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let mut answer = next.call(request).await?;
+    if state.is_some_and(|state| state.is_draining()) {
+        answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(answer)
 }
 
 /// The paths of [`routes`]. They are not part of the API, so its description does not name them.

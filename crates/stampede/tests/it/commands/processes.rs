@@ -51,13 +51,18 @@ async fn a_service_waits_for_its_database_by_name_and_can_be_stopped_meanwhile()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_a_service_that_is_draining() {
-    let place = Place::new("impatience").await.set("host.drain_seconds", "3600");
+async fn a_service_that_drains_closes_connections_and_ends_at_a_second_signal() {
+    let address = format!("127.0.0.1:{}", testkit::servers::port());
+    let place = Place::new("impatience").await.set("host.drain_seconds", "3600").set("host.http_listen", &address);
     let mut draining = Running::start(place.command("all"));
     draining.until("Serving").await;
     let pid = draining.pid();
     kill(pid, Signal::SIGINT).expect("it is ours");
     draining.until("Draining").await;
+    let ready = reqwest::get(format!("http://{address}/readyz")).await.expect("it still answers");
+    assert_eq!((ready.status().as_u16(), ready.headers()["connection"].to_str().ok()), (503, Some("close")));
+    let served = reqwest::get(format!("http://{address}/api/v1/products")).await.expect("it still serves");
+    assert_eq!((served.status().as_u16(), served.headers()["connection"].to_str().ok()), (200, Some("close")));
     assert_eq!(draining.terminate().await.code(), Some(1), "it says that it was cut off");
 }
 
