@@ -36,12 +36,12 @@ impl Gateway {
     /// Starts an nginx on loopback that sends each path to the upstream with the longest matching prefix.
     ///
     /// A prefix ends at a slash: `/orders` takes `/orders` and `/orders/7`, not `/orders-archive`. Upstreams need not
-    /// run yet: while one is down its paths answer 503 with `Retry-After`. Requests are never sent twice. `description` is
-    /// that of the whole API.
+    /// run yet: while all replicas of one are down its paths answer 503 with `Retry-After`. A request that changes something
+    /// is never sent twice. `description` is that of the whole API.
     pub async fn start(
         data_dir: &Path,
         listen_port: Option<u16>,
-        routes: &[(String, u16)],
+        routes: &[(String, Vec<u16>)],
         description: Option<&str>,
     ) -> Result<Gateway> {
         let port = match listen_port {

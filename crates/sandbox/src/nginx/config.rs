@@ -118,17 +118,17 @@ const FAILURES: [Failure; 7] = [
     },
 ];
 
-/// The gateway of a sandbox: on loopback, in front of services on ports of loopback.
+/// The gateway of a sandbox: on loopback, in front of services on ports of loopback, one for each of its replicas.
 ///
 /// It shows the description in the file `description`, if there is one.
 pub(super) fn for_sandbox(
     temp: &Path,
     port: u16,
-    routes: &[(String, u16)],
+    routes: &[(String, Vec<u16>)],
     description: Option<&Path>,
 ) -> Result<String> {
     let description = description.map(|file| file.display().to_string());
-    let upstream = routes.first().map(|(_, port)| port.to_string());
+    let upstream = routes.first().map(|(_, ports)| name_of(ports));
     let documents = description.as_deref().zip(upstream.as_deref());
     let place = Place {
         title: "The gateway of a sandbox.",
@@ -139,15 +139,20 @@ pub(super) fn for_sandbox(
         limits: "",
         documents: documents.map(|(description, upstream)| Documents { description, upstream }),
     };
-    let mut ports: Vec<u16> = routes.iter().map(|(_, port)| *port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let upstreams = ports.into_iter().map(|port| Upstream {
-        name: port.to_string(),
-        servers: format!("        server 127.0.0.1:{port} max_fails=0;\n"),
-    });
-    let routes: Vec<_> = routes.iter().map(|(prefix, port)| (prefix.clone(), port.to_string())).collect();
+    let mut replicas: Vec<&Vec<u16>> = routes.iter().map(|(_, ports)| ports).collect();
+    replicas.sort_unstable();
+    replicas.dedup();
+    let server = |port: &u16| format!("        server 127.0.0.1:{port} max_fails=0;\n");
+    let upstreams = replicas
+        .into_iter()
+        .map(|ports| Upstream { name: name_of(ports), servers: ports.iter().map(server).collect() });
+    let routes: Vec<_> = routes.iter().map(|(prefix, ports)| (prefix.clone(), name_of(ports))).collect();
     render(&place, upstreams, &routes)
+}
+
+/// Of an upstream with these ports.
+fn name_of(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join("_")
 }
 
 /// The gateway as a container, in front of containers that have the services' names. `routes` are path prefixes, each
@@ -282,20 +287,25 @@ mod tests {
     #[test]
     fn prefixes_end_at_slashes() {
         let routes = [
-            ("/api/v1/orders".to_owned(), 7001),
-            ("/".to_owned(), 7002),
-            ("/api/v1/orders/*/payments".to_owned(), 7003),
+            ("/api/v1/orders".to_owned(), vec![7001]),
+            ("/".to_owned(), vec![7002]),
+            ("/api/v1/orders/*/payments".to_owned(), vec![7003, 7004]),
         ];
         let text = for_sandbox(Path::new("/tmp"), 7000, &routes, None).unwrap();
         assert!(text.contains("location = /api/v1/orders { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location /api/v1/orders/ { proxy_pass http://upstream_7001; }"));
         assert!(text.contains("location / { proxy_pass http://upstream_7002; }"));
-        assert!(text.contains("location ~ ^/api/v1/orders/[^/]+/payments(/|$) { proxy_pass http://upstream_7003; }"));
+        assert!(
+            text.contains("location ~ ^/api/v1/orders/[^/]+/payments(/|$) { proxy_pass http://upstream_7003_7004; }")
+        );
+        assert!(text.contains(
+            "upstream upstream_7003_7004 {\n        server 127.0.0.1:7003 max_fails=0;\n        server 127.0.0.1:7004 max_fails=0;"
+        ));
         assert!(!text.contains("return 404;"));
     }
 
     #[test]
     fn configuration_cannot_be_injected() {
-        assert!(for_sandbox(Path::new("/tmp"), 1, &[("/a; }".to_owned(), 2)], None).is_err());
+        assert!(for_sandbox(Path::new("/tmp"), 1, &[("/a; }".to_owned(), vec![2])], None).is_err());
     }
 }

@@ -10,7 +10,8 @@ use crate::support::*;
 async fn the_longest_prefix_gets_the_request_with_its_id() {
     let folder = folder("gateway");
     let (all, orders) = (upstream("all").await, upstream("orders").await);
-    let routes = [("/".to_owned(), all), ("/api/v1/orders".to_owned(), orders), ("/api/v1/gone".to_owned(), 1)];
+    let routes = [("/", all), ("/api/v1/orders", orders), ("/api/v1/gone", 1)]
+        .map(|(prefix, port)| (prefix.to_owned(), vec![port]));
     let gateway = Gateway::start(&folder, None, &routes, None).await.unwrap();
 
     let answer = get(&gateway, "/api/v1/orders/7?x=1", "X-Request-Id: abc-1").await;
@@ -32,9 +33,51 @@ async fn the_longest_prefix_gets_the_request_with_its_id() {
 }
 
 #[tokio::test]
+async fn a_replica_that_takes_no_connection_is_passed_over() {
+    let folder = folder("gateway-replicas");
+    let (one, other) = (upstream("one").await, upstream("other").await);
+    let gateway = Gateway::start(&folder, None, &[("/".to_owned(), vec![one, 1, other])], None).await.unwrap();
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let answer = get(&gateway, "/", "X-Request-Id: a").await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        served.push(body.split(' ').next().unwrap().to_owned());
+    }
+    served.sort();
+    assert_eq!(served.len(), 6);
+    served.dedup();
+    assert_eq!(served, ["one", "other"]);
+    drop(gateway);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_is_not_sent_to_another_replica() {
+    let folder = folder("gateway-once");
+    // It takes every request, and closes the connection without an answer.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            assert!(connection.read(&mut [0; 4096]).await.unwrap() > 0);
+        }
+    });
+    let other = upstream("other").await;
+    let gateway = Gateway::start(&folder, None, &[("/".to_owned(), vec![rude, other])], None).await.unwrap();
+    let mut refused = 0;
+    for _ in 0..4 {
+        let answer = send(&gateway, "POST", "/", "X-Request-Id: a\r\nContent-Length: 0").await;
+        refused += usize::from(answer.starts_with("HTTP/1.1 503"));
+    }
+    assert_eq!(refused, 2, "half of them went to the one that does not answer, and stayed there");
+    drop(gateway);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
 async fn a_path_of_no_service_is_a_problem_too() {
     let folder = folder("gateway-404");
-    let gateway = Gateway::start(&folder, None, &[("/orders".to_owned(), 1)], None).await.unwrap();
+    let gateway = Gateway::start(&folder, None, &[("/orders".to_owned(), vec![1])], None).await.unwrap();
     let answer = get(&gateway, "/elsewhere/\"quoted\"", "X-Request-Id: a\"b").await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -65,9 +108,13 @@ async fn upstream(name: &'static str) -> u16 {
 }
 
 async fn get(gateway: &Gateway, path: &str, header: &str) -> String {
+    send(gateway, "GET", path, header).await
+}
+
+async fn send(gateway: &Gateway, method: &str, path: &str, header: &str) -> String {
     let url = gateway.url();
     let mut connection = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();
