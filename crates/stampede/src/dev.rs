@@ -34,6 +34,10 @@ pub struct DevArgs {
     /// One process per service behind a gateway, as in Kubernetes.
     #[arg(long)]
     pub split: bool,
+    /// With --split: processes of each service.
+    #[arg(long, requires = "split", default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub replicas: u8,
     /// The port that clients use.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
@@ -61,6 +65,7 @@ pub async fn dev(args: DevArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> 
         fresh: args.fresh,
         ephemeral: args.ephemeral,
         split: args.split,
+        replicas: args.replicas.into(),
         kafka,
         config: config.to_vec(),
         overrides: vec![

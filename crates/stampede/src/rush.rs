@@ -40,7 +40,7 @@ use crate::say;
 use crate::site::{self, Site, SiteOptions};
 use counters::Counters;
 use coupons::{Coupons, Offer};
-use kills::{Killed, Pace};
+use kills::{Killed, Outage, Pace};
 use load::Load;
 use outcome::{Measured, Outcome};
 use pay::{Payers, PaymentRecord, Shared};
@@ -57,6 +57,10 @@ pub struct RushArgs {
     /// With --sandbox: one process per service behind a gateway, as in Kubernetes.
     #[arg(long, requires = "sandbox")]
     split: bool,
+    /// With --split: processes of each service.
+    #[arg(long, requires = "split", default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=4))]
+    replicas: u8,
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     buyers: u64,
     /// Units of the product.
@@ -84,10 +88,10 @@ pub struct RushArgs {
     pay: bool,
     /// In place of a sale: the buyers subscribe to the product, it comes back, is bought out while they are being told, and
     /// comes back again.
-    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity", "coupons"])]
+    #[arg(long, conflicts_with_all = ["pay", "kill", "restart", "duplicates", "quantity", "coupons"])]
     restock: bool,
     /// In place of a product: --stock seats of a concert, of which each buyer wants one. Some give theirs back.
-    #[arg(long, conflicts_with_all = ["pay", "kill", "duplicates", "quantity", "coupons", "restock"])]
+    #[arg(long, conflicts_with_all = ["pay", "kill", "restart", "duplicates", "quantity", "coupons", "restock"])]
     seats: bool,
     /// With --seats: the sale of the concert has a waiting room, and opens when everybody is there. Some go away in line, some
     /// come without a pass.
@@ -105,6 +109,10 @@ pub struct RushArgs {
     /// postgres. May be given several times; the kills are spread over the rush, most of them over the sale.
     #[arg(long, value_name = "NAME", requires = "sandbox")]
     kill: Vec<String>,
+    /// Tell this service (with --split; with --replicas: order-1, order-2, …) to stop in the middle, let it drain, and start it
+    /// again. May be given several times; the restarts come after the kills.
+    #[arg(long, value_name = "NAME", requires = "split")]
+    restart: Vec<String>,
     /// Time for everything after the clock starts.
     #[arg(long, default_value_t = 300, value_name = "N")]
     timeout_seconds: u64,
@@ -181,6 +189,7 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
         fresh: true,
         ephemeral: args.data_dir.is_none(),
         split: args.split,
+        replicas: args.replicas.into(),
         kafka: site::kafka_choice(config)?,
         config: config.to_vec(),
         overrides: vec![
@@ -198,16 +207,18 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
 
 async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
     let parts = site.parts();
-    if let Some(unknown) = args.kill.iter().find(|part| !parts.contains(part)) {
-        bail!("cannot kill {unknown:?} here; what can be killed: {}", parts.join(", "));
+    if let Some(unknown) = args.kill.iter().chain(&args.restart).find(|part| !parts.contains(part)) {
+        bail!("there is no {unknown:?} here; what can be killed: {}", parts.join(", "));
     }
+    let kills = args.kill.iter().cloned().map(Outage::Kill);
+    let outages: Vec<Outage> = kills.chain(args.restart.iter().cloned().map(Outage::Restart)).collect();
     let scenario = Scenario::prepare(args, site).await?;
     let provider = match args.pay {
         true => Some(Provider::open(site, args.provider_faults.clone().unwrap_or_default()).await?),
         false => None,
     };
     let load = scenario.load(args)?;
-    let remembered = run_load(load.clone(), scenario.concurrency, site, &args.kill).await;
+    let remembered = run_load(load.clone(), scenario.concurrency, site, &outages).await;
     if let Some(provider) = &provider {
         // What is still unknown is found out from a provider that answers.
         provider::set_faults(&provider.address, &Faults::default()).await?;
@@ -231,8 +242,8 @@ struct Scenario {
     buyers: Arc<Vec<Buyer>>,
     /// Buyers who registered and logged in over the API.
     registered: usize,
-    /// Kills that were asked for.
-    kills: usize,
+    /// Kills and restarts that were asked for.
+    outages: usize,
 }
 
 impl Scenario {
@@ -246,8 +257,8 @@ impl Scenario {
         let (count, sample) = (usize::try_from(args.buyers)?, usize::try_from(args.sample)?);
         let Buyers { all, registered } = prepare::buyers(&client, &db, &auth, count, sample).await?;
         let sale = Sale { stock: args.stock, quantity: args.quantity, killed: !args.kill.is_empty() };
-        let (buyers, kills) = (Arc::new(all), args.kill.len());
-        Ok(Scenario { sale, concurrency, client, product, offer, buyers, registered, kills })
+        let (buyers, outages) = (Arc::new(all), args.kill.len() + args.restart.len());
+        Ok(Scenario { sale, concurrency, client, product, offer, buyers, registered, outages })
     }
 
     fn load(&self, args: &RushArgs) -> anyhow::Result<Arc<Load>> {
@@ -302,7 +313,7 @@ impl Scenario {
         let mut observed = rest::observe(site.settings(), self.product).await?;
         observed.lost = rest::lost(&self.client, &self.buyers, records, deadline).await;
         observed.outbox_pending = outbox_pending;
-        observed.kills_missed = (self.kills - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
+        observed.kills_missed = (self.outages - kills.iter().filter(|kill| kill.error.is_none()).count()) as u64;
         if let Some(Provider { address, before }) = provider {
             let money = rest::money(site.settings(), self.product, address, *before).await?;
             observed.money = Some((payments.clone(), money));
@@ -352,7 +363,7 @@ struct Remembered {
 }
 
 /// The load, the payers and the kills together, until all are over.
-async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[String]) -> Remembered {
+async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, outages: &[Outage]) -> Remembered {
     let is_over = AtomicBool::new(false);
     let (counters, pace) = (load.counters.clone(), load.pace.clone());
     let buying = async {
@@ -364,7 +375,7 @@ async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, parts: &[Str
         is_over.store(true, Ordering::Relaxed);
         (records, payments)
     };
-    let both = async { tokio::join!(buying, kills::run(site, parts, &counters, &pace, &is_over)) };
+    let both = async { tokio::join!(buying, kills::run(site, outages, &counters, &pace, &is_over)) };
     tokio::select! {
         ((records, payments), kills) = both => Remembered { records, payments, kills },
         () = show::run(&counters) => unreachable!("it shows for as long as it is polled"),

@@ -204,7 +204,15 @@ impl Site {
         }
     }
 
-    /// Brings a killed part back. Ready when it returns.
+    /// Tells a service to stop, and returns when it has drained and ended.
+    pub async fn terminate(&self, part: &str) -> anyhow::Result<()> {
+        match &self.services {
+            Services::Split(split) => split.terminate(part).await,
+            _ => bail!("only a service of a split site can be told to stop, and {part:?} is none"),
+        }
+    }
+
+    /// Brings a part back that was killed or has ended. Ready when it returns.
     pub async fn revive(&self, part: &str) -> anyhow::Result<()> {
         match (part, &self.services, &self.sandbox) {
             ("flushall" | "wipe-kafka", ..) => Ok(()),

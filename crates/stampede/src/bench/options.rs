@@ -97,6 +97,7 @@ impl BenchArgs {
             fresh: true,
             ephemeral: true,
             split: self.split,
+            replicas: 1,
             kafka,
             config: config.to_vec(),
             overrides: vec![

@@ -1,4 +1,4 @@
-//! Kills: parts of the site are killed in the middle of the rush, one after the other, and brought back.
+//! Outages: parts of the site are killed, or told to stop, in the middle of the rush, one after the other, and brought back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,13 +16,31 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// `Pace::limit` is a share of the progress in these units.
 const SCALE: f64 = 1_000_000.0;
 
-/// One kill as it happened. Times are since the start of the rush.
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub enum Outage {
+    /// As by `kill -9`.
+    Kill(String),
+    /// By SIGTERM, as when a new version is rolled out: with another replica, no buyer notices.
+    Restart(String),
+}
+
+impl Outage {
+    pub fn part(&self) -> &str {
+        let (Outage::Kill(part) | Outage::Restart(part)) = self;
+        part
+    }
+}
+
+/// One outage as it happened. Times are since the start of the rush.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Killed {
     pub part: String,
+    /// It was told to stop, and drained.
+    pub drained: bool,
     pub at_ms: u64,
-    /// From the kill until it was ready again.
+    /// From the kill, or from when it was told, until it was ready again.
     pub down_ms: u64,
     /// Orders and answers that had been given when it was killed.
     pub orders: u64,
@@ -59,11 +77,17 @@ impl Pace {
     }
 }
 
-/// Kills `parts` in turn, the k-th of n at k/(n+1) of the progress, until `is_over`. Returns the kills that happened.
-pub async fn run(site: &Site, parts: &[String], counters: &Counters, pace: &Pace, is_over: &AtomicBool) -> Vec<Killed> {
+/// Has `outages` in turn, the k-th of n at k/(n+1) of the progress, until `is_over`. Returns those that happened.
+pub async fn run(
+    site: &Site,
+    outages: &[Outage],
+    counters: &Counters,
+    pace: &Pace,
+    is_over: &AtomicBool,
+) -> Vec<Killed> {
     let mut killed = Vec::new();
-    let due = |number: usize| number as f64 / (parts.len() + 1) as f64;
-    for (index, part) in parts.iter().enumerate() {
+    let due = |number: usize| number as f64 / (outages.len() + 1) as f64;
+    for (index, outage) in outages.iter().enumerate() {
         while counters.progress() < due(index + 1) {
             if is_over.load(Ordering::Relaxed) {
                 return killed;
@@ -71,22 +95,26 @@ pub async fn run(site: &Site, parts: &[String], counters: &Counters, pace: &Pace
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         pace.part_is_down(due(index + 2));
-        killed.push(kill(site, part, counters).await);
+        killed.push(take_down(site, outage, counters).await);
         pace.part_is_up();
     }
     killed
 }
 
-async fn kill(site: &Site, part: &str, counters: &Counters) -> Killed {
+async fn take_down(site: &Site, outage: &Outage, counters: &Counters) -> Killed {
+    let (part, drained) = (outage.part(), matches!(outage, Outage::Restart(_)));
     let at = counters.elapsed();
     let (orders, answers) = (counters.placed.load(Ordering::Relaxed), counters.answered.load(Ordering::Relaxed));
     let outcome = async {
-        site.kill(part).await?;
+        match outage {
+            Outage::Kill(part) => site.kill(part).await?,
+            Outage::Restart(part) => site.terminate(part).await?,
+        }
         tokio::time::sleep(DOWN).await;
         site.revive(part).await
     };
     let error = outcome.await.err().map(|error| format!("{error:#}"));
     let down = counters.elapsed() - at;
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Killed { part: part.to_owned(), at_ms: ms(at), down_ms: ms(down), orders, answers, error }
+    Killed { part: part.to_owned(), drained, at_ms: ms(at), down_ms: ms(down), orders, answers, error }
 }

@@ -177,9 +177,10 @@ impl Outcome {
             line("discounts", format!("difference {} won", coupons.discount_difference));
             line("another's coupon", format!("{} orders refused", coupons.thefts_refused));
         }
-        for Killed { part, at_ms, down_ms, orders, error, .. } in &self.kills {
+        for Killed { part, drained, at_ms, down_ms, orders, error, .. } in &self.kills {
             let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-            line("killed", format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"));
+            let word = if *drained { "restarted" } else { "killed" };
+            line(word, format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"));
         }
         text.push('\n');
         text.push_str(&self.audit.text());

@@ -19,6 +19,8 @@ pub struct SiteOptions {
     pub ephemeral: bool,
     /// One process per service behind a gateway, as in Kubernetes.
     pub split: bool,
+    /// Of each service that is split.
+    pub replicas: usize,
     pub kafka: KafkaChoice,
     /// Settings files above the demo's.
     pub config: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! One process per service behind nginx, as Kubernetes runs them.
+//! One process or more for each service behind nginx, as Kubernetes runs them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,11 +26,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub struct Split {
     gateway: Gateway,
-    processes: Arc<BTreeMap<&'static str, Process>>,
+    /// By name: the service's, or where it has several replicas, with a number.
+    processes: Arc<BTreeMap<String, Process>>,
     watching: AbortHandle,
 }
 
 struct Process {
+    service: &'static str,
     http_port: u16,
     grpc_port: u16,
     environment: Vec<(String, String)>,
@@ -45,14 +47,16 @@ impl Split {
         options: &SiteOptions,
         servers: &[(String, String)],
     ) -> anyhow::Result<Split> {
-        let ports: BTreeMap<&str, (u16, u16)> = free_ports()?;
-        let account = ports["account"].0;
+        let ports: BTreeMap<&str, Vec<Ports>> = free_ports(options.replicas)?;
+        let account = ports["account"][0].http;
         let mut shared: Vec<(String, String)> = options.overrides.clone();
         shared.extend_from_slice(servers);
         shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
         shared.push(("http.trusted_proxies".to_owned(), "1".to_owned()));
-        for (name, (_, grpc)) in &ports {
-            shared.push((format!("upstreams.{}", name.replace('-', "_")), format!("http://127.0.0.1:{grpc}")));
+        for (name, replicas) in &ports {
+            let addresses: Vec<String> =
+                replicas.iter().map(|Ports { grpc, .. }| format!("http://127.0.0.1:{grpc}")).collect();
+            shared.push((format!("upstreams.{}", name.replace('-', "_")), addresses.join(",")));
         }
         let logs = options.data_dir.join(LOGS);
         std::fs::create_dir_all(&logs)?;
@@ -63,28 +67,36 @@ impl Split {
 
         let mut processes = BTreeMap::new();
         for service in SERVICES {
-            let (http, grpc) = ports[service.name];
-            let mut own = shared.clone();
-            own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
-            own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
-            own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
-            let process = Process {
-                http_port: http,
-                grpc_port: grpc,
-                environment: own.into_iter().map(|(key, value)| (variable(&key), value)).collect(),
-                config: config.clone(),
-                log: logs.join(format!("{}.log", service.name)),
-                child: Mutex::default(),
-            };
-            process.spawn(service.name)?;
-            processes.insert(service.name, process);
+            let replicas = &ports[service.name];
+            for (index, Ports { http, grpc }) in replicas.iter().enumerate() {
+                let name = match replicas.len() {
+                    1 => service.name.to_owned(),
+                    _ => format!("{}-{}", service.name, index + 1),
+                };
+                let mut own = shared.clone();
+                own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
+                own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
+                own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
+                let process = Process {
+                    service: service.name,
+                    http_port: *http,
+                    grpc_port: *grpc,
+                    environment: own.into_iter().map(|(key, value)| (variable(&key), value)).collect(),
+                    config: config.clone(),
+                    log: logs.join(format!("{name}.log")),
+                    child: Mutex::default(),
+                };
+                process.spawn()?;
+                processes.insert(name, process);
+            }
         }
         for (name, process) in &processes {
             process.ready(name).await?;
         }
-        let routes: Vec<(String, u16)> = SERVICES
+        let http = |service: &str| ports[service].iter().map(|ports| ports.http).collect::<Vec<u16>>();
+        let routes: Vec<(String, Vec<u16>)> = SERVICES
             .iter()
-            .flat_map(|service| service.paths.iter().map(|path| ((*path).to_owned(), ports[service.name].0)))
+            .flat_map(|service| service.paths.iter().map(|path| ((*path).to_owned(), http(service.name))))
             .collect();
         let host: common::host::HostSettings = settings.section("host")?;
         let port = host.http_listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
@@ -100,12 +112,12 @@ impl Split {
     }
 
     pub fn names(&self) -> impl Iterator<Item = String> {
-        self.processes.keys().map(|name| (*name).to_owned())
+        self.processes.keys().cloned()
     }
 
     pub fn addresses(&self) -> Vec<Address> {
-        let address = |(name, process): (&&str, &Process)| Address {
-            name: (*name).to_owned(),
+        let address = |(name, process): (&String, &Process)| Address {
+            name: name.clone(),
             http: format!("http://127.0.0.1:{}", process.http_port),
             grpc: format!("127.0.0.1:{}", process.grpc_port),
         };
@@ -113,7 +125,7 @@ impl Split {
     }
 
     pub fn pids(&self) -> Vec<(String, u32)> {
-        self.processes.iter().filter_map(|(name, process)| Some(((*name).to_owned(), process.pid()?))).collect()
+        self.processes.iter().filter_map(|(name, process)| Some((name.clone(), process.pid()?))).collect()
     }
 
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
@@ -127,8 +139,21 @@ impl Split {
     pub async fn revive(&self, name: &str) -> anyhow::Result<()> {
         let process = self.process(name)?;
         self.kill(name).await?;
-        process.spawn(name)?;
+        process.spawn()?;
         process.ready(name).await
+    }
+
+    /// SIGTERM, as when a new version is rolled out: it drains and ends.
+    pub async fn terminate(&self, name: &str) -> anyhow::Result<()> {
+        let Some(mut child) = self.process(name)?.take() else { return Ok(()) };
+        tell(&child);
+        match tokio::time::timeout(DRAIN_TIMEOUT, child.wait()).await {
+            Ok(status) => match status? {
+                status if status.success() => Ok(()),
+                status => bail!("{name} was told to stop and ended with {status}"),
+            },
+            Err(_) => bail!("{name} does not end within {DRAIN_TIMEOUT:?} after it was told to"),
+        }
     }
 
     pub async fn stop(self) {
@@ -137,12 +162,7 @@ impl Split {
             tracing::warn!(%error, "The gateway did not stop properly");
         }
         let mut children: Vec<Child> = self.processes.values().filter_map(Process::take).collect();
-        for child in &children {
-            if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-                // Gone already is as good as told to go.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-        }
+        children.iter().for_each(tell);
         for child in &mut children {
             if tokio::time::timeout(DRAIN_TIMEOUT, child.wait()).await.is_err() {
                 drop(child.kill().await);
@@ -155,12 +175,19 @@ impl Split {
     }
 }
 
+fn tell(child: &Child) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // Gone already is as good as told to go.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+}
+
 /// How often dead services are looked for.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
 
 /// Announces a service that has ended by itself, and starts it again, as is done with servers. One that was killed on
 /// purpose stays down until somebody wants it back.
-async fn watch(processes: Arc<BTreeMap<&'static str, Process>>) {
+async fn watch(processes: Arc<BTreeMap<String, Process>>) {
     loop {
         tokio::time::sleep(WATCH_PERIOD).await;
         for (name, process) in processes.iter() {
@@ -169,7 +196,7 @@ async fn watch(processes: Arc<BTreeMap<&'static str, Process>>) {
                 "The service {name} has ended ({status}) and is started again; its log is {}",
                 process.log.display()
             );
-            if let Err(error) = process.spawn(name) {
+            if let Err(error) = process.spawn() {
                 tracing::error!("The service {name} cannot be started, next try in {WATCH_PERIOD:?}: {error:#}");
             }
         }
@@ -177,7 +204,7 @@ async fn watch(processes: Arc<BTreeMap<&'static str, Process>>) {
 }
 
 impl Process {
-    fn spawn(&self, name: &str) -> anyhow::Result<()> {
+    fn spawn(&self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         for file in &self.config {
@@ -186,14 +213,14 @@ impl Process {
         let child = command
             .arg("--parent")
             .arg(std::process::id().to_string())
-            .arg(name)
+            .arg(self.service)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("starting {name}"))?;
+            .with_context(|| format!("starting {}", self.service))?;
         *self.child.lock() = Some(child);
         Ok(())
     }
@@ -236,8 +263,14 @@ fn variable(key: &str) -> String {
     format!("STAMPEDE__{}", key.replace('.', "__").to_uppercase())
 }
 
-/// An HTTP and a gRPC port for each service. All are held until all are chosen, so that they differ.
-fn free_ports() -> anyhow::Result<BTreeMap<&'static str, (u16, u16)>> {
+/// Where a replica listens.
+struct Ports {
+    http: u16,
+    grpc: u16,
+}
+
+/// Ports for each replica of each service. All are held until all are chosen, so that they differ.
+fn free_ports(replicas: usize) -> anyhow::Result<BTreeMap<&'static str, Vec<Ports>>> {
     let mut held = Vec::new();
     let mut port = || -> anyhow::Result<u16> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -245,5 +278,11 @@ fn free_ports() -> anyhow::Result<BTreeMap<&'static str, (u16, u16)>> {
         held.push(listener);
         Ok(port)
     };
-    SERVICES.iter().map(|service| Ok((service.name, (port()?, port()?)))).collect()
+    let mut all = BTreeMap::new();
+    for service in SERVICES {
+        let own: anyhow::Result<Vec<Ports>> =
+            (0..replicas).map(|_| Ok(Ports { http: port()?, grpc: port()? })).collect();
+        all.insert(service.name, own?);
+    }
+    Ok(all)
 }
