@@ -34,7 +34,7 @@ pub use routes::{RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
-use crate::telemetry::Context;
+use crate::telemetry::{self, Context};
 use crate::words;
 
 /// Larger bodies are refused unread.
@@ -98,8 +98,17 @@ pub async fn request_middleware(
     let headers = request.headers();
     let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = routes::known_method(request.method());
+    let route = request.match_pattern();
+    // As OpenTelemetry's semantic conventions have it.
     let span = tracing::info_span!(
         "http",
+        otel.name = route.as_ref().map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = method,
+        http.route = route.as_deref(),
+        http.response.status_code = tracing::field::Empty,
+        url.path = request.path(),
         requestId = context.request_id,
         method,
         path = request.path(),
@@ -107,8 +116,7 @@ pub async fn request_middleware(
         orderId = tracing::field::Empty,
     );
     let id = context.request_id.clone();
-    let trace_id = context.traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
-    let route = request.match_pattern();
+    let came_with = context.traceparent.clone();
     let is_head = routes::read_head_as_get(&mut request);
 
     let (response, applied) = match extract::check_encoding(request.headers()) {
@@ -126,6 +134,8 @@ pub async fn request_middleware(
         None => response,
         Some(error) => {
             span.in_scope(|| log(&error));
+            let traceparent = span.in_scope(telemetry::traceparent).or(came_with);
+            let trace_id = traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
             let mut body = problem(response.request(), &error.public(), &id, trace_id.as_deref());
             add_missing(body.headers_mut(), response.headers());
             response.into_response(body)
@@ -138,7 +148,11 @@ pub async fn request_middleware(
     if is_head {
         response = response.map_body(|_, body| routes::without_body(body));
     }
-    // Named as OpenTelemetry's semantic conventions have it; a route is left empty where none matches.
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    // A route is left empty where none matches.
     metrics::histogram!(
         "http_server_request_duration_seconds",
         "http_request_method" => method,

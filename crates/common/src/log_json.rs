@@ -69,29 +69,40 @@ where
     }
 }
 
+/// What spans have for traces only; `method` and `path` say the same in a log.
+const FOR_TRACES: [&str; 4] = ["otel.", "http.", "url.", "rpc."];
+
+impl Fields {
+    fn insert(&mut self, field: &Field, value: Value) {
+        if !FOR_TRACES.iter().any(|prefix| field.name().starts_with(prefix)) {
+            self.0.insert(field.name().to_owned(), value);
+        }
+    }
+}
+
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+        self.insert(field, format!("{value:?}").into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.insert(field, value.into());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.insert(field, value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.insert(field, value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.insert(field, value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.insert(field, value.into());
     }
 }
 

@@ -56,11 +56,15 @@ impl Collector {
         (collector, format!("http://{address}"))
     }
 
-    /// The spans of a trace, by name.
+    /// The spans of a trace, by name. That of an outgoing call has the name of the incoming one, after `call`.
     fn of_trace(&self, trace: &[u8]) -> BTreeMap<String, Span> {
         let spans = self.spans.lock();
         let own = spans.iter().filter(|(_, span)| span.trace_id == trace);
-        own.map(|(_, span)| (span.name.clone(), span.clone())).collect()
+        let name = |span: &Span| match span.kind() {
+            SpanKind::Client => format!("call {}", span.name),
+            _ => span.name.clone(),
+        };
+        own.map(|(_, span)| (name(span), span.clone())).collect()
     }
 }
 
@@ -81,14 +85,26 @@ async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_a
     buyer.send(request.header("traceparent", &caller).json(&order)).await.expect(201);
     site.settled().await;
 
-    let expected = ["stampede.inventory.v1.InventoryService/Hold", "send ORDER_CREATED", "process ORDER_CREATED"];
+    const REQUEST: &str = "POST /api/v1/orders";
+    const CALL: &str = "call stampede.inventory.v1.InventoryService/Hold";
+    const CALLED: &str = "stampede.inventory.v1.InventoryService/Hold";
+    const SENT: &str = "send ORDER_CREATED";
+    const HEARD: &str = "process ORDER_CREATED";
+    let expected = [REQUEST, CALL, CALLED, SENT, HEARD];
     let spans = eventually("the whole trace has come", async || {
         let spans = collector.of_trace(&trace);
         expected.iter().all(|name| spans.contains_key(*name)).then_some(spans)
     })
     .await;
     let kind = |name: &str| spans[name].kind();
-    assert_eq!(expected.map(kind), [SpanKind::Server, SpanKind::Producer, SpanKind::Consumer]);
+    assert_eq!(
+        expected.map(kind),
+        [SpanKind::Server, SpanKind::Client, SpanKind::Server, SpanKind::Producer, SpanKind::Consumer]
+    );
+    assert_eq!(
+        [CALL, CALLED].map(|name| &spans[name].parent_span_id),
+        [REQUEST, CALL].map(|name| &spans[name].span_id)
+    );
     for (name, span) in &spans {
         let parent = spans.values().find(|other| other.span_id == span.parent_span_id);
         let is_callers = hex(&span.parent_span_id) == "00f067aa0ba902b7";
@@ -99,11 +115,23 @@ async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_a
         found.and_then(|attribute| attribute.value.clone()?.value)
     };
     let text = |text: &str| Some(AnyValue::StringValue(text.to_owned()));
-    assert_eq!(attribute(expected[0], "rpc.system"), text("grpc"));
-    assert_eq!(attribute(expected[0], "rpc.method"), text("Hold"));
-    assert_eq!(attribute(expected[0], "rpc.grpc.status_code"), Some(AnyValue::IntValue(0)));
-    assert_eq!(attribute(expected[1], "messaging.destination.name"), text("ORDER_CREATED"));
-    assert_eq!(attribute(expected[2], "messaging.consumer.group.name"), text("notification-hub"));
+    assert_eq!(attribute(REQUEST, "http.route"), text("/api/v1/orders"));
+    assert_eq!(attribute(REQUEST, "http.response.status_code"), Some(AnyValue::IntValue(201)));
+    for name in [CALL, CALLED] {
+        assert_eq!(attribute(name, "rpc.system"), text("grpc"));
+        assert_eq!(attribute(name, "rpc.method"), text("Hold"));
+        assert_eq!(attribute(name, "rpc.grpc.status_code"), Some(AnyValue::IntValue(0)));
+    }
+    assert_eq!(attribute(SENT, "messaging.destination.name"), text("ORDER_CREATED"));
+    assert_eq!(attribute(HEARD, "messaging.consumer.group.name"), text("notification-hub"));
+
+    let refused: Value = buyer.get("/orders/018f0000-0000-7000-8000-000000000001").await.expect(404).json();
+    eventually("the refused request is traced under the id that its body names", async || {
+        let spans = collector.spans.lock();
+        let own = spans.iter().find(|(_, span)| hex(&span.trace_id) == refused["traceId"].as_str().unwrap_or_default());
+        own.filter(|(_, span)| span.name == "GET /api/v1/orders/{orderId}").map(|_| ())
+    })
+    .await;
 
     let stored = "select headers from {order}.outbox_events where topic = 'ORDER_CREATED'";
     let traceparent = site.rows(stored).await[0]["headers"]["traceparent"].as_str().expect("it has one").to_owned();
