@@ -27,6 +27,7 @@ mod manifest;
 mod metrics;
 mod notifications;
 mod openapi;
+mod openings;
 mod pay;
 mod pay_in_time;
 mod pay_late;
