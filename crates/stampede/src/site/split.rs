@@ -21,6 +21,8 @@ use super::Address;
 use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::services::SERVICES;
 
+/// How long a service serves on that was told to stop, where there is another replica.
+const DRAIN_SECONDS: u64 = 5;
 /// How long a service may take to drain before it is killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -53,6 +55,10 @@ impl Split {
         shared.extend_from_slice(servers);
         shared.push(("auth.jwks_url".to_owned(), format!("http://127.0.0.1:{account}/.well-known/jwks.json")));
         shared.push(("http.trusted_proxies".to_owned(), "1".to_owned()));
+        if options.replicas > 1 {
+            // As in Kubernetes: the gateway's connections to a replica that stops are closed one by one.
+            shared.push(("host.drain_seconds".to_owned(), DRAIN_SECONDS.to_string()));
+        }
         for (name, replicas) in &ports {
             let addresses: Vec<String> =
                 replicas.iter().map(|Ports { grpc, .. }| format!("http://127.0.0.1:{grpc}")).collect();
