@@ -5,9 +5,9 @@
 ARG RUST=1.95
 
 FROM rust:${RUST}-slim-bookworm AS chef
-# For librdkafka and aws-lc.
+# For librdkafka, its OpenSSL, and aws-lc.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends g++ make \
+    && apt-get install -y --no-install-recommends g++ make perl \
     && rm -rf /var/lib/apt/lists/* \
     && cargo install cargo-chef --locked --version 0.1.78
 # The image at the end has no zlib: it is linked in.

@@ -1,6 +1,7 @@
 //! `Db` and `Tx`: the pool of one service's schema, and a transaction as a type.
 
 mod connect;
+mod url;
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
@@ -23,7 +24,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 pub use self::connect::DbSettings;
-use self::connect::{connection_url, establish, still_open};
+pub(crate) use self::connect::problems;
+use self::connect::{Failure, establish, still_open};
+use self::url::ServerUrl;
 use crate::backoff::Backoff;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -39,7 +42,7 @@ type PgPooled = diesel_async::pooled_connection::bb8::PooledConnection<'static, 
 pub struct Db {
     pool: PgPool,
     schema: Arc<str>,
-    url: Arc<secrecy::SecretString>,
+    server: Arc<ServerUrl>,
     main: Handle,
     wake: Arc<Notify>,
 }
@@ -47,33 +50,32 @@ pub struct Db {
 impl Db {
     /// Opens a pool on `schema`; connects on first use. Must be called on the main runtime.
     pub async fn open(settings: &DbSettings, schema: &str) -> anyhow::Result<Db> {
-        let url = connection_url(settings, schema);
+        let server = Arc::new(connect::server(settings, schema)?);
         let main = Handle::current();
         let mut config = ManagerConfig::<AsyncPgConnection>::default();
         // A check query on every checkout would cost a third of the throughput. Looking whether the connection's task
         // has ended costs nothing, and after a restart of PostgreSQL it finds every connection that is dead.
         config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| ready(still_open(conn)).boxed()));
-        let home = main.clone();
+        let (home, opened) = (main.clone(), server.clone());
         // Each HTTP worker is a runtime of its own that ends first at shutdown. A connection opened there
         // would die with it, so every connection lives on the main runtime.
-        config.custom_setup = Box::new(move |url| {
-            let (home, url) = (home.clone(), url.to_owned());
+        config.custom_setup = Box::new(move |_| {
+            let (home, server) = (home.clone(), opened.clone());
             async move {
-                home.spawn(async move { establish(&url).await })
+                home.spawn(async move { establish(&server).await.map_err(diesel::ConnectionError::from) })
                     .await
                     .unwrap_or_else(|gone| Err(diesel::ConnectionError::BadConnection(gone.to_string())))
             }
             .boxed()
         });
-        use secrecy::ExposeSecret;
-        let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
+        let manager = AsyncDieselConnectionManager::new_with_config(&server.address, config);
         let pool = Pool::builder()
             .max_size(settings.connections_max)
             .connection_timeout(Duration::from_millis(settings.acquire_timeout_ms))
             // A database that refuses connections is away: callers must learn that now and not after the time-out.
             .retry_connection(false)
             .build_unchecked(manager);
-        Ok(Db { pool, schema: schema.into(), url: Arc::new(url), main, wake: Arc::new(Notify::new()) })
+        Ok(Db { pool, schema: schema.into(), server, main, wake: Arc::new(Notify::new()) })
     }
 
     /// Runs `body` in one transaction: commits on `Ok`, rolls back on `Err`, and runs it again
@@ -167,16 +169,17 @@ impl Db {
         Ok(Conn(self.checkout().await?))
     }
 
-    /// Returns as soon as PostgreSQL takes a connection. Says every few seconds that it waits, and fails after `wait`.
+    /// Returns as soon as PostgreSQL takes a connection. Says every few seconds that it waits, and fails after `wait`; at once
+    /// if TLS fails, which no waiting mends.
     pub async fn wait_until_answering(&self, wait: Duration) -> anyhow::Result<()> {
         const SAY_AGAIN: Duration = Duration::from_secs(5);
-        use secrecy::ExposeSecret;
-        let address = connect::address_of(self.url.expose_secret());
+        let address = &self.server.address;
         let (started, mut said) = (Instant::now(), None::<Instant>);
         loop {
-            let error = match self.dedicated().await {
+            let error = match self.connect().await? {
                 Ok(_) => return Ok(()),
-                Err(error) => error,
+                Err(Failure::Tls(text)) => anyhow::bail!(text),
+                Err(Failure::Other(error)) => error,
             };
             let waited = started.elapsed();
             if waited >= wait {
@@ -195,9 +198,12 @@ impl Db {
 
     /// A connection of its own, outside the pool: for session-level advisory locks and `LISTEN`.
     pub async fn dedicated(&self) -> Result<AsyncPgConnection> {
-        use secrecy::ExposeSecret;
-        let url = self.url.expose_secret().to_owned();
-        self.main.spawn(async move { establish(&url).await }).await?.map_err(Error::transient)
+        self.connect().await?.map_err(|failure| Error::transient(diesel::ConnectionError::from(failure)))
+    }
+
+    async fn connect(&self) -> Result<Result<AsyncPgConnection, Failure>> {
+        let server = self.server.clone();
+        Ok(self.main.spawn(async move { establish(&server).await }).await?)
     }
 
     /// Signalled after each commit that recorded an event.

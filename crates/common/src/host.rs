@@ -226,8 +226,12 @@ impl Host {
         describe(&self.http, &self.http_root)
     }
 
-    /// Starts everything that was mounted. Ready when it returns.
+    /// Starts everything that was mounted. Ready when it returns. Fails when Redis or Kafka are not who they should be.
     pub async fn start(self) -> anyhow::Result<Running> {
+        let (redis, kafka) = tokio::join!(self.redis.check_access(), self.kafka.check_access());
+        let refused: Vec<String> =
+            [redis, kafka].into_iter().filter_map(|check| check.err()).map(|error| format!("{error:#}")).collect();
+        anyhow::ensure!(refused.is_empty(), "{}", refused.join("\n"));
         let document = self.openapi()?;
         let state = health::State::new(self.dbs, self.stopping.clone());
         let http_addr = self.http_listener.local_addr()?;

@@ -1,5 +1,6 @@
 //! `Kafka`: names of topics and groups, topics, and which cluster this is. Relays and consumers make their clients here.
 
+mod access;
 pub(crate) mod librdkafka;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Result};
+pub(crate) use access::problems;
 use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
 
 /// Section `[kafka]`.
@@ -24,6 +26,13 @@ use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
     pub brokers: String,
+    pub security: String,
+    pub sasl_mechanism: String,
+    pub username: String,
+    pub password: secrecy::SecretString,
+    pub ca_file: String,
+    pub cert_file: String,
+    pub key_file: String,
     pub partitions: i32,
     pub replication_factor: i32,
     pub retention_hours: u64,
@@ -322,7 +331,8 @@ fn is_temporary(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn client_config(settings: &KafkaSettings) -> ClientConfig {
+/// What every client is made with: where the brokers are, and how we are let in.
+pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.brokers)
@@ -334,6 +344,7 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Warning);
+    access::configure(&mut config, settings);
     config
 }
 
@@ -359,13 +370,11 @@ mod tests {
         KafkaSettings {
             brokers: "127.0.0.1:1".to_owned(),
             partitions: 1,
-            replication_factor: 1,
-            retention_hours: 1,
             request_timeout_ms: 100,
             cluster_check_ms: 500,
             linger_ms: 0,
             delivery_timeout_ms: 1_000,
-            session_timeout_ms: 6_000,
+            ..crate::settings::Settings::defaults().unwrap().section("kafka").unwrap()
         }
     }
 

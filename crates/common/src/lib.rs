@@ -29,6 +29,7 @@ pub mod signed;
 pub mod sql;
 pub mod telemetry;
 pub mod text;
+mod tls;
 mod words;
 
 pub use error::{Code, Error, Fault, Refusal, Refused, Result};

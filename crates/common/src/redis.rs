@@ -1,5 +1,7 @@
 //! Redis as a gate and a cache: namespaced keys, scripts with a name, and a quick "away" instead of waiting.
 
+mod access;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,9 +16,14 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
     pub url: secrecy::SecretString,
+    pub ca_file: String,
+    pub cert_file: String,
+    pub key_file: String,
     pub timeout_ms: u64,
     pub pause_ms: u64,
 }
+
+pub(crate) use access::problems;
 
 /// Redis did not answer in time. The caller goes on without it: no promise lives there.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +58,12 @@ pub struct Redis {
 impl Redis {
     /// Connects on first use, and again whenever the connection is lost.
     pub fn open(settings: &RedisSettings, namespace: &str) -> anyhow::Result<Redis> {
-        use secrecy::ExposeSecret;
         let timeout = Duration::from_millis(settings.timeout_ms);
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout))
             .set_number_of_retries(1);
-        let client = redis::Client::open(settings.url.expose_secret())?;
+        let client = access::client(settings)?;
         Ok(Redis {
             manager: ConnectionManager::new_lazy_with_config(client.clone(), config)?,
             client,

@@ -53,11 +53,12 @@ impl Settings {
         if !unknown.is_empty() {
             bail!("unknown settings: {} (config/default.toml lists them all)", unknown.join(", "));
         }
-        let problems = check::problems(&default, &above);
+        let mut problems = check::problems(&default, &above);
+        let config = Config::builder().add_source(default).add_source(above).build()?;
+        problems.extend(check::server_problems(&config, &problems));
         if !problems.is_empty() {
             bail!("settings that cannot work (config/default.toml explains them):\n  {}", problems.join("\n  "));
         }
-        let config = Config::builder().add_source(default).add_source(above).build()?;
         Ok(Settings { config })
     }
 

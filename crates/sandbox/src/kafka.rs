@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::jars;
-use crate::options::Server;
+use crate::options::{Extras, KafkaListener, Server};
 use crate::ports::Ports;
 use crate::process::{ProcessFiles, run};
 use crate::programs;
@@ -44,6 +44,8 @@ pub(crate) struct Apache {
     port: u16,
     controller_port: u16,
     more_properties: String,
+    listeners: Vec<KafkaListener>,
+    users: Vec<(String, String)>,
     java: PathBuf,
     class_path: Option<String>,
 }
@@ -58,12 +60,19 @@ impl Apache {
         Ok(())
     }
 
-    pub(crate) fn new(data_dir: &Path, dir: PathBuf, ports: Ports, more: &[(String, String)]) -> Result<Apache> {
+    pub(crate) fn new(
+        data_dir: &Path,
+        dir: PathBuf,
+        ports: Ports,
+        more: &[(String, String)],
+        extras: &Extras,
+    ) -> Result<Apache> {
         let Ports { kafka: port, kafka_controller: controller_port, .. } = ports;
         // Of a property that is given twice, the last counts.
         let more_properties = more.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let (data_dir, java) = (data_dir.to_owned(), programs::java()?);
-        Ok(Apache { data_dir, dir, port, controller_port, more_properties, java, class_path: None })
+        let (listeners, users) = (extras.kafka_listeners.clone(), extras.kafka_users.clone());
+        Ok(Apache { data_dir, dir, port, controller_port, more_properties, listeners, users, java, class_path: None })
     }
 
     fn properties_file(&self) -> PathBuf {
@@ -77,17 +86,28 @@ impl Apache {
         Ok(command)
     }
 
+    /// Where it listens besides, what it tells clients to call, and what is spoken there.
+    fn more_listeners(&self) -> [String; 3] {
+        let each = |write: fn(&KafkaListener) -> String| self.listeners.iter().map(write).collect::<String>();
+        [
+            each(|KafkaListener { name, port, .. }| format!(",{name}://127.0.0.1:{port}")),
+            each(|KafkaListener { name, port, .. }| format!(",{name}://localhost:{port}")),
+            each(|KafkaListener { name, protocol, .. }| format!(",{name}:{protocol}")),
+        ]
+    }
+
     fn properties(&self) -> String {
         let Apache { port, controller_port, more_properties, .. } = self;
+        let [listeners, advertised, protocols] = self.more_listeners();
         let data = self.dir.join("data");
         format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
              controller.listener.names=CONTROLLER\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
              min.insync.replicas=1\n\
@@ -132,6 +152,11 @@ impl Recipe for Apache {
         }
         let mut format = self.java("kafka.tools.StorageTool")?;
         format.args(["format", "-t", &new_cluster_id(), "-c"]).arg(self.properties_file());
+        for (name, password) in &self.users {
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                format.arg("--add-scram").arg(format!("{mechanism}=[name={name},password={password}]"));
+            }
+        }
         run(format, Stdio::null(), files).await.context("cannot format Kafka's storage")
     }
 

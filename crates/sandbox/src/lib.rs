@@ -35,8 +35,11 @@ pub use embedded::{BrokerArgs, run_embedded_broker};
 pub use fake_slack::{FakeSlack, SlackAnswer, SlackAttempt};
 pub use fakes::Fakes;
 use lifecycle::Servers;
-pub use options::{External, KafkaChoice, KafkaKind, Options, Server, check_data_dir, reachable_data_dir};
+pub use options::{
+    External, Extras, KafkaChoice, KafkaKind, KafkaListener, Options, Server, check_data_dir, reachable_data_dir,
+};
 use supervisor::{Action, Handle};
+pub use unix_user::give_to_servers;
 
 /// What a banner says about one server.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use crate::embedded::Embedded;
 use crate::fakes::Fakes;
 use crate::kafka::Apache;
 use crate::options::check_data_dir;
-use crate::options::{External, KafkaChoice, KafkaKind, Options};
+use crate::options::{External, Extras, KafkaChoice, KafkaKind, Options};
 use crate::ports::Ports;
 use crate::postgres::Postgres;
 use crate::process::ProcessFiles;
@@ -91,6 +91,7 @@ struct DataFolder {
     kafka: KafkaChoice,
     kafka_properties: Vec<(String, String)>,
     count_statements: bool,
+    extras: Extras,
     user: Option<UnixUser>,
     ephemeral: bool,
     /// Given up only after the data has been removed.
@@ -99,7 +100,8 @@ struct DataFolder {
 
 impl DataFolder {
     fn open(options: Options) -> Result<(DataFolder, Ports)> {
-        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, count_statements, external } = options;
+        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, count_statements, external, extras } =
+            options;
         check_data_dir(&data_dir)?;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize()?;
@@ -119,7 +121,17 @@ impl DataFolder {
         remove(&data_dir.join("log"))?;
         fs::create_dir_all(data_dir.join("log"))?;
         Ok((
-            DataFolder { data_dir, external, kafka, kafka_properties, count_statements, user, ephemeral, claim },
+            DataFolder {
+                data_dir,
+                external,
+                kafka,
+                kafka_properties,
+                count_statements,
+                extras,
+                user,
+                ephemeral,
+                claim,
+            },
             ports,
         ))
     }
@@ -160,7 +172,8 @@ impl DataFolder {
             return Ok(None);
         }
         let dir = self.data_dir.join("postgres");
-        let recipe = Postgres::new(dir, port, self.user.clone(), self.count_statements)?;
+        let more = self.extras.postgres_settings.clone();
+        let recipe = Postgres::new(dir, port, self.user.clone(), self.count_statements, more)?;
         self.start_server(recipe).await.map(Some)
     }
 
@@ -168,7 +181,8 @@ impl DataFolder {
         if self.external.redis_url.is_some() {
             return Ok(None);
         }
-        let recipe = Redis::new(self.data_dir.join("redis"), port, self.user.clone())?;
+        let more = self.extras.redis_arguments.clone();
+        let recipe = Redis::new(self.data_dir.join("redis"), port, self.user.clone(), more)?;
         self.start_server(recipe).await.map(Some)
     }
 
@@ -194,7 +208,7 @@ impl DataFolder {
         .await??;
         let dir = self.data_dir.join("kafka");
         if apache {
-            let recipe = Apache::new(&self.data_dir, dir, ports, &self.kafka_properties)?;
+            let recipe = Apache::new(&self.data_dir, dir, ports, &self.kafka_properties, &self.extras)?;
             Ok((KafkaKind::Apache, Some(self.start_server(recipe).await?), None))
         } else {
             Ok((KafkaKind::Embedded, None, Some(self.start_server(Embedded::new(dir)).await?)))

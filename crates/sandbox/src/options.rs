@@ -25,6 +25,26 @@ pub struct Options {
     /// PostgreSQL counts what it executes with `pg_stat_statements`, if it has that module.
     pub count_statements: bool,
     pub external: External,
+    pub extras: Extras,
+}
+
+/// What servers are started with beyond what a sandbox needs: for tests of TLS and passwords.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    pub postgres_settings: Vec<(String, String)>,
+    pub redis_arguments: Vec<String>,
+    /// More addresses of Apache Kafka; clients are told to call it `localhost` there.
+    pub kafka_listeners: Vec<KafkaListener>,
+    /// Names and passwords for SCRAM.
+    pub kafka_users: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KafkaListener {
+    pub name: String,
+    /// As in `listener.security.protocol.map`.
+    pub protocol: String,
+    pub port: u16,
 }
 
 /// Servers that run already and are used instead of starting our own.

@@ -49,14 +49,22 @@ pub(crate) struct Postgres {
     user: Option<UnixUser>,
     programs_dir: PathBuf,
     count_statements: bool,
+    more_settings: Vec<(String, String)>,
 }
 
 impl Postgres {
-    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>, count_statements: bool) -> Result<Postgres> {
+    pub(crate) fn new(
+        dir: PathBuf,
+        port: u16,
+        user: Option<UnixUser>,
+        count_statements: bool,
+        more_settings: Vec<(String, String)>,
+    ) -> Result<Postgres> {
         let programs_dir = programs::postgres_dir()?;
         // Beside the programs: /usr/lib/postgresql/15/lib. Elsewhere PostgreSQL would not start with it.
         let module = programs_dir.with_file_name("lib").join("pg_stat_statements.so");
-        Ok(Postgres { dir, port, user, programs_dir, count_statements: count_statements && module.is_file() })
+        let count_statements = count_statements && module.is_file();
+        Ok(Postgres { dir, port, user, programs_dir, count_statements, more_settings })
     }
 
     pub(crate) fn password(dir: &Path) -> Result<String> {
@@ -92,7 +100,8 @@ impl Recipe for Postgres {
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(self.programs_dir.join("postgres"));
         command.arg("-D").arg(self.dir.join("data")).arg("-c").arg(format!("port={}", self.port));
-        for (name, value) in SETTINGS {
+        let more = self.more_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in SETTINGS.into_iter().chain(more) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         if self.count_statements {

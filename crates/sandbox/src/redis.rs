@@ -25,11 +25,12 @@ pub(crate) struct Redis {
     port: u16,
     user: Option<UnixUser>,
     program: PathBuf,
+    more_arguments: Vec<String>,
 }
 
 impl Redis {
-    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>) -> Result<Redis> {
-        Ok(Redis { dir, port, user, program: programs::redis_server()? })
+    pub(crate) fn new(dir: PathBuf, port: u16, user: Option<UnixUser>, more_arguments: Vec<String>) -> Result<Redis> {
+        Ok(Redis { dir, port, user, program: programs::redis_server()?, more_arguments })
     }
 }
 
@@ -50,6 +51,7 @@ impl Recipe for Redis {
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             // A full memory must refuse writes: a gate that lost single holds would no longer be seen to be incomplete.
             .args(["--maxmemory-policy", "noeviction", "--notify-keyspace-events", "Ex"])
+            .args(&self.more_arguments)
             .current_dir(&self.dir);
         unix_user::run_as(self.user.as_ref(), &mut command);
         Ok(command)

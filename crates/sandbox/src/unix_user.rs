@@ -78,6 +78,11 @@ pub(crate) fn check_access(user: Option<&UnixUser>, folder: &Path) -> Result<()>
     }
 }
 
+/// Makes a folder of files that servers read, such as keys, belong to the user that they run as.
+pub fn give_to_servers(folder: &Path) -> Result<()> {
+    give_folder(UnixUser::for_servers()?.as_ref(), folder)
+}
+
 /// Makes `folder` (created if missing) and everything in it belong to the user that the server runs as.
 pub(crate) fn give_folder(user: Option<&UnixUser>, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -59,6 +59,7 @@ impl Site {
             kafka_properties: Vec::new(),
             count_statements: options.count_statements,
             external: external(&from_settings)?,
+            extras: sandbox::Extras::default(),
         })
         .await?;
         let mut servers = vec![

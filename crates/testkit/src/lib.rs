@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod servers;
 pub mod site;
 pub mod sql; // reading the databases
+pub mod tls; // servers that speak TLS
 pub mod tokens; // access tokens without an account service
 mod wait;
 

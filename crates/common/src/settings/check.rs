@@ -20,9 +20,11 @@ const AT_LEAST_ONE: [&str; 10] = [
 ];
 
 /// Settings with a few values only.
-const CHOICES: [(&str, &[&str]); 4] = [
+const CHOICES: [(&str, &[&str]); 6] = [
     ("telemetry.log_format", &["auto", "json", "text"]),
     ("http.forwarded_header", &["x-forwarded-for", "forwarded"]),
+    ("kafka.security", &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+    ("kafka.sasl_mechanism", &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
     ("sandbox.kafka", &["auto", "apache", "embedded"]),
     ("notification_hub.default_language", &["ko", "en"]),
 ];
@@ -42,6 +44,19 @@ pub(super) fn problems(default: &Config, given: &Config) -> Vec<String> {
         }
     });
     problems.sort_unstable();
+    problems
+}
+
+/// What is wrong with the ways to PostgreSQL, Redis and Kafka: settings that do not fit together, and files that cannot be
+/// used. Settings that are `known` to be wrong are not told twice.
+pub(super) fn server_problems(config: &Config, known: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    // A section with a value of the wrong kind cannot be looked at; that value is known to be wrong.
+    problems.extend(config.get("postgres").iter().flat_map(crate::db::problems));
+    problems.extend(config.get("redis").iter().flat_map(crate::redis::problems));
+    problems.extend(config.get("kafka").iter().flat_map(crate::kafka::problems));
+    let key = |problem: &String| problem.split(' ').next().map(str::to_owned);
+    problems.retain(|problem| !known.iter().any(|known| key(known) == key(problem)));
     problems
 }
 

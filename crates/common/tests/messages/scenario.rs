@@ -10,6 +10,7 @@ use common::db::{Db, DbSettings, Tx};
 use common::inbox::{Consumer, Handler, InboxSettings, Received};
 use common::kafka::{Kafka, KafkaSettings};
 use common::outbox::{self, Event, OutboxSettings};
+use common::settings::Settings;
 use common::{Error, Result};
 use diesel::{QueryableByName, sql_types};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
@@ -155,13 +156,9 @@ pub fn kafka_settings(brokers: String) -> KafkaSettings {
     KafkaSettings {
         brokers,
         partitions: 3,
-        replication_factor: 1,
-        retention_hours: 168,
-        request_timeout_ms: 3000,
         cluster_check_ms: 500,
-        linger_ms: 1,
         delivery_timeout_ms: 5000,
-        session_timeout_ms: 6000,
+        ..Settings::defaults().unwrap().section("kafka").unwrap()
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use common::kafka::KafkaSettings;
-use rdkafka::config::ClientConfig;
+use common::kafka::{KafkaSettings, client_config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -78,8 +77,7 @@ fn disorder(messages: &[Logged]) -> Option<String> {
 
 /// Reads `topics` (named without `namespace`) from their beginning to where they end now. Blocking.
 pub fn read(settings: &KafkaSettings, namespace: &str, topics: &[String]) -> anyhow::Result<Log> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &settings.brokers)
+    let consumer: BaseConsumer = client_config(settings)
         // Needed to be assigned partitions by hand. No member ever joins and no offset is stored.
         .set("group.id", format!("{namespace}audit-{}", Uuid::new_v4()))
         .set("enable.auto.commit", "false")

@@ -59,7 +59,7 @@ impl Place {
         own.iter().fold(place, |place, (key, value)| place.set(key, value))
     }
 
-    fn set(mut self, key: &str, value: &str) -> Place {
+    pub fn set(mut self, key: &str, value: &str) -> Place {
         self.environment.push((testkit::variable(key), value.to_owned()));
         self
     }

@@ -39,4 +39,5 @@ mod settings;
 mod sql;
 mod stock;
 mod tidy;
+mod tls;
 mod traces;

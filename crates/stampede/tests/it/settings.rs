@@ -104,10 +104,54 @@ fn all_values_that_can_never_work_are_told_at_start() {
     }
 }
 
+/// TLS and passwords: what does not fit together, and files that cannot be used, by setting and by path.
+#[test]
+fn certificates_that_cannot_be_used_are_told_at_start() {
+    let folder = std::env::temp_dir().join(format!("stampede-settings-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("it can be made");
+    let authority = testkit::tls::Authority::new(&folder, "authority");
+    let [ours, others] = ["ours", "others"].map(|name| authority.sign(name, "stampede"));
+    let not_pem = folder.join("not.pem").display().to_string();
+    std::fs::write(&not_pem, "hunter2").expect("it can be written");
+    let wrong = [
+        ("STAMPEDE__POSTGRES__URL", "postgres://u:hunter2@h/d?sslmode=verify-full&sslrootcert=/nothing/pg.pem"),
+        ("STAMPEDE__REDIS__URL", "rediss://:hunter2@h:6379/0#insecure"),
+        ("STAMPEDE__REDIS__CA_FILE", &not_pem),
+        ("STAMPEDE__REDIS__CERT_FILE", &ours.file),
+        ("STAMPEDE__REDIS__KEY_FILE", &others.key),
+        ("STAMPEDE__KAFKA__SECURITY", "sasl_ssl"),
+        ("STAMPEDE__KAFKA__PASSWORD", "hunter2"),
+        ("STAMPEDE__KAFKA__CERT_FILE", "/nothing/kafka.crt"),
+        ("STAMPEDE__ORDER__LINES_MAX", "many"),
+    ];
+    for command in [&["all"][..], &["config"]] {
+        let output = stampede(command, &wrong);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        for told in [
+            "postgres.url has an sslrootcert that cannot be used: /nothing/pg.pem cannot be read: No such file",
+            "redis.url ends with #insecure",
+            &format!("redis.ca_file cannot be used: {not_pem} is no file of certificates in PEM format"),
+            &format!("redis.cert_file and redis.key_file cannot be used: the key in {} is not that", others.key),
+            "kafka.username is needed by kafka.security = \"sasl_ssl\"",
+            "kafka.cert_file needs kafka.key_file",
+            "order.lines_max must be a whole number",
+        ] {
+            assert!(said.contains(told), "{command:?} does not say {told:?}: {said}");
+        }
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
 #[test]
 fn what_is_in_force_is_printed_without_secrets() {
     let environment = [
         ("STAMPEDE__POSTGRES__URL", "postgres://stampede:hunter2@db.example:5432/stampede"),
+        ("STAMPEDE__REDIS__URL", "rediss://shop:hunter2@cache.example:6379/0"),
+        ("STAMPEDE__KAFKA__SECURITY", "sasl_ssl"),
+        ("STAMPEDE__KAFKA__USERNAME", "shop"),
+        ("STAMPEDE__KAFKA__PASSWORD", "hunter2"),
         ("STAMPEDE__ORDER__LINES_MAX", "7"),
         ("STAMPEDE__ACCOUNT__DEMO_ACCOUNTS", "ADMIN:root@example.com:Root:hunter2"),
     ];
@@ -116,5 +160,6 @@ fn what_is_in_force_is_printed_without_secrets() {
     assert!(output.status.success());
     assert!(!printed.contains("hunter2"), "{printed}");
     assert!(printed.contains("order.lines_max = 7"), "{printed}");
-    assert!(printed.contains("db.example:5432"), "{printed}");
+    assert!(printed.contains("db.example:5432") && printed.contains("rediss://***@cache.example:6379/0"), "{printed}");
+    assert!(printed.contains("kafka.username = shop") && printed.contains("kafka.password = ***"), "{printed}");
 }
