@@ -11,7 +11,7 @@ use common::settings::Settings;
 
 use crate::say;
 use crate::services::{self, SERVICES};
-use crate::{audit, bench, dev, events, manifests, rush};
+use crate::{audit, bench, dev, events, manifests, roles, rush};
 
 /// With the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STAMPEDE_COMMIT"), ")");
@@ -40,6 +40,8 @@ enum Command {
     All,
     /// Bring the schemas of these services up to date, or of all, then end.
     Migrate { services: Vec<String> },
+    /// Print SQL that makes a role of PostgreSQL for each service, which owns its schema and can touch no other.
+    Roles,
     /// Print the settings in force, secrets masked.
     Config,
     /// Print the OpenAPI description of all services.
@@ -144,6 +146,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Manifests { root } => {
             manifests::write(&root)?.iter().for_each(|path| say!("{path}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Roles => {
+            say!("{}", roles::sql(&settings()?)?.trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Config => {

@@ -10,6 +10,7 @@ mod latency;
 pub mod manifests;
 pub mod old_orders;
 pub mod output;
+mod roles;
 pub mod rush;
 pub mod services;
 pub mod site;

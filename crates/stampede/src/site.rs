@@ -76,7 +76,8 @@ impl Site {
             common::telemetry::init(&telemetry, "stampede")?;
         }
         let (api, services) = if options.split {
-            let split = Split::start(&settings, &options, &servers).await?;
+            let split =
+                Split::start(&settings, &options, &servers, external(&from_settings)?.postgres_url.is_none()).await?;
             (split.url(), Services::Split(Box::new(split)))
         } else {
             let mut host = Host::new(settings.clone()).await?;

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::Address;
 use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
+use crate::roles;
 use crate::services::SERVICES;
 
 /// How long a service serves on that was told to stop, where there is another replica.
@@ -48,6 +49,7 @@ impl Split {
         settings: &Settings,
         options: &SiteOptions,
         servers: &[(String, String)],
+        own_postgres: bool,
     ) -> anyhow::Result<Split> {
         let ports: BTreeMap<&str, Vec<Ports>> = free_ports(options.replicas)?;
         let account = ports["account"][0].http;
@@ -64,6 +66,8 @@ impl Split {
                 replicas.iter().map(|Ports { grpc, .. }| format!("http://127.0.0.1:{grpc}")).collect();
             shared.push((format!("upstreams.{}", name.replace('-', "_")), addresses.join(",")));
         }
+        // In a database of ours each service has a role of its own, as in production.
+        let roles = if own_postgres { roles::make(settings).await? } else { Vec::new() };
         let logs = options.data_dir.join(LOGS);
         std::fs::create_dir_all(&logs)?;
         let demo = options.data_dir.join("demo.toml");
@@ -74,6 +78,7 @@ impl Split {
         let mut processes = BTreeMap::new();
         for service in SERVICES {
             let replicas = &ports[service.name];
+            let postgres = roles.iter().find(|(name, _)| *name == service.name);
             for (index, Ports { http, grpc }) in replicas.iter().enumerate() {
                 let name = match replicas.len() {
                     1 => service.name.to_owned(),
@@ -82,6 +87,7 @@ impl Split {
                 let mut own = shared.clone();
                 own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
                 own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
+                own.extend(postgres.map(|(_, url)| ("postgres.url".to_owned(), url.clone())));
                 own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
                 let process = Process {
                     service: service.name,

@@ -289,23 +289,33 @@ async fn services_are_hosted_together_or_by_name_after_migrate() {
     place.stampede(&format!("healthcheck http://{address}/readyz")).await.expect(3, &["does not answer"]);
 }
 
-/// As in Kubernetes: a service has a role that owns its schema and nothing else, and starts beside the job that migrates it.
+/// A service has a role that owns its schema and can touch no other, and starts beside the job that migrates it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_waits_for_its_migration_and_needs_no_schema_but_its_own() {
     let name = format!("role_{}", std::process::id());
     let postgres = servers::shared().await.postgres_url();
     let mut admin = AsyncPgConnection::establish(&postgres).await.expect("PostgreSQL is there");
     let place = Place::new("role").await.set("host.namespace", &format!("{name}_"));
-    let make = format!("create role {name} login password '{name}'; create schema {name}_order authorization {name}");
-    admin.batch_execute(&make).await.expect("the role can be made");
+    let make = place.stampede("roles").await.expect(0, &["The service order", "The service queue"]).out;
+    for _ in 0..2 {
+        admin.batch_execute(&make).await.expect("the roles can be made, and made again");
+    }
+    admin.batch_execute(&format!("alter role {name}_order password '{name}'")).await.expect("the role is there");
     let (_, server) = postgres.split_once('@').expect("the address has a user");
     let address = format!("127.0.0.1:{}", servers::port());
-    let place = place.set("postgres.url", &format!("postgres://{name}:{name}@{server}"));
+    let own = format!("postgres://{name}_order:{name}@{server}");
+    let place = place.set("postgres.url", &own);
     let mut job = place.command("migrate order");
     let place = place.set("host.migrate", "false").set("host.http_listen", &address);
     let (job, ()) = tokio::join!(job.output(), hosts(&place, &address, place.command("order")));
     let job = job.expect("the executable runs");
     assert_eq!(String::from_utf8_lossy(&job.stdout), "Up to date: order.\n", "{job:?}");
+    let mut order = AsyncPgConnection::establish(&own).await.expect("it may log in");
+    order.batch_execute(&format!("select from {name}_order.outbox_events")).await.expect("its schema is its own");
+    for forbidden in ["create table {name}_payment.t ()", "drop schema {name}_payment", "create schema {name}_s"] {
+        let refused = order.batch_execute(&forbidden.replace("{name}", &name)).await.unwrap_err().to_string();
+        assert!(refused.contains("permission denied") || refused.contains("must be owner"), "{forbidden}: {refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
