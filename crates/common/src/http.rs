@@ -23,6 +23,7 @@ mod extract;
 mod language;
 mod origin;
 mod routes;
+pub mod sse;
 
 pub use actix_web::web::Data;
 pub use allowance::{Allowance, note as note_allowance};

@@ -1,18 +1,15 @@
 //! `GET /queues/{eventId}/tickets/{ticketId}/stream`, `GET /events/{eventId}/stream`: the same answers, pushed when they change
 //! (server-sent events).
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, get};
 use common::auth::Caller;
-use common::http::{Data, Path, Problem};
+use common::http::{Data, Path, Problem, sse};
 use common::{Error, Result};
 use contract::ids::{AccountId, SaleEventId, TicketId};
-use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -28,8 +25,6 @@ use crate::ticket::{Place, Ticket};
 const EVENT_PERIOD: Duration = Duration::from_secs(1);
 /// Between two looks at a ticket, at the least: the front moves four times a second.
 const TICKET_PERIOD: Duration = Duration::from_secs(1);
-/// A stream that says nothing for longer is taken for dead by proxies.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// What happens to a ticket: `queue.tick`, `queue.admitted`, `queue.soldout`, `queue.ended`, each with the whole ticket.
 #[utoipa::path(tag = "queues", params(("eventId" = SaleEventId, Path), ("ticketId" = TicketId, Path),
@@ -51,7 +46,7 @@ pub async fn stream_ticket(
     let ticket = presented(&request, &known, account, path.ticket)?;
     let watched = Watched { event: path.event, account, ticket, ticks: app.rooms.watch(path.event) };
     let stream = Streaming::open(app.into_inner(), watched)?;
-    Ok(answer(unfold(stream, |mut stream| async move { Some((stream.next_of_ticket().await?, stream)) })))
+    Ok(sse::answer(unfold(stream, |mut stream| async move { Some((stream.next_of_ticket().await?, stream)) })))
 }
 
 /// What happens to a sale event: `event.pending`, `event.open`, `event.closed`, each with the whole event.
@@ -65,17 +60,7 @@ pub async fn stream_event(app: Data<App>, id: Path<SaleEventId>) -> Result<HttpR
     let id = id.into_inner();
     app.events.find(id).await?;
     let stream = Streaming::open(app.into_inner(), id)?;
-    Ok(answer(unfold(stream, |mut stream| async move { Some((stream.next_of_event().await?, stream)) })))
-}
-
-fn answer(stream: impl Stream<Item = Result<Bytes>> + 'static) -> HttpResponse {
-    let stream: Pin<Box<dyn Stream<Item = Result<Bytes>>>> = Box::pin(stream);
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((CACHE_CONTROL, "no-store"))
-        // nginx hands on each frame at once.
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(stream)
+    Ok(sse::answer(unfold(stream, |mut stream| async move { Some((stream.next_of_event().await?, stream)) })))
 }
 
 struct Watched {
@@ -111,10 +96,9 @@ impl<T> Streaming<T> {
         }
         self.last = mark;
         self.frames += 1;
-        let retry_ms = 2_500 + rand::random_range(0..2_000);
-        let json = serde_json::to_string(data).map_err(Error::fault)?;
-        let retry = if self.frames == 1 { format!("retry: {retry_ms}\n") } else { String::new() };
-        Ok(Some(Bytes::from(format!("{retry}id: {}\nevent: {kind}\ndata: {json}\n\n", self.frames))))
+        let retry = if self.frames == 1 { sse::retry() } else { String::new() };
+        let frame = sse::frame(Some(&self.frames), kind, data)?;
+        Ok(Some(Bytes::from(retry + &frame)))
     }
 }
 
@@ -127,7 +111,7 @@ impl Streaming<Watched> {
             }
             match self.look_at_ticket().await {
                 Ok(Some(frame)) => return Some(Ok(frame)),
-                Ok(None) if silence >= SILENCE_MAX => return Some(Ok(Bytes::from_static(b": still here\n\n"))),
+                Ok(None) if silence >= sse::SILENCE_MAX => return Some(Ok(sse::HEARTBEAT)),
                 Ok(None) => {}
                 // Redis or PostgreSQL is away: the stream stays open and goes on.
                 Err(error) if error.is_transient() => {}
@@ -192,7 +176,7 @@ impl Streaming<SaleEventId> {
             let mut wait = EVENT_PERIOD;
             match self.look_at_event(&mut wait).await {
                 Ok(Some(frame)) => return Some(Ok(frame)),
-                Ok(None) if silence >= SILENCE_MAX => return Some(Ok(Bytes::from_static(b": still here\n\n"))),
+                Ok(None) if silence >= sse::SILENCE_MAX => return Some(Ok(sse::HEARTBEAT)),
                 Ok(None) => {}
                 Err(error) if error.is_transient() => {}
                 Err(error) => return Some(Err(error)),

@@ -2,43 +2,21 @@
 
 use serde_json::{Value, json};
 use testkit::Client;
+use testkit::sse::Stream;
 
 use crate::site::Site;
 
-struct Stream {
-    response: reqwest::Response,
-    text: String,
+async fn open(client: &Client, path: &str, ticket: Option<&str>) -> Stream {
+    let mut request = client.request(reqwest::Method::GET, path);
+    if let Some(ticket) = ticket {
+        request = request.header("X-Queue-Ticket", ticket);
+    }
+    Stream::open(request).await
 }
 
-impl Stream {
-    async fn open(client: &Client, path: &str, ticket: Option<&str>) -> Stream {
-        let mut request = client.request(reqwest::Method::GET, path);
-        if let Some(ticket) = ticket {
-            request = request.header("X-Queue-Ticket", ticket);
-        }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Stream { response, text: String::new() }
-    }
-
-    /// The next frame: its kind and its data. None: the stream has ended.
-    async fn next(&mut self) -> Option<(String, Value)> {
-        loop {
-            if let Some((frame, rest)) = self.text.split_once("\n\n") {
-                let member =
-                    |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
-                let (kind, data) = (member("event: "), member("data: "));
-                self.text = rest.to_owned();
-                if !kind.is_empty() {
-                    return Some((kind, serde_json::from_str(&data).unwrap()));
-                }
-                continue;
-            }
-            let chunk = self.response.chunk().await.unwrap()?;
-            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
-    }
+/// The next frame: its kind and its data. None: the stream has ended.
+async fn next(stream: &mut Stream) -> Option<(String, Value)> {
+    stream.next().await.map(|frame| (frame.kind, frame.data))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,30 +25,30 @@ async fn a_ticket_is_told_that_it_moves_that_its_turn_has_come_and_that_it_is_ov
     let event = site.room(json!({ "maxActive": 1 })).await;
     let guests = site.guests(&event, 2).await;
     let path = format!("/queues/{event}/tickets/{}/stream", guests[1].ticket);
-    let mut stream = Stream::open(&guests[1].client, &path, Some(&guests[1].token)).await;
-    let (kind, view) = stream.next().await.unwrap();
+    let mut stream = open(&guests[1].client, &path, Some(&guests[1].token)).await;
+    let (kind, view) = next(&mut stream).await.unwrap();
     assert_eq!((kind.as_str(), view["ahead"].as_i64()), ("queue.tick", Some(0)));
     site.complete(&event, &guests[0]).await;
     site.tick(&event).await;
-    let (kind, view) = stream.next().await.unwrap();
+    let (kind, view) = next(&mut stream).await.unwrap();
     assert_eq!(kind, "queue.admitted");
     site.try_pass(&guests[1].client, &event, view["passToken"].as_str().unwrap()).await.expect(200);
     site.complete(&event, &guests[1]).await;
-    assert_eq!(stream.next().await.unwrap().0, "queue.ended");
-    assert!(stream.next().await.is_none());
+    assert_eq!(next(&mut stream).await.unwrap().0, "queue.ended");
+    assert!(next(&mut stream).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_who_watches_a_sale_sees_it_open() {
     let site = Site::start_with(&[]).await;
     let event = site.event(json!({})).await;
-    let mut stream = Stream::open(&site.anyone(), &format!("/events/{event}/stream"), None).await;
-    assert_eq!(stream.next().await.unwrap().0, "event.pending");
+    let mut stream = open(&site.anyone(), &format!("/events/{event}/stream"), None).await;
+    assert_eq!(next(&mut stream).await.unwrap().0, "event.pending");
     site.command(&event, "open").await.expect(200);
-    let (kind, view) = stream.next().await.unwrap();
+    let (kind, view) = next(&mut stream).await.unwrap();
     assert_eq!((kind.as_str(), view["status"].as_str()), ("event.open", Some("OPEN")));
     site.command(&event, "close").await.expect(200);
-    assert_eq!(stream.next().await.unwrap().0, "event.closed");
+    assert_eq!(next(&mut stream).await.unwrap().0, "event.closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +56,7 @@ async fn more_streams_than_a_process_bears_are_refused() {
     let site = Site::start_with(&[("queue.streams_max", "1")]).await;
     let event = site.event(json!({})).await;
     let path = format!("/events/{event}/stream");
-    let mut first = Stream::open(&site.anyone(), &path, None).await;
-    assert_eq!(first.next().await.unwrap().0, "event.pending");
+    let mut first = open(&site.anyone(), &path, None).await;
+    assert_eq!(next(&mut first).await.unwrap().0, "event.pending");
     site.anyone().get(&path).await.refused(503, "SERVICE_UNAVAILABLE");
 }
