@@ -74,6 +74,7 @@ pub struct Host {
     grpc_names: Vec<&'static str>,
     in_process: rpc::InProcess,
     tasks: Vec<Task>,
+    draining: CancellationToken,
     stopping: CancellationToken,
 }
 
@@ -108,6 +109,7 @@ impl Host {
             grpc_names: Vec::new(),
             in_process: rpc::InProcess::default(),
             tasks: Vec::new(),
+            draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             own,
             edge,
@@ -212,6 +214,11 @@ impl Host {
         self.tasks.push(Box::pin(periodic::run(name, schedule, self.stopping.clone(), run)));
     }
 
+    /// Cancelled when the host takes no more requests and waits for those under way: answers without an end must end.
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
     /// Cancelled when the host begins to stop its loops.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
@@ -276,6 +283,7 @@ impl Host {
             grpc_addr,
             handle,
             grpc_stop,
+            draining: self.draining,
             stopping: self.stopping,
             failed,
             tracker,
@@ -306,6 +314,7 @@ pub struct Running {
     pub grpc_addr: SocketAddr,
     handle: ServerHandle,
     grpc_stop: CancellationToken,
+    draining: CancellationToken,
     stopping: CancellationToken,
     failed: CancellationToken,
     tracker: TaskTracker,
@@ -328,6 +337,7 @@ impl Running {
             self.health_reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
         }
         tokio::time::sleep(Duration::from_secs(self.own.drain_seconds)).await;
+        self.draining.cancel();
         self.handle.stop(true).await;
         self.grpc_stop.cancel();
         // Relays and consumers stop last: what the last requests recorded still goes out if it can.

@@ -176,6 +176,7 @@ pub struct App {
     /// What is due next may have changed.
     rescheduled: Arc<Notify>,
     stopping: CancellationToken,
+    draining: CancellationToken,
 }
 
 /// What the rest of the workspace knows about this service.
@@ -255,6 +256,7 @@ fn app(host: &Host, settings: &Settings, db: &Db) -> anyhow::Result<App> {
         timer_horizon_ms: i64::try_from(settings.timer_period_ms * 6 / 5)?,
         rescheduled: Arc::default(),
         stopping: host.stopping(),
+        draining: host.draining(),
         db: db.clone(),
         redis,
     })

@@ -119,7 +119,7 @@ impl Streaming<Watched> {
             }
             silence += TICKET_PERIOD;
             tokio::select! {
-                () = self.app.stopping.cancelled() => return None,
+                () = self.app.draining.cancelled() => return None,
                 () = tokio::time::sleep(TICKET_PERIOD) => {}
                 () = next_tick_admits(&mut self.watched) => {}
             }
@@ -183,7 +183,7 @@ impl Streaming<SaleEventId> {
             }
             silence += wait;
             tokio::select! {
-                () = self.app.stopping.cancelled() => return None,
+                () = self.app.draining.cancelled() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -60,3 +60,14 @@ async fn more_streams_than_a_process_bears_are_refused() {
     assert_eq!(next(&mut first).await.unwrap().0, "event.pending");
     site.anyone().get(&path).await.refused(503, "SERVICE_UNAVAILABLE");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_stops_does_not_wait_for_its_streams() {
+    // Requests under way could hold the stop up for so long.
+    let site = Site::start_with(&[("host.shutdown_seconds", "3600")]).await;
+    let event = site.event(json!({})).await;
+    let mut stream = open(&site.anyone(), &format!("/events/{event}/stream"), None).await;
+    assert_eq!(next(&mut stream).await.unwrap().0, "event.pending");
+    let ((), rest) = tokio::join!(site.stop(), next(&mut stream));
+    assert!(rest.is_none(), "{rest:?}");
+}
