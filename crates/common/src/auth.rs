@@ -133,7 +133,6 @@ struct Inner {
 struct Verified {
     caller: Caller,
     kid: Arc<str>,
-    exp: u64,
 }
 
 impl Verifier {
@@ -175,15 +174,16 @@ impl Verifier {
         if let Some(known) = self.inner.verified.get(&digest).await
             && self.inner.keys.known(&known.kid).is_some()
         {
-            let expired = known.exp.saturating_add(LEEWAY_SECONDS) < jsonwebtoken::get_current_timestamp();
+            let expired =
+                known.caller.expires_at.saturating_add(LEEWAY_SECONDS) < jsonwebtoken::get_current_timestamp();
             return if expired { Err(NotAccepted::Expired.into()) } else { Ok(known.caller) };
         }
         let kid = readable_kid(token)?;
         let key = self.inner.keys.find(&kid).await?.ok_or(NotAccepted::Invalid)?;
         let claims = self.claims(token, &key)?;
         let roles = claims.roles.iter().filter_map(|name| Role::from_name(name)).collect();
-        let caller = Caller { account: claims.sub, roles };
-        let verified = Verified { caller: caller.clone(), kid: kid.into(), exp: claims.exp };
+        let caller = Caller { account: claims.sub, roles, expires_at: claims.exp };
+        let verified = Verified { caller: caller.clone(), kid: kid.into() };
         self.inner.verified.insert(digest, verified).await;
         Ok(caller)
     }
@@ -241,6 +241,8 @@ pub fn bearer_token(request: &HttpRequest) -> Result<String> {
 pub struct Caller {
     pub account: Uuid,
     pub roles: Vec<Role>,
+    /// Until when the token is valid, in Unix seconds.
+    pub expires_at: u64,
 }
 
 impl Caller {
@@ -263,6 +265,24 @@ impl FromRequest for Caller {
             Ok(caller)
         }
         .boxed_local()
+    }
+}
+
+/// Extractor: who calls, where nobody has to say so. A token that is not valid is refused with 401 `UNAUTHORIZED` all the
+/// same: whoever sends one means to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybeCaller(pub Option<Caller>);
+
+impl FromRequest for MaybeCaller {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<MaybeCaller>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if !request.headers().contains_key(AUTHORIZATION) {
+            return std::future::ready(Ok(MaybeCaller(None))).boxed_local();
+        }
+        let caller = Caller::from_request(request, payload);
+        async move { Ok(MaybeCaller(Some(caller.await?))) }.boxed_local()
     }
 }
 
