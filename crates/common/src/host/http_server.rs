@@ -1,11 +1,16 @@
 //! The HTTP server of a host: what is around every route of every service.
 
+use std::any::Any;
 use std::net::TcpListener;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+#[cfg(target_os = "linux")]
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, middleware, web};
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use utoipa_actix_web::AppExt;
 
 use super::HostSettings;
@@ -33,6 +38,7 @@ pub fn run(
     let text = web::Bytes::from(serde_json::to_string_pretty(document)?);
     let table = RouteTable::new(document, &health::PATHS)?;
     let trusted = TrustedProxies { count: trusted_proxies, header: forwarded_header };
+    let write_max = Duration::from_secs(own.http_write_seconds);
     let server = HttpServer::new(move || {
         let (app, _) = App::new()
             .into_utoipa_app()
@@ -53,10 +59,26 @@ pub fn run(
             .split_for_parts();
         app
     })
+    // Whoever has gone away must not keep the place of a stream. What changes anything is detached from its connection.
+    .h1_allow_half_closed(false)
+    .on_connect(move |connection, _| limit_writes(connection, write_max))
     .workers(own.http_workers)
     .keep_alive(Duration::from_secs(own.http_keep_alive_seconds))
     .shutdown_timeout(own.shutdown_seconds)
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())
+}
+
+/// Lets the kernel end a connection whose client takes nothing of what waits for it for so long. The server itself would
+/// wait for ever: it asks for the next part of an answer only when the last one was taken.
+fn limit_writes(connection: &dyn Any, write_max: Duration) {
+    #[cfg(target_os = "linux")]
+    if let Some(connection) = connection.downcast_ref::<TcpStream>()
+        && let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(write_max))
+    {
+        tracing::debug!(%error, "A connection has no limit for clients that take nothing");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (connection, write_max);
 }
