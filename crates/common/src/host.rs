@@ -26,7 +26,7 @@ use crate::periodic::Schedule;
 use crate::redis::Redis;
 use crate::rpc::{self, RpcSettings, Upstream};
 use crate::settings::Settings;
-use crate::{crash, health, http, inbox, outbox, periodic, telemetry};
+use crate::{crash, health, http, inbox, listener, outbox, periodic, telemetry};
 
 mod http_server;
 mod signals;
@@ -204,6 +204,11 @@ impl Host {
         let settings: inbox::InboxSettings = self.settings.section("inbox")?;
         self.tasks.push(Box::pin(consumer.run(self.kafka.clone(), settings, self.stopping.clone())));
         Ok(())
+    }
+
+    /// Lets this process hear what `listener` names until the host stops.
+    pub fn listen(&mut self, listener: listener::Listener) {
+        self.tasks.push(Box::pin(listener.run(self.kafka.clone(), self.stopping.clone())));
     }
 
     /// Runs `run` on its signal and on its timer until the host stops.

@@ -100,11 +100,11 @@ impl Consumer {
 
 /// A Kafka message, taken out of the client's memory.
 #[derive(Debug, Clone)]
-struct Message {
+pub(crate) struct Message {
     /// Without the namespace.
-    topic: String,
-    partition: i32,
-    offset: i64,
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
     key: Option<String>,
     event_id: Uuid,
     headers: serde_json::Map<String, serde_json::Value>,
@@ -112,7 +112,7 @@ struct Message {
 }
 
 impl Message {
-    fn new(message: &BorrowedMessage<'_>, topic: &str) -> Message {
+    pub fn new(message: &BorrowedMessage<'_>, topic: &str) -> Message {
         let headers: serde_json::Map<_, _> = message
             .headers()
             .into_iter()
@@ -138,11 +138,11 @@ impl Message {
         self.headers.get(name)?.as_str()
     }
 
-    fn occurred_at(&self) -> Option<DateTime<Utc>> {
+    pub fn occurred_at(&self) -> Option<DateTime<Utc>> {
         DateTime::parse_from_rfc3339(self.header("ce_time")?).ok().map(|time| time.to_utc())
     }
 
-    fn decode<E: Event>(&self) -> Result<Received<E>> {
+    pub fn decode<E: Event>(&self) -> Result<Received<E>> {
         let event = serde_json::from_slice(&self.payload)
             .map_err(|error| Error::fault(anyhow::anyhow!("not a {} event: {error}", E::TOPIC)))?;
         Ok(Received {

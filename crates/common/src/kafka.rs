@@ -16,6 +16,7 @@ use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 pub(crate) use access::problems;
@@ -214,7 +215,8 @@ impl Kafka {
             *known = Topics { cluster: Some(cluster.clone()), names: BTreeSet::new(), opens_at };
         }
         let names = topics.iter().map(|topic| self.topic(topic)).filter(|name| !known.names.contains(name));
-        (names.collect(), known.opens_at)
+        // Each once: the answer names a topic once, and the binding reads as many as were asked for.
+        (names.collect::<BTreeSet<String>>().into_iter().collect(), known.opens_at)
     }
 
     /// The id of the cluster, at most `kafka.cluster_check_ms` old. Fails, as transient, while no broker answers.
@@ -282,6 +284,13 @@ impl Kafka {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(Error::transient)?;
         Ok(consumer)
+    }
+
+    /// A client that gets partitions of the log of `cluster` assigned. It has the name of a group because librdkafka wants one.
+    pub(crate) fn reader(&self, name: &str, cluster: &Arc<str>) -> Result<StreamConsumer<GroupHealth>> {
+        let mut config = self.consumer_config(&format!("{name}-{}", Uuid::new_v4()), cluster);
+        config.set("enable.auto.commit", "false").set("statistics.interval.ms", "0");
+        config.create_with_context(GroupHealth::new(cluster.clone(), JOIN_MAX)).map_err(Error::transient)
     }
 
     /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log

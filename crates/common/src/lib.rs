@@ -14,6 +14,7 @@ pub mod id;
 pub mod idempotency;
 pub mod inbox;
 pub mod kafka;
+pub mod listener;
 mod log_json;
 pub mod manifest;
 pub mod object;

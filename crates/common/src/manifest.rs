@@ -26,6 +26,8 @@ pub struct ServiceSpec {
     pub produces: &'static [&'static str],
     /// Topics of the events that it applies.
     pub consumes: &'static [&'static str],
+    /// Topics of the events that each of its replicas hears for itself, without an inbox.
+    pub hears: &'static [&'static str],
     pub mount: Mount,
     /// Adds its routes without their state, which is all that the API's description needs.
     pub describe: fn(&mut Host),

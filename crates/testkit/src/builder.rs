@@ -128,7 +128,8 @@ impl Builder {
         if let Some(issuer) = &site.issuer {
             issuer.publish(&mut host);
             // Events of services that are not here are published by tests, which need the topics.
-            let topics: Vec<&str> = site.services.iter().flat_map(|service| service.consumes).copied().collect();
+            let of = |service: &ServiceSpec| service.consumes.iter().chain(service.hears).copied();
+            let topics: Vec<&str> = site.services.iter().flat_map(of).collect();
             host.kafka().ensure_topics(&topics).await.expect("topics can be made");
         }
         mounts.into_iter().for_each(|mount| mount(&mut host));

@@ -87,6 +87,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| {
             host.http(routes);

@@ -106,6 +106,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[CouponIssueFailed::TOPIC, CouponIssued::TOPIC, CouponRedeemed::TOPIC, CouponRestored::TOPIC],
         consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[

@@ -140,6 +140,7 @@ pub const fn spec() -> ServiceSpec {
             EventOpen::TOPIC,
             EventClosed::TOPIC,
         ],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[

@@ -129,6 +129,7 @@ pub const fn spec() -> ServiceSpec {
             StockReplenished::TOPIC,
             NotificationRequested::TOPIC,
         ],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[

@@ -98,6 +98,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefunded::TOPIC,
         ],
         consumes: &[PaymentRefunded::TOPIC, EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[

@@ -188,6 +188,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC, EventSoldOut::TOPIC],
         consumes: &[OrderPlaced::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC],
+        hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[

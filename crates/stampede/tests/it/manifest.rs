@@ -57,10 +57,10 @@ fn every_topic_is_produced_by_one_service() {
     known.sort_unstable();
     assert_eq!(produced, known, "what SERVICES produce and contract::events::TOPICS");
     let unknown = SERVICES.iter().flat_map(|service| {
-        let unknown = service.consumes.iter().filter(|topic| !TOPICS.contains(topic));
-        unknown.map(|topic| format!("{} consumes {topic}", service.name))
+        let unknown = service.consumes.iter().chain(service.hears).filter(|topic| !TOPICS.contains(topic));
+        unknown.map(|topic| format!("{} consumes or hears {topic}", service.name))
     });
-    holds("Only topics of contract::events are consumed.", unknown.collect());
+    holds("Only topics of contract::events are consumed or heard.", unknown.collect());
 }
 
 /// Who consumes what decides what the audit looks for, so the manifest must say what the consumer does.
@@ -68,13 +68,20 @@ fn every_topic_is_produced_by_one_service() {
 fn a_service_consumes_what_its_manifest_says_under_its_own_name() {
     for service in SERVICES {
         let lib = text(&format!("services/{}/src/lib.rs", service.name));
-        let handled: BTreeSet<String> =
-            lib.split(".on::<").skip(1).filter_map(|rest| rest.split(',').next()).map(topic).collect();
-        let said: BTreeSet<String> = service.consumes.iter().map(|topic| (*topic).to_owned()).collect();
-        assert_eq!(handled, said, "{}: handlers of its consumer, and `consumes`", service.name);
+        let named_in = |call: &str| -> BTreeSet<String> {
+            lib.split(call).skip(1).filter_map(|rest| rest.split(',').next()).map(topic).collect()
+        };
+        let set = |topics: &[&str]| -> BTreeSet<String> { topics.iter().map(|topic| (*topic).to_owned()).collect() };
+        let said = set(service.consumes);
+        assert_eq!(named_in(".on::<"), said, "{}: handlers of its consumer, and `consumes`", service.name);
+        let heard = set(service.hears);
+        assert_eq!(named_in(".hears::<"), heard, "{}: what its listener hears, and `hears`", service.name);
         let mut own = vec![format!("host.db(\"{}\"", service.name), format!("host.settings(\"{}\")", schema(service))];
         if !said.is_empty() {
             own.push(format!("Consumer::new(\"{}\"", service.name));
+        }
+        if !heard.is_empty() {
+            own.push(format!("Listener::new(\"{}\"", service.name));
         }
         let missing = own.into_iter().filter(|call| !lib.contains(call.as_str()));
         holds(&format!("{} calls itself by its name.", service.name), missing.collect());
@@ -169,7 +176,10 @@ fn the_table_of_events_says_who_produces_and_who_consumes() {
         .iter()
         .map(|topic| {
             let consumers = SERVICES.iter().filter(|service| service.consumes.contains(topic));
-            let consumers: Vec<_> = consumers.map(|service| format!("{0} (`{0}`)", service.name)).collect();
+            let consumers = consumers.map(|service| format!("{0} (`{0}`)", service.name));
+            let listeners = SERVICES.iter().filter(|service| service.hears.contains(topic));
+            let listeners = listeners.map(|service| format!("{} (each replica)", service.name));
+            let consumers: Vec<_> = consumers.chain(listeners).collect();
             let consumers = if consumers.is_empty() { "nobody yet".to_owned() } else { consumers.join(", ") };
             let producer = SERVICES.iter().find(|service| service.produces.contains(topic));
             [(*topic).to_owned(), producer.map_or("anybody", |service| service.name).to_owned(), consumers]
