@@ -20,6 +20,8 @@ pub struct ServiceSpec {
     pub summary: &'static str,
     /// The path prefixes that the gateway sends here. The longest match decides; `*` stands for one segment.
     pub paths: &'static [&'static str],
+    /// The paths among them, or below them, whose answers go on: a gateway must not limit their time.
+    pub streams: &'static [&'static str],
     /// The tables of its schema, above those that every service has.
     pub migrations: fn() -> EmbeddedMigrations,
     /// Topics of the events that it publishes.

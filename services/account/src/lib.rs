@@ -84,6 +84,7 @@ pub const fn spec() -> ServiceSpec {
         name: "account",
         summary: "who somebody is",
         paths: &["/api/v1/auth", "/.well-known"],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[],

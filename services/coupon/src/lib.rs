@@ -103,6 +103,7 @@ pub const fn spec() -> ServiceSpec {
         name: "coupon",
         summary: "who gets a coupon, and what it takes off",
         paths: &["/api/v1/coupons", "/api/v1/me/coupons", "/api/v1/admin/coupons"],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[CouponIssueFailed::TOPIC, CouponIssued::TOPIC, CouponRedeemed::TOPIC, CouponRestored::TOPIC],
         consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],

@@ -129,6 +129,7 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/admin/concerts",
             "/api/v1/reservations",
         ],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[StockDepleted::TOPIC, StockReplenished::TOPIC],
         consumes: &[

@@ -117,6 +117,7 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/me/notification-preferences",
             "/api/v1/admin/products/*/restock-rounds",
         ],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[

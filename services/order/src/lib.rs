@@ -88,6 +88,7 @@ pub const fn spec() -> ServiceSpec {
         name: "order",
         summary: "who wants what",
         paths: &["/api/v1/orders", "/api/v1/admin/archive"],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[
             OrderCreated::TOPIC,

@@ -153,6 +153,7 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/admin/payments",
             "/api/v1/admin/reconciliation",
         ],
+        streams: &[],
         migrations: || MIGRATIONS,
         produces: &[PaymentApproved::TOPIC, PaymentFailed::TOPIC, PaymentUnknown::TOPIC, PaymentRefunded::TOPIC],
         consumes: &[OrderPlaced::TOPIC, OrderRefundRequested::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC],

@@ -185,6 +185,7 @@ pub const fn spec() -> ServiceSpec {
         name: "queue",
         summary: "when a sale begins, and who is next",
         paths: &["/api/v1/events", "/api/v1/admin/events", "/api/v1/queues", "/api/v1/admin/queues"],
+        streams: &["/api/v1/events/*/stream", "/api/v1/queues/*/tickets/*/stream"],
         migrations: || MIGRATIONS,
         produces: &[EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC, EventSoldOut::TOPIC],
         consumes: &[OrderPlaced::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC],

@@ -158,19 +158,28 @@ fn ingress_rules() -> String {
 fn http_route(spec: &ServiceSpec) -> String {
     let mut text = format!(
         "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {}\nspec:\n  parentRefs:\n    \
-         - name: stampede\n  rules:\n    - matches:\n",
+         - name: stampede\n  rules:\n",
         spec.name
     );
-    for path in spec.paths {
+    if !spec.streams.is_empty() {
+        // Zero is no limit.
+        text += &http_rule(spec, spec.streams.iter().copied(), "0s");
+    }
+    text + &http_rule(spec, spec.paths.iter().copied().filter(|path| !spec.streams.contains(path)), "75s")
+}
+
+fn http_rule(spec: &ServiceSpec, paths: impl Iterator<Item = &'static str>, timeout: &str) -> String {
+    let mut text = String::from("    - matches:\n");
+    for path in paths {
         let (kind, value) = match path.contains('*') {
             true => ("RegularExpression", format!("{}(/.*)?", pattern(path))),
-            false => ("PathPrefix", (*path).to_owned()),
+            false => ("PathPrefix", path.to_owned()),
         };
         let _ = write!(text, "        - path:\n            type: {kind}\n            value: {value}\n");
     }
     let _ = write!(
         text,
-        "      timeouts:\n        request: 75s\n      backendRefs:\n        - name: {}\n          port: 8080\n",
+        "      timeouts:\n        request: {timeout}\n      backendRefs:\n        - name: {}\n          port: 8080\n",
         spec.name
     );
     text
