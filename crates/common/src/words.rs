@@ -27,6 +27,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("trailing characters at line {}", "JSON 뒤에 다른 내용이 있습니다."),
     // --- ours
     ("not a valid {} id", "올바른 ID(UUID)가 아닙니다."),
+    ("Topics are {}.", "사용할 수 있는 토픽은 다음과 같습니다: {}"),
     ("Not a cursor of this list.", "이 목록의 커서가 아닙니다."),
     ("Not a time of this world.", "사용할 수 없는 시각입니다."),
     ("must be {} to {} characters long", "{}자에서 {}자 사이여야 합니다."),

@@ -139,6 +139,12 @@ impl Site {
         self.anyone().known_as(&user.to_string(), &issuer.token(user, role))
     }
 
+    /// [`Site::user`] with a token that ends in so many seconds.
+    pub fn user_for(&self, user: Uuid, role: Role, seconds: u64) -> Client {
+        let issuer = self.issuer.as_ref().expect("the account service of this site issues its tokens");
+        self.anyone().known_as(&user.to_string(), &issuer.token_for(user, role, seconds))
+    }
+
     /// A new product with `stock` units of 129,000 won.
     pub async fn product(&self, stock: i64) -> client::Product {
         self.product_with(json!({ "initialStock": stock })).await
@@ -229,6 +235,14 @@ impl Site {
         let status = child.wait().await.expect("it is ours");
         *process = Process::Down;
         status
+    }
+
+    /// The process id of the child.
+    pub async fn pid(&self) -> u32 {
+        let Process::Child(child) = &*self.process.lock().await else {
+            panic!("only a child has a process of its own")
+        };
+        child.id().expect("it runs")
     }
 
     /// Drains and ends. Its data can still be read, and a replica can go on with it.

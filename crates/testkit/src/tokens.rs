@@ -35,6 +35,11 @@ impl Issuer {
 
     /// A token for `user`, valid for ten minutes.
     pub fn token(&self, user: Uuid, role: Role) -> String {
+        self.token_for(user, role, 600)
+    }
+
+    /// A token for `user`, valid for `seconds`.
+    pub fn token_for(&self, user: Uuid, role: Role, seconds: u64) -> String {
         let now = jsonwebtoken::get_current_timestamp();
         let claims = Claims {
             iss: self.name.clone(),
@@ -43,7 +48,7 @@ impl Issuer {
             jti: Uuid::now_v7(),
             iat: now,
             nbf: now,
-            exp: now + 600,
+            exp: now + seconds,
             roles: vec![role.name().to_owned()],
         };
         let header =

@@ -2,7 +2,8 @@
 //! channel it goes over.
 //!
 //! Owns schema `notification_hub`. Consumes `ORDER_CREATED`, `ORDER_PLACED`, `PAYMENT_FAILED`, `PAYMENT_UNKNOWN`,
-//! `PAYMENT_REFUNDED`, `STOCK_DEPLETED`, `STOCK_REPLENISHED` and `NOTIFICATION_REQUESTED`.
+//! `PAYMENT_REFUNDED`, `STOCK_DEPLETED`, `STOCK_REPLENISHED` and `NOTIFICATION_REQUESTED`. Each replica hears the facts of
+//! sale events, orders, payments and coupons for its stream.
 
 mod api_key; // rules
 mod channel;
@@ -52,6 +53,8 @@ mod retry_delivery;
 
 mod restock; // restock alerts
 
+mod stream; // facts pushed to clients
+
 use std::sync::Arc;
 
 use actix_web::web::{Data, post};
@@ -60,14 +63,16 @@ use common::batch::Batch;
 use common::db::Db;
 use common::http::ServiceConfig;
 use common::inbox;
+use common::listener::{Listener, Since};
 use common::manifest::{Deploy, Invariant, ServiceSpec, Unfinished};
 use common::outbox::Event as _;
 use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use contract::account::account_service_client::AccountServiceClient;
 use contract::events::{
-    NotificationRequested, OrderCreated, OrderPlaced, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted,
-    StockReplenished,
+    CouponIssueFailed, CouponIssued, CouponRedeemed, CouponRestored, EventClosed, EventOpen, EventScheduled,
+    EventSoldOut, NotificationRequested, OrderCancelled, OrderCreated, OrderExpired, OrderPlaced, OrderRefundRequested,
+    OrderRefunded, PaymentApproved, PaymentFailed, PaymentRefunded, PaymentUnknown, StockDepleted, StockReplenished,
 };
 use contract::notification_hub::notification_service_server::NotificationServiceServer;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -77,6 +82,28 @@ use channel::Channel;
 pub use settings::Settings;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/notification-hub");
+
+/// What the stream tells.
+const STREAMED: &[&str] = &[
+    EventScheduled::TOPIC,
+    EventOpen::TOPIC,
+    EventSoldOut::TOPIC,
+    EventClosed::TOPIC,
+    OrderCreated::TOPIC,
+    OrderPlaced::TOPIC,
+    OrderCancelled::TOPIC,
+    OrderExpired::TOPIC,
+    OrderRefundRequested::TOPIC,
+    OrderRefunded::TOPIC,
+    PaymentApproved::TOPIC,
+    PaymentFailed::TOPIC,
+    PaymentUnknown::TOPIC,
+    PaymentRefunded::TOPIC,
+    CouponIssued::TOPIC,
+    CouponIssueFailed::TOPIC,
+    CouponRedeemed::TOPIC,
+    CouponRestored::TOPIC,
+];
 
 /// What every flow of this service may use.
 pub struct App {
@@ -96,6 +123,7 @@ pub struct App {
     smtp: Option<email::Smtp>,
     targets: targets::Targets,
     restock: restock::Restock,
+    stream: stream::Stream,
     stopping: CancellationToken,
     settings: Settings,
 }
@@ -116,8 +144,9 @@ pub const fn spec() -> ServiceSpec {
             "/api/v1/me/inbox",
             "/api/v1/me/notification-preferences",
             "/api/v1/admin/products/*/restock-rounds",
+            "/api/v1/stream",
         ],
-        streams: &[],
+        streams: &["/api/v1/stream"],
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[
@@ -130,7 +159,7 @@ pub const fn spec() -> ServiceSpec {
             StockReplenished::TOPIC,
             NotificationRequested::TOPIC,
         ],
-        hears: &[],
+        hears: STREAMED,
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),
         invariants: &[
@@ -153,7 +182,7 @@ pub const fn spec() -> ServiceSpec {
             },
         ],
         deploy: Deploy {
-            calls: &["account", "inventory"],
+            calls: &["account", "inventory", "order"],
             secrets: &["notification_hub.slack.url", "notification_hub.email.smtp_url"],
             outside: &[443, 465, 587],
             cpu_millis: 250,
@@ -188,6 +217,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         smtp: email::Smtp::new(&settings.email)?,
         targets: targets::Targets::new(host.redis(), &settings.targets),
         restock: restock::Restock::new(host.upstream("inventory")?, host.redis(), &settings.restock),
+        stream: stream::Stream::new(host.upstream("order")?, host.draining(), &settings.stream),
         stopping: host.stopping(),
         settings: settings.clone(),
     });
@@ -210,10 +240,34 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<StockReplenished, App>(&app)
         .on::<NotificationRequested, App>(&app);
     host.consume(consumer)?;
+    host.listen(listener(&app));
 
     restock::mount(host, &app);
     mount_workers(host, &app);
     Ok(())
+}
+
+/// Sale events are heard from the beginning of the log, since clients get what is known of them.
+fn listener(app: &Arc<App>) -> Listener {
+    Listener::new("notification-hub", app)
+        .hears::<EventScheduled, App>(app, Since::Retained)
+        .hears::<EventOpen, App>(app, Since::Retained)
+        .hears::<EventSoldOut, App>(app, Since::Retained)
+        .hears::<EventClosed, App>(app, Since::Retained)
+        .hears::<OrderCreated, App>(app, Since::Now)
+        .hears::<OrderPlaced, App>(app, Since::Now)
+        .hears::<OrderCancelled, App>(app, Since::Now)
+        .hears::<OrderExpired, App>(app, Since::Now)
+        .hears::<OrderRefundRequested, App>(app, Since::Now)
+        .hears::<OrderRefunded, App>(app, Since::Now)
+        .hears::<PaymentApproved, App>(app, Since::Now)
+        .hears::<PaymentFailed, App>(app, Since::Now)
+        .hears::<PaymentUnknown, App>(app, Since::Now)
+        .hears::<PaymentRefunded, App>(app, Since::Now)
+        .hears::<CouponIssued, App>(app, Since::Now)
+        .hears::<CouponIssueFailed, App>(app, Since::Now)
+        .hears::<CouponRedeemed, App>(app, Since::Now)
+        .hears::<CouponRestored, App>(app, Since::Now)
 }
 
 /// The loops that deliver, and the one that takes deliveries back from workers that have died.
@@ -270,6 +324,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(read_notifications::read_notification)
         .service(redrive_deliveries::list_dead)
         .service(redrive_deliveries::redrive_deliveries)
-        .service(retry_delivery::retry_delivery);
+        .service(retry_delivery::retry_delivery)
+        .service(stream::open_stream::open_stream);
     restock::routes(config);
 }

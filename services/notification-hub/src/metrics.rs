@@ -37,6 +37,32 @@ pub const METRICS: &[Metric] = &[
         "Permits to send restock alerts, by where they came from.",
         &[("from", &["redis", "share"])],
     ),
+    Metric::gauge("stampede_stream_clients", "Streams that are open.", &[]),
+    Metric::counter(
+        "stampede_stream_frames_total",
+        "Facts put into the buffers of clients, by the event of the frame.",
+        &[("event", &[])],
+    ),
+    Metric::histogram(
+        "stampede_stream_lag_seconds",
+        "Time from the transaction that made a fact true until it was told over the stream.",
+        &[],
+    ),
+    Metric::counter(
+        "stampede_streams_opened_total",
+        "Streams opened, by how they began.",
+        &[("start", &["new", "replayed", "resync"])],
+    ),
+    Metric::counter(
+        "stampede_streams_refused_total",
+        "Streams refused, by what was full.",
+        &[("cause", &["process", "account", "address", "not_ready"])],
+    ),
+    Metric::counter(
+        "stampede_streams_ended_total",
+        "Streams ended, by reason.",
+        &[("reason", &["gone", "slow", "token_expired", "shutdown", "log_replaced"])],
+    ),
     Metric::counter(
         "stampede_restock_rounds_total",
         "Restock rounds begun and ended.",

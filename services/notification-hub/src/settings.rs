@@ -10,6 +10,7 @@ use crate::contacts::USERS_MAX;
 use crate::email::EmailSettings;
 use crate::restock::RestockSettings;
 use crate::slack::{DIGEST_MAX, SlackSettings};
+use crate::stream::StreamSettings;
 use crate::targets::TargetSettings;
 use crate::template::Language;
 use crate::webhook::WebhookSettings;
@@ -36,6 +37,7 @@ pub struct Settings {
     pub slack: SlackSettings,
     pub webhook: WebhookSettings,
     pub restock: RestockSettings,
+    pub stream: StreamSettings,
 }
 
 /// What a claim needs besides sending: recording the results, and a pause of the whole process now and then.
@@ -65,6 +67,7 @@ impl Settings {
         }
         self.targets.check()?;
         self.restock.check(email.timeout())?;
+        self.stream.check()?;
         self.check_slack()?;
         self.check_webhook()
     }
@@ -191,6 +194,16 @@ mod tests {
                 replicas: 4,
                 redis_return_ms: 1_000,
             },
+            stream: StreamSettings {
+                streams_max: 10,
+                streams_per_account: 3,
+                streams_per_address: 10,
+                client_frames: 64,
+                ring_frames: 100,
+                account_frames: 10,
+                ring_minutes: 10,
+                heartbeat_seconds: 15,
+            },
         }
     }
 
@@ -235,6 +248,15 @@ mod tests {
             let mut settings = settings(45, 3_000, 500);
             settings.email = EmailSettings { smtp_timeout_ms, smtp_connections, ..settings.email };
             assert_eq!(settings.check().is_ok(), is_fine, "{smtp_timeout_ms} ms, {smtp_connections}");
+        }
+    }
+
+    #[test]
+    fn a_stream_must_speak_before_gateways_take_it_for_dead() {
+        for (heartbeat_seconds, is_fine) in [(0, false), (1, true), (30, true), (31, false)] {
+            let mut settings = settings(45, 3_000, 500);
+            settings.stream.heartbeat_seconds = heartbeat_seconds;
+            assert_eq!(settings.check().is_ok(), is_fine, "{heartbeat_seconds} s");
         }
     }
 

@@ -7,7 +7,8 @@ use common::error::{self, Code};
 use sandbox::nginx::Gateway;
 use serde_json::Value;
 use stampede::services::SERVICES;
-use testkit::servers;
+use testkit::sse::Stream;
+use testkit::{eventually, servers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -98,6 +99,28 @@ async fn every_path_of_the_api_reaches_its_service() {
         }
     }
     tidy::holds("`paths` of a service's manifest cover its routes.", wrong);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_passes_as_it_is_written() {
+    let site = system().start().await;
+    let port = site.api.rsplit(':').next().and_then(|port| port.parse().ok()).expect("it has a port");
+    let ports = SERVICES.iter().map(|service| (service.name, port)).collect();
+    let gateway = gateway("gateway-stream", &ports, &[]).await;
+    let client = site.buyer().await;
+    let stream = client.at(&gateway.url());
+    let response = eventually("the stream is ready", async || {
+        let response = stream.request(reqwest::Method::GET, "/stream").send().await.expect("the gateway answers");
+        (response.status() == 200).then_some(response)
+    })
+    .await;
+    let mut stream = Stream::of(response);
+    assert_eq!(stream.next().await.expect("it begins").kind, "snapshot");
+    // Not before more comes or the stream ends, but at once.
+    client.order("through-the-gateway", &site.product(1).await, 1).await.expect(201);
+    assert_eq!(stream.next().await.expect("it goes on").kind, "order.updated");
+    site.stop().await;
+    assert_eq!(stream.next().await.expect("it ends in order").kind, "end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

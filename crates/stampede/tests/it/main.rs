@@ -38,6 +38,7 @@ mod seats;
 mod settings;
 mod sql;
 mod stock;
+mod streaming;
 mod tidy;
 mod tls;
 mod traces;

@@ -154,7 +154,10 @@ async fn every_refusal_that_a_route_gives_is_declared() {
     let (nil, mut flaws) = (uuid::Uuid::nil().to_string(), Vec::new());
     for (path, operations) in document["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations") {
-            let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+            // A stream would not end; a HEAD is answered as a GET is.
+            let is_stream = operation["responses"]["200"]["content"]["text/event-stream"].is_object();
+            let method = if is_stream { "HEAD".to_owned() } else { method.to_uppercase() };
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
             for place in [nil.as_str(), "x"] {
                 let filled: Vec<&str> =
                     path.split('/').map(|part| if part.starts_with('{') { place } else { part }).collect();

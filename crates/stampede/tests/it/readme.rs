@@ -101,7 +101,7 @@ pub fn tour() -> Vec<String> {
 }
 
 /// What each block of the tour prints, in its last command.
-pub const TOUR: [&[&str]; 15] = [
+pub const TOUR: [&[&str]; 16] = [
     &[],
     &["\"userId\""],
     &["HOT-DROP-1", "LAST-ONE-1"],
@@ -117,6 +117,7 @@ pub const TOUR: [&[&str]; 15] = [
     &["201 Created", "\"couponIssueId\""],
     &["\"passToken\""],
     &["201 Created", "\"seats\":[\"S-300\"]"],
+    &["event: snapshot", "\"OPEN\""],
 ];
 
 /// A shell that runs the tour, block by block.

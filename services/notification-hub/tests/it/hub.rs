@@ -20,6 +20,11 @@ pub async fn start(settings: &[(&str, &str)]) -> (Site, FakeAccount) {
     (ready(builder(&account, settings).start().await).await, account)
 }
 
+/// [`start`], with what the test adds to the host.
+pub async fn start_beside(settings: &[(&str, &str)], mount: impl FnOnce(&mut common::Host) + 'static) -> Site {
+    ready(builder(&FakeAccount::new(), settings).with(mount).start().await).await
+}
+
 /// One more process with the data of `site`, made as it was.
 pub async fn replica(site: &Site, account: &FakeAccount, settings: &[(&str, &str)]) -> Site {
     ready(builder(account, settings).namespace(site.namespace()).start().await).await

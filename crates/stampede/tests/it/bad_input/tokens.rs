@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Trial;
 
 /// What anybody may ask for.
-const PUBLIC: [(&str, &str); 20] = [
+const PUBLIC: [(&str, &str); 21] = [
     ("get", "/.well-known/jwks.json"),
     ("get", "/api/v1/concerts"),
     ("get", "/api/v1/concerts/{concertId}"),
@@ -28,6 +28,7 @@ const PUBLIC: [(&str, &str); 20] = [
     ("get", "/api/v1/queues/ping"),
     ("get", "/api/v1/queues/{eventId}/proof"),
     ("get", "/api/v1/queues/{eventId}/status"),
+    ("get", "/api/v1/stream"),
     ("post", "/api/v1/auth/login"),
     ("post", "/api/v1/auth/logout"),
     ("post", "/api/v1/auth/refresh"),
