@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 mod demo;
 pub mod dev;
+pub mod doctor;
 pub mod events;
 mod latency;
 pub mod manifests;

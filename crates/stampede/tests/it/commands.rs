@@ -110,7 +110,7 @@ impl Ended {
     }
 
     /// The object on the last line of standard output.
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let last = self.out.lines().last().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
@@ -380,7 +380,12 @@ fn every_command_and_option_of_the_readme_is_tried_here() {
         shown.contains("bench orders") && shown.contains("rush --kill") && shown.contains("dev --split"),
         "{shown:?}"
     );
-    let source = [include_str!("commands.rs"), include_str!("bench_commands.rs")].concat();
+    let source = [
+        include_str!("commands.rs"),
+        include_str!("bench_commands.rs"),
+        include_str!("doctor.rs"),
+    ]
+    .concat();
     let mut tried = BTreeSet::new();
     for call in [".stampede(", ".command("] {
         for (at, _) in source.match_indices(call) {

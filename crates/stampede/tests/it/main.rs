@@ -19,6 +19,7 @@ mod crash_late;
 mod crash_paying;
 mod crash_points;
 mod deployment;
+mod doctor;
 mod edge;
 mod faults;
 mod gateway;

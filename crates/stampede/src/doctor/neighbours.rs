@@ -1,0 +1,77 @@
+//! Neighbours: the services in other processes that the settings name, and where the keys of access tokens are read.
+
+use std::collections::BTreeMap;
+
+use common::rpc::{self, RpcSettings};
+use common::settings::Settings;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{ANSWER_MAX, Report, shown};
+use crate::services::SERVICES;
+
+const CHECK: &str = "neighbours";
+
+/// An error is an address that is none, or a section of the settings that cannot be read.
+pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
+    let named: BTreeMap<String, String> = settings.section("upstreams")?;
+    let named: Vec<(&String, &String)> = named.iter().filter(|(_, address)| !address.is_empty()).collect();
+    let rpc: RpcSettings = settings.section("rpc")?;
+    let patient = RpcSettings { deadline_ms: ANSWER_MAX.as_millis() as u64, ..rpc };
+    if named.is_empty() {
+        report.ok(CHECK, "no service is named in [upstreams]: all are in one process");
+    }
+    for (name, address) in named {
+        if !SERVICES.iter().any(|service| service.name.replace('-', "_") == *name) {
+            report.warn(
+                CHECK,
+                format!("upstreams.{name} names no service"),
+                format!("remove it; the services are {}", crate::services::names()),
+            );
+            continue;
+        }
+        let mut client = HealthClient::new(rpc::upstream(address, &patient)?);
+        let (address, setting) = (shown(settings, &format!("upstreams.{name}")), format!("upstreams.{name}"));
+        match client.check(HealthCheckRequest::default()).await.map(|answer| answer.into_inner().status()) {
+            Ok(ServingStatus::Serving) => report.ok(CHECK, format!("{name} serves at {address}")),
+            Ok(status) => report.fail(
+                CHECK,
+                format!("{name} at {address} answers {}", status.as_str_name()),
+                format!("look at the log of {name}: it is starting, or told to stop"),
+            ),
+            Err(status) => report.fail(
+                CHECK,
+                format!("{name} does not answer at {address}: {}", status.message()),
+                format!("start {name}, or correct {setting}"),
+            ),
+        }
+    }
+    examine_keys(settings, report).await
+}
+
+async fn examine_keys(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
+    let url: String = settings.section("auth.jwks_url")?;
+    if url.is_empty() {
+        return Ok(());
+    }
+    match keys(&url).await {
+        Ok(0) => {
+            report.fail(CHECK, format!("{url} lists no key: no access token is accepted"), "look at the log of account")
+        }
+        Ok(keys) => report.ok(CHECK, format!("{url} lists {keys} keys of access tokens")),
+        Err(error) => report.fail(
+            CHECK,
+            format!("the keys of access tokens cannot be read at {url}: {error:#}"),
+            "start account, or correct auth.jwks_url",
+        ),
+    }
+    Ok(())
+}
+
+/// How many keys are listed there.
+async fn keys(url: &str) -> anyhow::Result<usize> {
+    let answer = crate::near()?.get(url).timeout(ANSWER_MAX).send().await?.error_for_status()?;
+    let listed: serde_json::Value = answer.json().await?;
+    Ok(listed["keys"].as_array().map_or(0, Vec::len))
+}
