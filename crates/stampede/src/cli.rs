@@ -11,7 +11,7 @@ use common::settings::Settings;
 
 use crate::say;
 use crate::services::{self, SERVICES};
-use crate::{audit, bench, dev, doctor, events, manifests, roles, rush};
+use crate::{audit, bench, dev, doctor, events, manifests, roles, rush, trace};
 
 /// With the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STAMPEDE_COMMIT"), ")");
@@ -58,6 +58,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Look at settings, servers, schemas, topics and clocks, and say what will not work and what to do.
     Doctor(doctor::DoctorArgs),
+    /// Tell the whole story of one order, from the tables of all services.
+    Trace(trace::TraceArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -167,6 +169,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rush(args) => rush::rush(args, &cli.config).await,
         Command::Audit(args) => audit::audit(args, &cli.config).await,
         Command::Doctor(args) => doctor::doctor(args, &cli.config).await,
+        Command::Trace(args) => trace::trace(args, &cli.config).await,
         Command::Bench(command) => bench::bench(command, &cli.config).await,
         Command::Events(args) => events::events(args, &cli.config).await,
         Command::Completions { shell } => {

@@ -15,6 +15,7 @@ mod roles;
 pub mod rush;
 pub mod services;
 pub mod site;
+pub mod trace;
 
 /// A client for what is on this machine or beside it: a proxy of the environment's is not for that.
 fn near() -> reqwest::Result<reqwest::Client> {

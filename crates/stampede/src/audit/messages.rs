@@ -10,12 +10,14 @@ use crate::services::SERVICES;
 /// |---|---|
 /// | `{outbox_events}` | every outbox row, with its `service` |
 /// | `{parked}` | every parked event, with its `service` |
+/// | `{inbox}` | every mark that a service has set on an event, with its `service` |
 /// | `{subscribed}` | every outbox row once for each `consumer` of its topic, and whether that one has applied it: `is_applied` |
 /// | `{produced}` | service and topic of everything that a service says it produces; the columns have no names |
-pub fn tables() -> [(&'static str, String); 4] {
+pub fn tables() -> [(&'static str, String); 5] {
     [
         ("{outbox_events}", of_all("outbox_events")),
         ("{parked}", of_all("parked")),
+        ("{inbox}", marks()),
         ("{subscribed}", subscribed()),
         ("{produced}", produced()),
     ]
@@ -30,6 +32,15 @@ pub fn placeholder(service: &str) -> String {
 fn of_all(table: &str) -> String {
     let rows = |service: &ServiceSpec| {
         format!("select '{}' as service, * from {}.{table}", service.name, placeholder(service.name))
+    };
+    format!("({})", SERVICES.iter().map(rows).collect::<Vec<_>>().join(" union all "))
+}
+
+/// By the name of the consumer, as the key of each inbox begins.
+fn marks() -> String {
+    let rows = |service: &ServiceSpec| {
+        let (name, schema) = (service.name, placeholder(service.name));
+        format!("select '{name}' as service, * from {schema}.inbox where consumer = '{name}'")
     };
     format!("({})", SERVICES.iter().map(rows).collect::<Vec<_>>().join(" union all "))
 }

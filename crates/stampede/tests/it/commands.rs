@@ -384,6 +384,7 @@ fn every_command_and_option_of_the_readme_is_tried_here() {
         include_str!("commands.rs"),
         include_str!("bench_commands.rs"),
         include_str!("doctor.rs"),
+        include_str!("trace.rs"),
     ]
     .concat();
     let mut tried = BTreeSet::new();

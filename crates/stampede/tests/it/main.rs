@@ -42,4 +42,5 @@ mod stock;
 mod streaming;
 mod tidy;
 mod tls;
+mod trace;
 mod traces;
