@@ -11,7 +11,7 @@ use common::settings::Settings;
 
 use crate::say;
 use crate::services::{self, SERVICES};
-use crate::{audit, bench, dev, doctor, events, manifests, roles, rush, trace};
+use crate::{asyncapi, audit, bench, dev, doctor, events, manifests, roles, rush, trace};
 
 /// With the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STAMPEDE_COMMIT"), ")");
@@ -46,6 +46,8 @@ enum Command {
     Config,
     /// Print the OpenAPI description of all services.
     Openapi,
+    /// Print the AsyncAPI description of all topics.
+    Asyncapi,
     /// Write the files for containers and Kubernetes that follow from the list of services.
     Manifests {
         /// The root of the repository.
@@ -164,6 +166,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Openapi => {
             say!("{}", services::description(&files).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Asyncapi => {
+            say!("{}", asyncapi::description()?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Rush(args) => rush::rush(args, &cli.config).await,

@@ -356,6 +356,7 @@ async fn settings_and_the_description_of_the_api_are_printed() {
     let committed = std::fs::read_to_string(tidy::root().join("openapi.json")).expect("it is there");
     let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("it is JSON");
     assert_eq!(parsed(&openapi), parsed(&committed), "run `cargo run -p stampede -- openapi > openapi.json`");
+    place.stampede("asyncapi").await.expect(0, &["\"asyncapi\": \"3.1.0\"", "ORDER_CREATED"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

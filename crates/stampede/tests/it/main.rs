@@ -8,6 +8,7 @@ mod site;
 
 mod account;
 mod archive;
+mod asyncapi;
 mod audit;
 mod away;
 mod bad_input;
