@@ -25,6 +25,7 @@ mod edge;
 mod faults;
 mod gateway;
 mod hold;
+mod http_samples;
 mod manifest;
 mod metrics;
 mod notifications;
