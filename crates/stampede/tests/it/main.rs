@@ -21,6 +21,7 @@ mod crash_paying;
 mod crash_points;
 mod deployment;
 mod doctor;
+mod documents;
 mod edge;
 mod faults;
 mod gateway;

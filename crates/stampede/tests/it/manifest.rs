@@ -128,13 +128,14 @@ fn words(line: &str) -> String {
 }
 
 /// The lines of documents that name all services.
-fn lists_in_documents() -> [[&'static str; 2]; 2] {
-    static LINES: std::sync::LazyLock<[String; 2]> = std::sync::LazyLock::new(|| {
+fn lists_in_documents() -> [[&'static str; 2]; 4] {
+    static LINES: std::sync::LazyLock<[String; 3]> = std::sync::LazyLock::new(|| {
         let quoted: Vec<String> = SERVICES.iter().map(|service| format!("`{}`", service.name)).collect();
         let plain = stampede::services::names();
-        [format!("| {} | host these", quoted.join(", ")), format!("services/ {plain}")]
+        let [row, folders] = [format!("| {} |", quoted.join(", ")), format!("services/ {plain}")];
+        [format!("{row} host these"), folders, row]
     });
-    [["README.md", &LINES[0]], ["README.md", &LINES[1]]]
+    [["README.md", &LINES[0]], ["README.md", &LINES[1]], ["README.ko.md", &LINES[2]], ["README.ko.md", &LINES[1]]]
 }
 
 /// The tables and views of a service's migrations, as documents list them.
