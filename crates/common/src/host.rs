@@ -95,7 +95,8 @@ impl Host {
         let http_listener = bind(&own.http_listen)?;
         let mut auth: crate::auth::AuthSettings = settings.section("auth")?;
         if auth.jwks_url.is_empty() {
-            auth.jwks_url = format!("http://{}/.well-known/jwks.json", reachable(http_listener.local_addr()?));
+            auth.jwks_url =
+                format!("http://{}/.well-known/jwks.json", http_server::reachable(http_listener.local_addr()?));
         }
         Ok(Host {
             grpc_listener: bind(&own.grpc_listen)?,
@@ -392,13 +393,4 @@ where
 /// The PostgreSQL schema of `service`.
 pub fn schema(namespace: &str, service: &str) -> String {
     format!("{namespace}{}", service.replace('-', "_"))
-}
-
-/// An address that was bound to "any" is reached over loopback.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    match bound {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
-        other => other,
-    }
 }

@@ -1,7 +1,7 @@
 //! The HTTP server of a host: what is around every route of every service.
 
 use std::any::Any;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::dev::Server;
@@ -81,4 +81,13 @@ fn limit_writes(connection: &dyn Any, write_max: Duration) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (connection, write_max);
+}
+
+/// An address that was bound to "any" is reached over loopback.
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v6.port())),
+        other => other,
+    }
 }
