@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+pub use access::client_config;
 pub(crate) use access::problems;
 use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
 
@@ -338,23 +339,6 @@ fn is_temporary(code: RDKafkaErrorCode) -> bool {
             | Code::ClusterAuthorizationFailed
             | Code::UnsupportedVersion
     )
-}
-
-/// What every client is made with: where the brokers are, and how we are let in.
-pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &settings.brokers)
-        // A connection on which no answer comes ends after this. The default is a minute.
-        .set("socket.timeout.ms", "10000")
-        // A small message does not wait for the TCP acknowledgement of those before it.
-        .set("socket.nagle.disable", "true")
-        // A broker that is back is found soon.
-        .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "1000")
-        .set_log_level(RDKafkaLogLevel::Warning);
-    access::configure(&mut config, settings);
-    config
 }
 
 /// Writes librdkafka's lines to the log at debug level only: the caller that meets the failure logs it once.

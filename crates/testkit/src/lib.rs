@@ -9,8 +9,8 @@ pub mod proxy;
 pub mod servers;
 pub mod site;
 pub mod sql; // reading the databases
-pub mod tls; // servers that speak TLS
 pub mod sse; // streams of server-sent events
+pub mod tls; // servers that speak TLS
 pub mod tokens; // access tokens without an account service
 mod wait;
 

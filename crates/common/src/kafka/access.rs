@@ -36,8 +36,25 @@ impl KafkaSettings {
     }
 }
 
+/// What every client is made with: where the brokers are, and how we are let in.
+pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        // A connection on which no answer comes ends after this. The default is a minute.
+        .set("socket.timeout.ms", "10000")
+        // A small message does not wait for the TCP acknowledgement of those before it.
+        .set("socket.nagle.disable", "true")
+        // A broker that is back is found soon.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    configure(&mut config, settings);
+    config
+}
+
 /// Adds what a client needs to be let in.
-pub(super) fn configure(config: &mut ClientConfig, settings: &KafkaSettings) {
+fn configure(config: &mut ClientConfig, settings: &KafkaSettings) {
     config.set("security.protocol", &settings.security);
     if settings.has_tls() {
         let roots = if settings.ca_file.is_empty() { "probe" } else { &settings.ca_file };
@@ -98,7 +115,7 @@ impl Kafka {
 
 /// Asks for metadata until a broker answers or refuses, or the time is up. Blocks.
 fn check(settings: &KafkaSettings, limit: Duration) -> anyhow::Result<()> {
-    let client: BaseProducer<Refusals> = super::client_config(settings).create_with_context(Refusals::default())?;
+    let client: BaseProducer<Refusals> = client_config(settings).create_with_context(Refusals::default())?;
     let started = Instant::now();
     let outcome = loop {
         if client.client().fetch_metadata(None, ASK_PERIOD).is_ok() || started.elapsed() > limit {

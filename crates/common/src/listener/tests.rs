@@ -127,6 +127,7 @@ fn settings(brokers: &str) -> KafkaSettings {
         linger_ms: 0,
         delivery_timeout_ms: 1_000,
         session_timeout_ms: 6_000,
+        ..crate::settings::Settings::defaults().unwrap().section("kafka").unwrap()
     }
 }
 

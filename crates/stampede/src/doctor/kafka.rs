@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::kafka::KafkaSettings;
+use common::kafka::{KafkaSettings, client_config};
 use common::settings::Settings;
 use contract::events::TOPICS;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::Report;
@@ -48,7 +47,7 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
 
 /// Blocking.
 fn ask(settings: &KafkaSettings) -> anyhow::Result<Cluster> {
-    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &settings.brokers).create()?;
+    let client: BaseConsumer = client_config(settings).create()?;
     let metadata = client.fetch_metadata(None, Duration::from_millis(settings.request_timeout_ms))?;
     let topics = metadata.topics().iter().map(|topic| {
         let partitions = topic.partitions();
