@@ -16,6 +16,7 @@ pub mod inbox;
 pub mod kafka;
 pub mod listener;
 mod log_json;
+mod log_text;
 pub mod manifest;
 pub mod object;
 pub mod openapi;

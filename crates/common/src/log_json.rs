@@ -72,9 +72,13 @@ where
 /// What spans have for traces only; `method` and `path` say the same in a log.
 const FOR_TRACES: [&str; 4] = ["otel.", "http.", "url.", "rpc."];
 
+pub fn is_for_traces(field: &Field) -> bool {
+    FOR_TRACES.iter().any(|prefix| field.name().starts_with(prefix))
+}
+
 impl Fields {
     fn insert(&mut self, field: &Field, value: Value) {
-        if !FOR_TRACES.iter().any(|prefix| field.name().starts_with(prefix)) {
+        if !is_for_traces(field) {
             self.0.insert(field.name().to_owned(), value);
         }
     }

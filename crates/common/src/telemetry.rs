@@ -19,6 +19,8 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::log_text::TextFields;
+
 mod metric;
 
 pub use metric::{METRICS, Metric, MetricKind};
@@ -62,7 +64,7 @@ pub fn init(settings: &TelemetrySettings, service: &str) -> anyhow::Result<()> {
     let logs = if json {
         crate::log_json::JsonLines::new(std::io::stderr).boxed()
     } else {
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
+        tracing_subscriber::fmt::layer().fmt_fields(TextFields).with_writer(std::io::stderr).with_target(false).boxed()
     };
     install(settings, service, logs)
 }
@@ -71,7 +73,7 @@ pub fn init(settings: &TelemetrySettings, service: &str) -> anyhow::Result<()> {
 /// to standard error, as text.
 pub fn init_with_file(settings: &TelemetrySettings, service: &str, file: File) -> anyhow::Result<()> {
     let file = Arc::new(file);
-    let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let shown = tracing_subscriber::fmt::layer().fmt_fields(TextFields).with_writer(std::io::stderr).with_target(false);
     let logs = crate::log_json::JsonLines::new(move || file.clone()).and_then(shown.with_filter(LevelFilter::WARN));
     install(settings, service, logs.boxed())
 }
