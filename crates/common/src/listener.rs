@@ -26,6 +26,9 @@ use crate::outbox::Event;
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
+/// The first attempts of a new system fail: partitions that were created a moment ago have no leader yet.
+const ATTEMPTS_UNTOLD: u32 = 4;
+
 /// How often it looks whether the log is still the same one.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -122,8 +125,11 @@ impl Listener {
                 }
                 Err(error) => {
                     attempt += 1;
-                    if attempt == 1 {
-                        tracing::warn!(%error, listener = self.name, "The listener of {} waits until Kafka can be reached", self.name);
+                    if attempt == ATTEMPTS_UNTOLD {
+                        tracing::warn!(
+                            %error, listener = self.name,
+                            "The listener of {} cannot read its topics; it tries again until it can", self.name
+                        );
                     }
                     tokio::select! {
                         () = stopping.cancelled() => return,
@@ -138,14 +144,42 @@ impl Listener {
     async fn open<'a>(&'a self, kafka: &'a Kafka, heard: &mut Heard) -> Result<Reader<'a>> {
         let cluster = kafka.cluster_id_since(std::time::Instant::now()).await?;
         let names: Vec<&str> = self.topics.iter().map(|topic| topic.name).collect();
-        kafka.ensure_topics(&names).await?;
+        let missing = kafka.ensure_topics(&names).await?;
         let client = Arc::new(kafka.reader(self.name, &cluster)?);
+        match self.take_up(kafka, &client, cluster, &missing, heard).await {
+            Ok(layout) => {
+                let now = Instant::now();
+                Ok(Reader { listener: self, kafka, client, layout, last_answer_at: now, layout_looked_at: now })
+            }
+            Err(error) => {
+                drop_in_background(client);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has `client` read on where the last one stopped. `missing` are the topics that the cluster cannot have for now.
+    async fn take_up(
+        &self,
+        kafka: &Kafka,
+        client: &Arc<StreamConsumer<GroupHealth>>,
+        cluster: Arc<str>,
+        missing: &BTreeMap<String, String>,
+        heard: &mut Heard,
+    ) -> Result<Layout> {
+        let names: Vec<&'static str> = self.topics.iter().map(|topic| topic.name).collect();
         let is_known = heard.cluster.as_ref() == Some(&cluster);
         let is_replaced = !is_known && heard.cluster.is_some();
         let mut next = if is_known { heard.clone() } else { Heard { cluster: Some(cluster), ..Heard::default() } };
-        let layout = layout(&client, kafka, &names).await?;
+        let layout = layout(client, kafka, &names).await?;
+        // Without its partitions the past of a topic would count as heard.
+        if let Some((topic, _)) =
+            layout.iter().find(|(topic, partitions)| **partitions == 0 && !missing.contains_key(**topic))
+        {
+            return Err(Error::transient(anyhow::anyhow!("Kafka does not tell the partitions of {topic} yet")));
+        }
         let unknown: Vec<Place> = places(&layout).filter(|place| !next.positions.contains_key(place)).collect();
-        for (place, low, high) in watermarks(&client, kafka, unknown).await? {
+        for (place, low, high) in watermarks(client, kafka, unknown).await? {
             // Of a partition that came later, all is new.
             let past_until = if is_known { low } else { high };
             let from_now = !is_known && self.topic(place.0).is_none_or(|topic| topic.since == Since::Now);
@@ -163,8 +197,7 @@ impl Listener {
             self.app.log_replaced();
         }
         heard.tell_when_caught_up(self);
-        let now = Instant::now();
-        Ok(Reader { listener: self, kafka, client, layout, last_answer_at: now, layout_looked_at: now })
+        Ok(layout)
     }
 }
 

@@ -6,12 +6,13 @@ use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaRespErr;
 use serde::{Deserialize, Serialize};
 use testkit::{PATIENCE, eventually};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Hear, Listen, Listener, Reception, Since};
+use super::{Hear, Heard, Listen, Listener, Reception, Since};
 use crate::inbox::Received;
 use crate::kafka::{Kafka, KafkaSettings};
 use crate::outbox::Event;
@@ -163,6 +164,28 @@ async fn a_listener_hears_the_past_of_what_it_keeps_and_of_the_rest_only_what_is
     assert_eq!(running.heard(4).await[3..], ["+two"], "what cannot be read does not stop it");
     publish(&producer, "KEPT", &thing("new")).await;
     assert_eq!(running.heard(5).await[4..], ["+new"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_whose_partitions_are_not_told_yet_is_waited_for() {
+    let broker = MockCluster::new(1).unwrap();
+    for topic in ["KEPT", "TOLD"] {
+        broker.create_topic(topic, 1, 1).unwrap();
+    }
+    publish(&producer(&broker.bootstrap_servers()), "KEPT", &thing("old")).await;
+    let kafka = Kafka::open(&settings(&broker.bootstrap_servers()), "").unwrap();
+    let (app, mut heard) = (Arc::new(App::default()), Heard::default());
+    let listener = Listener::new("test", &app).hears::<Kept, App>(&app, Since::Retained);
+    broker.topic_error("KEPT", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let refused = listener.open(&kafka, &mut heard).await.map(|_| ()).unwrap_err();
+    assert!(format!("{refused:?}").contains("does not tell the partitions of KEPT"), "{refused:?}");
+    assert!(app.0.lock().is_empty(), "it does not say that it has heard the past");
+
+    broker.topic_error("KEPT", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    let stopping = CancellationToken::new();
+    let running = Running { app, stopping: stopping.clone(), task: tokio::spawn(listener.run(kafka, stopping)) };
+    assert_eq!(running.heard(2).await, ["old", "caught up"]);
     running.stop().await;
 }
 
