@@ -69,6 +69,10 @@ fn the_samples_are_all_run_and_touch_every_area_of_the_api() {
     for (path, operations) in openapi["paths"].as_object().expect("it has paths") {
         for (method, operation) in operations.as_object().into_iter().flatten() {
             let Some(tag) = operation["tags"][0].as_str() else { continue };
+            // An answer without an end is no sample: the README's tour listens for three seconds.
+            if !operation["responses"]["200"]["content"]["text/event-stream"].is_null() {
+                continue;
+            }
             let is_tried =
                 FILES.iter().flat_map(|name| read(name).requests).any(|request| request.is_for(method, path));
             *touched.entry(tag.to_owned()).or_insert(false) |= is_tried;
