@@ -242,8 +242,7 @@ async fn dev_without_a_terminal_logs_to_standard_error_and_split_services_to_a_f
     assert!(ended.success(), "{ended}");
 }
 
-/// As when a new version is rolled out: another replica takes over, and every buyer is answered. How many requests had to be
-/// repeated is printed: one that reaches a listener in the moment in which it is closed is answered 503.
+/// As when a new version is rolled out. How many requests had to be repeated is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: 20,000 requests, and each service is told to stop among them"]
 async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_another_replica() {
@@ -251,11 +250,10 @@ async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_anothe
     let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
     let rush = "rush --sandbox --split --replicas 2 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
                 --timeout-seconds 600 --output json --data-dir {data}";
-    let ended = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]);
-    let outcome = ended.json();
+    let outcome = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]).json();
     println!("{outcome}");
-    assert_eq!((&outcome["verdict"], &outcome["sold"]), (&"PASS".into(), &1000.into()), "{ended}");
-    assert_eq!(outcome["unknownLeft"], 0, "{ended}");
+    let told = serde_json::json!([outcome["verdict"], outcome["sold"], outcome["unknownLeft"]]);
+    assert_eq!(told, serde_json::json!(["PASS", 1000, 0]));
     assert_eq!(outcome["kills"].as_array().map(Vec::len), Some(SERVICES.len()));
 }
 
