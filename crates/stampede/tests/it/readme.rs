@@ -157,7 +157,7 @@ impl Tour {
             // Behind the number of seconds.
             last = next.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned());
         }
-        let is_repeated = block.contains("; sleep ") || block.contains("notifications");
+        let is_repeated = ["; sleep ", "notifications", "/stream"].iter().any(|mark| block.contains(mark));
         let mut printed = self.say(&last).await;
         for _ in 0..TRIES {
             if !is_repeated || expected.iter().all(|text| printed.contains(text)) {
