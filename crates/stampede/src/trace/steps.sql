@@ -79,7 +79,7 @@ steps (at, place, service, step, about, details) as (
     from {coupon}.coupon_redemptions as redemption
     where redemption.order_id = $1 and redemption.coupon_issue_id is not null
     union all
-    select this.created_at, 20, 'order', 'ORDER PLACED', this.id::text,
+    select this.created_at, 20, 'order', 'ORDER CREATED', this.id::text,
            json_build_object('amount', this.amount, 'currency', this.currency, 'key', this.idempotency_key,
                              'until', this.first_hold_expires_at)
     from this
