@@ -65,11 +65,21 @@ pub(crate) fn identity(certificate: &Path, key: &Path) -> anyhow::Result<Identit
     Ok((chain, found))
 }
 
+/// What is wrong with `ca_file`, `cert_file` and `key_file` of a section.
+pub(crate) fn file_problems(section: &str, [ca_file, cert_file, key_file]: [&str; 3]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !ca_file.is_empty()
+        && let Err(wrong) = roots(Path::new(ca_file))
+    {
+        problems.push(format!("{section}.ca_file cannot be used: {wrong:#}"));
+    }
+    let names = ["cert_file", "key_file"].map(|file| format!("{section}.{file}"));
+    problems.extend(identity_problem([&names[0], cert_file], [&names[1], key_file]));
+    problems
+}
+
 /// What is wrong with the files of a client's certificate, by the names of the two settings.
-pub(crate) fn identity_problem(
-    [certificate_setting, certificate]: [&str; 2],
-    [key_setting, key]: [&str; 2],
-) -> Option<String> {
+fn identity_problem([certificate_setting, certificate]: [&str; 2], [key_setting, key]: [&str; 2]) -> Option<String> {
     match (certificate, key) {
         ("", "") => None,
         (_, "") => Some(format!("{certificate_setting} needs {key_setting}, the file of its key")),

@@ -1,6 +1,5 @@
 //! Who the brokers are and who we are: TLS, SASL, and what is told at start when they do not fit.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -91,12 +90,7 @@ pub(crate) fn problems(settings: &KafkaSettings) -> Vec<String> {
         let unused = files.iter().filter(|(_, file)| !file.is_empty());
         problems.extend(unused.map(|(key, _)| format!("kafka.{key} is not used with kafka.security = {security:?}")));
     }
-    if !ca_file.is_empty()
-        && let Err(wrong) = tls::roots(Path::new(ca_file))
-    {
-        problems.push(format!("kafka.ca_file cannot be used: {wrong:#}"));
-    }
-    problems.extend(tls::identity_problem(["kafka.cert_file", cert_file], ["kafka.key_file", key_file]));
+    problems.extend(tls::file_problems("kafka", [ca_file, cert_file, key_file]));
     problems
 }
 

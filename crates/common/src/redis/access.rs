@@ -1,6 +1,5 @@
 //! Who Redis is and who we are: passwords, TLS, and what is told at start when they do not fit.
 
-use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
@@ -46,12 +45,7 @@ pub(crate) fn problems(settings: &RedisSettings) -> Vec<String> {
     if !url.starts_with("rediss://") && [ca_file, cert_file, key_file].iter().any(|file| !file.is_empty()) {
         problems.push("redis.ca_file, redis.cert_file and redis.key_file need a redis.url with rediss://".to_owned());
     }
-    if !ca_file.is_empty()
-        && let Err(wrong) = tls::roots(Path::new(ca_file))
-    {
-        problems.push(format!("redis.ca_file cannot be used: {wrong:#}"));
-    }
-    problems.extend(tls::identity_problem(["redis.cert_file", cert_file], ["redis.key_file", key_file]));
+    problems.extend(tls::file_problems("redis", [ca_file, cert_file, key_file]));
     problems
 }
 
