@@ -4,6 +4,8 @@
 //! It has partitions assigned to it and is a member of no group, so it shares them with nobody, commits nothing and leaves
 //! nothing behind on the broker. What was said while its process was down is not told to it as new.
 
+mod layout;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +18,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::layout::{Layout, Place, layout, places, watermarks};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::inbox::{Message, Received};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, drop_in_background, in_own_thread, log_debug, ping};
+use crate::kafka::librdkafka::{GroupHealth, drop_in_background, log_debug, ping};
 use crate::outbox::Event;
-
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
@@ -201,12 +203,6 @@ impl Listener {
     }
 }
 
-/// A topic, without the namespace, and one of its partitions.
-type Place = (&'static str, i32);
-
-/// The number of partitions of each topic.
-type Layout = BTreeMap<&'static str, i32>;
-
 /// How far the log of one cluster has been heard.
 #[derive(Debug, Clone, Default)]
 struct Heard {
@@ -239,45 +235,6 @@ impl Heard {
             listener.app.caught_up();
         }
     }
-}
-
-fn places(layout: &Layout) -> impl Iterator<Item = Place> {
-    layout.iter().flat_map(|(topic, partitions)| (0..*partitions).map(|partition| (*topic, partition)))
-}
-
-/// One question for each topic: the answer for all would name those of every other site on the broker.
-async fn layout(client: &Arc<StreamConsumer<GroupHealth>>, kafka: &Kafka, names: &[&'static str]) -> Result<Layout> {
-    let topics: Vec<(&'static str, String)> = names.iter().map(|name| (*name, kafka.topic(name))).collect();
-    let (client, limit) = (client.clone(), kafka.request_timeout());
-    let asked = in_own_thread(move || -> Result<Layout, KafkaError> {
-        let mut layout = Layout::new();
-        for (name, topic) in &topics {
-            let metadata = client.fetch_metadata(Some(topic), limit)?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic);
-            let partitions = found.map_or(0, |found| found.partitions().len());
-            layout.insert(name, i32::try_from(partitions).unwrap_or(i32::MAX));
-        }
-        Ok(layout)
-    });
-    asked.await.map_err(Error::transient)?.map_err(Error::transient)
-}
-
-/// The first offset of each place, and the one after its last.
-async fn watermarks(
-    client: &Arc<StreamConsumer<GroupHealth>>,
-    kafka: &Kafka,
-    places: Vec<Place>,
-) -> Result<Vec<(Place, i64, i64)>> {
-    let named: Vec<(Place, String)> = places.into_iter().map(|place| (place, kafka.topic(place.0))).collect();
-    let (client, limit) = (client.clone(), kafka.request_timeout());
-    let asked = in_own_thread(move || -> Result<Vec<(Place, i64, i64)>, KafkaError> {
-        let of = |(place, topic): &(Place, String)| {
-            let (low, high) = client.fetch_watermarks(topic, place.1, limit)?;
-            Ok((*place, low, high))
-        };
-        named.iter().map(of).collect()
-    });
-    asked.await.map_err(Error::transient)?.map_err(Error::transient)
 }
 
 /// A client on the log of one cluster.
