@@ -14,18 +14,15 @@ mod rest;
 mod restock;
 mod restock_verdict;
 mod seats;
-mod seats_verdict;
 mod show;
 mod verdict;
-mod waiting_line;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use client::{Buyer, Client};
 use serde_json::{Value, json};
@@ -33,7 +30,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::audit::provider_book;
 use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
 use crate::dev;
 use crate::say;
@@ -45,7 +41,7 @@ use load::Load;
 use outcome::{Measured, Outcome};
 use pay::{Payers, PaymentRecord, Shared};
 use prepare::{Buyers, Goods};
-use provider::Faults;
+use provider::{Faults, Provider};
 use record::Record;
 use verdict::{Sale, judge};
 
@@ -91,7 +87,7 @@ pub struct RushArgs {
     #[arg(long, conflicts_with_all = ["pay", "kill", "restart", "duplicates", "quantity", "coupons"])]
     restock: bool,
     /// In place of a product: --stock seats of a concert, of which each buyer wants one. Some give theirs back.
-    #[arg(long, conflicts_with_all = ["pay", "kill", "restart", "duplicates", "quantity", "coupons", "restock"])]
+    #[arg(long, conflicts_with_all = ["duplicates", "quantity", "coupons", "restock"])]
     seats: bool,
     /// With --seats: the sale of the concert has a waiting room, and opens when everybody is there. Some go away in line, some
     /// come without a pass.
@@ -206,22 +202,13 @@ fn sandbox_options(args: &RushArgs, config: &[PathBuf]) -> anyhow::Result<SiteOp
 }
 
 async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Outcome> {
-    let parts = site.parts();
-    if let Some(unknown) = args.kill.iter().chain(&args.restart).find(|part| !parts.contains(part)) {
-        bail!("there is no {unknown:?} here; what can be killed: {}", parts.join(", "));
-    }
-    let kills = args.kill.iter().cloned().map(Outage::Kill);
-    let outages: Vec<Outage> = kills.chain(args.restart.iter().cloned().map(Outage::Restart)).collect();
+    let outages = kills::asked(args, site)?;
     let scenario = Scenario::prepare(args, site).await?;
-    let provider = match args.pay {
-        true => Some(Provider::open(site, args.provider_faults.clone().unwrap_or_default()).await?),
-        false => None,
-    };
+    let provider = Provider::open(args, site).await?;
     let load = scenario.load(args)?;
     let remembered = run_load(load.clone(), scenario.concurrency, site, &outages).await;
     if let Some(provider) = &provider {
-        // What is still unknown is found out from a provider that answers.
-        provider::set_faults(&provider.address, &Faults::default()).await?;
+        provider.behave().await?;
     }
     eprintln!("All buyers are answered; waiting for the system to come to rest");
     let deadline = match args.pay {
@@ -339,22 +326,6 @@ impl Scenario {
     }
 }
 
-/// The payment provider, and its book before anybody paid.
-struct Provider {
-    address: String,
-    before: provider_book::Totals,
-}
-
-impl Provider {
-    async fn open(site: &Site, faults: Faults) -> anyhow::Result<Provider> {
-        let address = provider_book::address(site.settings()).context("--pay needs the sandbox's payment provider")?;
-        let before =
-            provider_book::read_totals(&address).await.context("--pay needs the sandbox's payment provider")?;
-        provider::set_faults(&address, &faults).await?;
-        Ok(Provider { address, before })
-    }
-}
-
 /// What the buyers remember, and what was killed meanwhile.
 struct Remembered {
     records: Vec<Record>,
@@ -364,7 +335,6 @@ struct Remembered {
 
 /// The load, the payers and the kills together, until all are over.
 async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, outages: &[Outage]) -> Remembered {
-    let is_over = AtomicBool::new(false);
     let (counters, pace) = (load.counters.clone(), load.pace.clone());
     let buying = async {
         let records = load::run(load.clone(), concurrency).await;
@@ -372,12 +342,8 @@ async fn run_load(load: Arc<Load>, concurrency: usize, site: &Site, outages: &[O
             Some(payers) => payers.finish().await,
             None => Vec::new(),
         };
-        is_over.store(true, Ordering::Relaxed);
         (records, payments)
     };
-    let both = async { tokio::join!(buying, kills::run(site, outages, &counters, &pace, &is_over)) };
-    tokio::select! {
-        ((records, payments), kills) = both => Remembered { records, payments, kills },
-        () = show::run(&counters) => unreachable!("it shows for as long as it is polled"),
-    }
+    let ((records, payments), kills) = kills::during(buying, outages, site, &counters, &pace).await;
+    Remembered { records, payments, kills }
 }

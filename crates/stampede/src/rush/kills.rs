@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::bail;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::{RushArgs, show};
 use crate::site::Site;
 
 /// How long a part is down. Every buyer notices.
@@ -32,6 +34,16 @@ impl Outage {
     }
 }
 
+/// The kills and the restarts that are asked for. Refuses what is no part of the site.
+pub fn asked(args: &RushArgs, site: &Site) -> anyhow::Result<Vec<Outage>> {
+    let parts = site.parts();
+    if let Some(unknown) = args.kill.iter().chain(&args.restart).find(|part| !parts.contains(part)) {
+        bail!("there is no {unknown:?} here; what can be killed: {}", parts.join(", "));
+    }
+    let kills = args.kill.iter().cloned().map(Outage::Kill);
+    Ok(kills.chain(args.restart.iter().cloned().map(Outage::Restart)).collect())
+}
+
 /// One outage as it happened. Times are since the start of the rush.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +59,16 @@ pub struct Killed {
     pub answers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl Killed {
+    /// A line for people: a name and a value.
+    pub fn line(&self) -> (&'static str, String) {
+        let Killed { part, drained, at_ms, down_ms, orders, error, .. } = self;
+        let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        let word = if *drained { "restarted" } else { "killed" };
+        (word, format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"))
+    }
 }
 
 /// Slows the buyers down while a part is down: were they all answered meanwhile, the next kills would hit nobody.
@@ -77,14 +99,29 @@ impl Pace {
     }
 }
 
-/// Has `outages` in turn, the k-th of n at k/(n+1) of the progress, until `is_over`. Returns those that happened.
-pub async fn run(
-    site: &Site,
+/// Has `buying` go on to its end while `outages` happen and the progress is shown. Returns both outcomes.
+pub async fn during<T>(
+    buying: impl Future<Output = T>,
     outages: &[Outage],
+    site: &Site,
     counters: &Counters,
     pace: &Pace,
-    is_over: &AtomicBool,
-) -> Vec<Killed> {
+) -> (T, Vec<Killed>) {
+    let is_over = AtomicBool::new(false);
+    let buying = async {
+        let bought = buying.await;
+        is_over.store(true, Ordering::Relaxed);
+        bought
+    };
+    let both = async { tokio::join!(buying, run(site, outages, counters, pace, &is_over)) };
+    tokio::select! {
+        both = both => both,
+        () = show::run(counters) => unreachable!("it shows for as long as it is polled"),
+    }
+}
+
+/// Has `outages` in turn, the k-th of n at k/(n+1) of the progress, until `is_over`. Returns those that happened.
+async fn run(site: &Site, outages: &[Outage], counters: &Counters, pace: &Pace, is_over: &AtomicBool) -> Vec<Killed> {
     let mut killed = Vec::new();
     let due = |number: usize| number as f64 / (outages.len() + 1) as f64;
     for (index, outage) in outages.iter().enumerate() {

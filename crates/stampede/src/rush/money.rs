@@ -115,6 +115,17 @@ pub fn judge(orders: impl Iterator<Item = Uuid>, payments: &[PaymentRecord], mon
 }
 
 impl Verdict {
+    /// All that is wrong, where no verdict on orders is merged with it.
+    pub fn all_violations(&self) -> Vec<String> {
+        let merged = [
+            (self.lost, "buyers were told that they have paid, and have not"),
+            (self.unknown, "payments never got a definite answer"),
+            (self.unexpected.values().sum(), "payments were refused that should not be"),
+        ];
+        let wrong = self.violations().chain(merged).filter(|(count, _)| *count > 0);
+        wrong.map(|(count, what)| format!("{count} {what}")).collect()
+    }
+
     /// What is wrong, a sentence each. What is merged with the verdict on the orders is told there.
     pub fn violations(&self) -> impl Iterator<Item = (u64, &'static str)> {
         [

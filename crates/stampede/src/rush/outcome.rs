@@ -74,6 +74,35 @@ pub struct Paid {
     pub last_payment_known_ms: u64,
 }
 
+impl Paid {
+    /// `ordered`: when the last order was answered.
+    pub fn new(verdict: money::Verdict, payments: &[PaymentRecord], kills: &[Killed], ordered: Duration) -> Paid {
+        let paying: Latencies = payments.iter().map(|payment| payment.ended_at - payment.started_at).collect();
+        let end = payments.iter().map(|payment| payment.ended_at).max().unwrap_or_default().max(ordered);
+        let back_up = kills.iter().map(|kill| Duration::from_millis(kill.at_ms + kill.down_ms)).max();
+        Paid {
+            verdict,
+            pay_p50_ms: two_decimals(paying.ms(0.50)),
+            pay_p99_ms: two_decimals(paying.ms(0.99)),
+            last_payment_known_ms: micros(end.saturating_sub(back_up.unwrap_or(ordered))) / 1000,
+        }
+    }
+
+    /// Lines for people: a name and a value each.
+    pub fn lines(&self, is_killed: bool) -> Vec<(&'static str, String)> {
+        let Paid { verdict, pay_p50_ms, pay_p99_ms, last_payment_known_ms } = self;
+        let money::Verdict { paid, captured, refunded, money_difference, double_charges, declined, .. } = verdict;
+        let since = if is_killed { "the last killed part was back" } else { "the last order" };
+        vec![
+            ("paid", format!("{paid} orders; {declined} buyers were declined and left")),
+            ("money", format!("{captured} captured, {refunded} refunded, difference {money_difference} won")),
+            ("double charges", double_charges.to_string()),
+            ("paying", format!("p50 {pay_p50_ms} ms, p99 {pay_p99_ms} ms")),
+            ("last payment known", format!("{last_payment_known_ms} ms after {since}")),
+        ]
+    }
+}
+
 /// What was measured beside what was judged.
 pub struct Measured<'a> {
     pub sale: Sale,
@@ -92,16 +121,10 @@ impl Outcome {
         let Measured { sale, registered_buyers, records, counters, payments, kills, rested, audit } = measured;
         let calls = || records.iter().flat_map(|record| &record.calls);
         let ordering: Latencies = calls().map(|call| call.ended_at - call.sent_at).collect();
-        let paying: Latencies = payments.iter().map(|payment| payment.ended_at - payment.started_at).collect();
         let end = calls().map(|call| call.ended_at).max().unwrap_or_default();
         let end_of_all = payments.iter().map(|payment| payment.ended_at).max().unwrap_or_default().max(end);
-        let back_up = kills.iter().map(|kill| Duration::from_millis(kill.at_ms + kill.down_ms)).max();
-        let paid = |verdict| Paid {
-            verdict,
-            last_payment_known_ms: micros(end_of_all.saturating_sub(back_up.unwrap_or(end))) / 1000,
-            pay_p50_ms: two_decimals(paying.ms(0.50)),
-            pay_p99_ms: two_decimals(paying.ms(0.99)),
-        };
+        let paid = |verdict| Paid::new(verdict, payments, &kills, end);
+        let money = verdict.money.map(paid);
         let is_clean = verdict.violations.is_empty();
         Outcome {
             buyers: records.len() as u64,
@@ -129,7 +152,7 @@ impl Outcome {
             requests: counters.requests(),
             retries: counters.retried.load(std::sync::atomic::Ordering::Relaxed),
             elapsed_ms: micros(end_of_all) / 1000,
-            money: verdict.money.map(paid),
+            money,
             coupons: verdict.coupons,
             kills,
             audit,
@@ -160,14 +183,8 @@ impl Outcome {
         line("orders/s", self.orders_per_second.to_string());
         line("refusals/s", self.refusals_per_second.to_string());
         line("latency", format!("p50 {} ms, p99 {} ms", self.p50_ms, self.p99_ms));
-        if let Some(Paid { verdict, pay_p50_ms, pay_p99_ms, last_payment_known_ms }) = &self.money {
-            let money::Verdict { paid, captured, refunded, money_difference, double_charges, declined, .. } = verdict;
-            line("paid", format!("{paid} orders; {declined} buyers were declined and left"));
-            line("money", format!("{captured} captured, {refunded} refunded, difference {money_difference} won"));
-            line("double charges", double_charges.to_string());
-            line("paying", format!("p50 {pay_p50_ms} ms, p99 {pay_p99_ms} ms"));
-            let since = if self.kills.is_empty() { "the last order" } else { "the last killed part was back" };
-            line("last payment known", format!("{last_payment_known_ms} ms after {since}"));
+        for (name, value) in self.money.iter().flat_map(|money| money.lines(!self.kills.is_empty())) {
+            line(name, value);
         }
         if let Some(coupons) = &self.coupons {
             let coupons::Verdict { coupons_issued, coupons_over_issued, coupons_told_but_missing, .. } = coupons;
@@ -177,10 +194,9 @@ impl Outcome {
             line("discounts", format!("difference {} won", coupons.discount_difference));
             line("another's coupon", format!("{} orders refused", coupons.thefts_refused));
         }
-        for Killed { part, drained, at_ms, down_ms, orders, error, .. } in &self.kills {
-            let outcome = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-            let word = if *drained { "restarted" } else { "killed" };
-            line(word, format!("{part} at {at_ms} ms, after {orders} orders, down for {down_ms} ms{outcome}"));
+        for kill in &self.kills {
+            let (name, value) = kill.line();
+            line(name, value);
         }
         text.push('\n');
         text.push_str(&self.audit.text());

@@ -65,6 +65,11 @@ impl Payers {
         self.at_work.lock().spawn(async move { shared.pay(buyer, bill).await });
     }
 
+    /// Has `buyer` pay for `order`, which is the answer to it, and waits for the end.
+    pub async fn pay(&self, buyer: usize, order: &[u8]) -> anyhow::Result<PaymentRecord> {
+        Ok(self.shared.pay(buyer, Bill::of(order)?).await)
+    }
+
     /// Waits for all. No payer may start any more.
     pub async fn finish(&self) -> Vec<PaymentRecord> {
         let mut at_work = std::mem::take(&mut *self.at_work.lock());

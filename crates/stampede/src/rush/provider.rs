@@ -1,9 +1,13 @@
-//! Faults of the sandbox's payment provider: read from the command line, and set over HTTP.
+//! The sandbox's payment provider: its book, and its faults, which are read from the command line and set over HTTP.
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::{Map, Value};
+
+use super::RushArgs;
+use crate::audit::provider_book::{self, Totals};
+use crate::site::Site;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// From 0 to 1 each: of requests, and of webhooks.
@@ -32,6 +36,31 @@ impl Faults {
     pub fn late(ms: u64) -> Faults {
         let late = [("late", Value::from(1.0)), ("lateMs", Value::from(ms))];
         Faults(late.into_iter().filter(|_| ms > 0).map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
+/// The provider while a rush is on, and its book before anybody paid.
+pub struct Provider {
+    pub address: String,
+    pub before: Totals,
+}
+
+impl Provider {
+    /// The provider, with the faults that are asked for. None: nobody pays.
+    pub async fn open(args: &RushArgs, site: &Site) -> anyhow::Result<Option<Provider>> {
+        if !args.pay {
+            return Ok(None);
+        }
+        let address = provider_book::address(site.settings()).context("--pay needs the sandbox's payment provider")?;
+        let before =
+            provider_book::read_totals(&address).await.context("--pay needs the sandbox's payment provider")?;
+        set_faults(&address, &args.provider_faults.clone().unwrap_or_default()).await?;
+        Ok(Some(Provider { address, before }))
+    }
+
+    /// Makes no mistakes any more: what is still unknown is found out from a provider that answers.
+    pub async fn behave(&self) -> anyhow::Result<()> {
+        set_faults(&self.address, &Faults::default()).await
     }
 }
 

@@ -1,13 +1,17 @@
-//! `stampede rush --seats [--queue]`: many buyers want the seats of one concert, with --queue through its waiting room. Some
-//! go away in line, some give back what they have reserved, some come without a pass or with a forged one.
+//! `stampede rush --seats [--queue] [--pay]`: many buyers want the seats of one concert, with --queue through its waiting
+//! room. Some go away in line, some give back what they have reserved, some come without a pass or with a forged one.
+
+mod verdict;
+mod visits;
+mod waiting_line;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use client::{Buyer, Client, NewConcert, NewSeats, Reply};
+use anyhow::Context;
+use client::{Buyer, Client, NewConcert, NewSeats};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use reqwest::Method;
@@ -17,43 +21,20 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::counters::Counters;
+use super::kills::{self, Killed, Pace};
+use super::outcome::Paid;
+use super::pay::{Payers, PaymentRecord, Shared};
 use super::prepare::{self, Administrator, Buyers};
-use super::seats_verdict::{Line, Verdict, Visit, judge};
-use super::waiting_line::{LOOK, Queue};
-use super::{Ended, REST_TIMEOUT, RushArgs, rest};
+use super::provider::Provider;
+use super::{Ended, REST_MONEY_TIMEOUT, REST_TIMEOUT, RushArgs, money, rest};
 use crate::audit;
 use crate::site::Site;
+use verdict::{Line, Verdict, Visit, judge};
+use waiting_line::Queue;
 
-/// Between two tries of what was not answered.
-const RETRY: Duration = Duration::from_millis(50);
 /// In won.
 const PRICE: i64 = 150_000;
-/// Seats that a buyer tries to get before looking at the map again.
-const TRIES: usize = 8;
-
-/// What a buyer has in mind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mind {
-    Buys,
-    /// Goes away while waiting.
-    GoesAway,
-    /// Tries without a pass and with a forged one first.
-    Intrudes,
-    /// Gives the seats back and leaves.
-    GivesBack,
-}
-
-impl Mind {
-    /// Seven of ten buy without more ado.
-    fn of(buyer: usize) -> Mind {
-        match buyer % 10 {
-            3 => Mind::GoesAway,
-            5 => Mind::Intrudes,
-            7 => Mind::GivesBack,
-            _ => Mind::Buys,
-        }
-    }
-}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,14 +46,18 @@ struct Outcome {
     seats_refused: u64,
     seconds: f64,
     #[serde(flatten)]
-    verdict: Verdict,
+    line: Verdict,
+    /// Where orders were paid.
+    #[serde(flatten)]
+    money: Option<Paid>,
+    kills: Vec<Killed>,
     audit: audit::Report,
     violations: Vec<String>,
-    #[serde(rename = "verdict")]
-    word: audit::Verdict,
+    verdict: audit::Verdict,
 }
 
 pub async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Ended> {
+    let outages = kills::asked(args, site)?;
     let db = prepare::account_db(site.settings()).await?;
     let client = Client::for_load(site.api(), usize::try_from(args.concurrency)?)?;
     eprintln!("Preparing {} seats and {} buyers at {}", args.stock, args.buyers, site.api());
@@ -82,22 +67,48 @@ pub async fn run(args: &RushArgs, site: &Site) -> anyhow::Result<Ended> {
     let admin = Administrator::make(&client, &db).await?;
     let rush = Rush::prepare(args, client, all, &admin.client).await;
     admin.resign(&db).await?;
-    let outcome = rush?.run(site).await?;
+    let rush = rush?;
+    let provider = Provider::open(args, site).await?;
+    let started = Instant::now();
+    let buying = rush.clone().visits();
+    let (visits, kills) = kills::during(buying, &outages, site, &rush.counters, &rush.pace).await;
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(provider) = &provider {
+        provider.behave().await?;
+    }
+    eprintln!("All buyers are done after {seconds:.1} s; waiting for the system to come to rest");
+    let missed = outages.len() - kills.iter().filter(|kill| kill.error.is_none()).count();
+    let seen = Seen { visits: visits?, kills, missed, seconds };
+    let outcome = rush.conclude(site, seen, provider.as_ref()).await?;
     Ok(Ended { json: json!(outcome), text: outcome.text(), is_clean: outcome.violations.is_empty() })
 }
 
-pub struct Rush {
-    pub client: Client,
-    buyers: Vec<Buyer>,
+/// What happened while the buyers came.
+struct Seen {
+    visits: Vec<Visit>,
+    kills: Vec<Killed>,
+    /// Outages that did not happen as they were asked for.
+    missed: usize,
+    seconds: f64,
+}
+
+struct Rush {
+    client: Client,
+    buyers: Arc<Vec<Buyer>>,
     concert: Uuid,
+    product: Uuid,
     seats: Vec<Uuid>,
     queue: Option<Queue>,
     /// Requests under way.
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     concurrency: usize,
+    counters: Arc<Counters>,
+    pace: Arc<Pace>,
+    /// Where orders are paid.
+    payers: Option<Payers>,
     /// Seats that somebody was told to have lost to others: not worth trying.
     gone: Mutex<HashSet<Uuid>>,
-    pub line: Mutex<Line>,
+    line: Mutex<Line>,
     refused: AtomicU64,
     deadline: Instant,
 }
@@ -127,161 +138,85 @@ impl Rush {
             .succeeded()?
             .read()?;
         let concurrency = usize::try_from(args.concurrency)?;
+        let deadline = Instant::now() + Duration::from_secs(args.timeout_seconds);
+        let (buyers, slots) = (Arc::new(buyers), Arc::new(Semaphore::new(concurrency)));
+        let counters = Arc::new(visits::counters(buyers.len(), args.stock, args.queue, args.pay));
+        let pace = Arc::new(Pace::default());
+        let payers = args.pay.then(|| {
+            Payers::new(Shared {
+                client: client.clone(),
+                buyers: buyers.clone(),
+                counters: counters.clone(),
+                pace: pace.clone(),
+                double_clicks: args.double_click,
+                deadline,
+                slots: slots.clone(),
+            })
+        });
         Ok(Arc::new(Rush {
             client,
             buyers,
             concert,
-            seats: seats_of(&map, |_| true),
+            product,
+            seats: visits::seats_of(&map, |_| true),
             queue,
-            slots: Semaphore::new(concurrency),
+            slots,
             concurrency,
+            counters,
+            pace,
+            payers,
             gone: Mutex::default(),
             line: Mutex::default(),
             refused: AtomicU64::new(0),
-            deadline: Instant::now() + Duration::from_secs(args.timeout_seconds),
+            deadline,
         }))
     }
 
-    async fn run(self: Arc<Rush>, site: &Site) -> anyhow::Result<Outcome> {
-        let started = Instant::now();
-        // Everybody waits in line at once; without a line, as many ask as may.
-        let at_once = if self.queue.is_some() { self.buyers.len() } else { self.concurrency };
-        let visits = stream::iter(0..self.buyers.len()).map(|buyer| self.visit(buyer)).buffer_unordered(at_once);
-        let visits: Vec<anyhow::Result<Visit>> = visits.collect().await;
-        let visits = visits.into_iter().collect::<anyhow::Result<Vec<Visit>>>()?;
-        let seconds = started.elapsed().as_secs_f64();
-        eprintln!("All buyers are done after {seconds:.1} s; waiting for the system to come to rest");
-        rest::wait(site.settings(), self.deadline.max(Instant::now() + REST_TIMEOUT)).await?;
+    /// Waits until the system is at rest, looks at it, and judges.
+    async fn conclude(&self, site: &Site, seen: Seen, provider: Option<&Provider>) -> anyhow::Result<Outcome> {
+        let Seen { visits, kills, missed, seconds } = seen;
+        let deadline = match provider {
+            Some(_) => Instant::now() + REST_MONEY_TIMEOUT,
+            None => self.deadline.max(Instant::now() + REST_TIMEOUT),
+        };
+        let pending = rest::wait(site.settings(), deadline).await?;
         let lost = self.count_lost(&visits).await?;
         let slots_max = self.queue.as_ref().map(|queue| queue.slots_max);
-        let verdict = judge(&visits, &self.line.lock(), slots_max, lost);
+        let line = judge(&visits, &self.line.lock(), slots_max, lost);
+        let mut violations = line.violations();
+        let mut money = None;
+        if let Some(Provider { address, before }) = provider {
+            let found = rest::money(site.settings(), self.product, address, *before).await?;
+            let payments: Vec<PaymentRecord> = visits.iter().filter_map(|visit| visit.payment.clone()).collect();
+            let judged = money::judge(visits.iter().filter_map(|visit| visit.order), &payments, &found);
+            violations.extend(judged.all_violations());
+            money = Some(Paid::new(judged, &payments, &kills, Duration::from_secs_f64(seconds)));
+        }
         let audit = audit::run(site.settings()).await?;
-        let mut violations = verdict.violations();
         if !audit.violated().is_empty() {
             violations.push(format!("the audit finds {} violated", audit.violated().join(", ")));
         }
-        let word = if violations.is_empty() { audit::Verdict::Pass } else { audit::Verdict::Fail };
+        let others = [(pending, "events are still in an outbox"), (missed as u64, "kills did not happen as asked")];
+        violations.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        let verdict = if violations.is_empty() { audit::Verdict::Pass } else { audit::Verdict::Fail };
         Ok(Outcome {
             buyers: self.buyers.len() as u64,
             seats: self.seats.len() as u64,
             seats_ordered: visits.iter().map(|visit| visit.ordered.len() as u64).sum(),
             seats_refused: self.refused.load(Ordering::Relaxed),
             seconds,
-            verdict,
+            line,
+            money,
+            kills,
             audit,
             violations,
-            word,
+            verdict,
         })
-    }
-
-    /// One buyer from the door to the order.
-    async fn visit(&self, number: usize) -> anyhow::Result<Visit> {
-        let (buyer, mind) = (&self.buyers[number], Mind::of(number));
-        let mut visit = Visit { buyer: number, ..Visit::default() };
-        let mut pass = None;
-        let mut place = None;
-        if let Some(queue) = &self.queue {
-            if mind == Mind::Intrudes {
-                visit.let_in_without_pass += self.intrude(buyer).await?;
-            }
-            let (entered, told) = self.enter(buyer, queue, &mut visit).await?;
-            if mind == Mind::GoesAway {
-                // They close the tab: nobody hears of it.
-                return Ok(visit);
-            }
-            pass = self.wait_for_turn(buyer, &entered, told, &mut visit).await?;
-            place = Some(entered);
-            if pass.is_none() {
-                // All that is left is held or sold.
-                self.leave(buyer, place.as_ref(), &mut visit).await?;
-                return Ok(visit);
-            }
-        }
-        if let Some((reservation, seat)) = self.reserve(buyer, number, pass.as_deref()).await? {
-            if mind == Mind::GivesBack {
-                self.answered("cancelling", || self.client.cancel_reservation_for(buyer, &reservation)).await?;
-                self.gone.lock().remove(&seat);
-            } else {
-                visit.order = Some(self.order(buyer, &reservation).await?);
-                visit.ordered.push(seat);
-            }
-        }
-        self.leave(buyer, place.as_ref(), &mut visit).await?;
-        Ok(visit)
-    }
-
-    /// Returns how often that got them a seat.
-    async fn intrude(&self, buyer: &Buyer) -> anyhow::Result<u64> {
-        let mut let_in = 0;
-        for pass in [None, Some("eyJhbGciOiJFZERTQSJ9.e30.c3RvbGVu")] {
-            let seat = self.seats[0];
-            let ask = || self.client.reserve_for(buyer, self.concert, std::slice::from_ref(&seat), pass);
-            let (status, _) = self.answered("intruding", ask).await?;
-            let_in += u64::from(status == 200);
-        }
-        Ok(let_in)
-    }
-
-    /// A free seat, taken. None: there is none.
-    async fn reserve(
-        &self,
-        buyer: &Buyer,
-        number: usize,
-        pass: Option<&str>,
-    ) -> anyhow::Result<Option<(String, Uuid)>> {
-        let mut free = self.seats.clone();
-        loop {
-            let worth: Vec<Uuid> = {
-                let gone = self.gone.lock();
-                free.iter().filter(|seat| !gone.contains(seat)).copied().collect()
-            };
-            for n in 0..TRIES.min(worth.len()) {
-                // Different buyers begin at different seats.
-                let seat = worth[(number * 7919 + n) % worth.len()];
-                let seats = [seat];
-                let ask = || self.client.reserve_for(buyer, self.concert, &seats, pass);
-                let (status, told) = self.answered("reserving", ask).await?;
-                match (status, told["code"].as_str()) {
-                    (200, _) => {
-                        let id = told["reservationId"].as_str().context("a reservation without an id")?;
-                        self.gone.lock().insert(seat);
-                        return Ok(Some((id.to_owned(), seat)));
-                    }
-                    (409, Some("SEAT_ALREADY_RESERVED")) => {
-                        self.refused.fetch_add(1, Ordering::Relaxed);
-                        self.gone.lock().insert(seat);
-                    }
-                    // Inventory has yet to hear of the sale that the buyer has a pass for.
-                    (409, Some("EVENT_NOT_OPEN")) if pass.is_some() => self.pause(LOOK, "reserving").await?,
-                    _ => bail!("reserving: {status} {told}"),
-                }
-            }
-            let path = format!("/concerts/{}/seats", self.concert);
-            let (_, map) = self.answered("looking at the seats", || self.client.read_for(buyer, &path)).await?;
-            free = seats_of(&map, |seat| seat["status"] == "AVAILABLE");
-            if free.is_empty() {
-                return Ok(None);
-            }
-            // What was given back is worth trying again.
-            let mut gone = self.gone.lock();
-            free.iter().for_each(|seat| {
-                gone.remove(seat);
-            });
-        }
-    }
-
-    async fn order(&self, buyer: &Buyer, reservation: &str) -> anyhow::Result<String> {
-        let order = self.client.reservation_order_request(reservation)?;
-        let (status, told) = self.answered("ordering", || self.client.place_for(buyer, &order)).await?;
-        match told["orderId"].as_str() {
-            Some(id) if status == 201 => Ok(id.to_owned()),
-            _ => bail!("ordering a reservation: {status} {told}"),
-        }
     }
 
     /// Orders that were acknowledged and are not there.
     async fn count_lost(&self, visits: &[Visit]) -> anyhow::Result<u64> {
-        let reads = visits.iter().filter_map(|visit| Some((visit.buyer, visit.order.clone()?)));
+        let reads = visits.iter().filter_map(|visit| Some((visit.buyer, visit.order?)));
         let reads = stream::iter(reads).map(|(buyer, order)| async move {
             let path = format!("/orders/{order}");
             let (status, _) = self.answered("reading", || self.client.read_for(&self.buyers[buyer], &path)).await?;
@@ -290,39 +225,6 @@ impl Rush {
         let lost: Vec<anyhow::Result<u64>> = reads.buffer_unordered(self.concurrency).collect().await;
         lost.into_iter().sum()
     }
-
-    /// A definite answer, asked for until there is one.
-    pub async fn answered<F, R>(&self, what: &str, ask: F) -> anyhow::Result<(u16, Value)>
-    where
-        F: Fn() -> R,
-        R: Future<Output = Reply>,
-    {
-        loop {
-            let reply = {
-                let _slot = self.slots.acquire().await?;
-                ask().await
-            };
-            let pause = match &reply {
-                Reply::Answered { status, .. } => return Ok((*status, reply.json())),
-                Reply::Busy(pause) => *pause,
-                Reply::Unknown => RETRY,
-            };
-            self.pause(pause, what).await?;
-        }
-    }
-
-    pub async fn pause(&self, pause: Duration, what: &str) -> anyhow::Result<()> {
-        if Instant::now() + pause >= self.deadline {
-            bail!("{what} was not over in time; see --timeout-seconds");
-        }
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-}
-
-fn seats_of(map: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<Uuid> {
-    let seats = map["seats"].as_array().into_iter().flatten().filter(|seat| wanted(seat));
-    seats.filter_map(|seat| seat["seatId"].as_str()?.parse().ok()).collect()
 }
 
 impl Outcome {
@@ -333,21 +235,28 @@ impl Outcome {
         line("buyers", format!("{} in {:.1} s", self.buyers, self.seconds));
         line("seats ordered", format!("{} of {}", self.seats_ordered, self.seats));
         line("refused a taken seat", self.seats_refused.to_string());
-        let Verdict { double_seats, orders_lost, .. } = &self.verdict;
+        let Verdict { double_seats, orders_lost, .. } = &self.line;
         line("double seats", double_seats.to_string());
         line("orders lost", orders_lost.to_string());
-        line("let in without a pass", self.verdict.admitted_without_pass.to_string());
-        line("order violations", self.verdict.order_violations.to_string());
-        line("capacity exceeded by", self.verdict.capacity_exceeded.to_string());
-        if let Some(late) = self.verdict.open_lateness_ms {
+        line("let in without a pass", self.line.admitted_without_pass.to_string());
+        line("order violations", self.line.order_violations.to_string());
+        line("capacity exceeded by", self.line.capacity_exceeded.to_string());
+        if let Some(late) = self.line.open_lateness_ms {
             line("opened", format!("{late} ms after its time"));
+        }
+        for (name, value) in self.money.iter().flat_map(|money| money.lines(!self.kills.is_empty())) {
+            line(name, value);
+        }
+        for kill in &self.kills {
+            let (name, value) = kill.line();
+            line(name, value);
         }
         text.push('\n');
         text.push_str(&self.audit.text());
         for violation in &self.violations {
             text.push_str(&format!("violation: {violation}\n"));
         }
-        let verdict = if self.word == audit::Verdict::Pass { "PASS" } else { "FAIL" };
+        let verdict = if self.verdict == audit::Verdict::Pass { "PASS" } else { "FAIL" };
         text.push_str(&format!("rush: {verdict}\n"));
         text
     }

@@ -198,8 +198,11 @@ async fn dev_on_a_terminal_shows_the_banner_and_serves_the_tour_the_rush_the_aud
         .stampede("rush --restock --buyers 40 --stock 5 --sample 1 --concurrency 8 --data-dir {data}")
         .await
         .expect(0, &["subscribers             40", "restock missing         0", "2: COMPLETED, 40 told", "rush: PASS"]);
-    let seats = place.stampede("rush --seats --queue --buyers 40 --stock 10 --sample 1 --data-dir {data}").await;
-    seats.expect(0, &["let in without a pass   0", "double seats            0", "rush: PASS"]);
+    let seats = place.stampede("rush --seats --queue --pay --buyers 40 --stock 10 --sample 1 --data-dir {data}").await;
+    seats.expect(
+        0,
+        &["let in without a pass   0", "double seats            0", "paid                    10 orders", "rush: PASS"],
+    );
     place.stampede("audit --data-dir {data} --settle-seconds 60").await.expect(0, &["I1   ok", "audit: PASS"]);
     place.stampede("events --data-dir {data} stats").await.expect(0, &["order: 0 pending, 0 dead"]);
     place.stampede("events --data-dir {data} parked").await.expect(0, &[]);

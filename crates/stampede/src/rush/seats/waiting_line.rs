@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::seats::Rush;
-use super::seats_verdict::Visit;
+use super::Rush;
+use super::verdict::Visit;
 
 /// Between two looks at what is about to change.
 pub const LOOK: Duration = Duration::from_millis(20);
@@ -116,8 +116,7 @@ impl Rush {
 
     pub async fn leave(&self, buyer: &Buyer, place: Option<&Place>, visit: &mut Visit) -> anyhow::Result<()> {
         let Some(place) = place else { return Ok(()) };
-        // From here on the slot may be somebody else's, whenever the answer comes.
-        visit.left_at = Some(Instant::now());
+        visit.gives_the_slot_back();
         self.answered("leaving", || self.client.leave_for(buyer, place)).await?;
         Ok(())
     }

@@ -6,6 +6,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::rush::pay::PaymentRecord;
+
 /// What one buyer knows in the end.
 #[derive(Debug, Clone, Default)]
 pub struct Visit {
@@ -20,9 +22,18 @@ pub struct Visit {
     /// They still waited although somebody behind them had had a pass before they asked.
     pub was_overtaken: bool,
     pub let_in_without_pass: u64,
-    pub order: Option<String>,
+    pub order: Option<Uuid>,
     /// The seats of their order.
     pub ordered: Vec<Uuid>,
+    /// How paying for it went.
+    pub payment: Option<PaymentRecord>,
+}
+
+impl Visit {
+    /// From now on the slot may be somebody else's, whenever the answer to the request that ends the pass comes.
+    pub fn gives_the_slot_back(&mut self) {
+        self.left_at.get_or_insert_with(Instant::now);
+    }
 }
 
 /// What all buyers know of the line together.
