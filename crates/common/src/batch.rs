@@ -5,11 +5,13 @@
 //! after the commit; the next batch fills meanwhile. A lone caller does not wait for company: only while a transaction
 //! is under way do later callers gather, until it ends or some milliseconds are over.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -62,6 +64,32 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
         Fut: Future<Output = Result<Vec<Result<A>>>> + Send,
     {
         Self::start_gathering(name, settings, GATHER_MAX, run)
+    }
+
+    /// As [`Batch::start`], for requests about different things: `run` gets those about one thing, which `about` names, in their
+    /// order, and returns one outcome for each. Those about different things run at the same time.
+    pub fn start_by<K, F, Fut>(name: &'static str, settings: &BatchSettings, about: fn(&Q) -> K, run: F) -> Self
+    where
+        K: Ord + Send + 'static,
+        F: Fn(K, Vec<Q>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Result<A>>> + Send,
+    {
+        Self::start(name, settings, move |requests: Arc<[Q]>| {
+            let mut things: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+            for (place, request) in requests.iter().enumerate() {
+                things.entry(about(request)).or_default().push(place);
+            }
+            let runs = things.into_iter().map(|(thing, places)| {
+                let outcomes = run(thing, places.iter().map(|place| requests[*place].clone()).collect());
+                async move { places.into_iter().zip(outcomes.await).collect::<Vec<_>>() }
+            });
+            let runs = join_all(runs);
+            async move {
+                let mut outcomes: Vec<(usize, Result<A>)> = runs.await.into_iter().flatten().collect();
+                outcomes.sort_by_key(|(place, _)| *place);
+                Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+            }
+        })
     }
 
     fn start_gathering<F, Fut>(name: &'static str, settings: &BatchSettings, gather_max: Duration, run: F) -> Self
@@ -216,25 +244,54 @@ mod tests {
                 Ok(requests.iter().map(|n| Ok(n * 2)).collect())
             }
         });
-        let answers = futures_util::future::join_all((0..100).map(|n| batch.submit(n))).await;
+        let answers = join_all((0..100).map(|n| batch.submit(n))).await;
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.unwrap(), n as u32 * 2);
         }
         assert!(runs.load(Ordering::SeqCst) <= 4, "{runs:?} runs for 100 callers");
     }
 
+    fn unlucky() -> Error {
+        Error::fault(anyhow::anyhow!("unlucky"))
+    }
+
     #[tokio::test]
     async fn one_bad_request_does_not_fail_its_neighbours() {
         let batch = Batch::start("test", &settings(64, 256), |requests: Arc<[i32]>| async move {
             if requests.contains(&13) {
-                return Err(Error::fault(anyhow::anyhow!("unlucky")));
+                return Err(unlucky());
             }
             Ok(requests.iter().map(|n| Ok(*n)).collect())
         });
-        let answers = futures_util::future::join_all((0..20).map(|n| batch.submit(n))).await;
+        let answers = join_all((0..20).map(|n| batch.submit(n))).await;
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.is_err(), n == 13, "{n}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_about_one_thing_runs_together_and_everyone_gets_their_own_answer() {
+        let (sizes, mut ran) = mpsc::unbounded_channel();
+        let batch = Batch::start_by(
+            "test",
+            &settings(64, 256),
+            |n: &u32| n % 2,
+            move |thing, numbers: Vec<u32>| {
+                sizes.send((thing, numbers.clone())).unwrap();
+                async move { numbers.into_iter().map(|n| if n == 3 { Err(unlucky()) } else { Ok(10 * n) }).collect() }
+            },
+        );
+        // The first one alone; the others meanwhile.
+        let answers = join_all((0..6).map(|n| batch.submit(n))).await;
+        let told: Vec<Option<u32>> = answers.into_iter().map(Result::ok).collect();
+        assert_eq!(told, [Some(0), Some(10), Some(20), None, Some(40), Some(50)]);
+        drop(batch);
+        let mut runs = Vec::new();
+        while let Some(run) = ran.recv().await {
+            runs.push(run);
+        }
+        assert!(runs.iter().all(|(thing, numbers)| numbers.iter().all(|n| n % 2 == *thing)), "{runs:?}");
+        assert!(runs.len() < 6, "{runs:?}");
     }
 
     #[tokio::test]

@@ -76,15 +76,20 @@ impl Gate {
         Self { redis, db, settings: Arc::new(settings), epochs: Arc::default() }
     }
 
-    /// Takes a coupon. Refuses with `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED`.
-    pub async fn take(&self, coupon: CouponId, user: AccountId, issue: CouponIssueId) -> Result<Answer, Refused> {
-        let slack_ms = self.settings.clock_slack_ms;
-        let args = [user.to_string(), issue.to_string(), self.epoch(coupon).to_string(), slack_ms.to_string()];
-        let answer: Vec<String> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
-            Ok(answer) => answer,
-            Err(Unavailable { .. }) => return Ok(Answer::Away),
+    /// Takes a coupon for each of `users`. An answer for each: `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED` are
+    /// refusals.
+    pub async fn take(&self, coupon: CouponId, users: &[(AccountId, CouponIssueId)]) -> Vec<Result<Answer, Refused>> {
+        let mut args = vec![self.epoch(coupon).to_string(), self.settings.clock_slack_ms.to_string()];
+        args.extend(users.iter().flat_map(|(user, issue)| [user.to_string(), issue.to_string()]));
+        let answers: Vec<Vec<String>> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
+            Ok(answers) => answers,
+            Err(Unavailable { .. }) => return users.iter().map(|_| Ok(Answer::Away)).collect(),
         };
-        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        answers.iter().map(|words| self.answer(coupon, words)).collect()
+    }
+
+    fn answer(&self, coupon: CouponId, words: &[String]) -> Result<Answer, Refused> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
         match words.as_slice() {
             ["TAKEN", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, |take| {

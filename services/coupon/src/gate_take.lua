@@ -1,24 +1,30 @@
--- Takes one coupon for a user, notes it in the journal, or does nothing.
--- ARGV: 1 user, 2 issue id, 3 the newest epoch that the caller has seen, 4 milliseconds by which clocks may differ: this clock
--- only filters, PostgreSQL's decides.
+-- Takes one coupon for each of some users and notes it in the journal, or does nothing.
+-- ARGV: 1 the newest epoch that the caller has seen, 2 milliseconds by which clocks may differ: this clock only filters,
+-- PostgreSQL's decides, then pairs of a user and the id of his issue. Returns an answer for each user.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'state')
 local epoch, left = tonumber(meta[1] or ''), tonumber(redis.call('GET', KEYS[2]) or '')
 -- Lost; or older than what was seen before.
-if not epoch or not left or epoch < tonumber(ARGV[3]) then return {'COLD'} end
-
-local taken = redis.call('HGET', KEYS[3], ARGV[1])
-if taken == STORED then return {'STORED'} end
-if taken then return {'PENDING', meta[1], taken} end
-if meta[4] ~= 'open' then return {'CLOSED'} end
-
-local time, slack = redis.call('TIME'), tonumber(ARGV[4])
+local is_cold = not epoch or not left or epoch < tonumber(ARGV[1])
+local time, slack = redis.call('TIME'), tonumber(ARGV[2])
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local opens, closes = tonumber(meta[2]), tonumber(meta[3])
-if now + slack < opens then return {'EARLY', tostring(opens - now)} end
-if now >= closes + slack then return {'CLOSED'} end
-if left <= 0 then return {'SOLD_OUT'} end
+local opens, closes = tonumber(meta[2] or ''), tonumber(meta[3] or '')
 
-local entry = redis.call('XADD', KEYS[4], '*', 'user', ARGV[1], 'issue', ARGV[2])
-redis.call('HSET', KEYS[3], ARGV[1], entry)
-redis.call('DECR', KEYS[2])
-return {'TAKEN', meta[1], entry}
+local function take(user, issue)
+    local taken = redis.call('HGET', KEYS[3], user)
+    if taken == STORED then return {'STORED'} end
+    if taken then return {'PENDING', meta[1], taken} end
+    if meta[4] ~= 'open' then return {'CLOSED'} end
+    if now + slack < opens then return {'EARLY', tostring(opens - now)} end
+    if now >= closes + slack then return {'CLOSED'} end
+    if left <= 0 then return {'SOLD_OUT'} end
+    local entry = redis.call('XADD', KEYS[4], '*', 'user', user, 'issue', issue)
+    redis.call('HSET', KEYS[3], user, entry)
+    left = redis.call('DECR', KEYS[2])
+    return {'TAKEN', meta[1], entry}
+end
+
+local answers = {}
+for i = 3, #ARGV, 2 do
+    answers[#answers + 1] = is_cold and {'COLD'} or take(ARGV[i], ARGV[i + 1])
+end
+return answers

@@ -23,6 +23,7 @@ use crate::issue::{Issued, Wanted, issue_id, take_id};
 use crate::load_gate::{load_gate, load_later};
 use crate::record_failures::Failure;
 use crate::refused::Refused;
+use crate::take_coupons::Asked;
 
 /// Section `[coupon.writer]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -86,7 +87,7 @@ async fn issue(app: &Arc<App>, coupon: CouponId, user: AccountId) -> Result<Issu
     let deadline = Instant::now() + Duration::from_millis(app.gate.settings.wait_ms);
     loop {
         let seen = app.gate.epoch(coupon);
-        let (take, is_own) = match app.gate.take(coupon, user, issue).await? {
+        let (take, is_own) = match app.takes.submit(Asked { coupon, user, issue }).await? {
             Answer::Taken(take) => (Some(take), true),
             // An earlier request of this user waits for PostgreSQL, or its process has died: this one stores it.
             Answer::Pending(take) => (Some(take), false),

@@ -21,6 +21,7 @@ mod read_coupons;
 mod read_issues;
 mod reconcile_coupon;
 mod settle_redemption;
+mod take_coupons;
 
 mod expire_redemptions; // loops
 mod load_gate; // reactions
@@ -53,10 +54,11 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::commit_issues::Outcome;
-use crate::gate::{Gate, GateSettings};
+use crate::gate::{Answer, Gate, GateSettings};
 use crate::issue_coupon::WriterSettings;
 use crate::plan::Request;
 use crate::redemption::Redemption;
+use crate::take_coupons::Asked;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/coupon");
 
@@ -73,6 +75,7 @@ pub struct Settings {
     gate: GateSettings,
     takes: TakeSettings,
     writer: WriterSettings,
+    take_batch: BatchSettings,
     issue_batch: BatchSettings,
     redemption_batch: BatchSettings,
 }
@@ -90,6 +93,7 @@ pub struct App {
     db: Db,
     gate: Gate,
     cache: Cache,
+    takes: Batch<Asked, Answer>,
     issues: Batch<issue::Wanted, Outcome>,
     redemptions: Batch<Request, Redemption>,
     /// One task at a time loads the gate of a coupon; the others wait for it.
@@ -133,6 +137,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         db: db.clone(),
         gate: gate.clone(),
         cache: Cache::new(&redis),
+        takes: take_coupons::start_batch(&settings.take_batch, &gate),
         issues: commit_issues::start_batch(&settings.issue_batch, &db, &gate),
         redemptions: settle_redemption::start_batch(&settings.redemption_batch, &db),
         load_turns: (0..LOAD_TURNS).map(|_| Mutex::new(())).collect(),

@@ -75,7 +75,11 @@ pub const METRICS: &[Metric] = &[
     ),
     Metric::counter("stampede_tokens_refused_total", "Access tokens that were not accepted.", &[]),
     Metric::counter("stampede_jwks_failures_total", "Readings of the signing keys that failed.", &[]),
-    Metric::histogram("stampede_batch_size", "Requests that shared a transaction.", &[("batch", &[])]),
+    Metric::histogram(
+        "stampede_batch_size",
+        "Requests that shared a transaction, or a call of a script.",
+        &[("batch", &[])],
+    ),
     Metric::counter(
         "stampede_batch_refused_total",
         "Requests turned away because the queue of their batch was full.",
