@@ -133,7 +133,7 @@ async fn drawn(app: &App, known: &Known, account: AccountId) -> Result<Option<Ti
 async fn join(app: &App, known: &Known, account: AccountId) -> Result<Number> {
     let event = &known.event;
     for _ in 0..TRIES {
-        match app.rooms.join(event.id, account).await? {
+        match app.joins.submit((event.id, account)).await? {
             Err(Cold) => restore_room(app, event).await?,
             Ok(Err(NoNumber::Reserve(ceil))) => reserve_numbers(app, event.id, ceil).await?,
             Ok(Err(no)) => {

@@ -30,7 +30,7 @@ pub async fn leave_queue(
 ) -> Result<HttpResponse> {
     let account = AccountId::from(caller.account);
     let known = app.events.find(path.event).await?;
-    let ticket = presented(&request, &known, account, path.ticket)?;
+    let ticket = presented(&app, &request, &known, account, path.ticket)?;
     let (app, event) = (app.into_inner(), path.event);
     detach(async move { leave(&app, event, account, ticket).await }).await?;
     Ok(HttpResponse::NoContent().finish())

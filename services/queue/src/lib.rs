@@ -60,6 +60,7 @@ use common::periodic::Schedule;
 use common::rate::RateLimiter;
 use common::redis::Redis;
 use common::rpc::Upstream;
+use common::signed::Verified;
 use contract::events::{
     EventClosed, EventOpen, EventScheduled, EventSoldOut, OrderPlaced, StockDepleted, StockReplenished,
 };
@@ -77,7 +78,7 @@ use crate::end_pass::EndedPass;
 use crate::enter_lobby::{Early, Entered};
 use crate::on_order::OnOrder;
 use crate::read_events::Events;
-use crate::room::Rooms;
+use crate::room::{Answer, Joined, Rooms};
 use crate::sale_event::RoomRules;
 use crate::ticket::Ticket;
 
@@ -100,6 +101,8 @@ struct Settings {
     passes_per_100_units: i64,
     entries_per_minute: u32,
     streams_max: usize,
+    verified_tickets_max: u64,
+    join_batch: BatchSettings,
     batch: BatchSettings,
     room: RoomDefaults,
 }
@@ -153,6 +156,9 @@ pub struct App {
     redis: Redis,
     events: Events,
     rooms: Rooms,
+    joins: Batch<(SaleEventId, AccountId), Answer<Joined>>,
+    /// Tickets are shown with each poll.
+    tickets: Verified,
     inventory: StockServiceClient<Upstream>,
     lobby: Batch<Early, Option<Entered>>,
     places: Batch<(SaleEventId, AccountId), Option<Ticket>>,
@@ -235,9 +241,12 @@ fn app(host: &Host, settings: &Settings, db: &Db) -> anyhow::Result<App> {
         .map_err(|refused| anyhow::anyhow!("[queue.room]: {}: {}", refused.details[0], refused.message))?;
     anyhow::ensure!(settings.numbers_reserved > 0, "queue.numbers_reserved must be at least 1");
     let redis = host.redis();
+    let rooms = Rooms::new(&redis);
     Ok(App {
         events: Events::new(db),
-        rooms: Rooms::new(&redis),
+        joins: room::joins_batch(&settings.join_batch, &rooms),
+        rooms,
+        tickets: Verified::new(settings.verified_tickets_max),
         inventory: StockServiceClient::new(host.upstream("inventory")?),
         lobby: enter_lobby::lobby_batch(db, &settings.batch),
         places: enter_lobby::places_batch(db, &settings.batch),

@@ -141,7 +141,7 @@ pub async fn read_ticket(
 ) -> Result<HttpResponse> {
     let account = AccountId::from(caller.account);
     let known = app.events.find(path.event).await?;
-    let ticket = presented(&request, &known, account, path.ticket)?;
+    let ticket = presented(&app, &request, &known, account, path.ticket)?;
     let view = look(&app, &known, account, ticket).await?;
     let etag = view.etag();
     // A pass is told in any case: it may be a new one for the same place.
@@ -157,9 +157,9 @@ pub async fn read_ticket(
 }
 
 /// The ticket of this account in the request's header. Refuses with `TICKET_NOT_FOUND`.
-pub fn presented(request: &HttpRequest, known: &Known, account: AccountId, id: TicketId) -> Result<Ticket> {
+pub fn presented(app: &App, request: &HttpRequest, known: &Known, account: AccountId, id: TicketId) -> Result<Ticket> {
     let token = request.headers().get(TICKET_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let ticket = Ticket::read(&known.event, account, token, known.now());
+    let ticket = Ticket::read(&app.tickets, &known.event, account, token, known.now());
     Ok(ticket.filter(|ticket| ticket.id == id).ok_or(Refused::TicketNotFound(id))?)
 }
 

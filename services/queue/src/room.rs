@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use common::batch::{Batch, BatchSettings};
 use common::redis::{Redis, Script, Unavailable};
 use common::{Error, Result};
 use contract::ids::{AccountId, SaleEventId};
@@ -65,6 +66,8 @@ pub struct Number {
     pub front: i64,
     pub epoch: i64,
 }
+
+pub type Joined = std::result::Result<Number, NoNumber>;
 
 /// Where a number stands, after its holder has shown up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,20 +164,51 @@ pub struct Told {
     at: Instant,
 }
 
+/// Starts the queue in front of the doors: one call of the script for all accounts that enter the same room meanwhile.
+pub fn joins_batch(settings: &BatchSettings, rooms: &Rooms) -> Batch<(SaleEventId, AccountId), Answer<Joined>> {
+    let rooms = rooms.clone();
+    Batch::start_by(
+        "queue_joins",
+        settings,
+        |(event, _)| *event,
+        move |event, entering| {
+            let rooms = rooms.clone();
+            async move {
+                let accounts: Vec<AccountId> = entering.into_iter().map(|(_, account)| account).collect();
+                rooms.join(event, &accounts).await
+            }
+        },
+    )
+}
+
 impl Rooms {
     pub fn new(redis: &Redis) -> Rooms {
         Rooms { redis: redis.clone(), told: Arc::default() }
     }
 
     async fn run(&self, script: &Script, event: SaleEventId, args: &[String]) -> Result<Words> {
-        let keys = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
-        let keys = keys.map(|part| self.redis.key(&format!("q:{{{event}}}:{part}")));
-        let run = self.redis.run::<Vec<String>>(script, &keys, args).await;
+        let run = self.redis.run::<Vec<String>>(script, &self.keys(event), args).await;
         run.map(Words).map_err(|away: Unavailable| Error::transient(away))
     }
 
-    pub async fn join(&self, event: SaleEventId, account: AccountId) -> Result<Answer<Result<Number, NoNumber>>> {
-        let answer = self.run(&JOIN, event, &[account.to_string()]).await?;
+    fn keys(&self, event: SaleEventId) -> [String; 8] {
+        let keys = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+        keys.map(|part| self.redis.key(&format!("q:{{{event}}}:{part}")))
+    }
+
+    /// One answer for each account.
+    async fn join(&self, event: SaleEventId, accounts: &[AccountId]) -> Vec<Result<Answer<Joined>>> {
+        let args: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+        match self.redis.run::<Vec<Vec<String>>>(&JOIN, &self.keys(event), &args).await {
+            Ok(answers) => answers.into_iter().map(|answer| Self::joined(&Words(answer))).collect(),
+            Err(away) => {
+                let away = Error::transient(away);
+                accounts.iter().map(|_| Err(away.clone())).collect()
+            }
+        }
+    }
+
+    fn joined(answer: &Words) -> Result<Answer<Joined>> {
         Ok(Ok(match answer.word(0)? {
             "COLD" => return Ok(Err(Cold)),
             "SOLD_OUT" => Err(NoNumber::SoldOut),

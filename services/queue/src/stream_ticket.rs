@@ -43,7 +43,7 @@ pub async fn stream_ticket(
 ) -> Result<HttpResponse> {
     let account = AccountId::from(caller.account);
     let known = app.events.find(path.event).await?;
-    let ticket = presented(&request, &known, account, path.ticket)?;
+    let ticket = presented(&app, &request, &known, account, path.ticket)?;
     let watched = Watched { event: path.event, account, ticket, ticks: app.rooms.watch(path.event) };
     let stream = Streaming::open(app.into_inner(), watched)?;
     Ok(sse::answer(unfold(stream, |mut stream| async move { Some((stream.next_of_ticket().await?, stream)) })))
@@ -138,8 +138,10 @@ impl Streaming<Watched> {
             }
             Err(error) => return Err(error),
         };
-        if let Some(renewed) =
-            view.ticket_token.as_deref().and_then(|token| Ticket::read(&known.event, account, token, known.now()))
+        if let Some(renewed) = view
+            .ticket_token
+            .as_deref()
+            .and_then(|token| Ticket::read(&self.app.tickets, &known.event, account, token, known.now()))
         {
             self.watched.ticket = renewed;
         }

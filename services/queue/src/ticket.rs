@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use common::Result;
-use common::signed::{Rejected, SigningKey, Statement, VerifyingKey};
+use common::signed::{Rejected, SigningKey, Statement, Verified, VerifyingKey};
 use contract::ids::{AccountId, SaleEventId, TicketId};
 
 use crate::sale_event::SaleEvent;
@@ -82,9 +82,15 @@ impl Ticket {
     }
 
     /// None: not a ticket of this account for this event.
-    pub fn read(event: &SaleEvent, account: AccountId, token: &str, now: DateTime<Utc>) -> Option<Ticket> {
+    pub fn read(
+        verified: &Verified,
+        event: &SaleEvent,
+        account: AccountId,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Option<Ticket> {
         let key = VerifyingKey::from_public(&event.pass_public_key);
-        let read = key.verify(TICKET_TYP, &audience(event.id), account.uuid(), token, seconds(now));
+        let read = verified.verify(&key, TICKET_TYP, &audience(event.id), account.uuid(), token, seconds(now));
         Ticket::from_name(&read.ok()?.jti)
     }
 }
@@ -141,6 +147,10 @@ mod tests {
         }
     }
 
+    fn verified() -> Verified {
+        Verified::new(1)
+    }
+
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
@@ -151,11 +161,11 @@ mod tests {
         let tickets = [Ticket::numbered(event.id, account, 7, 2), Ticket::early(event.id, account, "n-1")];
         for ticket in tickets {
             let token = ticket.sign(&event, account, at(0)).unwrap();
-            assert_eq!(Ticket::read(&event, account, &token, at(1)), Some(ticket));
-            assert_eq!(Ticket::read(&event, AccountId::derive(&[b"bob"]), &token, at(1)), None);
+            assert_eq!(Ticket::read(&verified(), &event, account, &token, at(1)), Some(ticket));
+            assert_eq!(Ticket::read(&verified(), &event, AccountId::derive(&[b"bob"]), &token, at(1)), None);
             let other = SaleEvent { id: SaleEventId::derive(&[b"other"]), ..event.clone() };
-            assert_eq!(Ticket::read(&other, account, &token, at(1)), None);
-            assert_eq!(Ticket::read(&signing(), account, &token, at(1)), None, "another key");
+            assert_eq!(Ticket::read(&verified(), &other, account, &token, at(1)), None);
+            assert_eq!(Ticket::read(&verified(), &signing(), account, &token, at(1)), None, "another key");
             assert_eq!(Pass::read(&event, account, &token, at(1)), Err(Rejected::Invalid), "a ticket is no pass");
         }
         assert_ne!(tickets[0].id, Ticket::numbered(event.id, account, 8, 2).id);
@@ -170,7 +180,7 @@ mod tests {
         let read = Pass { seq: 7, epoch: 2, until_ms: at(600).timestamp_millis() };
         assert_eq!(Pass::read(&event, account, &token, at(599)), Ok(read));
         assert_eq!(Pass::read(&event, account, &token, at(600)), Err(Rejected::Expired));
-        assert_eq!(Ticket::read(&event, account, &token, at(1)), None, "a pass is no ticket");
+        assert_eq!(Ticket::read(&verified(), &event, account, &token, at(1)), None, "a pass is no ticket");
     }
 
     #[test]
