@@ -28,8 +28,9 @@ use crate::outbox::Event;
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
-/// The first attempts of a new system fail: partitions that were created a moment ago have no leader yet.
-const ATTEMPTS_UNTOLD: u32 = 4;
+/// The first attempts of a new system fail: partitions that were created a moment ago have no leader yet. So many attempts take
+/// some three seconds.
+const ATTEMPTS_UNTOLD: u32 = 8;
 
 /// How often it looks whether the log is still the same one.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
