@@ -4,6 +4,7 @@
 
 mod administering;
 mod admitting;
+mod crowd;
 mod drawing;
 mod losing;
 mod opening;
@@ -12,5 +13,4 @@ mod room;
 mod scheduling;
 mod selling_out;
 mod site;
-mod soak;
 mod streaming;

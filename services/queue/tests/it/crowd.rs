@@ -1,0 +1,187 @@
+//! A crowd comes, a third of it does not come back, three replicas tick together, and Redis loses everything in the middle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde_json::json;
+use testkit::{eventually, text};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::room::Guest;
+use crate::site::Site;
+
+/// Every third does not come back.
+const ABSENT_EVERY: usize = 3;
+/// Requests under way at the same time.
+const REQUESTS: usize = 16;
+/// The server allows up to 20 seconds.
+const POLL_MAX: Duration = Duration::from_secs(5);
+/// How long somebody shops with the pass.
+const SHOPPING: Duration = Duration::from_millis(300);
+
+struct Crowd {
+    guests: usize,
+    slots: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_are_served_in_order_and_never_beyond_the_slots() {
+    serve(Crowd { guests: 2_000, slots: 300 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: 50,000 people"]
+async fn fifty_thousand_are_served_in_order_and_use_nearly_all_slots() {
+    let used = serve(Crowd { guests: 50_000, slots: 600 }).await;
+    assert!(used >= 0.95, "{used}");
+}
+
+/// Serves everybody who is there. Returns the share of the slots that was taken while people waited.
+async fn serve(crowd: Crowd) -> f64 {
+    let settings = [("queue.tick_period_ms", "100"), ("queue.sync_period_ms", "200"), ("queue.grace_seconds", "600")];
+    let site = Arc::new(Site::start_with(&settings).await);
+    let replicas = [site.replica_with(&settings).await, site.replica_with(&settings).await];
+    let rules = json!({ "maxActive": crowd.slots, "ratePerMinute": 600_000, "claimSeconds": 60 });
+    let event = site.room(rules).await;
+    site.manage(&event, "pause").await.expect(200);
+    let guests: Vec<Guest> =
+        stream::iter(0..crowd.guests).map(|_| site.guest(&event)).buffer_unordered(REQUESTS).collect().await;
+    let (absent, present): (Vec<_>, Vec<_>) =
+        guests.into_iter().partition(|guest| guest.seq.unwrap() % ABSENT_EVERY as i64 == 0);
+    let absent: Vec<i64> = absent.iter().map(|guest| guest.seq.unwrap()).collect();
+    site.mark_absent(&event, &absent).await;
+    site.manage(&event, "resume").await.expect(200);
+
+    let count = present.len();
+    assert!(absent.len() > count / 3, "every third is absent");
+    let (served, requests) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(REQUESTS)));
+    let buying: Vec<_> = present
+        .into_iter()
+        .map(|guest| {
+            let (site, event, served, requests) = (site.clone(), event.clone(), served.clone(), requests.clone());
+            tokio::spawn(async move { wait_and_buy(&site, &event, guest, &served, &requests).await })
+        })
+        .collect();
+    let used = watch(&site, &event, &crowd, &served, &absent, &buying).await;
+    for buyer in buying {
+        buyer.await.unwrap();
+    }
+    let mut served = served.lock().await.clone();
+    served.sort_unstable();
+    let all = served.len();
+    served.dedup();
+    assert_eq!((served.len(), all), (count, count), "everybody who was there, and nobody twice");
+    for replica in replicas {
+        replica.stop().await;
+    }
+    used
+}
+
+/// Looks at the slots until all are served, and has Redis lose the room when a third is.
+async fn watch(
+    site: &Site,
+    event: &str,
+    crowd: &Crowd,
+    served: &Mutex<Vec<i64>>,
+    absent: &[i64],
+    buying: &[JoinHandle<()>],
+) -> f64 {
+    let here = buying.len();
+    let (mut taken, mut looks, mut is_lost) = (0, 0, false);
+    let mut offered = Offered::default();
+    while !buying.iter().all(JoinHandle::is_finished) {
+        let done = served.lock().await.len();
+        let (active, offers) = slots(site, event).await;
+        assert!(active.len() + offers.len() <= crowd.slots, "{} passes, {} offers", active.len(), offers.len());
+        if here - done > 2 * crowd.slots && done > crowd.slots {
+            (taken, looks) = (taken + active.len() + offers.len(), looks + 1);
+        }
+        offered.note(offers);
+        if !is_lost && done > here / 3 {
+            site.lose(event).await;
+            is_lost = true;
+            offered.check_order();
+            eventually("the room is there again", async || (site.meta(event, "epoch").await > 1).then_some(())).await;
+            site.mark_absent(event, absent).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(is_lost, "the room was lost in the middle");
+    offered.check_order();
+    let used = taken as f64 / (looks * crowd.slots).max(1) as f64;
+    println!("{} served, {:.1} % of the slots taken in {looks} looks", here, 100.0 * used);
+    used
+}
+
+/// When each number was offered a slot, as far as that was seen.
+#[derive(Default)]
+struct Offered {
+    /// Numbers up to this one had their turn before the room was lost, and may come back to it.
+    before: i64,
+    deadlines: BTreeMap<i64, f64>,
+}
+
+impl Offered {
+    fn note(&mut self, offers: Vec<(i64, f64)>) {
+        for (seq, deadline) in offers.into_iter().filter(|(seq, _)| *seq > self.before) {
+            self.deadlines.entry(seq).or_insert(deadline);
+        }
+    }
+
+    fn check_order(&mut self) {
+        let offers: Vec<(i64, f64)> = std::mem::take(&mut self.deadlines).into_iter().collect();
+        assert!(offers.len() > 100, "most offers are seen: {}", offers.len());
+        for pair in offers.windows(2) {
+            assert!(pair[0].1 <= pair[1].1, "number {} is offered a slot before number {}", pair[1].0, pair[0].0);
+        }
+        self.before = offers.last().map_or(0, |(seq, _)| *seq);
+    }
+}
+
+impl Site {
+    /// These were last heard of long ago.
+    async fn mark_absent(&self, event: &str, numbers: &[i64]) {
+        const ABSENT: &str = "for _, seq in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 1, seq) end";
+        let seen = self.key(event, "seen");
+        for numbers in numbers.chunks(1_000) {
+            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            let mut words = vec!["EVAL", ABSENT, "1", &seen];
+            words.extend(numbers.iter().map(String::as_str));
+            let () = self.redis(&words).await;
+        }
+    }
+}
+
+/// The numbers with a pass, and those with an offer and its deadline, at one moment.
+async fn slots(site: &Site, event: &str) -> (Vec<i64>, Vec<(i64, f64)>) {
+    const BOTH: &str =
+        "return {redis.call('ZRANGE', KEYS[1], 0, -1), redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')}";
+    let (active, offer) = (site.key(event, "active"), site.key(event, "offer"));
+    site.redis(&["EVAL", BOTH, "2", &active, &offer]).await
+}
+
+/// Asks at least as often as the server says, shops, and gives the pass back.
+async fn wait_and_buy(site: &Site, event: &str, guest: Guest, served: &Mutex<Vec<i64>>, requests: &Semaphore) {
+    loop {
+        let answer = {
+            let _turn = requests.acquire().await.unwrap();
+            site.poll(event, &guest).await
+        };
+        let view = answer.json();
+        let pause = match text(&view[if answer.status.is_success() { "status" } else { "code" }]).as_str() {
+            "ADMITTED" => break,
+            "WAITING" => Duration::from_millis(view["pollAfterMs"].as_u64().unwrap()).min(POLL_MAX),
+            "SERVICE_UNAVAILABLE" => Duration::from_millis(300),
+            other => panic!("number {:?} is {other}", guest.seq),
+        };
+        tokio::time::sleep(pause).await;
+    }
+    served.lock().await.push(guest.seq.unwrap());
+    tokio::time::sleep(SHOPPING).await;
+    let _turn = requests.acquire().await.unwrap();
+    site.complete(event, &guest).await;
+}
