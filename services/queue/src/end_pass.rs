@@ -17,6 +17,7 @@ use diesel_async::RunQueryDsl;
 use crate::App;
 use crate::restore_room::restore_room;
 use crate::room::Cold;
+use crate::sale_event::SaleEvent;
 
 #[derive(Debug, Clone, Copy)]
 pub struct EndedPass {
@@ -50,17 +51,32 @@ pub fn ended_batch(db: &Db, settings: &BatchSettings) -> Batch<EndedPass, ()> {
 /// The account has bought. False: it had no pass.
 pub async fn complete_pass(app: &App, event: SaleEventId, account: AccountId) -> Result<bool> {
     let known = app.events.find(event).await?;
-    let ended = match app.rooms.end(event, account, None, "COMPLETED").await? {
+    let is_ended = end_number(app, &known.event, account, None, "COMPLETED").await?;
+    if is_ended {
+        metrics::counter!("stampede_queue_passes_total", "outcome" => "completed").increment(1);
+    }
+    Ok(is_ended)
+}
+
+/// Ends a number of the account, or the one that it has, in a room that is built again if need be. False: it had ended, or there
+/// is none.
+pub async fn end_number(
+    app: &App,
+    event: &SaleEvent,
+    account: AccountId,
+    seq: Option<i64>,
+    why: &'static str,
+) -> Result<bool> {
+    let ended = match app.rooms.end(event.id, account, seq, why).await? {
         Ok(ended) => ended,
         Err(Cold) => {
-            restore_room(app, &known.event).await?;
-            app.rooms.end(event, account, None, "COMPLETED").await?.unwrap_or_default()
+            restore_room(app, event).await?;
+            app.rooms.end(event.id, account, seq, why).await?.unwrap_or_default()
         }
     };
     let Some(seq) = ended else { return Ok(false) };
     app.db.point("queue.after_end").await;
-    app.ended.submit(EndedPass { event, seq, account }).await?;
-    metrics::counter!("stampede_queue_passes_total", "outcome" => "completed").increment(1);
+    app.ended.submit(EndedPass { event: event.id, seq, account }).await?;
     Ok(true)
 }
 

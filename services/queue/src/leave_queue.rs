@@ -9,7 +9,8 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use crate::App;
-use crate::end_pass::EndedPass;
+use crate::end_pass::end_number;
+use crate::read_events::Known;
 use crate::read_ticket::{TicketPath, presented};
 use crate::schema::lobby;
 use crate::ticket::{Place, Ticket};
@@ -31,12 +32,13 @@ pub async fn leave_queue(
     let account = AccountId::from(caller.account);
     let known = app.events.find(path.event).await?;
     let ticket = presented(&app, &request, &known, account, path.ticket)?;
-    let (app, event) = (app.into_inner(), path.event);
-    detach(async move { leave(&app, event, account, ticket).await }).await?;
+    let app = app.into_inner();
+    detach(async move { leave(&app, &known, account, ticket).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-async fn leave(app: &App, event: SaleEventId, account: AccountId, ticket: Ticket) -> Result<()> {
+async fn leave(app: &App, known: &Known, account: AccountId, ticket: Ticket) -> Result<()> {
+    let event = known.event.id;
     let seq = match ticket.place {
         Place::Number { seq, .. } => Some(seq),
         Place::Lobby => {
@@ -51,9 +53,6 @@ async fn leave(app: &App, event: SaleEventId, account: AccountId, ticket: Ticket
         }
     };
     let Some(seq) = seq else { return Ok(()) };
-    // A room that is lost forgets nobody who shows no ticket.
-    if let Ok(Some(seq)) = app.rooms.end(event, account, Some(seq), "LEFT").await? {
-        app.ended.submit(EndedPass { event, seq, account }).await?;
-    }
+    end_number(app, &known.event, account, Some(seq), "LEFT").await?;
     Ok(())
 }

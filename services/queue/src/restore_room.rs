@@ -3,6 +3,7 @@
 //! Numbers go on after all that may have been given, and the front stands where it was a moment ago. Whoever waits shows a
 //! ticket and has the same place again. A pass is good by its signature.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use common::Result;
@@ -78,7 +79,7 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
         front: before.front,
         floor: before.floor,
         hole: (before.issued + 1, before.reserved_to),
-        active: before.active_seqs.into_iter().zip(before.active_until).collect(),
+        active: still_active(before.active_seqs.into_iter().zip(before.active_until), &ended),
         ended,
     };
     app.rooms.build(event.id, &snapshot, &rules(app, event)).await?;
@@ -88,6 +89,12 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
     }
     let (Ok(()) | Err(Cold)) = configure(app, event).await?;
     Ok(())
+}
+
+/// The passes that were saved as in use, without those that have ended since: they would keep their slots until their clocks end.
+fn still_active(saved: impl Iterator<Item = (i64, i64)>, ended: &[i64]) -> Vec<(i64, i64)> {
+    let ended: HashSet<i64> = ended.iter().copied().collect();
+    saved.filter(|(seq, _)| !ended.contains(seq)).collect()
 }
 
 /// Waits for another replica that builds the room. If that has died, the next request builds it.

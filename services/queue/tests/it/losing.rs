@@ -37,6 +37,29 @@ async fn a_room_that_redis_loses_keeps_its_order_its_passes_and_its_slots() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_free_before_the_room_was_lost_is_free_in_the_new_one() {
+    let site = Site::start_with(&[("queue.sync_period_ms", "3600000")]).await;
+    let event = site.room(json!({ "maxActive": 2 })).await;
+    let guests = site.guests(&event, 4).await;
+    for guest in &guests[..2] {
+        site.pass(&event, guest).await;
+    }
+    // As it was saved last, both passes are in use for long.
+    let saved = "front = 2, issued = 4, active_seqs = '{1, 2}', active_until = '{4000000000000, 4000000000000}'";
+    site.execute(&format!("update {{queue}}.rooms set {saved} where event_id = '{event}'")).await;
+    site.complete(&event, &guests[0]).await;
+    site.lose(&event).await;
+    // Somebody gives a pass back to a room that is not there.
+    site.leave(&event, &guests[1]).await.expect(204);
+    assert_eq!(site.members(&event, "active").await, [""; 0]);
+    for guest in &guests[2..] {
+        site.standing(&event, guest).await;
+    }
+    site.tick(&event).await;
+    assert_eq!(site.standings(&event, &guests[2..]).await, ["ADMITTED", "ADMITTED"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_that_was_given_after_the_last_save_keeps_its_place() {
     let site = Site::start_with(&[]).await;
     let event = site.room(json!({ "maxActive": 1 })).await;
