@@ -21,7 +21,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
 use crate::kafka::Kafka;
-use crate::openapi::{Configure, describe};
+use crate::openapi::{Configure, Mounted, describe};
 use crate::periodic::Schedule;
 use crate::redis::Redis;
 use crate::rpc::{self, RpcSettings, Upstream};
@@ -69,7 +69,7 @@ pub struct Host {
     kafka: Kafka,
     verifier: Verifier,
     dbs: Vec<Db>,
-    http: Vec<Configure>,
+    http: Vec<Mounted>,
     http_root: Vec<Configure>,
     grpc: RoutesBuilder,
     grpc_names: Vec<&'static str>,
@@ -164,7 +164,7 @@ impl Host {
     where
         F: Fn(&mut ServiceConfig<'_>) + Send + Sync + 'static,
     {
-        self.http.push(Arc::new(configure));
+        self.http.push(Mounted::new(Arc::new(configure)));
     }
 
     /// Adds routes without the base path.

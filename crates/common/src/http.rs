@@ -31,7 +31,7 @@ pub use conditional::answer_unless_known;
 pub use cors::{check_origin, cors};
 pub use extract::{Json, OptionalJson, Path, Query, configure_extractors};
 pub use origin::{ForwardedHeader, TrustedProxies, client_address};
-pub use routes::{RouteTable, unmatched};
+pub use routes::{Paths, RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
@@ -99,7 +99,7 @@ pub async fn request_middleware(
     let headers = request.headers();
     let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = routes::known_method(request.method());
-    let route = request.match_pattern();
+    let route = routes::route_of(&request);
     // As OpenTelemetry's semantic conventions have it.
     let span = tracing::info_span!(
         "http",

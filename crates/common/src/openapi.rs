@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::App;
+use actix_web::guard::fn_guard;
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
@@ -12,11 +13,33 @@ mod complete;
 
 use complete::complete;
 
+use crate::http::Paths;
+
 /// Adds routes to one worker's application.
 pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
 
+/// The routes of one service below `/api/v1`.
+#[derive(Clone)]
+pub struct Mounted {
+    configure: Configure,
+    paths: Arc<Paths>,
+}
+
+impl Mounted {
+    pub fn new(configure: Configure) -> Mounted {
+        let below = |config: &mut ServiceConfig<'_>| {
+            config.service(utoipa_actix_web::scope(BASE).configure(|below| configure(below)));
+        };
+        let described = App::new().into_utoipa_app().configure(below).split_for_parts().1;
+        let paths = Arc::new(Paths::new(described.paths.paths.keys().map(String::as_str)));
+        Mounted { configure, paths }
+    }
+}
+
+const BASE: &str = "/api/v1";
+
 /// Describes what `routes` (below `/api/v1`) and `roots` mount.
-pub fn describe(routes: &[Configure], roots: &[Configure]) -> anyhow::Result<Value> {
+pub fn describe(routes: &[Mounted], roots: &[Configure]) -> anyhow::Result<Value> {
     let app = App::new().into_utoipa_app().openapi(document());
     let mounted = app.configure(|config| mount_routes(config, routes, roots)).split_for_parts().1;
     let mut described = serde_json::to_value(&mounted)?;
@@ -24,11 +47,13 @@ pub fn describe(routes: &[Configure], roots: &[Configure]) -> anyhow::Result<Val
     Ok(described)
 }
 
-/// Adds all routes to one worker's application.
-pub fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Configure], roots: &[Configure]) {
-    config.service(utoipa_actix_web::scope("/api/v1").configure(|below| {
-        for configure in routes {
-            configure(below);
+/// Adds all routes to one worker's application. A request is looked for among the routes of the service that it is for alone.
+pub fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Mounted], roots: &[Configure]) {
+    config.service(utoipa_actix_web::scope(BASE).configure(|below| {
+        for Mounted { configure, paths } in routes {
+            let paths = paths.clone();
+            let is_for_it = fn_guard(move |context| paths.find(context.head().uri.path()).is_some());
+            below.service(utoipa_actix_web::scope("").guard(is_for_it).configure(|config| configure(config)));
         }
     }));
     for configure in roots {

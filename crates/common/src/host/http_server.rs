@@ -17,7 +17,7 @@ use super::HostSettings;
 use crate::auth::Verifier;
 use crate::health;
 use crate::http::{self, HttpSettings, RouteTable, TrustedProxies};
-use crate::openapi::{Configure, mount_routes};
+use crate::openapi::{Configure, Mounted, mount_routes};
 
 /// What all requests share.
 pub struct Edge {
@@ -31,7 +31,7 @@ pub fn run(
     listener: TcpListener,
     own: &HostSettings,
     edge: Edge,
-    (routes, roots): (Vec<Configure>, Vec<Configure>),
+    (routes, roots): (Vec<Mounted>, Vec<Configure>),
     document: &Value,
 ) -> anyhow::Result<Server> {
     let Edge { settings: HttpSettings { allowed_origins, trusted_proxies, forwarded_header }, verifier, state } = edge;
