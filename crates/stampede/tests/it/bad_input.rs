@@ -3,6 +3,7 @@
 mod bodies;
 mod edges;
 mod ids;
+mod owners;
 mod queries;
 mod tokens;
 

@@ -245,21 +245,6 @@ async fn dev_without_a_terminal_logs_to_standard_error_and_split_services_to_a_f
     assert!(ended.success(), "{ended}");
 }
 
-/// As when a new version is rolled out. How many requests had to be repeated is printed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "soak: 20,000 requests, and each service is told to stop among them"]
-async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_another_replica() {
-    let place = Place::new("rolling").await.unset("postgres.url").unset("redis.url");
-    let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
-    let rush = "rush --sandbox --split --replicas 2 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
-                --timeout-seconds 600 --output json --data-dir {data}";
-    let outcome = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]).json();
-    println!("{outcome}");
-    let told = serde_json::json!([outcome["verdict"], outcome["sold"], outcome["unknownLeft"]]);
-    assert_eq!(told, serde_json::json!(["PASS", 1000, 0]));
-    assert_eq!(outcome["kills"].as_array().map(Vec::len), Some(SERVICES.len()));
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: four kills of servers and services"]
 async fn rush_in_a_sandbox_pays_survives_kills_and_faults_and_passes() {

@@ -1,7 +1,9 @@
 //! Several processes of one system: they share the work, and one that dies or is stopped leaves nothing undone.
 
+use crate::commands::Place;
 use crate::ledger::Ledger;
 use crate::site::{EXECUTABLE, system};
+use stampede::services::SERVICES;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use testkit::{Answer, Client, Product, Site, eventually, fresh_key, line, text};
@@ -141,4 +143,19 @@ async fn place_all(
         answer.filter(|answer| answer.status == 201).map(|answer| (key.clone(), answer.body))
     });
     join_all(placing).await.into_iter().flatten().collect()
+}
+
+/// As when a new version is rolled out. How many requests had to be repeated is printed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: 20,000 requests, and each service is told to stop among them"]
+async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_another_replica() {
+    let place = Place::new("rolling").await.unset("postgres.url").unset("redis.url");
+    let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
+    let rush = "rush --sandbox --split --replicas 2 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
+                --timeout-seconds 600 --output json --data-dir {data}";
+    let outcome = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]).json();
+    println!("{outcome}");
+    let told = serde_json::json!([outcome["verdict"], outcome["sold"], outcome["unknownLeft"]]);
+    assert_eq!(told, serde_json::json!(["PASS", 1000, 0]));
+    assert_eq!(outcome["kills"].as_array().map(Vec::len), Some(SERVICES.len()));
 }
