@@ -26,7 +26,7 @@ const RAW_CLAIM: &str = "raw EVALSHA of asking";
 const ENTERS: &str = "entering the line";
 const POLLS: &str = "asking, far from the front";
 /// So many enter in a second at the most: each account enters a line once, so there must be sales enough.
-const ENTERS_PER_SECOND_MAX: u64 = 8_000;
+const ENTERS_PER_SECOND_MAX: u64 = 16_000;
 /// People who enter at once while the line is filled that is asked about.
 const FILLING: usize = 64;
 
