@@ -17,6 +17,9 @@ use super::verdict::Visit;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// Between two knocks at a line that is not open yet.
 const KNOCK: Duration = Duration::from_millis(200);
+/// A pass whose owner closed the tab keeps its slot so long, and the last seats let few people in at once. Longer than any
+/// buyer needs, also while a part is down.
+const SESSION_SECONDS: u32 = 60;
 /// From its scheduling to the opening of the sale: time enough for everybody to hear of it.
 const SALE_IN: TimeDelta = TimeDelta::seconds(10);
 
@@ -37,7 +40,7 @@ impl Queue {
             "productIds": [product],
             "queueManageRequired": true,
             "queue": {
-                "maxActive": concurrency, "ratePerMinute": 1_000_000, "sessionSeconds": 600, "claimSeconds": 10,
+                "maxActive": concurrency, "ratePerMinute": 1_000_000, "sessionSeconds": SESSION_SECONDS, "claimSeconds": 10,
                 "waitingMax": 1_000_000, "verifyOffline": false, "closedOnOutage": false,
             },
         });
