@@ -97,26 +97,28 @@ impl Gate {
         Self { redis, db, settings: Arc::new(settings), seen: Arc::default(), rebuilding: Arc::default() }
     }
 
-    /// Sets the units of one line aside.
-    pub async fn take(&self, hold: HoldId, line: WantedLine) -> Result<Take, Shortage> {
-        let WantedLine { product, quantity } = line;
-        let epoch = self.note_asked(product);
-        let args =
-            [member(hold, quantity.into()), quantity.to_string(), self.settings.take_ms.to_string(), epoch.to_string()];
-        let (take, outcome) = match self.redis.run::<(i64, i64, i64)>(&TAKE, &self.keys(product), &args).await {
-            Ok((0, available, _)) => {
-                return Err(Shortage { product, requested: quantity, available: available.max(0) });
-            }
-            Ok((1, _, epoch)) => {
-                self.note_epoch(product, epoch);
-                (Take::Taken, "taken")
-            }
-            Ok((2, ..)) => (Take::Repeat, "known"),
-            Ok(_) => (Take::NotLoaded, "rebuild"),
-            Err(_) => (Take::Unknown, "away"),
+    /// Sets units of `product` aside for lines of holds, each with its quantity. An answer for each.
+    pub async fn take(&self, product: ProductId, lines: &[(HoldId, i32)]) -> Vec<Result<Take, Shortage>> {
+        let mut args = vec![self.settings.take_ms.to_string(), self.note_asked(product).to_string()];
+        args.extend(lines.iter().flat_map(|(hold, quantity)| [member(*hold, (*quantity).into()), quantity.to_string()]));
+        let answers: Vec<(i64, i64, i64)> = match self.redis.run(&TAKE, &self.keys(product), &args).await {
+            Ok(answers) => answers,
+            Err(_) => return lines.iter().map(|_| Ok(counted(Take::Unknown, "away"))).collect(),
         };
-        metrics::counter!("stampede_gate_total", "outcome" => outcome).increment(1);
-        Ok(take)
+        let answers = answers.into_iter().zip(lines);
+        answers.map(|(answer, (_, requested))| self.answer(product, *requested, answer)).collect()
+    }
+
+    fn answer(&self, product: ProductId, requested: i32, answer: (i64, i64, i64)) -> Result<Take, Shortage> {
+        match answer {
+            (0, available, _) => Err(Shortage { product, requested, available: available.max(0) }),
+            (1, _, epoch) => {
+                self.note_epoch(product, epoch);
+                Ok(counted(Take::Taken, "taken"))
+            }
+            (2, ..) => Ok(counted(Take::Repeat, "known")),
+            _ => Ok(counted(Take::NotLoaded, "rebuild")),
+        }
     }
 
     /// Puts units back that a hold has taken and PostgreSQL will not hold, without waiting.
@@ -201,6 +203,11 @@ impl GateUpdate {
         };
         [mark.to_owned(), member, self.quantity.to_string(), remaining]
     }
+}
+
+fn counted(take: Take, outcome: &'static str) -> Take {
+    metrics::counter!("stampede_gate_total", "outcome" => outcome).increment(1);
+    take
 }
 
 /// The gate's name for one line of a hold. It contains the quantity: that is what an ended take puts back.

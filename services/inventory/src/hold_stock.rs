@@ -26,6 +26,7 @@ use crate::seat_rows::{owned_seats, read_seats, take_seats};
 use crate::stock::{Decision, Facts, Moves, Stock, decide, due_takers, short_products};
 use crate::stock_rows::{StockFeed, lock_stocks, move_stocks};
 use crate::take_over::{take_over, take_over_holds};
+use crate::take_units::Asked;
 use crate::wanted::{Lives, Wanted, WantedLine, new_hold};
 
 /// How often a batch is tried when other transactions insert ids of it first.
@@ -52,7 +53,7 @@ pub struct Held {
 /// `SEATS_REQUIRED`, `SEAT_NOT_FOUND`, `SEAT_ALREADY_RESERVED`, `RESERVATION_NOT_FOUND`, `RESERVATION_ENDED`,
 /// `RESERVATION_ORDERED`, `HOLD_NOT_FOUND`, `HOLD_EXPIRED` and `HOLD_ALREADY_RELEASED`.
 pub async fn hold_stock(app: &App, wanted: Wanted) -> Result<Held> {
-    let takes = pass_gate(&app.gate, &wanted).await.inspect_err(|_| count("gate_refused"))?;
+    let takes = pass_gate(app, &wanted).await?;
     let admitted = Admitted { wanted: Arc::new(wanted), takes: takes.into() };
     let outcome = app.holds.submit(admitted.clone()).await;
     match &outcome {
@@ -73,24 +74,29 @@ fn count(outcome: &'static str) {
 }
 
 /// Takes every line from the gate, or none. Refuses with `OUT_OF_STOCK`, but never a hold that the gate has.
-async fn pass_gate(gate: &Gate, wanted: &Wanted) -> Result<Vec<Take>, Refused> {
+async fn pass_gate(app: &App, wanted: &Wanted) -> Result<Vec<Take>> {
     let mut takes = Vec::with_capacity(wanted.lines().len());
     for line in wanted.lines() {
-        match gate.take(wanted.hold, *line).await {
-            Ok(take) => {
-                if take == Take::NotLoaded {
-                    rebuild_later(gate, line.product);
-                }
-                takes.push(take);
-            }
+        let take = match app.takes.submit(Asked { hold: wanted.hold, line: *line }).await {
+            Ok(Ok(take)) => take,
             // It has this hold by another line: PostgreSQL answers the repeat.
-            Err(_) if takes.contains(&Take::Repeat) => takes.push(Take::Unknown),
-            Err(shortage) => {
-                gate.undo_takes(wanted.hold, wanted.lines(), &takes);
+            Ok(Err(_)) if takes.contains(&Take::Repeat) => Take::Unknown,
+            Ok(Err(shortage)) => {
+                app.gate.undo_takes(wanted.hold, wanted.lines(), &takes);
                 metrics::counter!("stampede_gate_total", "outcome" => "refused").increment(1);
-                return Err(Refused::OutOfStock { shortages: vec![shortage] });
+                count("gate_refused");
+                return Err(Refused::OutOfStock { shortages: vec![shortage] }.into());
             }
+            Err(error) => {
+                app.gate.undo_takes(wanted.hold, wanted.lines(), &takes);
+                count("failed");
+                return Err(error);
+            }
+        };
+        if take == Take::NotLoaded {
+            rebuild_later(&app.gate, line.product);
         }
+        takes.push(take);
     }
     Ok(takes)
 }

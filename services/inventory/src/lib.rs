@@ -30,6 +30,7 @@ mod read_products;
 mod read_reservations;
 mod reserve_seats;
 mod settle_hold;
+mod take_units; // part of holding
 mod watch_stock;
 
 mod expire_holds; // loops
@@ -64,12 +65,14 @@ use entry::{Entrance, Sales};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::{Gate, GateSettings};
+use crate::gate::{Gate, GateSettings, Take};
 use crate::hold::Hold;
 use crate::hold_stock::{Admitted, Held};
 use crate::plan::HoldStep;
 use crate::read_products::ProductSettings;
+use crate::refused::Shortage;
 use crate::stock_rows::StockFeed;
+use crate::take_units::Asked;
 use crate::wanted::Lives;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/inventory");
@@ -89,6 +92,7 @@ pub struct Settings {
     sweep_holds_max: i64,
     adjust_attempts_max: u32,
     products: ProductSettings,
+    take_batch: BatchSettings,
     hold_batch: BatchSettings,
     settle_batch: BatchSettings,
     gate: GateSettings,
@@ -100,6 +104,7 @@ pub struct App {
     gate: Gate,
     feed: StockFeed,
     cache: Cache,
+    takes: Batch<Asked, Result<Take, Shortage>>,
     holds: Batch<Admitted, Held>,
     steps: Batch<HoldStep, Hold>,
     products: ProductSettings,
@@ -180,6 +185,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         gate: gate.clone(),
         feed: feed.clone(),
         cache: Cache::new(&redis),
+        takes: take_units::start_batch(&settings.take_batch, &gate),
         holds: hold_stock::start_batch(&settings.hold_batch, lives, &db, &gate, &feed),
         steps: settle_hold::start_batch(&settings.settle_batch, &db, &gate, &feed),
         products: settings.products,
