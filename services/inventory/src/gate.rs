@@ -100,7 +100,9 @@ impl Gate {
     /// Sets units of `product` aside for lines of holds, each with its quantity. An answer for each.
     pub async fn take(&self, product: ProductId, lines: &[(HoldId, i32)]) -> Vec<Result<Take, Shortage>> {
         let mut args = vec![self.settings.take_ms.to_string(), self.note_asked(product).to_string()];
-        args.extend(lines.iter().flat_map(|(hold, quantity)| [member(*hold, (*quantity).into()), quantity.to_string()]));
+        args.extend(
+            lines.iter().flat_map(|(hold, quantity)| [member(*hold, (*quantity).into()), quantity.to_string()]),
+        );
         let answers: Vec<(i64, i64, i64)> = match self.redis.run(&TAKE, &self.keys(product), &args).await {
             Ok(answers) => answers,
             Err(_) => return lines.iter().map(|_| Ok(counted(Take::Unknown, "away"))).collect(),
