@@ -113,6 +113,12 @@ impl Counters {
         self.record_answered(latency);
     }
 
+    /// Somebody gave up in line: nothing was ordered, so there is no latency of ordering.
+    pub fn record_gave_up(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An answer, or the end of waiting for one.
     pub fn record_answered(&self, latency: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);

@@ -66,7 +66,6 @@ impl Rush {
     async fn visit(&self, number: usize) -> anyhow::Result<Visit> {
         let (buyer, mind) = (&self.buyers[number], Mind::of(number));
         let mut visit = Visit { buyer: number, ..Visit::default() };
-        let came = Instant::now();
         let mut pass = None;
         let mut place = None;
         if let Some(queue) = &self.queue {
@@ -83,7 +82,7 @@ impl Rush {
             if pass.is_none() {
                 // All that is left is held or sold.
                 self.leave(buyer, place.as_ref(), &mut visit).await?;
-                self.counters.record_refused(came.elapsed());
+                self.counters.record_gave_up();
                 return Ok(visit);
             }
         }
