@@ -93,11 +93,11 @@ async fn enter_early(app: &App, known: &Known, account: AccountId, nonce: &str) 
         return Err(Refused::NotOpen { event: event.id, begins_in: wait }.into());
     };
     let ticket = Ticket { id: entered.ticket, place: Place::Lobby };
-    Ok((with_token(look(app, known, account, ticket).await?, event, account, ticket, known.now())?, entered.is_new))
+    Ok((with_token(look(app, known, account, ticket).await?, known, account, ticket)?, entered.is_new))
 }
 
 async fn enter_open(app: &App, known: &Known, account: AccountId) -> Result<(TicketView, bool)> {
-    let (event, now) = (&known.event, known.now());
+    let event = &known.event;
     if event.status == Status::Pending {
         // By its times it is open: whoever comes now need not wait until that is told.
         app.rescheduled.notify_one();
@@ -105,7 +105,7 @@ async fn enter_open(app: &App, known: &Known, account: AccountId) -> Result<(Tic
     if !event.queue_manage_required {
         let ticket = Ticket::numbered(event.id, account, 0, 0);
         let view = look(app, known, account, ticket).await?;
-        return Ok((with_token(view, event, account, ticket, now)?, true));
+        return Ok((with_token(view, known, account, ticket)?, true));
     }
     if event.prequeue_at.is_some()
         && let Some(ticket) = drawn(app, known, account).await?
@@ -119,7 +119,7 @@ async fn enter_open(app: &App, known: &Known, account: AccountId) -> Result<(Tic
         tick_room(app, event.id).await?;
     }
     let view = look(app, known, account, ticket).await?;
-    Ok((with_token(view, event, account, ticket, now)?, number.is_new))
+    Ok((with_token(view, known, account, ticket)?, number.is_new))
 }
 
 /// The place that the draw gave to this account. The room is built with the draw, so it is asked first.
@@ -157,16 +157,11 @@ async fn join(app: &App, known: &Known, account: AccountId) -> Result<Number> {
 
 impl TicketView {
     /// With a pass.
-    pub fn admitted(
-        event: &crate::sale_event::SaleEvent,
-        account: AccountId,
-        ticket: Ticket,
-        pass: Pass,
-        now: chrono::DateTime<chrono::Utc>,
-    ) -> Result<TicketView> {
+    pub fn admitted(known: &Known, account: AccountId, ticket: Ticket, pass: Pass) -> Result<TicketView> {
+        let now = known.now();
         let until = chrono::DateTime::from_timestamp_millis(pass.until_ms / 1000 * 1000).unwrap_or(now);
         Ok(TicketView {
-            pass_token: Some(pass.sign(event, account, now)?),
+            pass_token: Some(pass.sign(&known.signer, account, now)?),
             pass_expires_at: Some(crate::read_events::time(until)),
             ..TicketView::of(ticket, TicketStatus::Admitted)
         })

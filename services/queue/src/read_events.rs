@@ -23,6 +23,7 @@ use crate::names::{Mode, SoldOut, Status};
 use crate::refused::Refused;
 use crate::sale_event::{RoomRules, SaleEvent};
 use crate::schema::sale_events;
+use crate::ticket::Signer;
 
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
@@ -143,6 +144,7 @@ pub async fn read_event(app: Data<App>, request: HttpRequest, id: Path<SaleEvent
 #[derive(Clone)]
 pub struct Known {
     pub event: Arc<SaleEvent>,
+    pub signer: Arc<Signer>,
     /// The database's time when it was read.
     read_at: DateTime<Utc>,
     /// The same moment by a clock that only runs forward.
@@ -176,7 +178,8 @@ impl Events {
             let since = Instant::now();
             let row = query.first(&mut *self.db.read().await?).await.optional()?;
             let (event, read_at) = row.ok_or(Refused::EventNotFound(id))?;
-            Ok::<_, Error>(Known { event: Arc::new(event), read_at, since })
+            let signer = Arc::new(Signer::of(&event)?);
+            Ok::<_, Error>(Known { event: Arc::new(event), signer, read_at, since })
         };
         self.known.try_get_with(id, read).await.map_err(|error| (*error).clone())
     }

@@ -159,7 +159,7 @@ pub async fn read_ticket(
 /// The ticket of this account in the request's header. Refuses with `TICKET_NOT_FOUND`.
 pub fn presented(app: &App, request: &HttpRequest, known: &Known, account: AccountId, id: TicketId) -> Result<Ticket> {
     let token = request.headers().get(TICKET_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let ticket = Ticket::read(&app.tickets, &known.event, account, token, known.now());
+    let ticket = Ticket::read(&app.tickets, &known.signer, account, token, known.now());
     Ok(ticket.filter(|ticket| ticket.id == id).ok_or(Refused::TicketNotFound(id))?)
 }
 
@@ -173,7 +173,7 @@ pub async fn look(app: &App, known: &Known, account: AccountId, ticket: Ticket) 
             // Nobody asks for this pass, but whoever shows one is let through.
             let until = now + TimeDelta::seconds(event.room.session_seconds.into());
             let pass = Pass { seq: 0, epoch: 0, until_ms: until.timestamp_millis() };
-            return TicketView::admitted(event, account, ticket, pass, now);
+            return TicketView::admitted(known, account, ticket, pass);
         }
         Phase::Open => {}
     }
@@ -203,10 +203,10 @@ pub async fn look(app: &App, known: &Known, account: AccountId, ticket: Ticket) 
             }
             // From here on the room knows it, and far from the front it need not be asked.
             let renewed = Ticket { place: Place::Number { seq, epoch: room }, ..ticket };
-            with_token(view, event, account, renewed, now)
+            with_token(view, known, account, renewed)
         }
         Standing::Active { until_ms } => {
-            TicketView::admitted(event, account, ticket, Pass { seq, epoch: room, until_ms }, now)
+            TicketView::admitted(known, account, ticket, Pass { seq, epoch: room, until_ms })
         }
         Standing::Completed => Ok(TicketView::of(ticket, TicketStatus::Completed)),
         Standing::SoldOut => Ok(TicketView {
@@ -266,14 +266,8 @@ fn restock_subscriptions(event: &SaleEvent) -> Vec<String> {
 }
 
 /// The view with the ticket, signed.
-pub fn with_token(
-    view: TicketView,
-    event: &SaleEvent,
-    account: AccountId,
-    ticket: Ticket,
-    now: DateTime<Utc>,
-) -> Result<TicketView> {
-    Ok(TicketView { ticket_token: Some(ticket.sign(event, account, now)?), ..view })
+pub fn with_token(view: TicketView, known: &Known, account: AccountId, ticket: Ticket) -> Result<TicketView> {
+    Ok(TicketView { ticket_token: Some(ticket.sign(&known.signer, account, known.now())?), ..view })
 }
 
 /// None: the ticket's turn is over, so its owner may have another.

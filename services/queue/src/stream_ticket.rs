@@ -141,7 +141,7 @@ impl Streaming<Watched> {
         if let Some(renewed) = view
             .ticket_token
             .as_deref()
-            .and_then(|token| Ticket::read(&self.app.tickets, &known.event, account, token, known.now()))
+            .and_then(|token| Ticket::read(&self.app.tickets, &known.signer, account, token, known.now()))
         {
             self.watched.ticket = renewed;
         }

@@ -39,6 +39,23 @@ pub struct Pass {
     pub until_ms: i64,
 }
 
+/// Signs and reads the tickets and passes of one event.
+pub struct Signer {
+    audience: String,
+    private: SigningKey,
+    public: VerifyingKey,
+}
+
+impl Signer {
+    pub fn of(event: &SaleEvent) -> Result<Signer> {
+        Ok(Signer {
+            audience: format!("event:{}", event.id),
+            private: SigningKey::from_pkcs8(&event.pass_private_key)?,
+            public: VerifyingKey::from_public(&event.pass_public_key),
+        })
+    }
+}
+
 impl Ticket {
     pub fn numbered(event: SaleEventId, account: AccountId, seq: i64, epoch: i64) -> Ticket {
         let id = TicketId::derive(&[event.as_bytes(), account.as_bytes(), &seq.to_be_bytes()]);
@@ -69,62 +86,58 @@ impl Ticket {
         Some(Ticket { id, place })
     }
 
-    pub fn sign(&self, event: &SaleEvent, account: AccountId, now: DateTime<Utc>) -> Result<String> {
+    pub fn sign(&self, signer: &Signer, account: AccountId, now: DateTime<Utc>) -> Result<String> {
         let iat = seconds(now);
         let statement = Statement {
-            aud: audience(event.id),
+            aud: signer.audience.clone(),
             sub: account.uuid(),
             jti: self.name(),
             iat,
             exp: iat + TICKET_SECONDS,
         };
-        SigningKey::from_pkcs8(&event.pass_private_key).sign(TICKET_TYP, &statement)
+        signer.private.sign(TICKET_TYP, &statement)
     }
 
     /// None: not a ticket of this account for this event.
     pub fn read(
         verified: &Verified,
-        event: &SaleEvent,
+        signer: &Signer,
         account: AccountId,
         token: &str,
         now: DateTime<Utc>,
     ) -> Option<Ticket> {
-        let key = VerifyingKey::from_public(&event.pass_public_key);
-        let read = verified.verify(&key, TICKET_TYP, &audience(event.id), account.uuid(), token, seconds(now));
+        let Signer { audience, public, .. } = signer;
+        let read = verified.verify(public, TICKET_TYP, audience, account.uuid(), token, seconds(now));
         Ticket::from_name(&read.ok()?.jti)
     }
 }
 
 impl Pass {
-    pub fn sign(&self, event: &SaleEvent, account: AccountId, now: DateTime<Utc>) -> Result<String> {
+    pub fn sign(&self, signer: &Signer, account: AccountId, now: DateTime<Utc>) -> Result<String> {
         let statement = Statement {
-            aud: audience(event.id),
+            aud: signer.audience.clone(),
             sub: account.uuid(),
             jti: format!("{}:{}", self.epoch, self.seq),
             iat: seconds(now),
             exp: u64::try_from(self.until_ms / 1000).unwrap_or_default(),
         };
-        SigningKey::from_pkcs8(&event.pass_private_key).sign(PASS_TYP, &statement)
+        signer.private.sign(PASS_TYP, &statement)
     }
 
     pub fn read(
-        event: &SaleEvent,
+        signer: &Signer,
         account: AccountId,
         token: &str,
         now: DateTime<Utc>,
     ) -> std::result::Result<Pass, Rejected> {
-        let key = VerifyingKey::from_public(&event.pass_public_key);
-        let statement = key.verify(PASS_TYP, &audience(event.id), account.uuid(), token, seconds(now))?;
+        let Signer { audience, public, .. } = signer;
+        let statement = public.verify(PASS_TYP, audience, account.uuid(), token, seconds(now))?;
         let numbers =
             statement.jti.split_once(':').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
         let (epoch, seq) = numbers.ok_or(Rejected::Invalid)?;
         let until_ms = i64::try_from(statement.exp).map_err(|_| Rejected::Invalid)?.saturating_mul(1000);
         Ok(Pass { seq, epoch, until_ms })
     }
-}
-
-fn audience(event: SaleEventId) -> String {
-    format!("event:{event}")
 }
 
 fn seconds(at: DateTime<Utc>) -> u64 {
@@ -147,6 +160,10 @@ mod tests {
         }
     }
 
+    fn signer(event: &SaleEvent) -> Signer {
+        Signer::of(event).unwrap()
+    }
+
     fn verified() -> Verified {
         Verified::new(1)
     }
@@ -160,13 +177,14 @@ mod tests {
         let (event, account) = (signing(), AccountId::derive(&[b"ann"]));
         let tickets = [Ticket::numbered(event.id, account, 7, 2), Ticket::early(event.id, account, "n-1")];
         for ticket in tickets {
-            let token = ticket.sign(&event, account, at(0)).unwrap();
-            assert_eq!(Ticket::read(&verified(), &event, account, &token, at(1)), Some(ticket));
-            assert_eq!(Ticket::read(&verified(), &event, AccountId::derive(&[b"bob"]), &token, at(1)), None);
-            let other = SaleEvent { id: SaleEventId::derive(&[b"other"]), ..event.clone() };
-            assert_eq!(Ticket::read(&verified(), &other, account, &token, at(1)), None);
-            assert_eq!(Ticket::read(&verified(), &signing(), account, &token, at(1)), None, "another key");
-            assert_eq!(Pass::read(&event, account, &token, at(1)), Err(Rejected::Invalid), "a ticket is no pass");
+            let token = ticket.sign(&signer(&event), account, at(0)).unwrap();
+            let read = |event: &SaleEvent, account| Ticket::read(&verified(), &signer(event), account, &token, at(1));
+            assert_eq!(read(&event, account), Some(ticket));
+            assert_eq!(read(&event, AccountId::derive(&[b"bob"])), None);
+            assert_eq!(read(&SaleEvent { id: SaleEventId::derive(&[b"other"]), ..event.clone() }, account), None);
+            assert_eq!(read(&signing(), account), None, "another key");
+            let as_pass = Pass::read(&signer(&event), account, &token, at(1));
+            assert_eq!(as_pass, Err(Rejected::Invalid), "a ticket is no pass");
         }
         assert_ne!(tickets[0].id, Ticket::numbered(event.id, account, 8, 2).id);
         assert_eq!(tickets[0].id, Ticket::numbered(event.id, account, 7, 3).id, "a place outlives its room");
@@ -174,13 +192,13 @@ mod tests {
 
     #[test]
     fn a_pass_has_a_clock_of_its_own() {
-        let (event, account) = (signing(), AccountId::derive(&[b"ann"]));
+        let (signer, account) = (signer(&signing()), AccountId::derive(&[b"ann"]));
         let until_ms = at(600).timestamp_millis() + 999;
-        let token = Pass { seq: 7, epoch: 2, until_ms }.sign(&event, account, at(0)).unwrap();
+        let token = Pass { seq: 7, epoch: 2, until_ms }.sign(&signer, account, at(0)).unwrap();
         let read = Pass { seq: 7, epoch: 2, until_ms: at(600).timestamp_millis() };
-        assert_eq!(Pass::read(&event, account, &token, at(599)), Ok(read));
-        assert_eq!(Pass::read(&event, account, &token, at(600)), Err(Rejected::Expired));
-        assert_eq!(Ticket::read(&verified(), &event, account, &token, at(1)), None, "a pass is no ticket");
+        assert_eq!(Pass::read(&signer, account, &token, at(599)), Ok(read));
+        assert_eq!(Pass::read(&signer, account, &token, at(600)), Err(Rejected::Expired));
+        assert_eq!(Ticket::read(&verified(), &signer, account, &token, at(1)), None, "a pass is no ticket");
     }
 
     #[test]

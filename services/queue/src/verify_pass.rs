@@ -30,7 +30,7 @@ pub enum Verified {
 /// Refuses with `EVENT_NOT_FOUND`.
 pub async fn verify_pass(app: &App, event: SaleEventId, account: AccountId, token: &str) -> Result<Verified> {
     let known = app.events.find(event).await?;
-    let pass = match Pass::read(&known.event, account, token, known.now()) {
+    let pass = match Pass::read(&known.signer, account, token, known.now()) {
         Ok(pass) => pass,
         Err(Rejected::Invalid) => return Ok(count(Verified::Invalid)),
         Err(Rejected::Expired) => return Ok(count(Verified::Expired)),

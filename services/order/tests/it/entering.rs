@@ -119,7 +119,7 @@ async fn a_closed_event_lets_nobody_in_without_a_pass_and_an_offline_one_believe
         iat: now,
         exp: now + 600,
     };
-    let key = SigningKey::from_pkcs8(pair.to_pkcs8().unwrap().as_ref());
+    let key = SigningKey::from_pkcs8(pair.to_pkcs8().unwrap().as_ref()).unwrap();
     let good = key.sign("entry+jwt", &pass).unwrap();
     order(&site, &site.buyer().await, Some(&good)).await.refused(403, "QUEUE_TOKEN_INVALID");
     order(&site, &buyer, Some(&good)).await.expect(201);
