@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::inbox::{Message, Received};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, drop_in_background, log_debug, ping};
+use crate::kafka::librdkafka::{GroupHealth, Silence, drop_in_background, log_debug};
 use crate::outbox::Event;
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -34,9 +34,6 @@ const ATTEMPTS_UNTOLD: u32 = 8;
 
 /// How often it looks whether the log is still the same one.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-
-/// After this long without a message, it checks whether a broker still answers it.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How often it looks for new partitions of its topics.
 const LAYOUT_PERIOD: Duration = Duration::from_secs(60);
@@ -151,8 +148,8 @@ impl Listener {
         let client = Arc::new(kafka.reader(self.name, &cluster)?);
         match self.take_up(kafka, &client, cluster, &missing, heard).await {
             Ok(layout) => {
-                let now = Instant::now();
-                Ok(Reader { listener: self, kafka, client, layout, last_answer_at: now, layout_looked_at: now })
+                let (silence, layout_looked_at) = (Silence::begins_now(), Instant::now());
+                Ok(Reader { listener: self, kafka, client, layout, silence, layout_looked_at })
             }
             Err(error) => {
                 drop_in_background(client);
@@ -244,8 +241,7 @@ struct Reader<'a> {
     kafka: &'a Kafka,
     client: Arc<StreamConsumer<GroupHealth>>,
     layout: Layout,
-    /// When a broker last answered the client.
-    last_answer_at: Instant,
+    silence: Silence,
     layout_looked_at: Instant,
 }
 
@@ -272,7 +268,7 @@ impl Reader<'_> {
                 received = self.client.recv() => match received {
                     Ok(message) => {
                         attempt = 0;
-                        self.last_answer_at = Instant::now();
+                        self.silence = Silence::begins_now();
                         if self.is_outdated() {
                             return;
                         }
@@ -329,15 +325,9 @@ impl Reader<'_> {
         self.client.context().cluster_id().cluster_changed(self.client.client())
     }
 
-    /// Whether the client has forgotten its brokers while others reach them (ADR 11, no. 1).
     async fn is_disconnected(&mut self) -> bool {
-        if self.last_answer_at.elapsed() < SILENCE_MAX {
-            return false;
-        }
-        let asked_at = std::time::Instant::now();
-        // Pinged again after the other client, so that a broker that comes back in between is noticed.
-        let is_disconnected =
-            !self.ping().await && self.kafka.cluster_id_since(asked_at).await.is_ok() && !self.ping().await;
+        let topic = self.listener.topics.first().map(|topic| topic.name);
+        let is_disconnected = self.silence.is_endless(self.kafka, &self.client, topic).await;
         if is_disconnected {
             tracing::warn!(
                 listener = self.listener.name,
@@ -346,15 +336,6 @@ impl Reader<'_> {
             );
         }
         is_disconnected
-    }
-
-    async fn ping(&mut self) -> bool {
-        let topic = self.listener.topics.first().map(|topic| self.kafka.topic(topic.name));
-        let answers = ping(self.client.clone(), topic, self.kafka.request_timeout()).await;
-        if answers {
-            self.last_answer_at = Instant::now();
-        }
-        answers
     }
 
     /// Whether a topic has got more partitions, or is there at last.

@@ -18,14 +18,11 @@ use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, in_own_thread, log_debug, ping};
+use crate::kafka::librdkafka::{GroupHealth, Silence, in_own_thread, log_debug};
 use crate::periodic::{self, Schedule};
 
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
-
-/// After this long without a message, a consumer checks whether a broker still answers it.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long leaving the group may hold up a stop. Who does not manage is missed after the session timeout instead.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -74,8 +71,8 @@ impl Consumer {
             return Err(Error::transient(anyhow::anyhow!("Kafka cannot have its topics for now: {missing:?}")));
         }
         let client = Arc::new(kafka.consumer(self.group, &cluster, &there)?);
-        let (ahead, last_answer_at) = (VecDeque::new(), Instant::now());
-        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, last_answer_at })
+        let (ahead, silence) = (VecDeque::new(), Silence::begins_now());
+        Ok(Member { consumer: self, kafka, settings, client, cluster, missing, ahead, silence })
     }
 
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
@@ -113,8 +110,7 @@ struct Member<'a> {
     missing: Vec<&'static str>,
     /// Taken from the client while a batch was waiting for its next attempt.
     ahead: VecDeque<Message>,
-    /// When a broker last answered the client.
-    last_answer_at: Instant,
+    silence: Silence,
 }
 
 impl Member<'_> {
@@ -142,7 +138,7 @@ impl Member<'_> {
             };
             if !batch.is_empty() {
                 attempt = 0;
-                self.last_answer_at = Instant::now();
+                self.silence = Silence::begins_now();
                 if self.is_outdated() || !self.settle(&batch, stopping).await {
                     return;
                 }
@@ -192,16 +188,9 @@ impl Member<'_> {
         is_outdated
     }
 
-    /// Whether the client has forgotten its brokers while others reach them (ADR 11, no. 1): it would wait for ever. Looked
-    /// at after a silence only, since it costs a request.
     async fn is_disconnected(&mut self) -> bool {
-        if self.last_answer_at.elapsed() < SILENCE_MAX {
-            return false;
-        }
-        let asked_at = std::time::Instant::now();
-        // Pinged again after the other client, so that a broker that comes back in between is noticed.
-        let is_disconnected =
-            !self.ping().await && self.kafka.cluster_id_since(asked_at).await.is_ok() && !self.ping().await;
+        let topic = self.consumer.topics().into_iter().next();
+        let is_disconnected = self.silence.is_endless(self.kafka, &self.client, topic).await;
         if is_disconnected {
             tracing::warn!(
                 inbox.consumer = self.consumer.group,
@@ -231,15 +220,6 @@ impl Member<'_> {
             );
         }
         is_stuck
-    }
-
-    async fn ping(&mut self) -> bool {
-        let topic = self.consumer.topics().into_iter().next().map(|topic| self.kafka.topic(topic));
-        let answers = ping(self.client.clone(), topic, self.kafka.request_timeout()).await;
-        if answers {
-            self.last_answer_at = Instant::now();
-        }
-        answers
     }
 
     /// Whether a topic that was missing is there now.

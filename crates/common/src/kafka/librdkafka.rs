@@ -3,17 +3,15 @@
 
 mod cluster_id_guard;
 mod group_health;
+mod silence;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use tokio::sync::oneshot;
 
 pub(crate) use cluster_id_guard::{ClusterIdGuard, log_debug};
 pub(crate) use group_health::{GroupHealth, JOIN_MAX};
+pub(crate) use silence::Silence;
 
 /// Runs `work` on a client in a thread that nobody has to wait for, unlike the threads of the runtime. The last owner of a
 /// consumer leaves its group, which never ends while the group cannot be reached.
@@ -29,13 +27,4 @@ pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 /// Drops a client elsewhere: dropping joins its threads, which blocks.
 pub(crate) fn drop_in_background<T: Send + 'static>(client: T) {
     drop(in_own_thread(move || drop(client)));
-}
-
-/// Whether a broker answers this client within `limit`. A client that has forgotten all brokers gets no answer.
-pub(crate) async fn ping<C>(client: Arc<StreamConsumer<C>>, topic: Option<String>, limit: Duration) -> bool
-where
-    C: ConsumerContext + 'static,
-{
-    let metadata = in_own_thread(move || client.fetch_metadata(topic.as_deref(), limit)).await;
-    metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty()))
 }
