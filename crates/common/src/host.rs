@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::{Routes, RoutesBuilder};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::auth::Verifier;
@@ -24,10 +23,10 @@ use crate::kafka::Kafka;
 use crate::openapi::{Configure, Mounted, describe};
 use crate::periodic::Schedule;
 use crate::redis::Redis;
-use crate::rpc::{self, RpcSettings, Upstream};
 use crate::settings::Settings;
 use crate::{crash, health, http, inbox, listener, outbox, periodic, telemetry};
 
+mod grpc;
 mod http_server;
 mod signals;
 
@@ -71,9 +70,7 @@ pub struct Host {
     dbs: Vec<Db>,
     http: Vec<Mounted>,
     http_root: Vec<Configure>,
-    grpc: RoutesBuilder,
-    grpc_names: Vec<&'static str>,
-    in_process: rpc::InProcess,
+    grpc: grpc::Mounted,
     tasks: Vec<Task>,
     draining: CancellationToken,
     stopping: CancellationToken,
@@ -107,9 +104,7 @@ impl Host {
             dbs: Vec::new(),
             http: Vec::new(),
             http_root: Vec::new(),
-            grpc: RoutesBuilder::default(),
-            grpc_names: Vec::new(),
-            in_process: rpc::InProcess::default(),
+            grpc: grpc::Mounted::default(),
             tasks: Vec::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -147,18 +142,6 @@ impl Host {
         self.kafka.clone()
     }
 
-    /// The upstream `service`: the address in `[upstreams]`, else it is on this host.
-    pub fn upstream(&self, service: &str) -> anyhow::Result<Upstream> {
-        let named: std::collections::BTreeMap<String, String> = self.settings.section("upstreams")?;
-        let settings: RpcSettings = self.settings.section("rpc")?;
-        match named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) {
-            Some(address) => {
-                rpc::upstream(address, &settings).with_context(|| format!("the address of upstream {service}"))
-            }
-            None => Ok(rpc::in_process(self.in_process.clone(), &settings)),
-        }
-    }
-
     /// Adds routes below `/api/v1`.
     pub fn http<F>(&mut self, configure: F)
     where
@@ -173,24 +156,6 @@ impl Host {
         F: Fn(&mut ServiceConfig<'_>) + Send + Sync + 'static,
     {
         self.http_root.push(Arc::new(configure));
-    }
-
-    /// Adds a gRPC service.
-    pub fn grpc<S>(&mut self, service: S)
-    where
-        S: tower::Service<
-                ::http::Request<tonic::body::Body>,
-                Response = ::http::Response<tonic::body::Body>,
-                Error = std::convert::Infallible,
-            > + tonic::server::NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-    {
-        self.grpc_names.push(S::NAME);
-        self.grpc.add_service(service);
     }
 
     /// Publishes what `db`'s transactions record.
@@ -241,11 +206,12 @@ impl Host {
     }
 
     /// Starts everything that was mounted. Ready when it returns. Fails when Redis or Kafka are not who they should be.
-    pub async fn start(self) -> anyhow::Result<Running> {
+    pub async fn start(mut self) -> anyhow::Result<Running> {
         let (redis, kafka) = tokio::join!(self.redis.check_access(), self.kafka.check_access());
         let refused: Vec<String> =
             [redis, kafka].into_iter().filter_map(|check| check.err()).map(|error| format!("{error:#}")).collect();
         anyhow::ensure!(refused.is_empty(), "{}", refused.join("\n"));
+        self.grpc.check_calls()?;
         let document = self.openapi()?;
         let state = health::State::new(self.dbs, self.stopping.clone());
         let http_addr = self.http_listener.local_addr()?;
@@ -264,16 +230,13 @@ impl Host {
         });
 
         let grpc_stop = CancellationToken::new();
+        let grpc_names = self.grpc.names();
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
-        for name in &self.grpc_names {
+        for name in &grpc_names {
             health_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
         }
-        let mut grpc = self.grpc;
-        grpc.add_service(health_service);
-        let grpc = grpc.routes().prepare();
-        let first = self.in_process.set(rpc::Incoming(grpc.clone())).is_ok();
-        debug_assert!(first, "a host starts once");
-        let served = serve_grpc(grpc, self.grpc_listener, grpc_stop.clone())?;
+        self.grpc.add_open(health_service);
+        let served = self.grpc.serve(&self.settings.section("rpc")?, self.grpc_listener, grpc_stop.clone())?;
         let on_failure = failed.clone();
         tracker.spawn(async move {
             if let Err(error) = served.await {
@@ -296,23 +259,10 @@ impl Host {
             tracker,
             state,
             health_reporter,
-            grpc_names: self.grpc_names,
+            grpc_names,
             own: self.own,
         })
     }
-}
-
-fn serve_grpc(
-    routes: Routes,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send> {
-    use tonic::transport::server::{Server, TcpIncoming};
-    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
-    Ok(Server::builder()
-        .layer(tower::layer::layer_fn(rpc::Incoming))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
 }
 
 /// A started host.

@@ -1,12 +1,16 @@
 //! gRPC between services: outgoing calls carry a deadline and the request's context, incoming ones continue it.
 
+mod guard;
 mod replicas;
+mod token;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
@@ -15,12 +19,19 @@ use tower::Service;
 use tracing::Instrument;
 
 use self::replicas::Replicas;
+use self::token::Signer;
 use crate::backoff::Backoff;
 use crate::error::{Result, is_unreachable};
 use crate::telemetry::{Context, span_in_trace, traceparent};
 
+pub(crate) use self::guard::{Access, Door, Guard};
+pub use self::guard::{CallingService, SERVICE_FORBIDDEN, SERVICE_UNAUTHENTICATED};
+pub(crate) use self::token::Callers;
+pub use self::token::{ServiceKey, key_of, new_key};
+
 /// Section `[rpc]`.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 #[serde(deny_unknown_fields)]
 pub struct RpcSettings {
     pub connect_timeout_ms: u64,
@@ -29,15 +40,45 @@ pub struct RpcSettings {
     pub look_up_ms: u64,
     /// How long a replica gets no calls that has failed to answer one, if there are others.
     pub rest_ms: u64,
+    /// With which this process proves to others which services it hosts. Empty: it calls nobody over the network.
+    pub token_key: SecretString,
+    /// By service, the public halves of the keys that it may have.
+    pub public_keys: BTreeMap<String, String>,
+}
+
+impl RpcSettings {
+    /// This process's own key, if it has one.
+    pub fn key(&self) -> anyhow::Result<Option<ServiceKey>> {
+        match self.token_key.expose_secret() {
+            "" => Ok(None),
+            text => ServiceKey::read(text).map(Some),
+        }
+    }
+
+    /// Whether tokens of `service` that `key` has signed are believed by those who have the same settings.
+    pub fn is_key_of(&self, key: &ServiceKey, service: &str) -> bool {
+        self.public_keys.get(&token::setting_name(service)).is_some_and(|keys| token::has_public(keys, key.public()))
+    }
+}
+
+/// What is wrong with the keys of a section.
+pub(crate) fn problems(settings: &RpcSettings) -> Vec<String> {
+    let own = settings.key().err().map(|wrong| format!("rpc.token_key cannot be used: {wrong:#}"));
+    let public = settings.public_keys.iter().filter_map(|(service, keys)| {
+        let wrong = token::read_public(keys).err()?;
+        Some(format!("rpc.public_keys.{service} cannot be used: {wrong:#}"))
+    });
+    own.into_iter().chain(public).collect()
 }
 
 /// A client's transport to another service: `InventoryServiceClient::new(upstream)`. Cheap to clone; connects on first use.
 pub type Upstream = InterceptedService<Transport, Outgoing>;
 
-/// Puts the deadline and the context on every call.
+/// Puts the deadline, the context and the caller's token on every call.
 #[derive(Clone)]
 pub struct Outgoing {
     deadline: Duration,
+    signer: Option<Arc<Signer>>,
 }
 
 /// How calls get there.
@@ -57,10 +98,20 @@ pub fn in_process(services: InProcess, settings: &RpcSettings) -> Upstream {
     InterceptedService::new(Transport::InProcess(services), Outgoing::new(settings))
 }
 
-/// Opens an upstream with one or more replicas: `http://host:port`, separated by commas. Connects on first use.
-pub fn upstream(addresses: &str, settings: &RpcSettings) -> anyhow::Result<Upstream> {
+/// Who calls whom, and with which key it proves that.
+pub struct Call<'a> {
+    pub caller: &'static str,
+    pub callee: &'a str,
+    pub key: ServiceKey,
+}
+
+/// Opens an upstream with one or more replicas: `http://host:port`, separated by commas. Connects on first use. Without
+/// `call`, it answers questions about its health and no others.
+pub fn upstream(addresses: &str, settings: &RpcSettings, call: Option<Call<'_>>) -> anyhow::Result<Upstream> {
     let replicas = Replicas::open(addresses, settings)?;
-    Ok(InterceptedService::new(Transport::Network(replicas), Outgoing::new(settings)))
+    let signer = call.map(|Call { caller, callee, key }| Arc::new(Signer::new(key, caller, callee)));
+    let outgoing = Outgoing { signer, ..Outgoing::new(settings) };
+    Ok(InterceptedService::new(Transport::Network(replicas), outgoing))
 }
 
 type Body = tonic::body::Body;
@@ -150,7 +201,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 impl Outgoing {
     fn new(settings: &RpcSettings) -> Outgoing {
-        Outgoing { deadline: Duration::from_millis(settings.deadline_ms) }
+        Outgoing { deadline: Duration::from_millis(settings.deadline_ms), signer: None }
     }
 }
 
@@ -162,6 +213,10 @@ impl tonic::service::Interceptor for Outgoing {
         let context = Context::current();
         if let Ok(value) = MetadataValue::try_from(context.request_id) {
             request.metadata_mut().insert("x-request-id", value);
+        }
+        if let Some(signer) = &self.signer {
+            let bearer = signer.bearer(jsonwebtoken::get_current_timestamp())?;
+            request.metadata_mut().insert("authorization", bearer);
         }
         Ok(request)
     }

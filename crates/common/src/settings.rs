@@ -13,7 +13,7 @@ const DEFAULT: &str = include_str!("../../../config/default.toml");
 mod check;
 
 /// The ends of keys whose values are never printed, but for the address of a server in them.
-const SECRET_KEYS: [&str; 6] = ["password", "secret", "token", "url", "demo_accounts", "upstreams"];
+const SECRET_KEYS: [&str; 7] = ["password", "secret", "token", "token_key", "url", "demo_accounts", "upstreams"];
 
 /// Whether the value of `key` may hold a secret.
 fn is_secret(key: &str) -> bool {
@@ -146,7 +146,7 @@ fn typed(default: &Config, key: &str, value: &str) -> Value {
 
 /// Tables of free names (`[upstreams]` may name any service) are known as a whole.
 fn is_known(known: &BTreeMap<String, String>, key: &str) -> bool {
-    known.contains_key(key) || key.starts_with("upstreams.")
+    known.contains_key(key) || ["upstreams.", "rpc.public_keys."].iter().any(|table| key.starts_with(table))
 }
 
 /// Every leaf as (`section.key`, text). An array of tables is one leaf.
@@ -223,6 +223,8 @@ mod tests {
             ("telemetry.log_filter", "a=b=c", "telemetry.log_filter must be a filter"),
             ("telemetry.log_format", "xml", "telemetry.log_format must be one of auto, json, text, not \"xml\""),
             ("http.allowed_origins", "https://a.example/", "http.allowed_origins is wrong"),
+            ("rpc.token_key", "hunter2", "rpc.token_key cannot be used: it is no private key"),
+            ("rpc.public_keys.order", "hunter2", "rpc.public_keys.order cannot be used: a public key"),
         ] {
             let error = load(&[(key, value)]).unwrap_err().to_string();
             assert!(error.contains(told), "{key} = {value}: {error}");
@@ -238,6 +240,9 @@ mod tests {
         let lines = settings.lines().join("\n");
         assert!(lines.contains("postgres.url = postgres://***@localhost/d"), "{lines}");
         assert!(!lines.contains("hunter2"));
+        let key = crate::rpc::key_of([7; 32]);
+        let lines = load(&[("rpc.token_key", &key)]).unwrap().lines().join("\n");
+        assert!(lines.contains("rpc.token_key = ***") && !lines.contains(&key), "{lines}");
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -55,12 +56,18 @@ struct StatementHeader {
 pub struct SigningKey(Arc<Ed25519KeyPair>);
 
 impl SigningKey {
+    /// Version 1 of PKCS #8 has no public half, version 2 may have.
     pub fn from_pkcs8(private: &[u8]) -> Result<SigningKey> {
-        Ok(SigningKey(Arc::new(Ed25519KeyPair::from_pkcs8(private).map_err(Error::fault)?)))
+        Ok(SigningKey(Arc::new(Ed25519KeyPair::from_pkcs8_maybe_unchecked(private).map_err(Error::fault)?)))
+    }
+
+    /// The public half, as services tell each other.
+    pub fn public_text(&self) -> String {
+        public_text(self.0.public_key().as_ref())
     }
 
     /// RFC 7515, section 7.1. The library's own function reads the key anew for each signature.
-    pub fn sign(&self, typ: &str, statement: &Statement) -> Result<String> {
+    pub fn sign(&self, typ: &str, statement: &impl Serialize) -> Result<String> {
         let header = Header { typ: Some(typ.to_owned()), ..Header::new(Algorithm::EdDSA) };
         let mut token = String::with_capacity(TOKEN_BYTES_MAX / 2);
         URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(&header).map_err(Error::fault)?, &mut token);
@@ -100,13 +107,13 @@ impl VerifyingKey {
         token: &str,
         now: u64,
     ) -> std::result::Result<Statement, Rejected> {
-        let statement = self.read(typ, token)?;
+        let statement: Statement = self.read(typ, token)?;
         statement.check(audience, subject, now)?;
         Ok(statement)
     }
 
     /// What `token` says, if it is of type `typ` and this key has signed it.
-    fn read(&self, typ: &str, token: &str) -> std::result::Result<Statement, Rejected> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, typ: &str, token: &str) -> std::result::Result<T, Rejected> {
         if token.len() > TOKEN_BYTES_MAX || !has_header(token, typ) {
             return Err(Rejected::Invalid);
         }
@@ -115,7 +122,7 @@ impl VerifyingKey {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let decoded = jsonwebtoken::decode::<Statement>(token, &self.key, &validation);
+        let decoded = jsonwebtoken::decode::<T>(token, &self.key, &validation);
         Ok(decoded.map_err(|_| Rejected::Invalid)?.claims)
     }
 }

@@ -11,7 +11,7 @@ use common::settings::Settings;
 
 use crate::say;
 use crate::services::{self, SERVICES};
-use crate::{asyncapi, audit, bench, dev, doctor, events, manifests, roles, rush, trace};
+use crate::{asyncapi, audit, bench, dev, doctor, events, manifests, roles, rush, service_keys, trace};
 
 /// With the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STAMPEDE_COMMIT"), ")");
@@ -42,6 +42,10 @@ enum Command {
     Migrate { services: Vec<String> },
     /// Print SQL that makes a role of PostgreSQL for each service, which owns its schema and can touch no other.
     Roles,
+    /// Print new keys with which services prove to each other who they are.
+    Keys(service_keys::KeysArgs),
+    /// Print a token with which a person can call a service over gRPC for five minutes, in the name of another service.
+    Token(service_keys::TokenArgs),
     /// Print the settings in force, secrets masked.
     Config,
     /// Print the OpenAPI description of all services.
@@ -158,6 +162,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             say!("{}", roles::sql(&settings()?)?.trim_end());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Keys(args) => service_keys::keys(&args),
+        Command::Token(args) => service_keys::token(&args, &cli.config),
         Command::Config => {
             for line in settings()?.lines() {
                 say!("{line}");

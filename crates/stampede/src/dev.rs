@@ -125,7 +125,7 @@ fn print_banner(site: &Site, people: &[Person], demo: &Demo) {
     say!("  API            {api}/api/v1");
     let services = site.services();
     if let Some(grpc) = site.grpc() {
-        say!("  gRPC           {grpc}   (with reflection, for grpcurl)");
+        say!("  gRPC           {grpc}   (with reflection, for grpcurl; ./stampede token order inventory lets you in)");
     }
     if services.is_empty() {
         say!("  Documentation  {api}/docs/   (OpenAPI: {api}/openapi.json)");

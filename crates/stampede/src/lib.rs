@@ -14,6 +14,7 @@ pub mod old_orders;
 pub mod output;
 mod roles;
 pub mod rush;
+pub mod service_keys;
 pub mod services;
 pub mod site;
 pub mod trace;

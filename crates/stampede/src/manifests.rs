@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use common::manifest::ServiceSpec;
+use common::rpc::key_of;
 use sandbox::nginx;
 
 use crate::services::SERVICES;
@@ -60,8 +61,16 @@ fn compose(root: &Path) -> Result<String> {
     let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{COMPOSE} lacks the line {BEGIN:?}"))?;
     let (_, after) = rest.split_once(END).with_context(|| format!("{COMPOSE} lacks the line {END:?}"))?;
     let service = |spec: &ServiceSpec| {
+        let key = match spec.deploy.calls {
+            [] => String::new(),
+            _ => format!(
+                "    environment: {{ <<: *settings, {}: {} }}\n",
+                variable("rpc.token_key"),
+                development_key(spec.name)
+            ),
+        };
         format!(
-            "  {0}:\n    <<: *service\n    command: [\"{0}\"]\n    networks: {{ default: {{ aliases: [{0}-grpc] }} }}\n",
+            "  {0}:\n    <<: *service\n    command: [\"{0}\"]\n    networks: {{ default: {{ aliases: [{0}-grpc] }} }}\n{key}",
             spec.name
         )
     };
@@ -69,13 +78,24 @@ fn compose(root: &Path) -> Result<String> {
     Ok(format!("{before}{BEGIN}{services}{END}{after}"))
 }
 
+/// The name of a service in the names of settings.
+pub(crate) fn setting_name(service: &str) -> String {
+    service.replace('-', "_")
+}
+
 /// The schema of a service; the name of its role, too.
 fn schema(spec: &ServiceSpec) -> String {
-    spec.name.replace('-', "_")
+    setting_name(spec.name)
+}
+
+/// The private key of a service where everybody may know it.
+fn development_key(service: &str) -> String {
+    let bytes = format!("development:{service}").into_bytes();
+    key_of(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(b' ')))
 }
 
 /// The environment's name for a setting.
-fn variable(key: &str) -> String {
+pub(crate) fn variable(key: &str) -> String {
     format!("STAMPEDE__{}", key.replace('.', "__").to_uppercase())
 }
 

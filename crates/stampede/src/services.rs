@@ -5,7 +5,6 @@ use std::path::Path;
 use common::Host;
 use common::manifest::ServiceSpec;
 use common::settings::Settings;
-use common::telemetry::Metric;
 
 /// In the order in which they are mounted and listed.
 pub static SERVICES: &[ServiceSpec] = &[
@@ -32,11 +31,13 @@ pub fn find(name: &str) -> anyhow::Result<ServiceSpec> {
         .ok_or_else(|| anyhow::anyhow!("{name:?} is neither a command nor a service; the services are {}", names()))
 }
 
-/// Mounts `services`, and reflection for people with `grpcurl`.
+/// Mounts `services`, and reflection for people with `grpcurl`. Those of [`SERVICES`] may call them that say so in their manifests.
 pub async fn mount(host: &mut Host, services: &[ServiceSpec]) -> anyhow::Result<()> {
     for service in services {
-        service.metrics.iter().for_each(Metric::announce);
-        (service.mount)(host).await?;
+        host.mount(service).await?;
+    }
+    for caller in SERVICES {
+        caller.deploy.calls.iter().for_each(|callee| host.allow(caller.name, callee));
     }
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(contract::DESCRIPTORS)
@@ -44,7 +45,7 @@ pub async fn mount(host: &mut Host, services: &[ServiceSpec]) -> anyhow::Result<
         // The details of an error: without it, tools show them as bytes.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    host.grpc(reflection);
+    host.open_grpc(reflection);
     Ok(())
 }
 

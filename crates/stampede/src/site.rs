@@ -1,5 +1,6 @@
 //! A site: the whole system on this machine, started here or found running.
 
+mod keys;
 mod options;
 mod split;
 
@@ -14,6 +15,7 @@ use sandbox::{External, KafkaChoice, Sandbox, Server};
 use serde::{Deserialize, Serialize};
 
 use crate::services::{self, SERVICES};
+use keys::Keys;
 use options::{DEMO, LOGS, READY_TIMEOUT};
 use split::Split;
 
@@ -40,11 +42,12 @@ enum Services {
     Elsewhere,
 }
 
-/// What [`SITE_FILE`] holds. It contains the database's password, so only its owner may read it.
+/// What [`SITE_FILE`] holds. It contains the database's password and the services' keys, so only its owner may read it.
 #[derive(Serialize, Deserialize)]
 struct SiteFile {
     api: String,
     overrides: Vec<(String, String)>,
+    keys: Keys,
 }
 
 impl Site {
@@ -68,6 +71,8 @@ impl Site {
             ("kafka.brokers".to_owned(), sandbox.kafka_brokers()),
         ];
         servers.extend(fakes(&from_settings, sandbox.fakes_url())?);
+        let keys = if options.split { Keys::for_each()? } else { Keys::for_all()? };
+        servers.extend(keys.public()?);
         let settings = load(&options, &servers)?;
         let telemetry = settings.section("telemetry")?;
         if options.log_to_file {
@@ -77,7 +82,8 @@ impl Site {
         }
         let (api, services) = if options.split {
             let split =
-                Split::start(&settings, &options, &servers, external(&from_settings)?.postgres_url.is_none()).await?;
+                Split::start(&settings, &options, (&servers, &keys), external(&from_settings)?.postgres_url.is_none())
+                    .await?;
             (split.url(), Services::Split(Box::new(split)))
         } else {
             let mut host = Host::new(settings.clone()).await?;
@@ -98,7 +104,7 @@ impl Site {
         site.introduce_provider().await?;
         let mut overrides = options.overrides;
         overrides.extend(servers);
-        site.write_file(overrides)?;
+        site.write_file(overrides, keys)?;
         Ok(site)
     }
 
@@ -114,7 +120,7 @@ impl Site {
                         data_dir.display()
                     )
                 })?;
-                let SiteFile { api, overrides } = serde_json::from_str(&text)?;
+                let SiteFile { api, overrides, .. } = serde_json::from_str(&text)?;
                 (api, overrides)
             }
         };
@@ -272,10 +278,10 @@ impl Site {
         Ok(())
     }
 
-    fn write_file(&self, overrides: Vec<(String, String)>) -> anyhow::Result<()> {
+    fn write_file(&self, overrides: Vec<(String, String)>, keys: Keys) -> anyhow::Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
-        let text = serde_json::to_string_pretty(&SiteFile { api: self.api.clone(), overrides })?;
+        let text = serde_json::to_string_pretty(&SiteFile { api: self.api.clone(), overrides, keys })?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -353,6 +359,12 @@ pub fn settings(config: &[PathBuf], data_dir: &Path) -> anyhow::Result<Settings>
         Err(_) => Vec::new(),
     };
     Settings::load(&files, &overrides)
+}
+
+/// The private key of `service` in the system which `data_dir` knows of.
+pub fn key_of(data_dir: &Path, service: &str) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join(SITE_FILE)).ok()?;
+    serde_json::from_str::<SiteFile>(&text).ok()?.keys.of(service).cloned()
 }
 
 /// The broker that the setting `sandbox.kafka` asks for.

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::Host;
 use common::manifest::ServiceSpec;
+use common::rpc::ServiceKey;
 use sandbox::Sandbox;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::site::{ADMIN_EMAIL, ADMIN_PASSWORD, Process, Site};
+use crate::site::{ADMIN_EMAIL, ADMIN_PASSWORD, Process, SERVICE_KEY, Site, TESTER};
 use crate::tokens::Issuer;
 use crate::{logs, servers};
 
@@ -63,6 +64,7 @@ pub struct Builder {
     namespace: Option<String>,
     servers: Option<&'static Sandbox>,
     mounts: Vec<ExtraMount>,
+    callers: Vec<&'static str>,
 }
 
 impl Builder {
@@ -73,6 +75,7 @@ impl Builder {
             namespace: None,
             servers: None,
             mounts: Vec::new(),
+            callers: vec![TESTER],
         }
     }
 
@@ -107,6 +110,12 @@ impl Builder {
         self
     }
 
+    /// Lets tests call its gRPC services in the name of `service`, see [`Site::upstream_of`].
+    pub fn caller(mut self, service: &'static str) -> Builder {
+        self.callers.push(service);
+        self
+    }
+
     /// Brings the schemas of its services up to date without starting them.
     pub async fn migrate(self) -> Site {
         let (site, _) = self.prepare().await;
@@ -119,6 +128,7 @@ impl Builder {
 
     /// Starts it in this process. Every service has answered a request when this returns.
     pub async fn start(self) -> Site {
+        let callers = self.callers.clone();
         let (mut site, mounts) = self.prepare().await;
         let settings = site.settings();
         logs::to_a_file();
@@ -134,8 +144,9 @@ impl Builder {
         }
         mounts.into_iter().for_each(|mount| mount(&mut host));
         for service in &site.services {
-            service.metrics.iter().for_each(common::telemetry::Metric::announce);
-            (service.mount)(&mut host).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));
+            host.mount(service).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));
+            callers.iter().for_each(|caller| host.allow(caller, service.name));
+            service.deploy.calls.iter().for_each(|callee| host.allow(service.name, callee));
         }
         let running = host.start().await.expect("the host starts");
         site.api = format!("http://{}", running.http_addr);
@@ -171,6 +182,11 @@ impl Builder {
         FOR_TESTS.iter().for_each(|(key, value)| set(key, value));
         set("account.demo_accounts", &format!("ADMIN:{ADMIN_EMAIL}:Admin:{ADMIN_PASSWORD}"));
         set("host.namespace", &namespace);
+        let key = ServiceKey::read(SERVICE_KEY).expect("it is a key");
+        set("rpc.token_key", SERVICE_KEY);
+        for service in self.services.iter().map(|service| service.name).chain(self.callers) {
+            set(&format!("rpc.public_keys.{}", service.replace('-', "_")), key.public());
+        }
         set("postgres.url", &servers.postgres_url());
         set("redis.url", &servers.redis_url());
         set("kafka.brokers", &servers.kafka_brokers());

@@ -16,5 +16,5 @@ mod wait;
 
 pub use builder::{Builder, FOR_TESTS, PATIENT};
 pub use client::{Answer, Client, Product, fresh_key, line, text};
-pub use site::{Site, variable};
+pub use site::{SERVICE_KEY, Site, variable};
 pub use wait::{PATIENCE, eventually};

@@ -13,6 +13,7 @@ use common::crash::{self, Pause};
 use common::db::Db;
 use common::host::Running;
 use common::manifest::ServiceSpec;
+use common::rpc::{self, Call, RpcSettings, Upstream};
 use common::settings::Settings;
 use diesel_async::AsyncPgConnection;
 use nix::sys::signal::{self, Signal};
@@ -32,6 +33,11 @@ pub const ADMIN_EMAIL: &str = "admin@example.com";
 pub const ADMIN_PASSWORD: &str = "correct horse battery";
 /// What every buyer of [`Site::buyer`] logs in with.
 pub const PASSWORD: &str = "a long enough password";
+
+/// In whose name tests call gRPC services.
+pub(crate) const TESTER: &str = "tests";
+/// The private key of every service of a site, and of who calls them: RFC 8410's example, which everybody knows.
+pub const SERVICE_KEY: &str = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp-K06_nwoy_HU--CXqI9EdVhC";
 
 /// A running system, or a part of one.
 pub struct Site {
@@ -83,6 +89,21 @@ impl Site {
     /// What stands before the names of its schemas, topics and keys.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The way to its gRPC service `service`, for tests.
+    pub fn upstream(&self, service: &str) -> Upstream {
+        self.upstream_of(TESTER, service)
+    }
+
+    /// [`Site::upstream`] in the name of the service `caller`.
+    pub fn upstream_of(&self, caller: &'static str, service: &str) -> Upstream {
+        let settings: RpcSettings = self.settings().section("rpc").expect("the settings are right");
+        let key = settings.key().expect("it is a key").expect("a site has one");
+        let call = Call { caller, callee: service, key };
+        let patience = PATIENCE.as_millis() as u64;
+        let settings = RpcSettings { connect_timeout_ms: patience, deadline_ms: patience, ..settings };
+        rpc::upstream(&self.grpc, &settings, Some(call)).expect("it is an address")
     }
 
     /// The PostgreSQL schema of `service`, without quotes.

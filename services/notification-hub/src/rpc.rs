@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use common::idempotency::IdempotencyKey;
+use common::rpc::{CallingService, SERVICE_FORBIDDEN};
 use common::text::Text;
 use common::{Refused, Result};
 use contract::notification_hub::notification_service_server::NotificationService;
@@ -21,8 +22,14 @@ use crate::send_notification::{Sent, send};
 #[tonic::async_trait]
 impl NotificationService for App {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        // A caller in this process is believed: nobody else is in between.
+        let caller = request.extensions().get::<CallingService>().copied();
         let request = request.into_inner();
         check_client("sender", &request.sender).map_err(common::Error::from)?;
+        if let Some(CallingService(caller)) = caller.filter(|CallingService(caller)| *caller != request.sender) {
+            let why = format!("{caller} may not send as {}.", request.sender);
+            return Err(common::Error::from(Refused::new(SERVICE_FORBIDDEN, why)).into());
+        }
         let by = client_id(&request.sender);
         let key = match request.idempotency_key.as_bytes() {
             [] => None,

@@ -181,6 +181,11 @@ mod tests {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 
+    /// The least that there may be.
+    fn one() -> RpcSettings {
+        RpcSettings { connect_timeout_ms: 1, deadline_ms: 1, look_up_ms: 1, rest_ms: 1, ..RpcSettings::default() }
+    }
+
     /// Calls are made one after the other; who has answered, is known by the name that only one of them knows.
     struct Pair {
         client: HealthClient<InterceptedService<Transport, Outgoing>>,
@@ -189,8 +194,13 @@ mod tests {
 
     impl Pair {
         fn open(addresses: &str) -> Pair {
-            let settings =
-                RpcSettings { connect_timeout_ms: 5_000, deadline_ms: 20_000, look_up_ms: 10, rest_ms: 600_000 };
+            let settings = RpcSettings {
+                connect_timeout_ms: 5_000,
+                deadline_ms: 20_000,
+                look_up_ms: 10,
+                rest_ms: 600_000,
+                ..RpcSettings::default()
+            };
             let replicas = Replicas::open(addresses, &settings).unwrap();
             let transport = Transport::Network(replicas.clone());
             Pair { client: HealthClient::new(InterceptedService::new(transport, Outgoing::new(&settings))), replicas }
@@ -276,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_that_stays_keeps_its_connection() {
-        let settings = RpcSettings { connect_timeout_ms: 1, deadline_ms: 1, look_up_ms: 1, rest_ms: 1 };
+        let settings = one();
         let Replicas(shared) =
             Replicas::open("http://10.0.0.1:1,http://10.0.0.2:1,http://10.0.0.9:1", &settings).unwrap();
         let before = shared.known.read().clone();
@@ -294,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused() {
-        let settings = RpcSettings { connect_timeout_ms: 1, deadline_ms: 1, look_up_ms: 1, rest_ms: 1 };
+        let settings = one();
         for bad in ["", "order", "http://order", "http://a:1,", "http://a b:1"] {
             assert!(Replicas::open(bad, &settings).is_err(), "{bad:?}");
         }

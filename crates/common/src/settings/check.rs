@@ -47,14 +47,15 @@ pub(super) fn problems(default: &Config, given: &Config) -> Vec<String> {
     problems
 }
 
-/// What is wrong with the ways to PostgreSQL, Redis and Kafka: settings that do not fit together, and files that cannot be
-/// used. Settings that are `known` to be wrong are not told twice.
+/// What is wrong with the ways to PostgreSQL, Redis, Kafka and other services: settings that do not fit together, and files
+/// and keys that cannot be used. Settings that are `known` to be wrong are not told twice.
 pub(super) fn server_problems(config: &Config, known: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
     // A section with a value of the wrong kind cannot be looked at; that value is known to be wrong.
     problems.extend(config.get("postgres").iter().flat_map(crate::db::problems));
     problems.extend(config.get("redis").iter().flat_map(crate::redis::problems));
     problems.extend(config.get("kafka").iter().flat_map(crate::kafka::problems));
+    problems.extend(config.get("rpc").iter().flat_map(crate::rpc::problems));
     let key = |problem: &String| problem.split(' ').next().map(str::to_owned);
     problems.retain(|problem| !known.iter().any(|known| key(known) == key(problem)));
     problems

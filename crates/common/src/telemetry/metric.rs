@@ -74,6 +74,11 @@ pub const METRICS: &[Metric] = &[
         &[("code", &["RATE_LIMITED", "TOO_MANY_ATTEMPTS"])],
     ),
     Metric::counter("stampede_tokens_refused_total", "Access tokens that were not accepted.", &[]),
+    Metric::counter(
+        "stampede_service_calls_refused_total",
+        "Calls over gRPC that were not let in, by reason.",
+        &[("reason", &["missing", "invalid", "audience", "expired", "not_allowed"])],
+    ),
     Metric::counter("stampede_jwks_failures_total", "Readings of the signing keys that failed.", &[]),
     Metric::histogram(
         "stampede_batch_size",

@@ -31,7 +31,7 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
             );
             continue;
         }
-        let mut client = HealthClient::new(rpc::upstream(address, &patient)?);
+        let mut client = HealthClient::new(rpc::upstream(address, &patient, None)?);
         let (address, setting) = (shown(settings, &format!("upstreams.{name}")), format!("upstreams.{name}"));
         match client.check(HealthCheckRequest::default()).await.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => report.ok(CHECK, format!("{name} serves at {address}")),

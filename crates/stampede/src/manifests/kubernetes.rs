@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use common::manifest::ServiceSpec;
+use common::rpc::ServiceKey;
 use common::settings::Settings;
 use contract::events::TOPICS;
 
-use super::{File, NOTICE, fill, schema};
+use super::{File, NOTICE, development_key, fill, schema};
 use crate::services::SERVICES;
 
 /// Everything of one service: its workload, its edges and its migration.
@@ -21,6 +22,8 @@ const SCHEMA: &str = include_str!("schema.yaml");
 
 /// Secrets of every service.
 const SHARED_SECRETS: [&str; 2] = ["postgres.url", "redis.url"];
+/// Of every service that calls another.
+const TOKEN_KEY: &str = "rpc.token_key";
 
 pub(super) fn files() -> anyhow::Result<Vec<File>> {
     let settings: common::kafka::KafkaSettings = Settings::defaults()?.section("kafka")?;
@@ -39,6 +42,7 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
         of_all("k8s/components/cnpg/roles.yaml", roles()),
         of_all("k8s/components/external-secrets/services.yaml", each(external_secret)),
         of_all("k8s/components/dev-secrets/services.yaml", each(dev_secret)),
+        of_all("k8s/components/dev-secrets/public-keys.env", development_public_keys()?),
     ]);
     Ok(files)
 }
@@ -48,7 +52,13 @@ fn each(render: impl Fn(&ServiceSpec) -> String) -> String {
 }
 
 fn secrets(spec: &ServiceSpec) -> impl Iterator<Item = &'static str> {
-    SHARED_SECRETS.into_iter().chain(spec.deploy.secrets.iter().copied())
+    SHARED_SECRETS.into_iter().chain(own_secrets(spec))
+}
+
+/// Secrets that no other service has.
+fn own_secrets(spec: &ServiceSpec) -> impl Iterator<Item = &'static str> {
+    let key = (!spec.deploy.calls.is_empty()).then_some(TOKEN_KEY);
+    key.into_iter().chain(spec.deploy.secrets.iter().copied())
 }
 
 fn service(spec: &ServiceSpec) -> String {
@@ -240,7 +250,7 @@ fn roles() -> String {
 
 fn external_secret(spec: &ServiceSpec) -> String {
     let (mut templates, mut remotes) = (String::new(), String::new());
-    for key in spec.deploy.secrets {
+    for key in own_secrets(spec) {
         let name = key.replace('.', "_");
         let _ = writeln!(templates, "        {key}: \"{{{{ .{name} }}}}\"");
         let _ = writeln!(
@@ -255,10 +265,21 @@ fn external_secret(spec: &ServiceSpec) -> String {
 
 /// What a service needs on a cluster for development. Nothing outside is reachable with it.
 fn dev_secret(spec: &ServiceSpec) -> String {
-    let value = |key: &&str| match *key {
+    let value = |key: &str| match key {
+        TOKEN_KEY => format!("  {key}: {}\n", development_key(spec.name)),
         "account.demo_accounts" => format!("  {key}: ADMIN:admin@stampede.dev:Demo Admin:admin-stampede\n"),
         key => format!("  {key}: \"\"\n"),
     };
-    let values: String = spec.deploy.secrets.iter().map(value).collect();
+    let values: String = own_secrets(spec).map(value).collect();
     fill(DEV_SECRET, &[("name", spec.name), ("schema", &schema(spec)), ("values", &values)])
+}
+
+/// The public halves of the keys of [`dev_secret`].
+fn development_public_keys() -> anyhow::Result<String> {
+    let callers = SERVICES.iter().filter(|spec| !spec.deploy.calls.is_empty());
+    let line = |spec: &ServiceSpec| {
+        let key = ServiceKey::read(&development_key(spec.name))?;
+        Ok(format!("{}={}\n", super::variable(&format!("rpc.public_keys.{}", schema(spec))), key.public()))
+    };
+    callers.map(line).collect()
 }

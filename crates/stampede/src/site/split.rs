@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::task::AbortHandle;
 
 use super::Address;
+use super::keys::Keys;
 use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::roles;
 use crate::services::SERVICES;
@@ -48,7 +49,7 @@ impl Split {
     pub async fn start(
         settings: &Settings,
         options: &SiteOptions,
-        servers: &[(String, String)],
+        (servers, keys): (&[(String, String)], &Keys),
         own_postgres: bool,
     ) -> anyhow::Result<Split> {
         let ports: BTreeMap<&str, Vec<Ports>> = free_ports(options.replicas)?;
@@ -87,6 +88,7 @@ impl Split {
                 let mut own = shared.clone();
                 own.push(("host.http_listen".to_owned(), format!("127.0.0.1:{http}")));
                 own.push(("host.grpc_listen".to_owned(), format!("127.0.0.1:{grpc}")));
+                own.extend(keys.of(service.name).map(|key| ("rpc.token_key".to_owned(), key.clone())));
                 own.extend(postgres.map(|(_, url)| ("postgres.url".to_owned(), url.clone())));
                 own.push(("telemetry.log_format".to_owned(), "json".to_owned()));
                 let process = Process {

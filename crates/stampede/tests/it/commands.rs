@@ -19,6 +19,7 @@ use stampede::services::SERVICES;
 use testkit::{eventually, servers};
 
 use crate::readme::{self, Tour};
+use crate::service_tokens::assert_lets_in;
 use crate::tidy;
 
 /// Where a test's commands run: a data folder, and settings that name the servers that all tests share.
@@ -241,6 +242,8 @@ async fn dev_without_a_terminal_logs_to_standard_error_and_split_services_to_a_f
         assert_eq!(health.status.code(), Some(0), "{name}");
         assert!(logs.join(format!("{name}.log")).exists(), "{name} has no log");
     }
+    let token = place.stampede("token order inventory --data-dir {data}").await.expect(0, &[]).out;
+    assert_lets_in(&banner, token.trim()).await;
     let ended = dev.terminate().await;
     assert!(ended.success(), "{ended}");
 }

@@ -126,7 +126,7 @@ fn every_setting_of_a_deployment_is_known() {
         let names = text.split(|mark: char| !(mark.is_ascii_alphanumeric() || mark == '_'));
         variables.extend(names.filter(|name| name.starts_with("STAMPEDE__")).map(str::to_owned));
     };
-    for file in ["Dockerfile", "k8s/base/services/upstreams.env"] {
+    for file in ["Dockerfile", "k8s/base/services/upstreams.env", "k8s/components/dev-secrets/public-keys.env"] {
         add(&std::fs::read_to_string(root().join(file)).expect("it is there"));
     }
     add(&rendered().compose.to_string());

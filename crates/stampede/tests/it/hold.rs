@@ -2,30 +2,30 @@
 
 use crate::ledger::Ledger;
 use crate::site::system;
+use common::rpc::Upstream;
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
     ConfirmHoldRequest, GetHoldRequest, HoldRequest, HoldState, ReleaseHoldRequest, ReturnStockRequest, WantedLine,
 };
 use futures_util::future::join_all;
 use testkit::{Product, Site, eventually};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::ledger::Units;
 
 struct Caller {
-    inventory: InventoryServiceClient<Channel>,
+    inventory: InventoryServiceClient<Upstream>,
     user: String,
 }
 
 impl Caller {
-    async fn of(site: &Site) -> Caller {
-        let inventory = InventoryServiceClient::connect(site.grpc.clone()).await.expect("the site listens");
+    fn of(site: &Site) -> Caller {
+        let inventory = InventoryServiceClient::new(site.upstream("inventory"));
         Caller { inventory, user: Uuid::now_v7().to_string() }
     }
 
-    fn client(&self) -> InventoryServiceClient<Channel> {
+    fn client(&self) -> InventoryServiceClient<Upstream> {
         self.inventory.clone()
     }
 
@@ -77,21 +77,21 @@ fn id() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_is_taken_once_however_often_it_is_asked_for() {
     let site = system().start().await;
-    let (caller, product, id) = (Caller::of(&site).await, site.product(10).await, id());
+    let (caller, product, id) = (Caller::of(&site), site.product(10).await, id());
     let outcomes = join_all((0..30).map(|_| caller.hold(&id, &product, 3))).await;
     let created =
         outcomes.into_iter().map(|outcome| outcome.expect("a repeat is a success")).filter(|created| *created);
     assert_eq!(created.count(), 1);
     assert_eq!(site.units(&product).await, Units { on_hand: 10, held: 3 });
     assert_eq!(reason(caller.hold(&self::id(), &product, 8).await), "OUT_OF_STOCK");
-    let stranger = Caller { user: Uuid::now_v7().to_string(), ..Caller::of(&site).await };
+    let stranger = Caller { user: Uuid::now_v7().to_string(), ..Caller::of(&site) };
     assert_eq!(reason(stranger.hold(&id, &product, 3).await), "HOLD_NOT_FOUND", "nobody learns of another's hold");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_confirmed_hold_is_a_sale_and_a_return_undoes_it_once() {
     let site = system().start().await;
-    let (caller, product, id) = (Caller::of(&site).await, site.product(10).await, id());
+    let (caller, product, id) = (Caller::of(&site), site.product(10).await, id());
     caller.hold(&id, &product, 4).await.expect("there is enough");
     assert_eq!(reason(caller.give_back(&id).await), "HOLD_NOT_CONFIRMED");
     for outcome in join_all((0..10).map(|_| caller.confirm(&id))).await {
@@ -116,7 +116,7 @@ async fn a_confirmed_hold_is_a_sale_and_a_return_undoes_it_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_that_overtakes_its_hold_wins() {
     let site = system().start().await;
-    let (caller, product) = (Caller::of(&site).await, site.product(10).await);
+    let (caller, product) = (Caller::of(&site), site.product(10).await);
     let early = id();
     caller.release(&early).await.expect("an unknown hold can be released");
     assert_eq!(reason(caller.hold(&early, &product, 1).await), "HOLD_ALREADY_RELEASED");
@@ -141,7 +141,7 @@ async fn a_release_that_overtakes_its_hold_wins() {
 async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
     let unswept = [("inventory.sweep_period_ms", "3600000"), ("inventory.gate.check_period_ms", "200")];
     let site = system().settings(&unswept).start().await;
-    let (caller, product, first) = (Caller::of(&site).await, site.product(2).await, id());
+    let (caller, product, first) = (Caller::of(&site), site.product(2).await, id());
     caller.hold(&first, &product, 2).await.expect("there is enough");
     site.time_is_up(&first).await;
     assert_eq!(caller.state(&first).await, HoldState::Expired);
@@ -160,7 +160,7 @@ async fn an_expired_hold_cannot_be_confirmed_and_its_units_go_to_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_make_no_sense_are_refused_over_grpc_too() {
     let site = system().start().await;
-    let (caller, product) = (Caller::of(&site).await, site.product(10).await);
+    let (caller, product) = (Caller::of(&site), site.product(10).await);
     let before = site.everything().await;
     for quantity in [0, -1, i32::MIN, i32::MAX] {
         let status = caller.hold(&id(), &product, quantity).await.expect_err("it must be refused");

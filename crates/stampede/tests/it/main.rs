@@ -39,6 +39,7 @@ mod pay_unknown;
 mod place_order;
 mod replicas;
 mod seats;
+mod service_tokens;
 mod settings;
 mod sql;
 mod stock;

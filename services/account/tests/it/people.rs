@@ -31,7 +31,7 @@ async fn of_two_who_register_one_address_at_once_one_is_told_that_it_is_taken() 
 async fn everybody_is_reached_at_their_own_address() {
     let site = site().start().await;
     let people = site.buyers(3).await;
-    let mut account = AccountServiceClient::connect(site.grpc.clone()).await.unwrap();
+    let mut account = AccountServiceClient::new(site.upstream("account"));
     let ids: Vec<String> = people.iter().map(|person| person.user_id.clone()).collect();
     let reversed = ids.iter().rev().cloned().collect();
     for user_ids in [ids, reversed] {

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use chrono::{DateTime, Duration, Utc};
 use common::Error;
 use common::auth::Role;
+use common::rpc::Upstream;
 use contract::coupon::coupon_service_client::CouponServiceClient;
 use contract::coupon::{
     GetRedemptionRequest, OrderedLine, PinRedemptionRequest, Redemption, ReleaseRedemptionRequest,
@@ -16,7 +17,6 @@ use reqwest::Method;
 use sandbox::Sandbox;
 use serde_json::{Value, json};
 use testkit::{Answer, Client, eventually, fresh_key, text};
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// No loop runs by itself, and a busy machine is waited for: each test says what happens, and when.
@@ -34,7 +34,7 @@ pub const SWEEPING: [(&str, &str); 2] = [("coupon.takes.sweep_period_ms", "20"),
 /// A running coupon service.
 pub struct Site {
     kit: testkit::Site,
-    rpc: CouponServiceClient<Channel>,
+    rpc: CouponServiceClient<Upstream>,
     redis: MultiplexedConnection,
 }
 
@@ -73,11 +73,11 @@ impl Site {
     }
 
     async fn new(kit: testkit::Site) -> Site {
-        let channel = Channel::from_shared(kit.grpc.clone()).unwrap().connect_lazy();
+        let rpc = CouponServiceClient::new(kit.upstream("coupon"));
         let client = redis::Client::open(kit.servers.redis_url()).unwrap();
         let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let redis = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
-        Site { kit, rpc: CouponServiceClient::new(channel), redis }
+        Site { kit, rpc, redis }
     }
 
     pub async fn stop(self) {

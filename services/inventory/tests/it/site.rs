@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use common::rpc::Upstream;
 use common::{Error, Host};
 use contract::inventory::inventory_service_client::InventoryServiceClient;
 use contract::inventory::{
@@ -16,7 +17,6 @@ use redis::aio::MultiplexedConnection;
 use sandbox::Sandbox;
 use serde_json::json;
 use testkit::{Product, text};
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// The gate hears of a commit at once, but nobody waits for that.
@@ -38,7 +38,7 @@ pub const SWEEPING: [(&str, &str); 1] = [("inventory.sweep_period_ms", "20")];
 /// A running inventory.
 pub struct Site {
     kit: testkit::Site,
-    rpc: InventoryServiceClient<Channel>,
+    rpc: InventoryServiceClient<Upstream>,
     redis: MultiplexedConnection,
     /// A hold that has been released before it was made: asking for it touches the gate and nothing else.
     tombstone: Uuid,
@@ -81,12 +81,12 @@ impl Site {
     }
 
     async fn new(kit: testkit::Site) -> Site {
-        let channel = Channel::from_shared(kit.grpc.clone()).unwrap().connect_lazy();
+        let rpc = InventoryServiceClient::new(kit.upstream("inventory"));
         let client = redis::Client::open(kit.servers.redis_url()).unwrap();
         let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let redis = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let tombstone = Uuid::now_v7();
-        let site = Site { kit, rpc: InventoryServiceClient::new(channel), redis, tombstone };
+        let site = Site { kit, rpc, redis, tombstone };
         site.release(&tombstone.to_string()).await.unwrap();
         site
     }

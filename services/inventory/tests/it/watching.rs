@@ -1,18 +1,18 @@
 //! Stock as other services see it: asked for once, watched, and with a restock round that is begun by hand.
 
+use common::rpc::Upstream;
 use contract::inventory::stock_service_client::StockServiceClient;
 use contract::inventory::{BeginRestockRoundRequest, GetStockRequest, StockLevel, WatchStockRequest};
 use testkit::Product;
 use tonic::Streaming;
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::site::{Site, code};
 
 type Levels = Streaming<contract::inventory::WatchStockResponse>;
 
-fn client(site: &Site) -> StockServiceClient<Channel> {
-    StockServiceClient::new(Channel::from_shared(site.grpc.clone()).unwrap().connect_lazy())
+fn client(site: &Site) -> StockServiceClient<Upstream> {
+    StockServiceClient::new(site.upstream("inventory"))
 }
 
 async fn watch(site: &Site, product: &Product, version: i64) -> Levels {

@@ -48,6 +48,7 @@ pub fn builder(account: &FakeAccount, settings: &[(&str, &str)]) -> Builder {
         .set("notification_hub.slack.url", "")
         .set("notification_hub.email.retry_delays_seconds", "0,0,0,0,0")
         .settings(settings)
+        .caller("order")
         .with(|host| host.grpc(service))
 }
 

@@ -195,7 +195,7 @@ async fn who_sends_too_fast_is_told_when_to_come_back_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_send_over_grpc_and_share_their_keys_with_their_client() {
     let (site, _) = start(&[]).await;
-    let mut hub = NotificationServiceClient::connect(site.grpc.clone()).await.unwrap();
+    let mut hub = NotificationServiceClient::new(site.upstream_of("order", "notification-hub"));
     let request = SendRequest {
         sender: "order".to_owned(),
         idempotency_key: "k".to_owned(),
@@ -225,6 +225,10 @@ async fn services_send_over_grpc_and_share_their_keys_with_their_client() {
         let status = hub.send(bad).await.unwrap_err();
         assert_eq!(common::Error::from(status).reason(), Some(code));
     }
+    // Another service may call the hub, and may not pretend to be order.
+    let mut other = NotificationServiceClient::new(site.upstream("notification-hub"));
+    let status = other.send(SendRequest { idempotency_key: "l".to_owned(), ..request }).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
     assert_eq!(site.number(NOTIFICATIONS).await, 1);
     let found = all_ended(&site.admin(), 1).await.remove(0);
     assert_eq!((&found["notificationId"], &found["data"]), (&json!(first.notification_id), &json!({ "a": 1 })));

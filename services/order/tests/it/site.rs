@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::Error;
+use common::rpc::Upstream;
 use contract::coupon::coupon_service_server::CouponServiceServer;
 use contract::events::PaymentRefunded;
 use contract::inventory::inventory_service_server::InventoryServiceServer;
@@ -15,7 +16,6 @@ use contract::order::{
 };
 use serde_json::{Value, json};
 use testkit::{Answer, Builder, Client, PATIENT, Product, Site, fresh_key, text};
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::coupon::FakeCoupon;
@@ -41,7 +41,7 @@ pub struct OrderSite {
     site: Site,
     pub inventory: FakeInventory,
     pub coupon: FakeCoupon,
-    pub rpc: OrderServiceClient<Channel>,
+    pub rpc: OrderServiceClient<Upstream>,
 }
 
 impl Deref for OrderSite {
@@ -85,8 +85,8 @@ impl OrderSite {
     }
 
     fn new(site: Site, inventory: FakeInventory, coupon: FakeCoupon) -> OrderSite {
-        let channel = Channel::from_shared(site.grpc.clone()).expect("it is an address").connect_lazy();
-        OrderSite { site, inventory, coupon, rpc: OrderServiceClient::new(channel) }
+        let rpc = OrderServiceClient::new(site.upstream("order"));
+        OrderSite { site, inventory, coupon, rpc }
     }
 
     /// Runs `first` until it waits at `point`, which lies just before a commit. Then runs `second` until it waits for what

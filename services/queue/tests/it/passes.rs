@@ -1,18 +1,18 @@
 //! What a pass is worth: to its owner, at its event, while it is in use.
 
 use common::Error;
+use common::rpc::Upstream;
 use contract::queue::queue_service_client::QueueServiceClient;
 use contract::queue::verify_pass_response::Outcome;
 use contract::queue::{CompletePassRequest, GetRoomRequest, PingRequest, VerifyPassRequest};
 use serde_json::json;
 use testkit::Client;
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::site::Site;
 
-fn rpc(site: &Site) -> QueueServiceClient<Channel> {
-    QueueServiceClient::new(Channel::from_shared(site.grpc.clone()).unwrap().connect_lazy())
+fn rpc(site: &Site) -> QueueServiceClient<Upstream> {
+    QueueServiceClient::new(site.upstream("queue"))
 }
 
 async fn verify(site: &Site, event: &str, client: &Client, pass: &str) -> Outcome {

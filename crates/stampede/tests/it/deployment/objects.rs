@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use common::rpc::ServiceKey;
 use common::settings::Settings;
 use contract::events::TOPICS;
 use serde_json::Value;
 use stampede::services::SERVICES;
 
 use super::{name, of_kind, paths_of, rendered};
-use crate::tidy::holds;
+use crate::tidy::{self, holds};
 
 /// Connections of a service's relay beside those of its pool.
 const OF_A_RELAY: u64 = 2;
@@ -132,6 +133,38 @@ fn calls_between_services_are_spread_over_all_pods() {
             assert_eq!(found.map(|object| &object["spec"]["clusterIP"]), Some(&"None".into()), "{overlay}: {host}");
         }
     }
+}
+
+/// Whoever calls others has a key that those believe. In production nobody but its owner knows it.
+#[test]
+fn each_service_that_calls_others_has_a_key_of_its_own() {
+    let public_of = |key: &Value| {
+        let key = ServiceKey::read(key.as_str().unwrap_or_default()).expect("it is a private key");
+        key.public().to_owned()
+    };
+    let mut seen = BTreeSet::new();
+    for service in SERVICES.iter().filter(|service| !service.deploy.calls.is_empty()) {
+        let variable = format!("STAMPEDE__RPC__PUBLIC_KEYS__{}", service.name.replace('-', "_").to_uppercase());
+        for (overlay, objects) in &rendered().overlays {
+            let settings = of_kind(objects, "ConfigMap").find(|object| name(object).starts_with("stampede-"));
+            let said = settings.and_then(|settings| settings["data"][&variable].as_str());
+            let secret = format!("stampede-{}", service.name);
+            let secret = of_kind(objects, "Secret").find(|object| name(object) == secret).expect("it has a secret");
+            let expected = match overlay.as_str() {
+                "dev" => public_of(&secret["stringData"]["rpc.token_key"]),
+                // Whoever deploys it says which.
+                _ => String::new(),
+            };
+            assert_eq!(said, Some(expected.as_str()), "{overlay}: {variable}");
+        }
+        let key = &rendered().compose["services"][service.name]["environment"]["STAMPEDE__RPC__TOKEN_KEY"];
+        let file = tidy::root().join("k8s/components/dev-secrets/public-keys.env");
+        let public = std::fs::read_to_string(file).expect("the compose file reads it");
+        let line = format!("{variable}={}", public_of(key));
+        assert!(public.lines().any(|found| found == line), "{line}");
+        assert!(seen.insert(line), "{} has a key of its own", service.name);
+    }
+    assert!(seen.len() > 3, "{seen:?}");
 }
 
 /// Each replica takes its part of a limit while Redis is away, so all of them together must not be more than they know of.
