@@ -17,6 +17,7 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 
 mod allowance;
+pub mod call;
 mod conditional;
 mod cors;
 mod extract;

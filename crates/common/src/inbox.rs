@@ -19,6 +19,7 @@ use crate::db::{Db, Tx};
 use crate::error::{Error, Result};
 use crate::id::derive_uuid;
 use crate::outbox::Event;
+use crate::telemetry::is_traceparent;
 
 /// Section `[inbox]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -138,6 +139,11 @@ impl Message {
         self.headers.get(name)?.as_str()
     }
 
+    /// None as well where what was sent is not one.
+    fn traceparent(&self) -> Option<&str> {
+        self.header("traceparent").filter(|value| is_traceparent(value))
+    }
+
     pub fn occurred_at(&self) -> Option<DateTime<Utc>> {
         DateTime::parse_from_rfc3339(self.header("ce_time")?).ok().map(|time| time.to_utc())
     }
@@ -149,7 +155,7 @@ impl Message {
             event_id: self.event_id,
             event,
             occurred_at: self.occurred_at(),
-            traceparent: self.header("traceparent").map(str::to_owned),
+            traceparent: self.traceparent().map(str::to_owned),
             request_id: self.header("requestid").map(str::to_owned),
         })
     }

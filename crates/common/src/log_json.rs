@@ -70,7 +70,7 @@ where
 }
 
 /// What spans have for traces only; `method` and `path` say the same in a log.
-const FOR_TRACES: [&str; 4] = ["otel.", "http.", "url.", "rpc."];
+const FOR_TRACES: [&str; 6] = ["otel.", "http.", "url.", "rpc.", "server.", "error."];
 
 pub fn is_for_traces(field: &Field) -> bool {
     FOR_TRACES.iter().any(|prefix| field.name().starts_with(prefix))

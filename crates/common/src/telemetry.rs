@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::Key;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -174,7 +174,7 @@ impl Context {
                 .filter(usable)
                 .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
             traceparent: header("traceparent")
-                .filter(|value| value.len() == 55)
+                .filter(|value| is_traceparent(value))
                 .map(str::to_owned)
                 .or_else(|| TRACES.get().is_none().then(new_traceparent)),
         }
@@ -205,6 +205,19 @@ pub fn span_in_trace(traceparent: Option<&str>, make: impl FnOnce() -> Span) -> 
     let span = make();
     continue_trace(&span, traceparent);
     Some(span)
+}
+
+/// Tells that `span` joins what the traces of `traceparents` wait for, beside its own.
+pub fn link(span: &Span, traceparents: impl IntoIterator<Item = String>) {
+    for traceparent in traceparents {
+        let other = TraceContextPropagator::new().extract(&Carrier(Some(traceparent)));
+        span.add_link(other.span().span_context().clone());
+    }
+}
+
+/// Whether `value` has the form of a W3C `traceparent`: 55 hexadecimal digits and dashes.
+pub fn is_traceparent(value: &str) -> bool {
+    value.len() == 55 && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// Where nobody collects traces, a request that comes without one has an id all the same: logs, events and the bodies of

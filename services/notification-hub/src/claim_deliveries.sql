@@ -33,4 +33,5 @@ returning
     deliveries.subject,
     deliveries.body,
     deliveries.is_markup,
-    notifications.user_id as "user"
+    notifications.user_id as "user",
+    notifications.traceparent

@@ -65,6 +65,9 @@ pub struct Claimed {
     /// None: it is for operators only.
     #[diesel(sql_type = Nullable<Uuid>)]
     pub user: Option<AccountId>,
+    /// Of the trace that it belongs to.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub traceparent: Option<String>,
 }
 
 /// Deliveries of one channel that a worker took together.

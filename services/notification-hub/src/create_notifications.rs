@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use common::db::Tx;
 use common::inbox::Received;
 use common::outbox::Event;
-use common::{Error, Result};
+use common::{Error, Result, telemetry};
 use contract::ids::{AccountId, DeliveryId, NotificationId};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -38,6 +38,7 @@ struct Drafted {
     user: Option<AccountId>,
     data: Value,
     messages: Vec<(Channel, Value)>,
+    traceparent: Option<String>,
 }
 
 impl App {
@@ -55,7 +56,8 @@ impl App {
     pub async fn tell_operators(&self, tx: &mut Tx, kind: &'static str, event_id: Uuid, data: Value) -> Result<()> {
         let id = NotificationId::derive(&[event_id.as_bytes()]);
         let messages = vec![(Channel::Slack, data.clone())];
-        self.store_drafts(tx, kind, vec![Drafted { id, event_id, user: None, data, messages }]).await
+        let traceparent = telemetry::traceparent();
+        self.store_drafts(tx, kind, vec![Drafted { id, event_id, user: None, data, messages, traceparent }]).await
     }
 
     async fn store_drafts(&self, tx: &mut Tx, kind: &'static str, drafts: Vec<Drafted>) -> Result<()> {
@@ -77,9 +79,11 @@ impl App {
 
         let left: HashSet<Channel> = deliveries.iter().filter(|one| !one.is_claimed).map(|one| one.channel).collect();
         let claimed = deliveries.iter().filter(|one| one.is_claimed && stored.contains(&one.notification));
-        let users: HashMap<NotificationId, AccountId> =
-            drafts.iter().filter_map(|draft| Some((draft.id, draft.user?))).collect();
-        let claimed = claimed.map(|one| one.claimed(users.get(&one.notification).copied()));
+        let drafts: HashMap<NotificationId, &Drafted> = drafts.iter().map(|draft| (draft.id, draft)).collect();
+        let claimed = claimed.map(|one| {
+            let Drafted { user, traceparent, .. } = drafts[&one.notification];
+            one.claimed(*user, traceparent.clone())
+        });
         let claim = Claim { deliveries: claimed.collect(), lease_end };
         let (handoff, due) = (self.handoff.clone(), self.due.clone());
         tx.after_commit(move || {
@@ -92,11 +96,11 @@ impl App {
 
 fn drafted<E>(events: &[Received<E>], draft: for<'e> fn(&'e E) -> Option<Draft<'e>>) -> Result<Vec<Drafted>> {
     let mut drafts = Vec::with_capacity(events.len());
-    for Received { event_id, event, .. } in events {
+    for Received { event_id, event, traceparent, .. } in events {
         let Some(Draft { user_id, data, messages }) = draft(event) else { continue };
         let user = user_id.map(str::parse::<AccountId>).transpose().map_err(Error::fault)?;
         let id = NotificationId::derive(&[event_id.as_bytes()]);
-        drafts.push(Drafted { id, event_id: *event_id, user, data, messages });
+        drafts.push(Drafted { id, event_id: *event_id, user, data, messages, traceparent: traceparent.clone() });
     }
     Ok(drafts)
 }
@@ -121,8 +125,17 @@ fn rows<'a>(
 ) -> (Vec<NewNotification<'a>>, Vec<NewDelivery<'a>>) {
     let (mut notifications, mut deliveries) = (Vec::new(), Vec::new());
     let mut claimed = 0;
-    for (Drafted { id, event_id, user, data, .. }, messages) in drafts.iter().zip(messages) {
-        notifications.push(NewNotification { id: *id, event_id: *event_id, kind, user: *user, data, request: None });
+    for (draft, messages) in drafts.iter().zip(messages) {
+        let Drafted { id, event_id, user, data, traceparent, .. } = draft;
+        notifications.push(NewNotification {
+            id: *id,
+            event_id: *event_id,
+            kind,
+            user: *user,
+            data,
+            request: None,
+            traceparent: traceparent.as_deref(),
+        });
         for (channel, message) in messages {
             let is_claimed = *channel == Channel::Email && claimed < claimed_max;
             claimed += usize::from(is_claimed);

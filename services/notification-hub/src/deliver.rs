@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use common::Result;
 use common::backoff::Backoff;
+use common::telemetry::Context;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::App;
 use crate::channel::Channel;
 use crate::claims::{self, AttemptResult, Claim, Claimed, Turn};
 use crate::delivery::Outcome;
 use crate::settings::LEASE_MARGIN;
-use crate::{email, restock, slack, webhook};
+use crate::{delivery_trace, email, restock, slack, webhook};
 
 /// Sends whatever is due over `channel`. Full claims follow each other; then a claim follows each signal and each pause.
 ///
@@ -88,17 +90,28 @@ pub async fn deliver_new(app: &App) -> Result<()> {
 }
 
 /// What cannot be started well before the lease ends is handed back.
-async fn send_and_record(app: &App, channel: Channel, Claim { deliveries, lease_end }: Claim) -> Result<()> {
+async fn send_and_record(app: &App, channel: Channel, Claim { mut deliveries, lease_end }: Claim) -> Result<()> {
     app.db.point("delivery.after_claim").await;
-    let deadline = lease_end - LEASE_MARGIN;
-    let results = match channel {
-        Channel::Email => email::send(app, deliveries, deadline).await,
-        Channel::Slack => slack::send(app, deliveries, deadline).await,
-        Channel::Webhook => webhook::send(app, deliveries, deadline).await,
-        Channel::Inapp => put_into_inbox(app, &deliveries),
+    let spans = delivery_trace::begin(&mut deliveries);
+    // Of a claim of one all that is done is for that one.
+    let context = match &deliveries[..] {
+        [only] => only.context(),
+        _ => Context::default(),
     };
-    app.db.point("delivery.after_send").await;
-    record(app, &results, lease_end).await
+    let work = async {
+        let deadline = lease_end - LEASE_MARGIN;
+        let results = match channel {
+            Channel::Email => email::send(app, deliveries, deadline).await,
+            Channel::Slack => slack::send(app, deliveries, deadline).await,
+            Channel::Webhook => webhook::send(app, deliveries, deadline).await,
+            Channel::Inapp => put_into_inbox(app, &deliveries),
+        };
+        app.db.point("delivery.after_send").await;
+        let recorded = record(app, &results, lease_end).await;
+        spans.end(&results);
+        recorded
+    };
+    context.scope(Span::none(), work).await
 }
 
 /// The row is the message: the inbox shows it once it is recorded as sent.

@@ -69,7 +69,7 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
                 Some(Some(Address::Known(_))) if Instant::now() >= deadline => Outcome::HandedBack,
                 Some(Some(Address::Known(address))) => match turn {
                     Some(pause) => Outcome::HeldBack(pause),
-                    None => post(app, delivery, address).await,
+                    None => delivery.in_trace(post(app, delivery, address)).await,
                 },
             };
             delivery.attempt.result(outcome, retry_delays)

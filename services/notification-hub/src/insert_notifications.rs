@@ -26,6 +26,8 @@ pub struct NewNotification<'a> {
     pub data: &'a Value,
     /// Who asked for it, and the fingerprint of the request. None: an event of this system led to it.
     pub request: Option<(Uuid, &'a [u8])>,
+    /// Of the trace that its deliveries belong to.
+    pub traceparent: Option<&'a str>,
 }
 
 /// One of its deliveries.
@@ -44,7 +46,7 @@ pub struct NewDelivery<'a> {
 
 impl NewDelivery<'_> {
     /// As the statement writes what is claimed.
-    pub fn claimed(&self, user: Option<AccountId>) -> Claimed {
+    pub fn claimed(&self, user: Option<AccountId>, traceparent: Option<String>) -> Claimed {
         let Message { subject, body, is_markup } = self.message.clone();
         Claimed {
             attempt: Attempt { delivery: self.id, channel: self.channel, number: 1, lock_token: 1 },
@@ -55,6 +57,7 @@ impl NewDelivery<'_> {
             body,
             is_markup,
             user,
+            traceparent,
         }
     }
 }
@@ -83,6 +86,7 @@ pub async fn insert_notifications(
         .bind::<sql::Array<sql::Nullable<sql::Bytea>>, _>(column(notifications, |n| {
             n.request.map(|(_, fingerprint)| fingerprint)
         }))
+        .bind::<sql::Array<sql::Nullable<sql::Text>>, _>(column(notifications, |n| n.traceparent))
         .bind::<sql::Array<sql::Uuid>, _>(column(deliveries, |d| d.id))
         .bind::<sql::Array<sql::Uuid>, _>(column(deliveries, |d| d.notification))
         .bind::<sql::Array<sql::Text>, _>(column(deliveries, |d| d.channel))

@@ -10,23 +10,24 @@
 --   $5 data
 --   $6 requested_by, or null
 --   $7 fingerprint, or null
+--   $8 traceparent, or null
 -- One element for each delivery:
---   $8 id
---   $9 notification_id
---   $10 channel
---   $11 target, or null
---   $12 subject
---   $13 body
---   $14 whether the body is mark-up
---   $15 priority
---   $16 not before, or null
---   $17 whether it is claimed
--- $18: lease in milliseconds
+--   $9 id
+--   $10 notification_id
+--   $11 channel
+--   $12 target, or null
+--   $13 subject
+--   $14 body
+--   $15 whether the body is mark-up
+--   $16 priority
+--   $17 not before, or null
+--   $18 whether it is claimed
+-- $19: lease in milliseconds
 with stored as (
-    insert into notifications (id, event_id, type, user_id, data, requested_by, fingerprint)
+    insert into notifications (id, event_id, type, user_id, data, requested_by, fingerprint, traceparent)
     select request.*
-    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::jsonb[], $6::uuid[], $7::bytea[])
-        as request (id, event_id, type, user_id, data, requested_by, fingerprint)
+    from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::jsonb[], $6::uuid[], $7::bytea[], $8::text[])
+        as request (id, event_id, type, user_id, data, requested_by, fingerprint, traceparent)
     on conflict do nothing
     returning id
 ),
@@ -47,10 +48,10 @@ stored_deliveries as (
         case when delivery.is_claimed then 'PROCESSING' else 'PENDING' end,
         delivery.is_claimed::integer,
         delivery.is_claimed::integer,
-        case when delivery.is_claimed then clock_timestamp() + $18 * interval '1 millisecond' end
+        case when delivery.is_claimed then clock_timestamp() + $19 * interval '1 millisecond' end
     from unnest(
-        $8::uuid[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::smallint[],
-        $16::timestamptz[], $17::boolean[]
+        $9::uuid[], $10::uuid[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::smallint[],
+        $17::timestamptz[], $18::boolean[]
     ) as delivery
         (id, notification_id, channel, target, subject, body, is_markup, priority, not_before, is_claimed)
     join stored on stored.id = delivery.notification_id

@@ -8,6 +8,7 @@
 mod api_key; // rules
 mod channel;
 mod delivery;
+mod delivery_trace;
 mod http_answer;
 mod metrics;
 mod notification;

@@ -28,8 +28,10 @@ impl Handler<NotificationRequested> for App {
         };
         let wanted: Vec<Wanted> = checked.iter().filter_map(wanted).collect();
         let texts = self.templates.find_in(tx, &wanted).await?;
-        let requests: Vec<Requested> =
-            checked.into_iter().map(|one| Ok(one.with_messages(&texts)?)).collect::<Result<_>>()?;
+        let requested = |(one, event): (Checked, &Received<NotificationRequested>)| {
+            Ok(Requested { traceparent: event.traceparent.clone(), ..one.with_messages(&texts)? })
+        };
+        let requests: Vec<Requested> = checked.into_iter().zip(events).map(requested).collect::<Result<_>>()?;
         let outcomes = insert_all(tx, &requests, &self.settings.transactional_types, &self.due).await?;
         outcomes.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(())

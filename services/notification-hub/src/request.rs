@@ -119,6 +119,8 @@ pub struct Requested {
     pub not_before: Option<DateTime<Utc>>,
     /// In the order of [`Channel`].
     pub deliveries: Vec<RequestedDelivery>,
+    /// Of the trace that led to the request.
+    pub traceparent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -168,6 +170,7 @@ impl SendNotification {
             priority: self.priority,
             not_before: self.not_before,
             deliveries,
+            traceparent: None,
         };
         Ok(Checked { requested, template })
     }

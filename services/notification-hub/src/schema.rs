@@ -90,6 +90,7 @@ diesel::table! {
         created_at -> Timestamptz,
         requested_by -> Nullable<Uuid>,
         fingerprint -> Nullable<Bytea>,
+        traceparent -> Nullable<Text>,
     }
 }
 

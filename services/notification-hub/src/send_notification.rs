@@ -10,7 +10,7 @@ use common::batch::Batch;
 use common::db::{Db, Tx};
 use common::http::{Data, Json, Problem, detach};
 use common::idempotency::{HEADER, IdempotencyKey, REPLAYED_HEADER, same_request};
-use common::{Error, Result};
+use common::{Error, Result, telemetry};
 use contract::ids::{DeliveryId, NotificationId};
 use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -143,7 +143,7 @@ impl Sent {
 pub async fn send(app: &App, checked: Checked) -> Result<Sent> {
     let (id, fingerprint) = (checked.requested.id, checked.requested.fingerprint.clone());
     let sent = match with_messages(app, checked).await? {
-        Ok(requested) => app.inserts.submit(requested).await?,
+        Ok(requested) => app.inserts.submit(Requested { traceparent: telemetry::traceparent(), ..requested }).await?,
         // A repeat is answered as the first time, though its template may have changed since.
         Err(refused) => match load(&mut *app.db.read().await?, &[id]).await?.remove(&id) {
             Some(stored) => Sent::Replay(stored),
@@ -285,6 +285,7 @@ async fn insert(tx: &mut Tx, requests: &[&Requested], muted: &HashSet<DeliveryId
             user: request.user,
             data: &request.data,
             request: Some((request.by, &request.fingerprint)),
+            traceparent: request.traceparent.as_deref(),
         });
         deliveries.extend(request.deliveries_but(muted).map(|delivery| NewDelivery {
             id: delivery.id,

@@ -20,6 +20,7 @@ use crate::App;
 use crate::channel::Channel;
 use crate::claims::{AttemptResult, Claimed, Turn, claim_deliveries};
 use crate::delivery::{Failure, Outcome};
+use crate::delivery_trace::in_first_trace;
 
 pub use message::DIGEST_MAX;
 pub use webhook::{SlackSettings, Webhook};
@@ -80,8 +81,8 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
     let outcome = match (&app.slack, turn) {
         _ if Instant::now() >= deadline => Outcome::HandedBack,
         (Some(_), Some(pause)) => Outcome::HeldBack(pause),
-        (Some(webhook), None) => post(webhook, &together).await,
-        (None, _) => write_to_log(&together),
+        (Some(webhook), None) => in_first_trace(&together, post(webhook, &together)).await,
+        (None, _) => write_to_log(&together).await,
     };
     if let Outcome::Throttled(pause) = outcome {
         // The limit is the webhook's: every replica waits.
@@ -145,10 +146,14 @@ async fn post(webhook: &Webhook, together: &[Claimed]) -> Outcome {
 }
 
 /// Without a webhook operators read the log: one line each, under the target `slack`; the body at debug only.
-fn write_to_log(together: &[Claimed]) -> Outcome {
-    for Claimed { attempt, subject, body, .. } in together {
-        tracing::info!(target: "slack", deliveryId = %attempt.delivery, subject, "Told operators");
-        tracing::debug!(target: "slack", deliveryId = %attempt.delivery, body, "Its text");
+async fn write_to_log(together: &[Claimed]) -> Outcome {
+    for delivery in together {
+        let Claimed { attempt, subject, body, .. } = delivery;
+        let lines = async {
+            tracing::info!(target: "slack", deliveryId = %attempt.delivery, subject, "Told operators");
+            tracing::debug!(target: "slack", deliveryId = %attempt.delivery, body, "Its text");
+        };
+        delivery.in_trace(lines).await;
     }
     Outcome::Sent
 }
@@ -171,6 +176,7 @@ mod tests {
             body: String::new(),
             is_markup: false,
             user: None,
+            traceparent: None,
         }
     }
 

@@ -76,7 +76,7 @@ pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<At
                     Outcome::NotSent(Failure::EndpointDisabled)
                 }
                 _ if Instant::now() >= deadline => Outcome::HandedBack,
-                (Some(endpoint), Some(told), None) => post(app, delivery, endpoint, told).await,
+                (Some(endpoint), Some(told), None) => delivery.in_trace(post(app, delivery, endpoint, told)).await,
                 _ => Outcome::NotSent(Failure::EndpointUnknown),
             };
             delivery.attempt.result(outcome, retry_delays)

@@ -86,7 +86,7 @@ impl Consumer {
             [only] => {
                 let context = Context {
                     request_id: only.header("requestid").unwrap_or_default().to_owned(),
-                    traceparent: only.header("traceparent").map(str::to_owned),
+                    traceparent: only.traceparent().map(str::to_owned),
                 };
                 (self.process(only), context)
             }
@@ -100,7 +100,7 @@ impl Consumer {
         let traced = messages
             .iter()
             .filter(|_| messages.len() > 1)
-            .filter_map(|message| span_in_trace(message.header("traceparent"), || self.process(message)));
+            .filter_map(|message| span_in_trace(message.traceparent(), || self.process(message)));
         let traced: Vec<Span> = traced.collect();
         let work = self.db.tx("inbox", async |tx: &mut Tx| self.apply_in(tx, messages).await);
         let Applied { applied, parked } = context.scope(span, work).await?;

@@ -1,4 +1,5 @@
-//! What a collector of traces gets: one trace from a request through gRPC and Kafka, and nothing of loops that are idle.
+//! What a collector of traces gets: one trace from a request through gRPC and Kafka to the deliveries that it leads to, and
+//! nothing of loops that are idle.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use testkit::{eventually, fresh_key, servers};
 use tonic::{Request, Response, Status};
 
 use crate::ledger::Ledger as _;
+use crate::payer::{Payer as _, won};
 use crate::site::{EXECUTABLE, system};
 
 /// A collector that keeps what it gets.
@@ -72,17 +74,58 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A trace of a client's own.
+struct Trace([u8; 16]);
+
+impl Trace {
+    fn new() -> Trace {
+        Trace(uuid::Uuid::now_v7().into_bytes())
+    }
+
+    fn traceparent(&self) -> String {
+        format!("00-{}-{CALLER}-01", hex(&self.0))
+    }
+
+    /// Its spans, once all of `expected` have come.
+    async fn spans(&self, collector: &Collector, expected: &[&str]) -> BTreeMap<String, Span> {
+        eventually(&format!("the trace has {expected:?}"), async || {
+            let spans = collector.of_trace(&self.0);
+            expected.iter().all(|name| spans.contains_key(*name)).then_some(spans)
+        })
+        .await
+    }
+}
+
+/// The span of the client that begins a trace.
+const CALLER: &str = "00f067aa0ba902b7";
+
+fn attribute(span: &Span, key: &str) -> Option<AnyValue> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key);
+    found.and_then(|attribute| attribute.value.clone()?.value)
+}
+
+fn words(text: &str) -> Option<AnyValue> {
+    Some(AnyValue::StringValue(text.to_owned()))
+}
+
+/// Each span is a part of another one of the trace, or of the client's.
+fn assert_is_one_tree(spans: &BTreeMap<String, Span>) {
+    for (name, span) in spans {
+        let parent = spans.values().find(|other| other.span_id == span.parent_span_id);
+        assert!(parent.is_some() || hex(&span.parent_span_id) == CALLER, "{name} has a parent in the trace: {span:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_are_not_traced() {
+async fn one_trace_goes_from_the_request_to_the_delivery_and_idle_loops_are_not_traced() {
     let (collector, address) = Collector::start().await;
     let settings = [("telemetry.otlp_endpoint", address.as_str())];
     let site = system().settings(&settings).spawn(EXECUTABLE).await;
     let (product, buyer) = (site.product(3).await, site.buyer().await);
-    let trace: [u8; 16] = uuid::Uuid::now_v7().into_bytes();
+    let trace = Trace::new();
     let order = json!({ "items": [testkit::line(&product, 1)] });
-    let caller = format!("00-{}-00f067aa0ba902b7-01", hex(&trace));
     let request = buyer.request(Method::POST, "/orders").header("Idempotency-Key", fresh_key());
-    buyer.send(request.header("traceparent", &caller).json(&order)).await.expect(201);
+    buyer.send(request.header("traceparent", trace.traceparent()).json(&order)).await.expect(201);
     site.settled().await;
 
     const REQUEST: &str = "POST /api/v1/orders";
@@ -90,40 +133,29 @@ async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_a
     const CALLED: &str = "stampede.inventory.v1.InventoryService/Hold";
     const SENT: &str = "send ORDER_CREATED";
     const HEARD: &str = "process ORDER_CREATED";
-    let expected = [REQUEST, CALL, CALLED, SENT, HEARD];
-    let spans = eventually("the whole trace has come", async || {
-        let spans = collector.of_trace(&trace);
-        expected.iter().all(|name| spans.contains_key(*name)).then_some(spans)
-    })
-    .await;
+    const DELIVERED: &str = "deliver EMAIL";
+    let expected = [REQUEST, CALL, CALLED, SENT, HEARD, DELIVERED];
+    let spans = trace.spans(&collector, &expected).await;
     let kind = |name: &str| spans[name].kind();
-    assert_eq!(
-        expected.map(kind),
-        [SpanKind::Server, SpanKind::Client, SpanKind::Server, SpanKind::Producer, SpanKind::Consumer]
-    );
+    use SpanKind::{Client, Consumer, Producer, Server};
+    assert_eq!(expected.map(kind), [Server, Client, Server, Producer, Consumer, Consumer]);
     assert_eq!(
         [CALL, CALLED].map(|name| &spans[name].parent_span_id),
         [REQUEST, CALL].map(|name| &spans[name].span_id)
     );
-    for (name, span) in &spans {
-        let parent = spans.values().find(|other| other.span_id == span.parent_span_id);
-        let is_callers = hex(&span.parent_span_id) == "00f067aa0ba902b7";
-        assert!(parent.is_some() || is_callers, "{name} has a parent in the trace: {span:?}");
-    }
-    let attribute = |name: &str, key: &str| {
-        let found = spans[name].attributes.iter().find(|attribute| attribute.key == key);
-        found.and_then(|attribute| attribute.value.clone()?.value)
-    };
-    let text = |text: &str| Some(AnyValue::StringValue(text.to_owned()));
-    assert_eq!(attribute(REQUEST, "http.route"), text("/api/v1/orders"));
+    assert_is_one_tree(&spans);
+    let attribute = |name: &str, key: &str| attribute(&spans[name], key);
+    assert_eq!(attribute(REQUEST, "http.route"), words("/api/v1/orders"));
     assert_eq!(attribute(REQUEST, "http.response.status_code"), Some(AnyValue::IntValue(201)));
     for name in [CALL, CALLED] {
-        assert_eq!(attribute(name, "rpc.system"), text("grpc"));
-        assert_eq!(attribute(name, "rpc.method"), text("Hold"));
+        assert_eq!(attribute(name, "rpc.system"), words("grpc"));
+        assert_eq!(attribute(name, "rpc.method"), words("Hold"));
         assert_eq!(attribute(name, "rpc.grpc.status_code"), Some(AnyValue::IntValue(0)));
     }
-    assert_eq!(attribute(SENT, "messaging.destination.name"), text("ORDER_CREATED"));
-    assert_eq!(attribute(HEARD, "messaging.consumer.group.name"), text("notification-hub"));
+    assert_eq!(attribute(SENT, "messaging.destination.name"), words("ORDER_CREATED"));
+    assert_eq!(attribute(HEARD, "messaging.consumer.group.name"), words("notification-hub"));
+    assert_eq!(attribute(DELIVERED, "messaging.destination.name"), words("EMAIL"));
+    assert_eq!(attribute(DELIVERED, "delivery.outcome"), words("success"));
 
     let refused: Value = buyer.get("/orders/018f0000-0000-7000-8000-000000000001").await.expect(404).json();
     eventually("the refused request is traced under the id that its body names", async || {
@@ -135,7 +167,9 @@ async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_a
 
     let stored = "select headers from {order}.outbox_events where topic = 'ORDER_CREATED'";
     let traceparent = site.rows(stored).await[0]["headers"]["traceparent"].as_str().expect("it has one").to_owned();
-    assert_eq!(traceparent.get(3..35), Some(hex(&trace).as_str()), "the outbox row carries the trace");
+    assert_eq!(traceparent.get(3..35), Some(hex(&trace.0).as_str()), "the outbox row carries the trace");
+    let told = "select traceparent from {notification_hub}.notifications";
+    assert_eq!(site.rows(told).await[0]["traceparent"], json!(traceparent), "the notification's row carries it on");
     let collected = collector.spans.lock().clone();
     assert!(collected.iter().all(|(service, _)| service == "stampede"), "all services are in this process");
     let idle: Vec<&String> = collected
@@ -146,18 +180,99 @@ async fn one_trace_goes_from_the_request_through_grpc_and_kafka_and_idle_loops_a
     assert!(idle.is_empty(), "loops look for work all the time: {idle:?}");
     let log = std::fs::read_to_string(site.log()).expect("the child writes a log");
     assert!(log.lines().all(|line| line.starts_with('{')), "a collector changes nothing of the log");
+    assert_eq!(trace_of_mail(&log), hex(&trace.0), "the line of the e-mail has the trace's id");
+    site.stop().await;
+}
+
+/// The trace that the line of the only e-mail in `log` names.
+fn trace_of_mail(log: &str) -> String {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mails: Vec<Value> = lines.filter(|line| line["target"] == "mail").collect();
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    mails[0]["traceId"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paying_is_one_trace_from_the_approval_to_the_receipt() {
+    let (collector, address) = Collector::start().await;
+    let site = system().settings(&[("telemetry.otlp_endpoint", address.as_str())]).spawn(EXECUTABLE).await;
+    let (product, buyer) = (site.product(3).await, site.buyer().await);
+    let agreed = buyer.agrees(&site, &product).await;
+    let trace = Trace::new();
+    let request = buyer.request(Method::POST, &format!("/payments/{}/approve", agreed.payment));
+    let body = json!({ "pgPaymentId": agreed.pg_payment, "amount": won(agreed.amount) });
+    buyer.send(request.header("traceparent", trace.traceparent()).json(&body)).await.expect(200);
+
+    const CAPTURED: &str = "call POST";
+    let expected = [
+        "POST /api/v1/payments/{paymentId}/approve",
+        "stampede.order.v1.OrderService/BeginApproval",
+        "stampede.inventory.v1.InventoryService/PinHold",
+        CAPTURED,
+        "send PAYMENT_APPROVED",
+        "stampede.order.v1.OrderService/MarkPaid",
+        "send ORDER_PLACED",
+        "process ORDER_PLACED",
+        "deliver EMAIL",
+    ];
+    let spans = trace.spans(&collector, &expected).await;
+    assert_is_one_tree(&spans);
+    assert_eq!(attribute(&spans[CAPTURED], "http.response.status_code"), Some(AnyValue::IntValue(200)));
+    assert_eq!(attribute(&spans[CAPTURED], "server.address"), words("127.0.0.1"));
+    assert_eq!(attribute(&spans[CAPTURED], "url.full"), None, "paths may be secrets");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_message_for_two_traces_is_in_the_first_and_linked_to_the_other() {
+    let (collector, address) = Collector::start().await;
+    let site = system().settings(&[("telemetry.otlp_endpoint", address.as_str())]).spawn(EXECUTABLE).await;
+    let (admin, traces) = (site.admin(), [Trace::new(), Trace::new()]);
+    let in_an_hour = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    for trace in &traces {
+        let request = admin.request(Method::POST, "/notifications").header("Idempotency-Key", fresh_key());
+        let body = json!({
+            "type": "SYSTEM_INCIDENT", "channels": [{ "channel": "SLACK" }], "subject": "s", "body": "b",
+            "notBefore": in_an_hour,
+        });
+        admin.send(request.header("traceparent", trace.traceparent()).json(&body)).await.expect(201);
+    }
+    // Due at one moment, they are claimed together.
+    site.execute("update {notification_hub}.deliveries set next_attempt_at = now()").await;
+
+    const DELIVERED: &str = "deliver SLACK";
+    const SENT: &str = "call send SLACK";
+    let both = [
+        traces[0].spans(&collector, &["POST /api/v1/notifications", DELIVERED]).await,
+        traces[1].spans(&collector, &["POST /api/v1/notifications", DELIVERED]).await,
+    ];
+    both.iter().for_each(assert_is_one_tree);
+    let [first, other] = if both[0].contains_key(SENT) { [&both[0], &both[1]] } else { [&both[1], &both[0]] };
+    assert_eq!(first[SENT].parent_span_id, first[DELIVERED].span_id);
+    assert_eq!(first["call POST"].parent_span_id, first[SENT].span_id);
+    let links: Vec<_> = first[SENT].links.iter().map(|link| (&link.trace_id, &link.span_id)).collect();
+    assert_eq!(links, [(&other[DELIVERED].trace_id, &other[DELIVERED].span_id)]);
+    assert!(!other.contains_key(SENT) && !other.contains_key("call POST"), "there was one message");
     site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_collector_a_request_has_a_trace_id_all_the_same() {
-    let site = system().start().await;
+    let site = system().spawn(EXECUTABLE).await;
     let (product, buyer) = (site.product(1).await, site.buyer().await);
     buyer.order(&fresh_key(), &product, 1).await.expect(201);
+    site.settled().await;
     let stored = "select headers from {order}.outbox_events where topic = 'ORDER_CREATED'";
     let traceparent = site.rows(stored).await[0]["headers"]["traceparent"].as_str().expect("it has one").to_owned();
     assert!(traceparent.len() == 55 && traceparent.starts_with("00-"), "{traceparent}");
     let refused: Value = buyer.get("/orders/018f0000-0000-7000-8000-000000000001").await.expect(404).json();
     let trace = refused["traceId"].as_str().expect("the body of an error names its trace");
     assert!(trace.len() == 32 && trace.chars().all(|digit| digit.is_ascii_hexdigit()), "{trace}");
+    let log = std::fs::read_to_string(site.log()).expect("the child writes a log");
+    assert_eq!(
+        Some(trace_of_mail(&log).as_str()),
+        traceparent.get(3..35),
+        "the line of the e-mail has the order's trace"
+    );
+    site.stop().await;
 }

@@ -38,4 +38,5 @@ returning
     deliveries.body,
     deliveries.is_markup,
     interrupted.user_id as "user",
+    null::text as traceparent,
     interrupted.subscription_id as subscription

@@ -240,15 +240,17 @@ async fn write_batch(
             user: Some(*user),
             data: alert,
             request: None,
+            // A round leads to so many that no trace could be read.
+            traceparent: None,
         })
         .collect();
     let deliveries: Vec<NewDelivery<'_>> =
         now.iter().zip(&messages).map(|(one, message)| delivery(key, one, message)).collect();
     insert_notifications(tx, &notifications, &deliveries, lease).await?;
-    let recipients = now
-        .iter()
-        .zip(&deliveries)
-        .map(|(one, delivery)| Recipient { subscription: one.subscription, claimed: delivery.claimed(Some(one.user)) });
+    let recipients = now.iter().zip(&deliveries).map(|(one, delivery)| Recipient {
+        subscription: one.subscription,
+        claimed: delivery.claimed(Some(one.user), None),
+    });
     Ok(recipients.collect())
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use common::http::call;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -78,7 +79,7 @@ impl Webhook {
 
     /// Posts one message.
     pub async fn post(&self, message: &Value) -> Result<(), NotTaken> {
-        let answer = match self.http.post(self.url.clone()).json(message).send().await {
+        let answer = match call::send(self.http.post(self.url.clone()).json(message)).await {
             Ok(answer) => answer,
             Err(error) => {
                 let is_sent = !(error.is_connect() || error.is_builder());

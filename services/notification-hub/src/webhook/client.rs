@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::http::call;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -88,7 +89,7 @@ impl Client {
             .header("webhook-timestamp", signed.timestamp)
             .header("webhook-signature", signed.signature)
             .body(signed.body);
-        let answer = request.send().await.map_err(|error| {
+        let answer = call::send(request).await.map_err(|error| {
             let failure = match () {
                 () if is_not_allowed(&error) => Failure::AddressRefused,
                 () if error.is_connect() || error.is_builder() => Failure::Unavailable,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::http::call;
 use contract::ids::PaymentId;
 use reqwest::{RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -93,7 +94,7 @@ impl NaverPay {
 }
 
 pub(super) async fn answer<B: DeserializeOwned>(request: RequestBuilder) -> Result<Answer<B>, NoAnswer> {
-    let mut response = request.send().await.map_err(no_answer)?;
+    let mut response = call::send(request).await.map_err(no_answer)?;
     let status = response.status();
     let mut text = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(no_answer)? {

@@ -1,0 +1,2 @@
+alter table notifications
+    drop column traceparent;
