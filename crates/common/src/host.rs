@@ -1,13 +1,13 @@
 //! `Host`: a process with services mounted on it. It binds first, serves when told, and drains in one order.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use anyhow::Context as _;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
@@ -28,8 +28,10 @@ use crate::{crash, health, http, inbox, listener, outbox, periodic, telemetry};
 
 mod grpc;
 mod http_server;
+mod running;
 mod signals;
 
+pub use running::Running;
 pub use signals::Signals;
 
 /// Outbox and inbox: the same in every schema.
@@ -66,6 +68,8 @@ pub struct Host {
     grpc_listener: TcpListener,
     redis: Redis,
     kafka: Kafka,
+    /// Created at the start, before their first event.
+    topics: BTreeSet<&'static str>,
     verifier: Verifier,
     dbs: Vec<Db>,
     http: Vec<Mounted>,
@@ -100,6 +104,7 @@ impl Host {
             http_listener,
             redis: Redis::open(&settings.section("redis")?, &own.namespace)?,
             kafka: Kafka::open(&settings.section("kafka")?, &own.namespace)?,
+            topics: BTreeSet::new(),
             verifier: Verifier::new(&auth)?,
             dbs: Vec::new(),
             http: Vec::new(),
@@ -247,6 +252,8 @@ impl Host {
         for task in self.tasks {
             tracker.spawn(task);
         }
+        let (kafka, topics, stopping) = (self.kafka, Vec::from_iter(self.topics), self.stopping.clone());
+        tracker.spawn(async move { stopping.run_until_cancelled(kafka.create_topics(&topics)).await });
         tracker.close();
         Ok(Running {
             http_addr,
@@ -262,47 +269,6 @@ impl Host {
             grpc_names,
             own: self.own,
         })
-    }
-}
-
-/// A started host.
-pub struct Running {
-    pub http_addr: SocketAddr,
-    pub grpc_addr: SocketAddr,
-    handle: ServerHandle,
-    grpc_stop: CancellationToken,
-    draining: CancellationToken,
-    stopping: CancellationToken,
-    failed: CancellationToken,
-    tracker: TaskTracker,
-    state: health::State,
-    health_reporter: tonic_health::server::HealthReporter,
-    grpc_names: Vec<&'static str>,
-    own: HostSettings,
-}
-
-impl Running {
-    /// Resolves when a server of this host has ended by itself, which it never should.
-    pub async fn failed(&self) {
-        self.failed.cancelled().await;
-    }
-
-    /// Drains: not ready any more, then no new requests, then the loops and relays, each within its time.
-    pub async fn stop(self) {
-        self.state.drain();
-        for name in self.grpc_names.iter().copied().chain([""]) {
-            self.health_reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
-        }
-        tokio::time::sleep(Duration::from_secs(self.own.drain_seconds)).await;
-        self.draining.cancel();
-        self.handle.stop(true).await;
-        self.grpc_stop.cancel();
-        // Relays and consumers stop last: what the last requests recorded still goes out if it can.
-        self.stopping.cancel();
-        if tokio::time::timeout(Duration::from_secs(self.own.shutdown_seconds), self.tracker.wait()).await.is_err() {
-            tracing::warn!("Some work did not end in time and is cut off; it is taken up at the next start");
-        }
-        telemetry::flush();
     }
 }
 

@@ -2,18 +2,17 @@
 
 mod access;
 pub(crate) mod librdkafka;
+mod topics;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rand::seq::IndexedRandom;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{Consumer, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -22,6 +21,7 @@ use crate::error::{Error, Result};
 pub use access::client_config;
 pub(crate) use access::problems;
 use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
+use topics::Topics;
 
 /// Section `[kafka]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -105,20 +105,6 @@ struct Seen {
     cluster: Result<Arc<str>>,
 }
 
-/// The topics of `cluster` that need not be created any more: they exist, or the cluster refuses them for good.
-#[derive(Default)]
-struct Topics {
-    cluster: Option<Arc<str>>,
-    names: BTreeSet<String>,
-    /// Topics are not created in it before this.
-    opens_at: Option<Instant>,
-}
-
-/// A broker that replaces another one gets its topics after this. Until then nothing can be written to it, so producers
-/// that still hold messages for the lost broker have the time to drop them. Otherwise these would come before the events
-/// that are published again. Several times [`LOOK_PERIOD`].
-const GRACE: Duration = Duration::from_millis(250);
-
 /// How often a producer that waits for the broker looks whether it is still the same one.
 pub(crate) const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
@@ -148,76 +134,6 @@ impl Kafka {
 
     pub(crate) fn settings(&self) -> &KafkaSettings {
         &self.0.settings
-    }
-
-    /// Creates those of `topics` (named without the namespace) that the cluster does not have. Returns those that it cannot
-    /// create for now, with the reason; the caller asks again later.
-    ///
-    /// Costs no request when they are known to exist. A new cluster is noticed and gets them again.
-    pub async fn ensure_topics(&self, topics: &[&str]) -> Result<BTreeMap<String, String>> {
-        let cluster = self.cluster_id().await?;
-        let (missing, opens_at) = self.missing(&cluster, topics);
-        if missing.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        if let Some(opens_at) = opens_at {
-            tokio::time::sleep_until(opens_at.into()).await;
-        }
-        let settings = &self.0.settings;
-        let retention_ms = Duration::from_hours(settings.retention_hours).as_millis().to_string();
-        let replication = || TopicReplication::Fixed(settings.replication_factor);
-        let new_topics: Vec<NewTopic<'_>> = missing
-            .iter()
-            .map(|name| NewTopic::new(name, settings.partitions, replication()).set("retention.ms", &retention_ms))
-            .collect();
-        let limit = self.request_timeout();
-        let admin = self.admin();
-        // Any broker passes the request on to the controller. librdkafka would wait for the controller that the metadata
-        // names, and its mock cluster, which is the embedded broker, names one that does not exist.
-        let broker = admin.brokers.lock().choose(&mut rand::rng()).copied();
-        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit)).broker_id(broker);
-        let mut failed = BTreeMap::new();
-        match admin.client()?.create_topics(&new_topics, &options).await {
-            Ok(outcomes) => failed.extend(outcomes.into_iter().filter_map(std::result::Result::err)),
-            // A broker that does not know this request creates topics when a client first names them.
-            Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
-            Err(error) => return Err(Error::transient(error)),
-        }
-        failed.retain(|_, code| *code != RDKafkaErrorCode::TopicAlreadyExists);
-        for (topic, code) in &failed {
-            tracing::error!(
-                topic,
-                error = %code,
-                "Kafka cannot create topic {topic}: {code}. Its events wait, or are refused one by one if it never can"
-            );
-        }
-        failed.retain(|_, code| is_temporary(*code));
-        let mut known = self.0.topics.lock();
-        if known.cluster.as_ref() == Some(&cluster) {
-            known.names.extend(missing.into_iter().filter(|name| !failed.contains_key(name)));
-        }
-        Ok(failed.into_iter().map(|(name, code)| (self.bare_topic(&name).to_owned(), code.to_string())).collect())
-    }
-
-    /// The broker does not have a topic that was known to exist: nothing is known about topics any more.
-    pub(crate) fn forget_topics(&self) {
-        self.0.topics.lock().names.clear();
-    }
-
-    /// Whether this process has met another cluster since it met `cluster`.
-    pub(crate) fn has_moved_on_from(&self, cluster: &Arc<str>) -> bool {
-        self.0.topics.lock().cluster.as_ref().is_some_and(|known| known != cluster)
-    }
-
-    fn missing(&self, cluster: &Arc<str>, topics: &[&str]) -> (Vec<String>, Option<Instant>) {
-        let mut known = self.0.topics.lock();
-        if known.cluster.as_ref() != Some(cluster) {
-            let opens_at = known.cluster.is_some().then(|| Instant::now() + GRACE);
-            *known = Topics { cluster: Some(cluster.clone()), names: BTreeSet::new(), opens_at };
-        }
-        let names = topics.iter().map(|topic| self.topic(topic)).filter(|name| !known.names.contains(name));
-        // Each once: the answer names a topic once, and the binding reads as many as were asked for.
-        (names.collect::<BTreeSet<String>>().into_iter().collect(), known.opens_at)
     }
 
     /// The id of the cluster, at most `kafka.cluster_check_ms` old. Fails, as transient, while no broker answers.
@@ -294,14 +210,20 @@ impl Kafka {
         config.create_with_context(GroupHealth::new(cluster.clone(), JOIN_MAX)).map_err(Error::transient)
     }
 
-    /// The group's name ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log
-    /// of a broker that replaced a lost one, the beginning of that log would be skipped. So a new log has a new group,
-    /// without offsets, which starts at the beginning; the inbox drops events that it has applied before.
+    /// The name on the broker of the consumer group `group` for the log of `cluster`.
+    ///
+    /// It ends with the cluster's id. Offsets belong to one log: were they taken for offsets of the log of a broker that
+    /// replaced a lost one, the beginning of that log would be skipped. So a new log has a new group, without offsets, which
+    /// starts at the beginning; the inbox drops events that it has applied before.
+    fn group(&self, group: &str, cluster: &str) -> String {
+        format!("{}{group}@{cluster}", self.0.namespace)
+    }
+
     fn consumer_config(&self, group: &str, cluster: &str) -> ClientConfig {
-        let Inner { settings, namespace, .. } = &*self.0;
+        let settings = &self.0.settings;
         let mut config = self.client_config();
         config
-            .set("group.id", format!("{namespace}{group}@{cluster}"))
+            .set("group.id", self.group(group, cluster))
             .set("client.id", group)
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "true")
@@ -321,24 +243,6 @@ impl Kafka {
             .set("statistics.interval.ms", "3000");
         config
     }
-}
-
-/// Whether a topic cannot be created because of the cluster's state and not because of the request: a controller is being
-/// elected, or brokers are fenced after a stall. Then the cluster has too few brokers for the topic's replicas and answers
-/// as if their number were wrong.
-fn is_temporary(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    !matches!(
-        code,
-        Code::InvalidTopic
-            | Code::InvalidPartitions
-            | Code::InvalidConfig
-            | Code::InvalidRequest
-            | Code::PolicyViolation
-            | Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::UnsupportedVersion
-    )
 }
 
 /// Writes librdkafka's lines to the log at debug level only: the caller that meets the failure logs it once.
@@ -377,7 +281,7 @@ mod tests {
         let broker = rdkafka::mocking::MockCluster::new(1).unwrap();
         let settings = KafkaSettings { request_timeout_ms: 30_000, brokers: broker.bootstrap_servers(), ..settings() };
         let kafka = Kafka::open(&settings, "").unwrap();
-        assert_eq!(kafka.ensure_topics(&["t"]).await.unwrap(), BTreeMap::new());
+        assert!(kafka.ensure_topics(&["t"]).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -42,6 +42,13 @@ pub struct ServiceSpec {
     pub deploy: Deploy,
 }
 
+impl ServiceSpec {
+    /// Every topic that it has to do with.
+    pub fn topics(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.produces.iter().chain(self.consumes).chain(self.hears).copied()
+    }
+}
+
 /// Opens the service's schema and adds its routes, gRPC services, consumers and loops to the host.
 pub type Mount = for<'h> fn(&'h mut Host) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'h>>;
 

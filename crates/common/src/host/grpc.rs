@@ -108,6 +108,7 @@ impl Host {
     /// Mounts a service: its schema, routes, gRPC services, consumers and loops.
     pub async fn mount(&mut self, service: &ServiceSpec) -> anyhow::Result<()> {
         service.metrics.iter().for_each(Metric::announce);
+        self.topics.extend(service.topics());
         self.grpc.mounting = Some(service.name);
         let mounted = (service.mount)(self).await;
         self.grpc.mounting = None;

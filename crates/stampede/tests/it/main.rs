@@ -46,5 +46,6 @@ mod stock;
 mod streaming;
 mod tidy;
 mod tls;
+mod topics;
 mod trace;
 mod traces;

@@ -177,7 +177,7 @@ fn the_table_of_events_says_who_produces_and_who_consumes() {
         .iter()
         .map(|topic| {
             let consumers = SERVICES.iter().filter(|service| service.consumes.contains(topic));
-            let consumers = consumers.map(|service| format!("{0} (`{0}`)", service.name));
+            let consumers = consumers.map(|service| format!("{0} (`{0}@CLUSTER`)", service.name));
             let listeners = SERVICES.iter().filter(|service| service.hears.contains(topic));
             let listeners = listeners.map(|service| format!("{} (each replica)", service.name));
             let consumers: Vec<_> = consumers.chain(listeners).collect();
