@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod object;
 pub mod openapi;
 pub mod outbox;
+pub mod outside;
 pub mod page;
 pub mod periodic;
 pub mod rate;

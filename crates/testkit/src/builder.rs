@@ -65,6 +65,7 @@ pub struct Builder {
     servers: Option<&'static Sandbox>,
     mounts: Vec<ExtraMount>,
     callers: Vec<&'static str>,
+    environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -76,6 +77,7 @@ impl Builder {
             servers: None,
             mounts: Vec::new(),
             callers: vec![TESTER],
+            environment: Vec::new(),
         }
     }
 
@@ -101,6 +103,12 @@ impl Builder {
     /// Servers that this test may kill, instead of those that all tests share.
     pub fn on(mut self, servers: &'static Sandbox) -> Builder {
         self.servers = Some(servers);
+        self
+    }
+
+    /// Sets a variable in the environment of a child process, beside those of the settings.
+    pub fn environment(mut self, name: &str, value: &str) -> Builder {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -202,6 +210,7 @@ impl Builder {
             services: self.services,
             namespace,
             overrides,
+            environment: self.environment,
             process: Mutex::new(Process::Down),
             executable: PathBuf::new(),
             issuer: None,

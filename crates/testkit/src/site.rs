@@ -49,6 +49,7 @@ pub struct Site {
     pub(crate) services: Vec<ServiceSpec>,
     pub(crate) namespace: String,
     pub(crate) overrides: BTreeMap<String, String>,
+    pub(crate) environment: Vec<(String, String)>,
     pub(crate) process: Mutex<Process>,
     pub(crate) executable: PathBuf,
     pub(crate) issuer: Option<Issuer>,
@@ -211,6 +212,7 @@ impl Site {
         let mut child = Command::new(&self.executable)
             .arg("all")
             .envs(settings.iter().map(|(key, value)| (variable(key), value)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file can be written twice"))
             .stderr(output)

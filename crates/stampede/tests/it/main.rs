@@ -37,6 +37,7 @@ mod pay_in_time;
 mod pay_late;
 mod pay_unknown;
 mod place_order;
+mod proxies;
 mod replicas;
 mod seats;
 mod service_tokens;

@@ -63,18 +63,15 @@ impl Webhook {
         if url.is_empty() {
             return Ok(None);
         }
-        let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-        let http = reqwest::Client::builder()
+        let is_http = |url: &Url| ["http", "https"].contains(&url.scheme());
+        let url = Url::parse(url).ok().filter(is_http).context("notification_hub.slack.url is not an http address")?;
+        let http = common::outside::client(url.as_str())?
             .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
             .timeout(settings.timeout())
             // A webhook does not move; whoever says so wants our messages.
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Some(Webhook {
-            http,
-            url: url.context("notification_hub.slack.url is not an http address")?,
-            retry_after_max: Duration::from_secs(settings.retry_after_max_seconds),
-        }))
+        Ok(Some(Webhook { http, url, retry_after_max: Duration::from_secs(settings.retry_after_max_seconds) }))
     }
 
     /// Posts one message.

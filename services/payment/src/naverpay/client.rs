@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use common::http::call;
 use contract::ids::PaymentId;
 use reqwest::{RequestBuilder, StatusCode};
@@ -59,7 +60,8 @@ pub(super) enum NoAnswer {
 
 impl NaverPay {
     pub fn new(settings: &Settings) -> anyhow::Result<NaverPay> {
-        let http = reqwest::Client::builder()
+        let http = common::outside::client(&settings.url)
+            .context("payment.naverpay.url")?
             .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
             // A redirect would carry the secret elsewhere.
             .redirect(reqwest::redirect::Policy::none())
