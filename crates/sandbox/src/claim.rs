@@ -13,13 +13,14 @@ use anyhow::{Context, Result, bail};
 use crate::process::{Identity, wait_gone};
 
 /// Waits until the pipe from its parent closes, which it does however the parent ends, and kills whatever the pid
-/// files still name. PostgreSQL's backends are children of the postmaster and go with it. The files stay: whoever starts
+/// files still name, also those of folders in this one: their own watchdogs come too late where the folder is removed. PostgreSQL's backends are children of the postmaster and go with it. The files stay: whoever starts
 /// next has to wait for what they name.
 ///
 /// Arguments: the folder of the pid files, then what to remove afterwards.
 const WATCHDOG: &str = r#"
 read -r _
-for file in "$1"/*.pid; do
+for file in "$1"/*.pid "${1%/run}"/*/run/*.pid; do
+    [ -e "$file" ] || continue
     read -r pid ticks <"$file" || continue
     read -r stat <"/proc/$pid/stat" || continue
     fields=${stat##*) }

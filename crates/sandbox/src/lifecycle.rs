@@ -93,14 +93,15 @@ struct DataFolder {
     count_statements: bool,
     extras: Extras,
     user: Option<UnixUser>,
-    ephemeral: bool,
+    /// What is removed at the end.
+    at_end: Vec<PathBuf>,
     /// Given up only after the data has been removed.
     claim: Claim,
 }
 
 impl DataFolder {
     fn open(options: Options) -> Result<(DataFolder, Ports)> {
-        let Options { data_dir, fresh, ephemeral, kafka, kafka_properties, count_statements, external, extras } =
+        let Options { data_dir, fresh, ephemeral, beside, kafka, kafka_properties, count_statements, external, extras } =
             options;
         check_data_dir(&data_dir)?;
         fs::create_dir_all(&data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
@@ -109,8 +110,12 @@ impl DataFolder {
         if external.postgres_url.is_none() || external.redis_url.is_none() {
             unix_user::check_access(user.as_ref(), &data_dir)?;
         }
-        let at_death = if ephemeral { entries(&data_dir) } else { Vec::new() };
-        let claim = Claim::take(&data_dir, &at_death)?;
+        let mut at_end = Vec::new();
+        if ephemeral {
+            at_end.extend(entries(&data_dir));
+            at_end.extend(beside.iter().map(|entry| data_dir.join(entry)));
+        }
+        let claim = Claim::take(&data_dir, &at_end)?;
         if fresh {
             for entry in entries(&data_dir).iter().filter(|entry| !entry.ends_with("run")) {
                 remove(entry)?;
@@ -121,17 +126,7 @@ impl DataFolder {
         remove(&data_dir.join("log"))?;
         fs::create_dir_all(data_dir.join("log"))?;
         Ok((
-            DataFolder {
-                data_dir,
-                external,
-                kafka,
-                kafka_properties,
-                count_statements,
-                extras,
-                user,
-                ephemeral,
-                claim,
-            },
+            DataFolder { data_dir, external, kafka, kafka_properties, count_statements, extras, user, at_end, claim },
             ports,
         ))
     }
@@ -224,12 +219,12 @@ impl DataFolder {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
-        if self.ephemeral {
-            for entry in entries(&self.data_dir) {
-                if let Err(error) = remove(&entry) {
-                    tracing::warn!("Leaving {} behind: {error:#}", entry.display());
-                }
+        for entry in &self.at_end {
+            if let Err(error) = remove(entry) {
+                tracing::warn!("Leaving {} behind: {error:#}", entry.display());
             }
+        }
+        if !self.at_end.is_empty() {
             // Nothing of ours is left in it but the lock; what is not ours stays.
             let _ = fs::remove_file(self.data_dir.join("lock"));
             let _ = fs::remove_dir(&self.data_dir);

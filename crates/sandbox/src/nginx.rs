@@ -19,6 +19,9 @@ use crate::process::{Process, ProcessFiles, how_it_ended};
 use crate::programs;
 use crate::unix_user::{self, UnixUser};
 
+/// What it keeps in a data folder.
+pub const FOLDER: &str = "gateway";
+
 /// It listens within milliseconds.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -61,7 +64,7 @@ impl Gateway {
     /// Starts an nginx with the configuration that `render` makes, which must have it listen on `port` of loopback. It may
     /// write to the folder that `render` is given.
     pub async fn run(data_dir: &Path, port: u16, render: impl FnOnce(&Path) -> Result<String>) -> Result<Gateway> {
-        let dir = data_dir.join("gateway");
+        let dir = data_dir.join(FOLDER);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let claim = Claim::take(&dir, &[])?;

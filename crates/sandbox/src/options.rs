@@ -19,6 +19,8 @@ pub struct Options {
     pub fresh: bool,
     /// Remove everything again at the end, even if that end is a crash.
     pub ephemeral: bool,
+    /// What whoever starts the sandbox keeps in `data_dir` by itself: it is removed with the rest. Nothing else in the folder is.
+    pub beside: Vec<String>,
     pub kafka: KafkaChoice,
     /// For Apache Kafka's `server.properties`; these come above what is written there otherwise.
     pub kafka_properties: Vec<(String, String)>,

@@ -25,12 +25,14 @@ pub use options::SiteOptions;
 const SITE_FILE: &str = "site.json";
 /// What this process logs, in that folder.
 const OWN_LOG: &str = "stampede.log";
+/// What a site keeps in its data folder beside the servers.
+const BESIDE: [&str; 4] = [SITE_FILE, LOGS, split::DEMO_FILE, sandbox::nginx::FOLDER];
+
 /// A running system.
 pub struct Site {
     api: String,
     settings: Settings,
     data_dir: PathBuf,
-    ephemeral: bool,
     log_to_file: bool,
     services: Services,
     sandbox: Option<Sandbox>,
@@ -58,6 +60,7 @@ impl Site {
             data_dir: options.data_dir.clone(),
             fresh: options.fresh,
             ephemeral: options.ephemeral,
+            beside: BESIDE.map(str::to_owned).to_vec(),
             kafka: options.kafka,
             kafka_properties: Vec::new(),
             count_statements: options.count_statements,
@@ -95,7 +98,6 @@ impl Site {
             api,
             settings,
             data_dir: options.data_dir.clone(),
-            ephemeral: options.ephemeral,
             log_to_file: options.log_to_file,
             services,
             sandbox: Some(sandbox),
@@ -132,7 +134,6 @@ impl Site {
             api,
             settings,
             data_dir: data_dir.to_owned(),
-            ephemeral: false,
             log_to_file: false,
             services: Services::Elsewhere,
             sandbox: None,
@@ -255,10 +256,6 @@ impl Site {
         drop(std::fs::remove_file(self.data_dir.join(SITE_FILE)));
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await?;
-        }
-        if self.ephemeral {
-            // What is left is ours: logs and the gateway's folder.
-            drop(std::fs::remove_dir_all(&self.data_dir));
         }
         Ok(())
     }

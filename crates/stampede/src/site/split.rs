@@ -23,6 +23,8 @@ use super::options::{DEMO, LOGS, READY_TIMEOUT, SiteOptions};
 use crate::roles;
 use crate::services::SERVICES;
 
+/// The settings that its processes read, in the data folder.
+pub const DEMO_FILE: &str = "demo.toml";
 /// How long a service serves on that was told to stop, where there is another replica.
 const DRAIN_SECONDS: u64 = 5;
 /// How long a service may take to drain before it is killed.
@@ -71,7 +73,7 @@ impl Split {
         let roles = if own_postgres { roles::make(settings).await? } else { Vec::new() };
         let logs = options.data_dir.join(LOGS);
         std::fs::create_dir_all(&logs)?;
-        let demo = options.data_dir.join("demo.toml");
+        let demo = options.data_dir.join(DEMO_FILE);
         std::fs::write(&demo, DEMO)?;
         let mut config = vec![demo];
         config.extend(options.config.iter().cloned());

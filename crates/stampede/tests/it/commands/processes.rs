@@ -87,6 +87,21 @@ async fn a_service_ends_with_the_process_that_started_it() {
     refused.expect(1, &["the process 1 that started this one is gone"]);
 }
 
+/// Whether one process or many: the servers' watchdog removes what `dev` itself would have removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ephemeral_dev_that_is_killed_leaves_no_folder_behind() {
+    for (name, split) in [("killed", ""), ("killed_split", " --split")] {
+        let place = Place::new(name).await;
+        let folder = place.data.join("site");
+        let line = format!("dev --ephemeral --port {} --data-dir {{data}}/site{split}", testkit::servers::port());
+        let mut dev = Running::start(place.command(&line));
+        dev.until("Ctrl-C stops everything").await;
+        assert!(folder.join("site.json").exists());
+        kill(dev.pid(), Signal::SIGKILL).expect("it is ours");
+        eventually(&format!("{} is gone", folder.display()), async || (!folder.exists()).then_some(())).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_starts_nothing_on_a_port_of_somebody_else_or_in_a_folder_that_cannot_be() {
     let place = Place::new("refused").await;
