@@ -1,6 +1,7 @@
 //! `stampede manifests`: writes the deployment's files that follow from `SERVICES`, so that a new service is in all of them.
 //! A test compares what is committed with what this writes.
 
+mod dashboards;
 mod kubernetes;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ pub type File = (String, String);
 /// Every file as it should be. Reads the parts that are written by hand below `root`.
 pub fn files(root: &Path) -> Result<Vec<File>> {
     let mut files = kubernetes::files()?;
+    files.extend(dashboards::files());
     files.push(("gateway/nginx.conf".to_owned(), nginx::for_containers(NOTICE, &routes())?));
     files.push((COMPOSE.to_owned(), compose(root)?));
     files.iter_mut().for_each(|(_, text)| *text = format!("{}\n", text.trim_end()));

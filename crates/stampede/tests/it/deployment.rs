@@ -2,6 +2,7 @@
 //! cluster. `k8s/check.py` renders the overlays with kustomize and validates them; the rules are here.
 
 mod alerts;
+mod dashboards;
 mod network;
 mod objects;
 mod pods;

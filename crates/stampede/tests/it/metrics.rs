@@ -10,7 +10,8 @@ use testkit::Site;
 use crate::site::system;
 use crate::tidy;
 
-fn declared() -> BTreeMap<&'static str, Metric> {
+/// Every metric that `/metrics` may show.
+pub fn declared() -> BTreeMap<&'static str, Metric> {
     let all = METRICS.iter().chain(SERVICES.iter().flat_map(|service| service.metrics));
     all.map(|metric| (metric.name, *metric)).collect()
 }
