@@ -2,6 +2,7 @@
 # the dependencies again.
 #
 #   docker build -t stampede .
+#   docker build --target sbom --output . .    what it is made of, as a file
 ARG RUST=1.95
 
 FROM rust:${RUST}-slim-bookworm AS chef
@@ -9,7 +10,8 @@ FROM rust:${RUST}-slim-bookworm AS chef
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ make perl \
     && rm -rf /var/lib/apt/lists/* \
-    && cargo install cargo-chef --locked --version 0.1.78
+    && cargo install cargo-chef --locked --version 0.1.78 \
+    && cargo install cargo-cyclonedx --locked --version 0.5.9
 # The image at the end has no zlib: it is linked in.
 ENV LIBZ_SYS_STATIC=1
 WORKDIR /src
@@ -29,9 +31,16 @@ RUN cargo build --profile dist --locked --package stampede
 RUN ldd target/dist/stampede \
     && ! ldd target/dist/stampede | grep -Ev 'linux-vdso|libgcc_s|libstdc\+\+|libm\.|libc\.|ld-linux'
 
+# What the executable is made of, for whoever looks for crates with known flaws.
+RUN cargo cyclonedx --manifest-path crates/stampede/Cargo.toml --format json --spec-version 1.5
+
+FROM scratch AS sbom
+COPY --from=build /src/crates/stampede/stampede.cdx.json /
+
 # glibc, libgcc, libstdc++, certificates of authorities, time zones; no shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/dist/stampede /usr/local/bin/stampede
+COPY --from=build /src/crates/stampede/stampede.cdx.json /usr/share/doc/stampede/
 # Every port of a container, not of loopback; what is best for a machine is not for a fleet (config/default.toml).
 ENV STAMPEDE__HOST__HTTP_LISTEN=0.0.0.0:8080 \
     STAMPEDE__HOST__GRPC_LISTEN=0.0.0.0:9090 \

@@ -206,3 +206,20 @@ fn the_image_is_built_with_the_compiler_and_the_files_of_the_workspace() {
     }
     holds(".dockerignore lets everything into the build that is compiled in.", wrong);
 }
+
+#[test]
+fn the_list_of_what_the_executable_is_made_of_is_made_in_one_way() {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
+    let commands = [
+        "cargo install cargo-cyclonedx --locked --version ",
+        "cargo cyclonedx --manifest-path crates/stampede/Cargo.toml --format json --spec-version ",
+    ];
+    let found = ["Dockerfile", ".github/workflows/ci.yml", "docs/deploy.md"].map(|path| {
+        let text = text(path);
+        commands.map(|command| {
+            let rest = text.split(command).nth(1).unwrap_or_else(|| panic!("{path} lacks {command}"));
+            rest.split_whitespace().next().unwrap_or_default().to_owned()
+        })
+    });
+    assert!(found.iter().all(|versions| versions == &found[0]), "its versions are the same everywhere: {found:?}");
+}
