@@ -13,7 +13,6 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tracing::Instrument;
 use utoipa::ToSchema;
 
 mod allowance;
@@ -265,6 +264,5 @@ fn details_in_korean(details: &[Value]) -> Vec<Value> {
 ///
 /// It keeps the request's context and span.
 pub async fn detach<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let (context, span) = (Context::current(), tracing::Span::current());
-    tokio::spawn(async move { context.scope(tracing::Span::none(), work).instrument(span).await }).await?
+    tokio::spawn(telemetry::carried(work)).await?
 }

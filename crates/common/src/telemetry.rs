@@ -190,6 +190,13 @@ impl Context {
     }
 }
 
+/// `work` with the context and the span of what runs now: for a task of its own, which has neither by itself.
+pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    use tracing::Instrument;
+    let (context, span) = (Context::current(), Span::current());
+    context.scope(Span::none(), work).instrument(span)
+}
+
 /// Makes `span` a part of the trace that `traceparent` names.
 fn continue_trace(span: &Span, traceparent: &str) {
     if TRACES.get().is_some() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::{HttpResponse, post};
 use common::auth::Caller;
 use common::http::{Data, OptionalJson, Path, Problem, detach};
+use common::telemetry::carried;
 use common::text::Text;
 use common::{Result, rpc};
 use contract::ids::{AccountId, OrderId};
@@ -73,7 +74,7 @@ async fn cancel(app: Arc<App>, id: OrderId, user_id: AccountId, reason: String) 
 fn release_early(app: &App, id: OrderId, reason: String) {
     let release = ReleaseHoldRequest { hold_id: id.to_string(), reason };
     let inventory = app.inventory.clone();
-    tokio::spawn(async move {
+    tokio::spawn(carried(async move {
         let released = rpc::retrying(|| {
             let (mut inventory, release) = (inventory.clone(), release.clone());
             async move { inventory.release_hold(release).await }
@@ -81,5 +82,5 @@ fn release_early(app: &App, id: OrderId, reason: String) {
         if let Err(error) = released.await {
             tracing::debug!(%error, "The hold of order {id} was not released; ORDER_CANCELLED will release it");
         }
-    });
+    }));
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use actix_web::{HttpResponse, post};
 use common::auth::Caller;
 use common::http::{Data, Json, Path, Problem, detach};
+use common::telemetry::carried;
 use common::text::Text;
 use common::{Error, Result};
 use contract::codes;
@@ -101,7 +102,7 @@ async fn approve(app: Arc<App>, id: PaymentId, approval: Approval) -> Result<App
     };
     app.db.point("payment.after_attempt").await;
     let payment = changed.payment;
-    let running = tokio::spawn(run_attempt(app.clone(), payment.clone(), attempt.clone()));
+    let running = tokio::spawn(carried(run_attempt(app.clone(), payment.clone(), attempt.clone())));
     match tokio::time::timeout(app.approve_wait, running).await {
         Ok(outcome) => outcome?,
         // The attempt goes on. The client is told 202 and asks again.

@@ -9,6 +9,7 @@ use common::db::Tx;
 use common::http::{Data, Json, Path, Problem, detach};
 use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint};
 use common::sql::clock_timestamp;
+use common::telemetry::carried;
 use common::text::Text;
 use common::{Error, Result};
 use contract::ids::{AccountId, PaymentId, RefundId};
@@ -161,7 +162,7 @@ async fn cancel(
         return Ok(cancelled);
     }
     let is_replay = requested.is_replay;
-    let sending = tokio::spawn(send_refund(app.clone(), requested.refund.clone()));
+    let sending = tokio::spawn(carried(send_refund(app.clone(), requested.refund.clone())));
     match tokio::time::timeout(app.approve_wait, sending).await {
         Ok(sent) => {
             let (payment, refund) = sent??;

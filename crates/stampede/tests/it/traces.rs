@@ -88,9 +88,15 @@ impl Trace {
 
     /// Its spans, once all of `expected` have come.
     async fn spans(&self, collector: &Collector, expected: &[&str]) -> BTreeMap<String, Span> {
-        eventually(&format!("the trace has {expected:?}"), async || {
+        let mut missing = Vec::new();
+        eventually("the whole trace has come", async || {
             let spans = collector.of_trace(&self.0);
-            expected.iter().all(|name| spans.contains_key(*name)).then_some(spans)
+            let lacking: Vec<&str> = expected.iter().copied().filter(|name| !spans.contains_key(*name)).collect();
+            if lacking != missing {
+                println!("the trace has {:?} and lacks {lacking:?}", spans.keys());
+                missing.clone_from(&lacking);
+            }
+            lacking.is_empty().then_some(spans)
         })
         .await
     }
