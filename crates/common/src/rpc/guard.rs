@@ -161,18 +161,18 @@ mod tests {
         ServiceKey::read(&key_of([seed; 32])).unwrap()
     }
 
-    /// The outcome of a call at the second 100: the caller, or why not.
+    /// The outcome of a call at the second 1000: the caller, or why not.
     fn outcome(path: &str, authorization: &[String]) -> Result<Option<&'static str>, &'static str> {
         let mut headers = HeaderMap::new();
         for value in authorization {
             headers.append(AUTHORIZATION, value.try_into().unwrap());
         }
-        let caller = access().check(path, &headers, 100);
+        let caller = access().check(path, &headers, 1000);
         caller.map(|caller| caller.map(|CallingService(name)| name)).map_err(|wrong| wrong.reason())
     }
 
     fn token(seed: u8, caller: &str, callee: &str) -> String {
-        format!("Bearer {}", key(seed).token(caller, callee, 100).unwrap())
+        format!("Bearer {}", key(seed).token(caller, callee, 1000).unwrap())
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(outcome(HOLD, &[token(2, "shop", "store")]), Err("invalid"));
         assert_eq!(outcome(HOLD, &[token(1, "shop", "bank")]), Err("audience"));
         assert_eq!(outcome(HOLD, &[token(2, "bank", "store")]), Err("not_allowed"));
-        let old = format!("Bearer {}", key(1).token("shop", "store", 100 - 300).unwrap());
+        let old = format!("Bearer {}", key(1).token("shop", "store", 1000 - 300).unwrap());
         assert_eq!(outcome(HOLD, &[old]), Err("expired"));
     }
 
