@@ -64,7 +64,7 @@ pub async fn in_first_trace<T>(together: &[Claimed], work: impl Future<Output = 
             otel.name = format!("send {name}"),
             otel.kind = "client",
             messaging.destination.name = name,
-            messaging.batch.message_count = together.len(),
+            messaging.batch.message_count = i64::try_from(together.len()).unwrap_or(i64::MAX),
         )
     });
     let Some(span) = span else { return first.in_trace(work).await };

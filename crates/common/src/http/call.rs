@@ -18,6 +18,7 @@ pub async fn send(request: RequestBuilder) -> Result<Response> {
 }
 
 /// As OpenTelemetry's semantic conventions have it, but for the path: whoever knows that of some webhooks may post there.
+/// Numbers are `i64`: others would arrive as texts.
 fn call_span(request: &Request) -> Span {
     let (method, url) = (request.method().as_str(), request.url());
     tracing::info_span!(
@@ -28,7 +29,7 @@ fn call_span(request: &Request) -> Span {
         http.request.method = method,
         http.response.status_code = tracing::field::Empty,
         server.address = url.host_str(),
-        server.port = url.port_or_known_default(),
+        server.port = url.port_or_known_default().map(i64::from),
         error.r#type = tracing::field::Empty,
     )
 }
@@ -38,7 +39,7 @@ fn note(span: &Span, answer: &Result<Response>) {
     let error = match answer {
         Ok(answer) => {
             let status = answer.status();
-            span.record("http.response.status_code", status.as_u16());
+            span.record("http.response.status_code", i64::from(status.as_u16()));
             (status.is_client_error() || status.is_server_error()).then(|| status.as_str().to_owned())
         }
         Err(error) if error.is_timeout() => Some("timeout".to_owned()),
