@@ -1,4 +1,5 @@
-//! A crowd comes, a third of it does not come back, three replicas tick together, and Redis loses everything in the middle.
+//! A crowd comes, a third of it does not come back, and three replicas tick together. In the soak Redis loses everything in the
+//! middle; what a lost room promises is shown step by step in `losing.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,17 +27,25 @@ const SHOPPING: Duration = Duration::from_millis(300);
 struct Crowd {
     guests: usize,
     slots: usize,
+    /// Whether Redis loses the room when a third is served.
+    loses: bool,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_are_served_in_order_and_never_beyond_the_slots() {
-    serve(Crowd { guests: 2_000, slots: 300 }).await;
+    serve(Crowd { guests: 2_000, slots: 300, loses: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: when the room is lost, and who builds it, is up to chance"]
+async fn two_thousand_are_served_while_redis_loses_the_room() {
+    serve(Crowd { guests: 2_000, slots: 300, loses: true }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: 50,000 people"]
 async fn fifty_thousand_are_served_in_order_and_use_nearly_all_slots() {
-    let used = serve(Crowd { guests: 50_000, slots: 600 }).await;
+    let used = serve(Crowd { guests: 50_000, slots: 600, loses: true }).await;
     assert!(used >= 0.95, "{used}");
 }
 
@@ -81,7 +90,7 @@ async fn serve(crowd: Crowd) -> f64 {
     used
 }
 
-/// Looks at the slots until all are served, and has Redis lose the room when a third is.
+/// Looks at the slots until all are served.
 async fn watch(
     site: &Site,
     event: &str,
@@ -101,7 +110,7 @@ async fn watch(
             (taken, looks) = (taken + active.len() + offers.len(), looks + 1);
         }
         offered.note(offers);
-        if !is_lost && done > here / 3 {
+        if crowd.loses && !is_lost && done > here / 3 {
             site.lose(event).await;
             is_lost = true;
             offered.check_order();
@@ -110,7 +119,7 @@ async fn watch(
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(is_lost, "the room was lost in the middle");
+    assert_eq!(is_lost, crowd.loses, "the room was lost in the middle");
     offered.check_order();
     let used = taken as f64 / (looks * crowd.slots).max(1) as f64;
     println!("{} served, {:.1} % of the slots taken in {looks} looks", here, 100.0 * used);
