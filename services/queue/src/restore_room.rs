@@ -1,19 +1,21 @@
 //! Builds a room in Redis from what PostgreSQL has: when its sale opens, and whenever Redis has lost it.
 //!
-//! Numbers go on after all that may have been given, and the front stands where it was a moment ago. Whoever waits shows a
-//! ticket and has the same place again. A pass is good by its signature.
+//! Numbers go on after all that may have been given, and the front stands where it was a moment ago, with the slots that were
+//! offered. Whoever waits shows a ticket and has the same place again. A pass is good by its signature.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use common::Result;
+use common::sql::clock_timestamp;
 use contract::ids::SaleEventId;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use crate::App;
 use crate::draw_lobby::draw;
-use crate::room::{Cold, Snapshot};
+use crate::room::{Cold, Snapshot, Turns};
 use crate::run_rooms::{configure, rules};
 use crate::sale_event::SaleEvent;
 use crate::schema::{ended_passes, rooms};
@@ -29,17 +31,31 @@ pub struct SavedRoom {
     pub floor: i64,
     pub active_seqs: Vec<i64>,
     pub active_until: Vec<i64>,
+    pub offered_seqs: Vec<i64>,
+    pub back_seqs: Vec<i64>,
 }
 
-/// How long another replica may take to build a room before this one says that it is away.
+/// How long another replica may take to build a room before this one builds it.
 const BUILDING_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Builds the room if it is not there, and tells it its rules.
 pub async fn restore_room(app: &App, event: &SaleEvent) -> Result<()> {
     // In this order: whoever raises the epoch after this has found the room gone as well, and builds it.
-    let epoch: i64 = rooms::table.find(event.id).select(rooms::epoch).first(&mut *app.db.read().await?).await?;
+    let saved: (i64, Option<DateTime<Utc>>, DateTime<Utc>) = rooms::table
+        .find(event.id)
+        .select((rooms::epoch, rooms::raised_at, clock_timestamp()))
+        .first(&mut *app.db.read().await?)
+        .await?;
+    let (epoch, raised_at, now) = saved;
     if app.rooms.epoch(event.id).await?.is_some() {
+        return Ok(());
+    }
+    // Another is about to build it: a second room would have to be shown all tickets once more.
+    let left = raised_at.and_then(|at| BUILDING_MAX.checked_sub((now - at).to_std().unwrap_or_default()));
+    if let Some(left) = left
+        && is_built(app, event, epoch, left).await?
+    {
         return Ok(());
     }
     replace_room(app, event, epoch).await
@@ -59,7 +75,11 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
                 return Ok(None);
             }
             diesel::update(room)
-                .set((rooms::epoch.eq(before.epoch + 1), rooms::reserved_to.eq(before.reserved_to + numbers)))
+                .set((
+                    rooms::epoch.eq(before.epoch + 1),
+                    rooms::reserved_to.eq(before.reserved_to + numbers),
+                    rooms::raised_at.eq(clock_timestamp().nullable()),
+                ))
                 .execute(tx)
                 .await?;
             let ended: Vec<i64> = ended_passes::table
@@ -70,7 +90,11 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
             Ok(Some((before, ended)))
         })
         .await?;
-    let Some((before, ended)) = saved else { return until_built(app, event, epoch).await };
+    let Some((before, ended)) = saved else {
+        // If the other has died, the next request builds it.
+        is_built(app, event, epoch + 1, BUILDING_MAX).await?;
+        return Ok(());
+    };
     app.db.point("queue.before_load").await;
     let snapshot = Snapshot {
         epoch: before.epoch + 1,
@@ -79,7 +103,7 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
         front: before.front,
         floor: before.floor,
         hole: (before.issued + 1, before.reserved_to),
-        active: still_active(before.active_seqs.into_iter().zip(before.active_until), &ended),
+        turns: before.turns(&ended),
         ended,
     };
     app.rooms.build(event.id, &snapshot, &rules(app, event)).await?;
@@ -91,19 +115,30 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
     Ok(())
 }
 
-/// The passes that were saved as in use, without those that have ended since: they would keep their slots until their clocks end.
-fn still_active(saved: impl Iterator<Item = (i64, i64)>, ended: &[i64]) -> Vec<(i64, i64)> {
-    let ended: HashSet<i64> = ended.iter().copied().collect();
-    saved.filter(|(seq, _)| !ended.contains(seq)).collect()
+impl SavedRoom {
+    /// Whose turn it is still: passes that have ended since would keep their slots until their clocks end.
+    fn turns(&self, ended: &[i64]) -> Turns {
+        let ended: HashSet<i64> = ended.iter().copied().collect();
+        let still = |seqs: &[i64]| seqs.iter().copied().filter(|seq| !ended.contains(seq)).collect();
+        let passes = self.active_seqs.iter().copied().zip(self.active_until.iter().copied());
+        Turns {
+            active: passes.filter(|(seq, _)| !ended.contains(seq)).collect(),
+            offered: still(&self.offered_seqs),
+            back: still(&self.back_seqs),
+        }
+    }
 }
 
-/// Waits for another replica that builds the room. If that has died, the next request builds it.
-async fn until_built(app: &App, event: &SaleEvent, epoch: i64) -> Result<()> {
+/// Waits for another replica that builds the room of this epoch. False: it is not there in time.
+async fn is_built(app: &App, event: &SaleEvent, epoch: i64, wait: Duration) -> Result<bool> {
     let started = Instant::now();
-    while app.rooms.epoch(event.id).await?.is_none_or(|built| built <= epoch) && started.elapsed() < BUILDING_MAX {
+    while started.elapsed() < wait {
+        if app.rooms.epoch(event.id).await?.is_some_and(|built| built >= epoch) {
+            return Ok(true);
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// More numbers may be given than up to `ceil`. Each request for the same `ceil` gets the same ones.

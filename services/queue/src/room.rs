@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use crate::place::RoomStatus;
 use crate::ticket::Pass;
 
+mod snapshot;
 mod words;
 
+pub use snapshot::{Checkpoint, Snapshot, Turns};
 use words::Words;
 
 macro_rules! script {
@@ -38,6 +40,7 @@ static END: LazyLock<Script> = script!("room_end", "room_end.lua");
 static VERIFY: LazyLock<Script> = script!("room_verify", "room_verify.lua");
 static LOAD: LazyLock<Script> = script!("room_load", "room_load.lua");
 static CONFIGURE: LazyLock<Script> = script!("room_configure", "room_configure.lua");
+static SAVE: LazyLock<Script> = script!("room_save", "room_save.lua");
 static RAISE: LazyLock<Script> = script!("room_raise", "room_raise.lua");
 
 /// Redis has no such room, or an older one: it must be built.
@@ -98,20 +101,6 @@ pub enum Verdict {
     Ok,
     Expired,
     Ended,
-}
-
-/// What a room is built from.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    pub epoch: i64,
-    pub next: i64,
-    pub ceil: i64,
-    pub front: i64,
-    pub floor: i64,
-    /// Numbers that may have been given, after the last that certainly was.
-    pub hole: (i64, i64),
-    pub active: Vec<(i64, i64)>,
-    pub ended: Vec<i64>,
 }
 
 /// The rules that a room follows.
@@ -328,14 +317,15 @@ impl Rooms {
     }
 
     pub async fn build(&self, event: SaleEventId, snapshot: &Snapshot, rules: &Rules) -> Result<()> {
-        let Snapshot { epoch, next, ceil, front, floor, hole, active, ended } = snapshot;
+        let Snapshot { epoch, next, ceil, front, floor, hole, turns, ended } = snapshot;
+        let Turns { active, offered, back } = turns;
         let mut args: Vec<String> = [*epoch, *next, *ceil, *front, *floor, hole.0, hole.1, rules.version, rules.stock]
             .map(|n| n.to_string())
             .into();
         args.extend(rules.numbers().map(|number| number.to_string()));
-        args.push(active.len().to_string());
+        args.extend([active.len(), offered.len(), back.len()].map(|count| count.to_string()));
         args.extend(active.iter().flat_map(|(seq, until_ms)| [seq.to_string(), until_ms.to_string()]));
-        args.extend(ended.iter().map(ToString::to_string));
+        args.extend([offered, back, ended].into_iter().flatten().map(ToString::to_string));
         self.run(&LOAD, event, &args).await.map(|_| ())
     }
 
@@ -356,14 +346,10 @@ impl Rooms {
         cold_or_done(&self.run(&RAISE, event, &["extra".to_owned(), count.to_string(), id.to_owned()]).await?)
     }
 
-    /// The passes in use with their ends, for the checkpoint.
-    pub async fn active(&self, event: SaleEventId) -> Result<Vec<(i64, i64)>> {
-        let key = self.redis.key(&format!("q:{{{event}}}:active"));
-        let mut query = common::redis::cmd("ZRANGE");
-        query.arg(key).arg(0).arg(-1).arg("WITHSCORES");
-        let flat: Vec<String> = self.redis.command(&query).await.map_err(|away: Unavailable| Error::transient(away))?;
-        let number = |text: &str| text.parse::<f64>().map(|number| number as i64).map_err(Error::fault);
-        flat.chunks_exact(2).map(|pair| Ok((number(&pair[0])?, number(&pair[1])?))).collect()
+    /// What is saved of a room, all of one moment.
+    pub async fn checkpoint(&self, event: SaleEventId) -> Result<Answer<Checkpoint>> {
+        let answer = self.run(&SAVE, event, &[]).await?;
+        if answer.word(0)? == "COLD" { Ok(Err(Cold)) } else { Checkpoint::read(&answer).map(Ok) }
     }
 }
 

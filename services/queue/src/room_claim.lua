@@ -1,6 +1,7 @@
 -- Somebody near the front is here: the number counts as present, and an offered slot becomes a pass.
 -- ARGV 1 account  2 number  3 epoch of the ticket   returns {place, moment, front, edge, epoch}
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'front', 'edge', 'floor', 'session_ms', 'grace_ms', 'since')
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'front', 'edge', 'floor', 'session_ms', 'grace_ms', 'since', 'hole_from',
+  'hole_to')
 if not m[1] or tonumber(ARGV[3]) > tonumber(m[1]) then return words({'COLD'}) end
 local user, seq = ARGV[1], tonumber(ARGV[2])
 local front, edge, grace_ms = tonumber(m[2]), tonumber(m[3]), tonumber(m[6])
@@ -25,6 +26,8 @@ if known > seq then
 end
 if known ~= seq then redis.call('HSET', KEYS[2], user, seq) end
 redis.call('ZADD', KEYS[3], now, seq)
+-- Numbers are given one after the other: those before this one were given as well.
+if seq >= tonumber(m[8]) and seq <= tonumber(m[9]) then redis.call('HSET', KEYS[1], 'hole_from', seq + 1) end
 if standing == 'WAITING' then return words({'WAITING', 0, front, edge, tonumber(m[1])}) end
 redis.call('ZREM', KEYS[6], seq)
 redis.call('ZADD', KEYS[7], seq, seq)

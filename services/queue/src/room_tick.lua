@@ -48,13 +48,14 @@ end
 local looked = 0
 while offered < slots and front + 1 < nxt and looked < tonumber(ARGV[1]) do
   local seq = front + 1
-  -- A hole: numbers that nobody may have got. Whoever has one comes back with its ticket.
+  -- A hole: numbers of which nobody knows whether they were given before the room was lost. Whoever has one shows its ticket
+  -- while somebody counts as present; nobody behind the hole is let in before that.
   local in_hole = seq >= tonumber(m[19]) and seq <= tonumber(m[20])
-  if seq > ripe and not in_hole then break end
+  if in_hole and now - since < alive_ms or seq > ripe and not in_hole then break end
   front, looked = seq, looked + 1
   if redis.call('HEXISTS', KEYS[8], seq) == 0 then
-    local seen = redis.call('ZSCORE', KEYS[3], seq)
-    if tonumber(seen or (in_hole and 0 or since)) >= now - alive_ms then
+    local is_present = tonumber(redis.call('ZSCORE', KEYS[3], seq) or since) >= now - alive_ms
+    if is_present and not in_hole then
       offer(seq)
     elseif not in_hole then
       redis.call('ZADD', KEYS[6], now, seq)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use common::Result;
 use contract::ids::SaleEventId;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
@@ -14,7 +15,7 @@ use crate::names::{SoldOut, Status};
 use crate::note_stock::note_stock;
 use crate::place::RoomStatus;
 use crate::restore_room::{SavedRoom, replace_room, restore_room};
-use crate::room::{Answer, Cold, Rules, Told};
+use crate::room::{Answer, Checkpoint, Cold, Rules, Told};
 use crate::sale_event::SaleEvent;
 use crate::schema::{rooms, sale_events};
 
@@ -87,26 +88,30 @@ async fn sync_room(app: &App, event: SaleEvent) -> Result<Arc<RoomStatus>> {
     if told.epoch < saved.epoch || (told.epoch == saved.epoch && told.issued < saved.issued) {
         replace_room(app, &event, saved.epoch).await?;
     } else {
-        save(app, &event, &told).await?;
+        save(app, &event).await?;
     }
     Ok(told)
 }
 
 /// Half a second apart, whoever does it.
-async fn save(app: &App, event: &SaleEvent, told: &RoomStatus) -> Result<()> {
-    let (seqs, until): (Vec<i64>, Vec<i64>) = app.rooms.active(event.id).await?.into_iter().unzip();
-    let floor = if event.sold_out == Some(SoldOut::Final) { told.issued } else { 0 };
-    let (id, told) = (event.id, told.clone());
+async fn save(app: &App, event: &SaleEvent) -> Result<()> {
+    // Lost again: the next look builds it.
+    let Ok(Checkpoint { epoch, issued, front, turns }) = app.rooms.checkpoint(event.id).await? else { return Ok(()) };
+    let (seqs, until): (Vec<i64>, Vec<i64>) = turns.active.into_iter().unzip();
+    let floor = if event.sold_out == Some(SoldOut::Final) { issued } else { 0 };
+    let id = event.id;
     app.db
         .autocommit("save_room", async |conn| {
             let query = diesel::sql_query(include_str!("run_rooms_save.sql"))
                 .bind::<diesel::sql_types::Uuid, _>(id)
-                .bind::<diesel::sql_types::BigInt, _>(told.epoch)
-                .bind::<diesel::sql_types::BigInt, _>(told.front)
-                .bind::<diesel::sql_types::BigInt, _>(told.issued)
-                .bind::<diesel::sql_types::BigInt, _>(floor)
-                .bind::<diesel::sql_types::Array<diesel::sql_types::BigInt>, _>(&seqs)
-                .bind::<diesel::sql_types::Array<diesel::sql_types::BigInt>, _>(&until);
+                .bind::<BigInt, _>(epoch)
+                .bind::<BigInt, _>(front)
+                .bind::<BigInt, _>(issued)
+                .bind::<BigInt, _>(floor)
+                .bind::<Array<BigInt>, _>(&seqs)
+                .bind::<Array<BigInt>, _>(&until)
+                .bind::<Array<BigInt>, _>(&turns.offered)
+                .bind::<Array<BigInt>, _>(&turns.back);
             Ok(common::db::Prepared(query).execute(conn).await?)
         })
         .await?;

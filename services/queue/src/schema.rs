@@ -43,6 +43,9 @@ diesel::table! {
         saved_at -> Nullable<Timestamptz>,
         drawn_at -> Nullable<Timestamptz>,
         drawn -> BigInt,
+        offered_seqs -> Array<BigInt>,
+        back_seqs -> Array<BigInt>,
+        raised_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -37,7 +37,7 @@ async fn two_thousand_are_served_in_order_and_never_beyond_the_slots() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "soak: when the room is lost, and who builds it, is up to chance"]
+#[ignore = "soak: when the room is lost, and who builds it, is up to chance; losing.rs has each case"]
 async fn two_thousand_are_served_while_redis_loses_the_room() {
     serve(Crowd { guests: 2_000, slots: 300, loses: true }).await;
 }

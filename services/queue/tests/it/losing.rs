@@ -62,6 +62,40 @@ async fn a_slot_that_was_free_before_the_room_was_lost_is_free_in_the_new_one() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_turn_it_was_when_the_room_was_lost_is_next_in_the_new_one() {
+    let site = Site::start_with(&[]).await;
+    let event = site.room(json!({ "maxActive": 2 })).await;
+    let guests = site.guests(&event, 5).await;
+    let saved =
+        "front = 3, issued = 5, active_seqs = '{}', active_until = '{}', offered_seqs = '{3}', back_seqs = '{2}'";
+    site.execute(&format!("update {{queue}}.rooms set {saved} where event_id = '{event}'")).await;
+    site.lose(&event).await;
+    // Those behind them ask first.
+    assert_eq!(site.standings(&event, &guests[3..]).await, ["WAITING", "WAITING"]);
+    assert_eq!(site.members(&event, "offer").await.len(), 2);
+    assert_eq!(site.standings(&event, &guests[1..]).await, ["ADMITTED", "ADMITTED", "WAITING", "WAITING"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offered_slots_and_those_who_are_back_are_saved() {
+    let site = Site::start_with(&SAVING).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    let guests = site.guests(&event, 4).await;
+    // The second was passed over, and comes back while the third has the offer.
+    let () = site.redis(&["ZADD", &site.key(&event, "seen"), "1", "2"]).await;
+    site.complete(&event, &guests[0]).await;
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &guests[1]).await, "WAITING");
+    let saved = "epoch = 1 and front = 3 and issued = 4 and offered_seqs = '{3}' and back_seqs = '{2}'";
+    site.until_number(&format!("select count(*) from {{queue}}.rooms where event_id = '{event}' and {saved}"), 1).await;
+    site.lose(&event).await;
+    assert_eq!(site.standings(&event, &guests[1..]).await, ["WAITING", "ADMITTED", "WAITING"]);
+    site.complete(&event, &guests[2]).await;
+    site.tick(&event).await;
+    assert_eq!(site.standings(&event, &guests[1..]).await, ["ADMITTED", "COMPLETED", "WAITING"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_that_was_given_after_the_last_save_keeps_its_place() {
     let site = Site::start_with(&[]).await;
     let event = site.room(json!({ "maxActive": 1 })).await;
@@ -70,13 +104,25 @@ async fn a_number_that_was_given_after_the_last_save_keeps_its_place() {
     site.lose(&event).await;
     let late = site.guest(&event).await;
     assert_eq!(late.seq, Some(2001), "after all that may have been given");
-    // The hole is walked through, and whoever has a number in it comes before those after it.
-    assert_eq!(site.standing(&event, &guests[2]).await, "WAITING");
-    assert_eq!(site.standing(&event, &guests[1]).await, "WAITING");
-    site.leave(&event, &late).await.expect(204);
     site.tick(&event).await;
-    assert_eq!(site.standing(&event, &guests[1]).await, "ADMITTED");
-    assert_eq!(site.standing(&event, &guests[2]).await, "WAITING");
+    assert_eq!(site.standing(&event, &late).await, "WAITING", "others may be before it, and have the time to say so");
+    assert_eq!(site.members(&event, "offer").await, [""; 0]);
+    // Whoever shows a number shows that those before it were given as well.
+    assert_eq!(site.standing(&event, &guests[1]).await, "WAITING");
+    site.tick(&event).await;
+    assert_eq!(site.members(&event, "offer").await, ["1"]);
+    site.leave(&event, &guests[0]).await.expect(204);
+    site.tick(&event).await;
+    assert_eq!(site.standings(&event, &guests[1..]).await, ["ADMITTED", "WAITING"]);
+    for guest in &guests[1..] {
+        site.leave(&event, guest).await.expect(204);
+    }
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &late).await, "WAITING");
+    // By now everybody has asked.
+    site.set_meta(&event, "since", "1").await;
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &late).await, "ADMITTED");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,6 +136,7 @@ async fn two_who_find_the_room_gone_build_it_once_between_them() {
     let entering = site.ask_in(&first, &event);
     let meanwhile = async {
         building.reached().await;
+        site.raised_long_ago(&event).await;
         let entered = site.ask_in(&second, &event).await.expect(201).json();
         building.resume();
         entered

@@ -162,18 +162,28 @@ impl Site {
         let issued = self.meta(event, "next").await - 1;
         let front = self.meta(event, "front").await;
         let active = self.members(event, "active").await.len();
+        let offered = self.members(event, "offer").await.len();
         let saved = format!(
             "select count(*) from {{queue}}.rooms where event_id = '{event}' and issued >= {issued} and front = {front}
-                and cardinality(active_seqs) = {active}"
+                and cardinality(active_seqs) = {active} and cardinality(offered_seqs) = {offered}"
         );
         eventually("the room is saved", async || (self.number(&saved).await == 1).then_some(())).await;
     }
 
-    /// Redis loses everything of this room.
+    /// Redis loses everything of this room, at one moment, long after it was built.
     pub async fn lose(&self, event: &str) {
-        for part in ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"] {
-            let () = self.redis(&["DEL", &self.key(event, part)]).await;
-        }
+        self.raised_long_ago(event).await;
+        let parts = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+        let keys = parts.map(|part| self.key(event, part));
+        let mut words = vec!["DEL"];
+        words.extend(keys.iter().map(String::as_str));
+        let () = self.redis(&words).await;
+    }
+
+    /// Whoever has raised the epoch of this room last has died since, or has built the room.
+    pub async fn raised_long_ago(&self, event: &str) {
+        let long_ago = "update {queue}.rooms set raised_at = now() - interval '1 hour' where event_id =";
+        self.execute(&format!("{long_ago} '{event}'")).await;
     }
 }
 
