@@ -58,6 +58,17 @@ SOURCES = {
         spec.endpoints[].oauth2 spec.endpoints[].tlsConfig""",
     ),
     "monitoring.coreos.com/prometheusrule_v1": ("prometheus-operator/prometheus-operator", ""),
+    "cert-manager.io/certificate_v1": (
+        "cert-manager/cert-manager",
+        """spec.additionalOutputFormats spec.emailAddresses spec.encodeUsagesInRequest spec.ipAddresses spec.keystores
+        spec.literalSubject spec.nameConstraints spec.otherNames spec.renewBeforePercentage spec.revisionHistoryLimit
+        spec.secretTemplate spec.signatureAlgorithm spec.subject spec.uris""",
+    ),
+    "cert-manager.io/issuer_v1": (
+        "cert-manager/cert-manager",
+        """spec.acme spec.vault spec.venafi spec.ca.crlDistributionPoints spec.ca.issuingCertificateURLs
+        spec.ca.ocspServers spec.selfSigned.crlDistributionPoints""",
+    ),
     "external-secrets.io/externalsecret_v1": (
         "external-secrets/external-secrets",
         "spec.data[].sourceRef spec.dataFrom",

@@ -2,6 +2,7 @@
 
 mod guard;
 mod replicas;
+mod secure;
 mod token;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ use crate::telemetry::{Context, span_in_trace, traceparent};
 
 pub(crate) use self::guard::{Access, Door, Guard};
 pub use self::guard::{CallingService, SERVICE_FORBIDDEN, SERVICE_UNAUTHENTICATED};
+pub use self::secure::RpcTlsSettings;
+pub(crate) use self::secure::{accept, acceptor};
 pub(crate) use self::token::Callers;
 pub use self::token::{ServiceKey, key_of, new_key};
 
@@ -44,6 +47,7 @@ pub struct RpcSettings {
     pub token_key: SecretString,
     /// By service, the public halves of the keys that it may have.
     pub public_keys: BTreeMap<String, String>,
+    pub tls: RpcTlsSettings,
 }
 
 impl RpcSettings {
@@ -61,14 +65,14 @@ impl RpcSettings {
     }
 }
 
-/// What is wrong with the keys of a section.
+/// What is wrong with the keys and files of the section.
 pub(crate) fn problems(settings: &RpcSettings) -> Vec<String> {
     let own = settings.key().err().map(|wrong| format!("rpc.token_key cannot be used: {wrong:#}"));
     let public = settings.public_keys.iter().filter_map(|(service, keys)| {
         let wrong = token::read_public(keys).err()?;
         Some(format!("rpc.public_keys.{service} cannot be used: {wrong:#}"))
     });
-    own.into_iter().chain(public).collect()
+    own.into_iter().chain(public).chain(secure::problems(&settings.tls)).collect()
 }
 
 /// A client's transport to another service: `InventoryServiceClient::new(upstream)`. Cheap to clone; connects on first use.
@@ -105,7 +109,7 @@ pub struct Call<'a> {
     pub key: ServiceKey,
 }
 
-/// Opens an upstream with one or more replicas: `http://host:port`, separated by commas. Connects on first use. Without
+/// Opens an upstream with one or more replicas: `http://host:port`, separated by commas; `https://` with `rpc.tls`. Connects on first use. Without
 /// `call`, it answers questions about its health and no others.
 pub fn upstream(addresses: &str, settings: &RpcSettings, call: Option<Call<'_>>) -> anyhow::Result<Upstream> {
     let replicas = Replicas::open(addresses, settings)?;

@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// What a server has to prove.
@@ -63,6 +64,12 @@ pub(crate) fn identity(certificate: &Path, key: &Path) -> anyhow::Result<Identit
     let signs_for_it = client_config(&Verify::Nothing, Some((chain.clone(), found.clone_key()))).is_ok();
     ensure!(signs_for_it, "the key in {} is not that of the certificate in {}", key.display(), certificate.display());
     Ok((chain, found))
+}
+
+/// [`identity`], ready to sign with.
+pub(crate) fn certified_key(certificate: &Path, key: &Path) -> anyhow::Result<Arc<CertifiedKey>> {
+    let (chain, key) = identity(certificate, key)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?))
 }
 
 /// What is wrong with `ca_file`, `cert_file` and `key_file` of a section.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 use sandbox::{External, Extras, KafkaListener, Options, Sandbox};
 
 use crate::servers;
@@ -42,7 +44,22 @@ impl Authority {
 
     /// A certificate for the host `host`.
     pub fn sign(&self, name: &str, host: &str) -> Certificate {
-        let mut params = CertificateParams::new([host.to_owned()]).expect("it is a host");
+        self.sign_for(name, &[host])
+    }
+
+    /// A certificate for all of these hosts.
+    pub fn sign_for(&self, name: &str, hosts: &[&str]) -> Certificate {
+        self.write(name, certificate_for(hosts))
+    }
+
+    /// The same, and its time is up.
+    pub fn sign_expired(&self, name: &str, hosts: &[&str]) -> Certificate {
+        let mut params = certificate_for(hosts);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        self.write(name, params)
+    }
+
+    fn write(&self, name: &str, mut params: CertificateParams) -> Certificate {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
@@ -51,6 +68,11 @@ impl Authority {
             key: write(&self.folder, &format!("{name}.key"), &key.serialize_pem()),
         }
     }
+}
+
+fn certificate_for(hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    CertificateParams::new(hosts).expect("these are hosts")
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> String {

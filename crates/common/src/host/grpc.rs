@@ -1,11 +1,12 @@
 //! The gRPC side of a host: what is mounted by which service, who may call it from outside, and the way to other services.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -89,18 +90,24 @@ impl Mounted {
         settings: &RpcSettings,
         listener: TcpListener,
         stop: CancellationToken,
-    ) -> anyhow::Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<>> {
+    ) -> anyhow::Result<BoxFuture<'static, Result<(), tonic::transport::Error>>> {
         let routes = self.routes.routes().prepare();
         let first = self.in_process.set(rpc::Incoming(routes.clone())).is_ok();
         debug_assert!(first, "a host starts once");
         let callers = Callers::new(&settings.public_keys)?;
-        let access = Arc::new(Access { doors: self.doors, edges: self.edges, callers });
+        let from: BTreeSet<&'static str> = self.edges.iter().map(|(caller, _)| *caller).collect();
+        let is_certified = settings.tls.is_on();
+        let access = Arc::new(Access { doors: self.doors, edges: self.edges, callers, is_certified });
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
-        Ok(Server::builder()
+        let server = Server::builder()
             .layer(tower::layer::layer_fn(rpc::Incoming))
             .layer(tower::layer::layer_fn(move |inner| Guard { inner, access: access.clone() }))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
+            .add_routes(routes);
+        if !is_certified {
+            return Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).boxed());
+        }
+        let secured = rpc::accept(incoming, rpc::acceptor(&settings.tls)?, from.into_iter().collect());
+        Ok(server.serve_with_incoming_shutdown(secured, stop.cancelled_owned()).boxed())
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::Code as GrpcCode;
 use tower::Service;
 
 use super::Body;
+use super::secure::CertifiedAs;
 use super::token::{Callers, Unbelieved};
 use crate::error::{Code, Error, Refused};
 
@@ -44,17 +45,27 @@ pub(crate) struct Access {
     /// Who may call whom.
     pub edges: BTreeSet<(&'static str, &'static str)>,
     pub callers: Callers,
+    /// Whether callers have shown a certificate.
+    pub is_certified: bool,
 }
 
 /// Why a call is refused. The names are values of the metric's label.
 enum Wrong {
     Unbelieved(Unbelieved),
+    /// The certificate is not that of the caller of this name.
+    Certificate(String),
     NotAllowed(String),
 }
 
 impl Access {
     /// Who calls. None: the door is open, or there is none, which the router says.
-    fn check(&self, path: &str, headers: &HeaderMap, now: u64) -> Result<Option<CallingService>, Wrong> {
+    fn check(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        certified: Option<&CertifiedAs>,
+        now: u64,
+    ) -> Result<Option<CallingService>, Wrong> {
         let name = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
         let callee = match self.doors.get(name) {
             None | Some(Door::Open) => return Ok(None),
@@ -65,6 +76,10 @@ impl Access {
         };
         let token = bearer(headers).ok_or(Wrong::Unbelieved(Unbelieved::Missing))?;
         let claims = self.callers.believe(token, callee, now).map_err(Wrong::Unbelieved)?;
+        let has_certificate = || certified.is_some_and(|CertifiedAs(services)| services.contains(&claims.caller()));
+        if self.is_certified && !has_certificate() {
+            return Err(Wrong::Certificate(claims.caller().to_owned()));
+        }
         let edge = self.edges.iter().find(|(from, to)| *from == claims.caller() && *to == callee);
         let (caller, _) = edge.ok_or_else(|| {
             let caller = claims.caller();
@@ -78,6 +93,10 @@ impl Wrong {
     fn refusal(&self) -> Refused {
         match self {
             Wrong::Unbelieved(why) => Refused::new(SERVICE_UNAUTHENTICATED, why.to_string()),
+            Wrong::Certificate(caller) => {
+                let why = format!("The service token is that of {caller}, and the certificate is not.");
+                Refused::new(SERVICE_UNAUTHENTICATED, why)
+            }
             Wrong::NotAllowed(why) => Refused::new(SERVICE_FORBIDDEN, why),
         }
     }
@@ -88,6 +107,7 @@ impl Wrong {
             Wrong::Unbelieved(Unbelieved::Invalid) => "invalid",
             Wrong::Unbelieved(Unbelieved::Audience) => "audience",
             Wrong::Unbelieved(Unbelieved::Expired) => "expired",
+            Wrong::Certificate(_) => "certificate",
             Wrong::NotAllowed(_) => "not_allowed",
         }
     }
@@ -122,7 +142,8 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let now = jsonwebtoken::get_current_timestamp();
-        let wrong = match self.access.check(request.uri().path(), request.headers(), now) {
+        let certified = request.extensions().get::<CertifiedAs>();
+        let wrong = match self.access.check(request.uri().path(), request.headers(), certified, now) {
             Ok(caller) => {
                 caller.map(|caller| request.extensions_mut().insert(caller));
                 return Either::Left(self.inner.call(request));
@@ -154,6 +175,7 @@ mod tests {
             ]),
             edges: BTreeSet::from([("shop", "store"), ("shop", "bank")]),
             callers: Callers::new(&keys.into()).unwrap(),
+            is_certified: false,
         }
     }
 
@@ -167,7 +189,7 @@ mod tests {
         for value in authorization {
             headers.append(AUTHORIZATION, value.try_into().unwrap());
         }
-        let caller = access().check(path, &headers, 1000);
+        let caller = access().check(path, &headers, None, 1000);
         caller.map(|caller| caller.map(|CallingService(name)| name)).map_err(|wrong| wrong.reason())
     }
 
@@ -187,6 +209,19 @@ mod tests {
         assert_eq!(outcome(HOLD, &[token(2, "bank", "store")]), Err("not_allowed"));
         let old = format!("Bearer {}", key(1).token("shop", "store", 1000 - 300).unwrap());
         assert_eq!(outcome(HOLD, &[old]), Err("expired"));
+    }
+
+    #[test]
+    fn token_and_certificate_are_of_one_service() {
+        let access = Access { is_certified: true, ..access() };
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, token(1, "shop", "store").try_into().unwrap())]);
+        for (services, may) in
+            [(vec!["shop"], true), (vec!["bank", "shop"], true), (vec!["bank"], false), (vec![], false)]
+        {
+            let certified = CertifiedAs(services.clone().into());
+            assert_eq!(access.check(HOLD, &headers, Some(&certified), 1000).is_ok(), may, "{services:?}");
+        }
+        assert!(access.check(HOLD, &headers, None, 1000).is_err());
     }
 
     #[test]

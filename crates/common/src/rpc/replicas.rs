@@ -9,19 +9,29 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use parking_lot::RwLock;
+use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::ServiceExt;
 
+use super::secure::Connector;
 use super::{Body, RpcSettings};
+
+/// How a replica is reached.
+struct Opener {
+    settings: RpcSettings,
+    /// None: without TLS.
+    tls: Option<Connector>,
+}
 
 /// Those that are known now. Cheap to clone.
 #[derive(Clone)]
 pub struct Replicas(Arc<Shared>);
 
 struct Shared {
+    opener: Opener,
     known: RwLock<Arc<[Arc<Replica>]>>,
     next: AtomicUsize,
     /// One that failed is left alone so long, if there are others.
@@ -40,6 +50,7 @@ impl Replicas {
     /// `addresses`, each `http://host:port`, are separated by commas. Behind a host name are as many replicas as it has
     /// addresses; they are looked up again and again. Connects on first use.
     pub fn open(addresses: &str, settings: &RpcSettings) -> anyhow::Result<Replicas> {
+        let opener = Opener::new(settings)?;
         let mut known = Vec::new();
         let mut names = Vec::new();
         for address in addresses.split(',').map(str::trim) {
@@ -47,19 +58,27 @@ impl Replicas {
             let (host, port) =
                 uri.host().zip(uri.port_u16()).with_context(|| format!("{address:?} is not http://host:port"))?;
             let is_name = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
+            ensure!(
+                uri.scheme_str() == Some(opener.scheme()),
+                "{address:?} has to begin with {}: {}",
+                opener.scheme(),
+                opener.why()
+            );
+            let name = Name { address: address.to_owned(), host: host.to_owned(), port };
+            known.push(Arc::new(opener.open(address.to_owned(), &name.host)?));
             if is_name {
-                names.push(Name { address: address.to_owned(), host: host.to_owned(), port });
+                names.push(name);
             }
-            known.push(Arc::new(Replica::open(address.to_owned(), settings)?));
         }
         let shared = Arc::new(Shared {
+            opener,
             known: RwLock::new(known.into()),
             next: AtomicUsize::default(),
             rest: Duration::from_millis(settings.rest_ms),
             born: Instant::now(),
         });
         if !names.is_empty() {
-            tokio::spawn(look_up(Arc::downgrade(&shared), names, settings.clone()));
+            tokio::spawn(look_up(Arc::downgrade(&shared), names, Duration::from_millis(settings.look_up_ms)));
         }
         Ok(Replicas(shared))
     }
@@ -95,14 +114,37 @@ impl Shared {
     }
 }
 
-impl Replica {
-    fn open(address: String, settings: &RpcSettings) -> anyhow::Result<Replica> {
-        let channel = Endpoint::from_shared(address.clone())?
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+impl Opener {
+    fn new(settings: &RpcSettings) -> anyhow::Result<Opener> {
+        let tls = settings.tls.is_on().then(|| Connector::open(&settings.tls)).transpose()?;
+        Ok(Opener { settings: settings.clone(), tls })
+    }
+
+    /// What addresses begin with.
+    const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Why they do.
+    const fn why(&self) -> &'static str {
+        if self.tls.is_some() { "rpc.tls is set" } else { "rpc.tls is not set" }
+    }
+
+    /// A replica at `address`. Over TLS it has to have a certificate for `host`.
+    fn open(&self, address: String, host: &str) -> anyhow::Result<Replica> {
+        let endpoint = Endpoint::from_shared(address.clone())?
+            .connect_timeout(Duration::from_millis(self.settings.connect_timeout_ms))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .connect_lazy();
+            .keep_alive_timeout(Duration::from_secs(5));
+        let channel = match &self.tls {
+            None => endpoint.connect_lazy(),
+            Some(connector) => {
+                let name = host.trim_matches(['[', ']']).to_owned();
+                let name = ServerName::try_from(name).with_context(|| format!("{host:?} can be on no certificate"))?;
+                connector.channel(&endpoint, name)
+            }
+        };
         Ok(Replica { address, channel, rests_until: AtomicU64::default() })
     }
 }
@@ -120,22 +162,22 @@ struct Name {
 }
 
 /// Looks the names up until nobody calls any more. While a name has no addresses, what was known of it stays.
-async fn look_up(shared: Weak<Shared>, names: Vec<Name>, settings: RpcSettings) {
-    let period = Duration::from_millis(settings.look_up_ms);
+async fn look_up(shared: Weak<Shared>, names: Vec<Name>, period: Duration) {
     // What stands for each name.
     let mut of_names: Vec<BTreeSet<String>> = names.iter().map(|name| BTreeSet::from([name.address.clone()])).collect();
     loop {
         for (name, known) in names.iter().zip(&mut of_names) {
             match tokio::net::lookup_host((name.host.as_str(), name.port)).await {
                 Ok(found) => {
-                    let found: BTreeSet<String> = found.map(|address| format!("http://{address}")).collect();
                     let Some(shared) = shared.upgrade() else { return };
+                    let scheme = shared.opener.scheme();
+                    let found: BTreeSet<String> = found.map(|address| format!("{scheme}://{address}")).collect();
                     if !found.is_empty() && found != *known {
                         tracing::info!(
                             upstream = name.address, replicas = ?found,
                             "Upstream {} has {} replicas", name.address, found.len()
                         );
-                        shared.replace(known, &found, &settings);
+                        shared.replace(known, &found, &name.host);
                         *known = found;
                     }
                 }
@@ -150,14 +192,14 @@ async fn look_up(shared: Weak<Shared>, names: Vec<Name>, settings: RpcSettings) 
 }
 
 impl Shared {
-    /// Those at `found` take the place of those at `old`. Who stays keeps its connection.
-    fn replace(&self, old: &BTreeSet<String>, found: &BTreeSet<String>, settings: &RpcSettings) {
+    /// Those at `found` take the place of those at `old`, which are all behind `host`. Who stays keeps its connection.
+    fn replace(&self, old: &BTreeSet<String>, found: &BTreeSet<String>, host: &str) {
         let mut known = self.known.write();
         let stay = known.iter().filter(|replica| found.contains(&replica.address) || !old.contains(&replica.address));
         let mut replicas: Vec<Arc<Replica>> = stay.cloned().collect();
         for address in found {
             if !replicas.iter().any(|replica| replica.address == *address) {
-                match Replica::open(address.clone(), settings) {
+                match self.opener.open(address.clone(), host) {
                     Ok(replica) => replicas.push(Arc::new(replica)),
                     Err(error) => tracing::warn!(%address, "The replica at {address} gets no calls: {error:#}"),
                 }
@@ -294,7 +336,7 @@ mod tests {
         shared.replace(
             &set(&["http://10.0.0.1:1", "http://10.0.0.2:1"]),
             &set(&["http://10.0.0.2:1", "http://10.0.0.3:1"]),
-            &settings,
+            "replicas",
         );
         let after = shared.known.read().clone();
         let addresses: Vec<&str> = after.iter().map(|replica| replica.address.as_str()).collect();
@@ -305,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_address_is_refused() {
         let settings = one();
-        for bad in ["", "order", "http://order", "http://a:1,", "http://a b:1"] {
+        for bad in ["", "order", "http://order", "http://a:1,", "http://a b:1", "https://a:1"] {
             assert!(Replicas::open(bad, &settings).is_err(), "{bad:?}");
         }
     }

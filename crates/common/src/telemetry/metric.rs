@@ -77,7 +77,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "stampede_service_calls_refused_total",
         "Calls over gRPC that were not let in, by reason.",
-        &[("reason", &["missing", "invalid", "audience", "expired", "not_allowed"])],
+        &[("reason", &["missing", "invalid", "audience", "expired", "not_allowed", "certificate"])],
     ),
     Metric::counter("stampede_jwks_failures_total", "Readings of the signing keys that failed.", &[]),
     Metric::histogram(

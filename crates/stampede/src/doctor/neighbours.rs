@@ -31,8 +31,19 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
             );
             continue;
         }
-        let mut client = HealthClient::new(rpc::upstream(address, &patient, None)?);
+        let upstream = rpc::upstream(address, &patient, None);
         let (address, setting) = (shown(settings, &format!("upstreams.{name}")), format!("upstreams.{name}"));
+        let mut client = match upstream {
+            Ok(upstream) => HealthClient::new(upstream),
+            Err(wrong) => {
+                report.fail(
+                    CHECK,
+                    format!("{name} cannot be called at {address}: {wrong:#}"),
+                    format!("correct {setting}"),
+                );
+                continue;
+            }
+        };
         match client.check(HealthCheckRequest::default()).await.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => report.ok(CHECK, format!("{name} serves at {address}")),
             Ok(status) => report.fail(

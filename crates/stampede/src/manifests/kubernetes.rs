@@ -16,6 +16,8 @@ const SCALED_OBJECT: &str = include_str!("scaled_object.yaml");
 const LAG_TRIGGER: &str = include_str!("lag_trigger.yaml");
 const EXTERNAL_SECRET: &str = include_str!("external_secret.yaml");
 const DEV_SECRET: &str = include_str!("dev_secret.yaml");
+const CERTIFICATE: &str = include_str!("certificate.yaml");
+const CERTIFICATE_MOUNTS: &str = include_str!("certificate_mounts.yaml");
 const TOPIC: &str = include_str!("topic.yaml");
 const ROLE: &str = include_str!("role.yaml");
 const SCHEMA: &str = include_str!("schema.yaml");
@@ -32,7 +34,7 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
     let of_all = |path: &str, text: String| (path.to_owned(), format!("# {NOTICE}\n{text}"));
     files.extend([
         of_all("k8s/base/services/kustomization.yaml", kustomization()),
-        of_all("k8s/base/services/upstreams.env", upstreams()),
+        of_all("k8s/base/services/upstreams.env", format!("{JWKS_URL}\n{}", upstreams("http"))),
         of_all("k8s/base/ingress-rules.yaml", ingress_rules()),
         of_all("k8s/components/gateway-api/routes.yaml", each(http_route)),
         of_all("k8s/components/keda/scaled-objects.yaml", each(scaled_object)),
@@ -41,6 +43,9 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
         of_all("k8s/components/cnpg/database.yaml", database()),
         of_all("k8s/components/cnpg/roles.yaml", roles()),
         of_all("k8s/components/external-secrets/services.yaml", each(external_secret)),
+        of_all("k8s/components/rpc-tls/upstreams.env", upstreams("https")),
+        of_all("k8s/components/rpc-tls/certificates.yaml", each(|spec| fill(CERTIFICATE, &[("name", spec.name)]))),
+        of_all("k8s/components/rpc-tls/mounts.yaml", each(|spec| fill(CERTIFICATE_MOUNTS, &[("name", spec.name)]))),
         of_all("k8s/components/dev-secrets/services.yaml", each(dev_secret)),
         of_all("k8s/components/dev-secrets/public-keys.env", development_public_keys()?),
     ]);
@@ -135,12 +140,13 @@ fn kustomization() -> String {
 }
 
 /// Where the services find each other, by names that containers and Kubernetes have in common.
-fn upstreams() -> String {
-    let upstream = |spec: &ServiceSpec| {
-        format!("{}=http://{}-grpc:9090\n", super::variable(&format!("upstreams.{}", schema(spec))), spec.name)
-    };
-    format!("STAMPEDE__AUTH__JWKS_URL=http://account:8080/.well-known/jwks.json\n{}", each(upstream))
+fn upstreams(scheme: &str) -> String {
+    each(|spec| {
+        format!("{}={scheme}://{}-grpc:9090\n", super::variable(&format!("upstreams.{}", schema(spec))), spec.name)
+    })
 }
+
+const JWKS_URL: &str = "STAMPEDE__AUTH__JWKS_URL=http://account:8080/.well-known/jwks.json";
 
 /// `*` and the end of a prefix as patterns.
 fn pattern(path: &str) -> String {

@@ -40,6 +40,7 @@ mod place_order;
 mod proxies;
 mod replicas;
 mod seats;
+mod service_tls;
 mod service_tokens;
 mod settings;
 mod sql;

@@ -8,7 +8,7 @@ use contract::events::TOPICS;
 use serde_json::Value;
 use stampede::services::SERVICES;
 
-use super::{name, of_kind, paths_of, rendered};
+use super::{name, of_kind, paths_of, rendered, texts};
 use crate::tidy::{self, holds};
 
 /// Connections of a service's relay beside those of its pool.
@@ -128,7 +128,8 @@ fn calls_between_services_are_spread_over_all_pods() {
             let host = format!("{}-grpc", service.name);
             let variable = format!("STAMPEDE__UPSTREAMS__{}", service.name.replace('-', "_").to_uppercase());
             let said = settings.and_then(|settings| settings["data"][&variable].as_str());
-            assert_eq!(said, Some(format!("http://{host}:9090").as_str()), "{overlay}");
+            let scheme = if overlay == "prod-mtls" { "https" } else { "http" };
+            assert_eq!(said, Some(format!("{scheme}://{host}:9090").as_str()), "{overlay}");
             let found = of_kind(objects, "Service").find(|object| name(object) == host);
             assert_eq!(found.map(|object| &object["spec"]["clusterIP"]), Some(&"None".into()), "{overlay}: {host}");
         }
@@ -165,6 +166,34 @@ fn each_service_that_calls_others_has_a_key_of_its_own() {
         assert!(seen.insert(line), "{} has a key of its own", service.name);
     }
     assert!(seen.len() > 3, "{seen:?}");
+}
+
+/// Whoever is called by a name has a certificate for it, and for the name that says which service it is.
+#[test]
+fn with_tls_between_services_each_pod_has_its_certificate() {
+    let objects = &rendered().overlays["prod-mtls"];
+    let mounts: Vec<(String, &Value)> = ["Deployment", "Job"]
+        .into_iter()
+        .flat_map(|kind| {
+            of_kind(objects, kind).map(|object| (name(object).to_owned(), &object["spec"]["template"]["spec"]))
+        })
+        .collect();
+    for service in SERVICES {
+        let secret = format!("{}-rpc", service.name);
+        let certificate = of_kind(objects, "Certificate").find(|object| name(object) == secret);
+        let certificate = certificate.unwrap_or_else(|| panic!("{} has no certificate", service.name));
+        assert_eq!(certificate["spec"]["secretName"], secret.as_str());
+        assert_eq!(
+            texts(&certificate["spec"]["dnsNames"]),
+            [service.name.to_owned(), format!("{}-grpc", service.name)]
+        );
+        for pod in [service.name.to_owned(), format!("{}-migrate", service.name)] {
+            let (_, spec) = mounts.iter().find(|(name, _)| *name == pod).expect("it is there");
+            let volumes = spec["volumes"].as_array().into_iter().flatten();
+            let is_mounted = volumes.filter(|volume| volume["secret"]["secretName"] == secret.as_str()).count();
+            assert_eq!(is_mounted, 1, "{pod}");
+        }
+    }
 }
 
 /// Each replica takes its part of a limit while Redis is away, so all of them together must not be more than they know of.
