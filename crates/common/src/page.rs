@@ -56,9 +56,16 @@ impl<T> Page<T> {
     }
 }
 
+/// A cursor is not longer, however it is written.
+pub const CURSOR_BYTES_MAX: usize = 255;
+
 /// The query parameter `cursor`, as a [`Cursor`] or as the id of a row. Refuses with `VALIDATION_ERROR` what is neither.
 pub fn parse_cursor<C: FromStr>(text: Option<&str>) -> Result<Option<C>, Refused> {
-    text.map(str::parse).transpose().map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))
+    let refused = || Refused::invalid("cursor", "Not a cursor of this list.");
+    if text.is_some_and(|text| text.len() > CURSOR_BYTES_MAX) {
+        return Err(refused());
+    }
+    text.map(str::parse).transpose().map_err(|_| refused())
 }
 
 /// The place of a row in a list that runs from the newest to the oldest: its time and, because times may be equal, its
@@ -110,6 +117,8 @@ mod tests {
         for garbage in ["", "a", "AAAAAAAA", "!!!", &"A".repeat(500), &URL_SAFE_NO_PAD.encode([0xfe; 24])] {
             assert!(parse_cursor::<Cursor>(Some(garbage)).is_err(), "{garbage}");
         }
+        assert_eq!(parse_cursor::<i64>(Some(&format!("{:0>255}", 7))).unwrap(), Some(7));
+        assert!(parse_cursor::<i64>(Some(&format!("{:0>256}", 7))).is_err(), "a number may be long, a cursor may not");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use actix_web::get;
 use chrono::{DateTime, Utc};
 use common::auth::Admin;
 use common::http::{Data, Json, Path, Problem, Query};
+use common::page::parse_cursor;
 use common::{Refused, Result};
 use contract::ids::{AccountId, HoldId, ProductId};
 use diesel::prelude::*;
@@ -72,8 +73,7 @@ pub async fn list_audits(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Refused::invalid("limit", format!("must be 1 to {PAGE_MAX}")).into());
     }
-    let before = query.cursor.as_deref().map(str::parse::<i64>).transpose();
-    let before = before.map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))?;
+    let before: Option<i64> = parse_cursor(query.cursor.as_deref())?;
     let mut conn = app.db.read().await?;
     let mut rows: Vec<AuditRow> = product_stock_audit::table
         .filter(product_stock_audit::product_id.eq(id))

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::idempotency;
+use crate::{idempotency, page};
 
 /// Completes the operations and schemas of a description in JSON.
 pub fn complete(document: &mut Value) {
@@ -31,6 +31,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
         complete_parameter(parameter);
     }
     let parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(body) = operation.get_mut("requestBody") {
+        complete_body(body);
+    }
     let has_body = operation.contains_key("requestBody");
     let has_key = parameters.iter().any(|parameter| parameter["name"] == idempotency::HEADER);
     let is_secured = operation.get("security").is_some_and(|security| !security.is_null());
@@ -66,6 +69,18 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     let has_tag = responses.contains_key("304");
     for (status, response) in responses {
         complete_response(status, response, Answer { is_get: method == "get", has_key, has_tag });
+    }
+}
+
+/// A body that may be absent comes as a choice between its schema and `null`, which is JSON and would be a body.
+fn complete_body(body: &mut Value) {
+    for (_, content) in members(body, "content") {
+        let Some(choices) = content["schema"]["oneOf"].as_array() else { continue };
+        if let [schema, null] = choices.as_slice()
+            && null["type"] == "null"
+        {
+            content["schema"] = schema.clone();
+        }
     }
 }
 
@@ -114,12 +129,14 @@ fn complete_parameter(parameter: &mut Value) {
         (Some("header"), Some(idempotency::HEADER)) => {
             json!({ "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$", "description": "1 to 255 visible ASCII characters" })
         }
-        (Some("header"), Some("If-Match" | "If-None-Match")) => json!({ "description": "An ETag, or *" }),
+        (Some("header"), Some("If-Match")) => json!({ "minLength": 1, "description": "An ETag, or *" }),
+        (Some("header"), Some("If-None-Match")) => json!({ "description": "An ETag, or *" }),
+        (Some("path"), Some(name)) if name.ends_with("Id") => json!({ "format": "uuid" }),
         (Some("query"), Some("limit")) => json!({ "minimum": 1, "maximum": 100 }),
         (Some("query"), Some("size")) => json!({ "minimum": 1, "maximum": 100 }),
         (Some("query"), Some("page")) => json!({ "minimum": 0, "maximum": 10_000 }),
         (Some("query"), Some("q")) => json!({ "minLength": 1, "maxLength": 100 }),
-        (Some("query"), Some("cursor")) => json!({ "minLength": 1, "maxLength": 255 }),
+        (Some("query"), Some("cursor")) => json!({ "minLength": 1, "maxLength": page::CURSOR_BYTES_MAX }),
         _ => return,
     };
     for (name, bound) in bounds.as_object().into_iter().flatten() {
@@ -158,7 +175,9 @@ mod tests {
         let mut document = json!({
             "paths": { "/api/v1/admin/things": { "post": {
                 "security": [{ "bearer": [] }],
-                "requestBody": {},
+                "requestBody": { "content": { "application/json": { "schema": {
+                    "oneOf": [{ "$ref": "#/components/schemas/Thing" }, { "type": "null" }],
+                } } } },
                 "parameters": [{ "in": "header", "name": "Idempotency-Key", "schema": { "type": "string" } }],
                 "responses": {
                     "201": {},
@@ -171,6 +190,8 @@ mod tests {
         let operation = &document["paths"]["/api/v1/admin/things"]["post"];
         let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();
         assert_eq!(statuses, ["201", "400", "401", "403", "413", "415", "500", "503"]);
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["$ref"], "#/components/schemas/Thing", "it may be absent, but not null");
         assert_eq!(operation["responses"]["201"]["description"], "Created");
         assert!(operation["responses"]["201"]["headers"]["Location"].is_object());
         assert_eq!(operation["responses"]["400"]["description"], "IDEMPOTENCY_KEY_REQUIRED, VALIDATION_ERROR");

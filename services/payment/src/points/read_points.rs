@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use common::auth::Caller;
 use common::db::Prepared;
 use common::http::{Data, Json, Problem, Query};
+use common::page::parse_cursor;
 use common::{Refused, Result};
 use contract::ids::{AccountId, PaymentId};
 use contract::money::Money;
@@ -113,8 +114,7 @@ pub async fn entries(points: &Points, user: AccountId, query: &EntriesQuery) -> 
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Refused::invalid("limit", format!("Must be 1 to {LIMIT_MAX}.")).into());
     }
-    let before = query.cursor.as_deref().map(str::parse::<i64>).transpose();
-    let before = before.map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))?;
+    let before: Option<i64> = parse_cursor(query.cursor.as_deref())?;
     let list = sql_query(include_str!("read_points.sql"))
         .bind::<Uuid, _>(user)
         .bind::<BigInt, _>(before.unwrap_or(i64::MAX))

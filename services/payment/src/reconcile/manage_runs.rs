@@ -233,10 +233,7 @@ pub async fn read_run(
     Query(listing): Query<Listing>,
 ) -> Result<HttpResponse> {
     let limit = listing.limit()?;
-    let after: i64 = match &listing.cursor {
-        Some(text) => text.parse().map_err(|_| Refused::invalid("cursor", "Not a cursor of this list."))?,
-        None => 0,
-    };
+    let after: i64 = parse_cursor(listing.cursor.as_deref())?.unwrap_or_default();
     let mut conn = app.db.read().await?;
     let run = reconciliation_runs::table.find(*id).select(Run::as_select());
     let run: Option<Run> = run.get_result(&mut conn).await.optional()?;
