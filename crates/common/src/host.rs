@@ -20,6 +20,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
 use crate::kafka::Kafka;
+use crate::openapi::examples::Names;
 use crate::openapi::{Configure, Mounted, describe};
 use crate::periodic::Schedule;
 use crate::redis::Redis;
@@ -74,6 +75,7 @@ pub struct Host {
     dbs: Vec<Db>,
     http: Vec<Mounted>,
     http_root: Vec<Configure>,
+    examples: Names,
     grpc: grpc::Mounted,
     tasks: Vec<Task>,
     draining: CancellationToken,
@@ -109,6 +111,7 @@ impl Host {
             dbs: Vec::new(),
             http: Vec::new(),
             http_root: Vec::new(),
+            examples: Names::new(),
             grpc: grpc::Mounted::default(),
             tasks: Vec::new(),
             draining: CancellationToken::new(),
@@ -163,6 +166,11 @@ impl Host {
         self.http_root.push(Arc::new(configure));
     }
 
+    /// What fields look like in the examples of the description.
+    pub fn examples(&mut self, names: Names) {
+        self.examples = names;
+    }
+
     /// Publishes what `db`'s transactions record.
     pub fn relay(&mut self, db: &Db) -> anyhow::Result<()> {
         let settings: outbox::OutboxSettings = self.settings.section("outbox")?;
@@ -207,7 +215,7 @@ impl Host {
 
     /// The OpenAPI 3.1 description of everything mounted.
     pub fn openapi(&self) -> anyhow::Result<Value> {
-        describe(&self.http, &self.http_root)
+        describe(&self.http, &self.http_root, &self.examples)
     }
 
     /// Starts everything that was mounted. Ready when it returns. Fails when Redis or Kafka are not who they should be.

@@ -10,6 +10,7 @@ use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 mod complete;
+pub mod examples;
 
 use complete::complete;
 
@@ -38,12 +39,13 @@ impl Mounted {
 
 const BASE: &str = "/api/v1";
 
-/// Describes what `routes` (below `/api/v1`) and `roots` mount.
-pub fn describe(routes: &[Mounted], roots: &[Configure]) -> anyhow::Result<Value> {
+/// Describes what `routes` (below `/api/v1`) and `roots` mount. `names` say what fields look like.
+pub fn describe(routes: &[Mounted], roots: &[Configure], names: &examples::Names) -> anyhow::Result<Value> {
     let app = App::new().into_utoipa_app().openapi(document());
     let mounted = app.configure(|config| mount_routes(config, routes, roots)).split_for_parts().1;
     let mut described = serde_json::to_value(&mounted)?;
     complete(&mut described);
+    examples::add(&mut described, names);
     Ok(described)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod codes;
 pub mod events;
+pub mod examples;
 pub mod ids;
 pub mod money;
 

@@ -33,6 +33,7 @@ pub fn find(name: &str) -> anyhow::Result<ServiceSpec> {
 
 /// Mounts `services`, and reflection for people with `grpcurl`. Those of [`SERVICES`] may call them that say so in their manifests.
 pub async fn mount(host: &mut Host, services: &[ServiceSpec]) -> anyhow::Result<()> {
+    host.examples(contract::examples::examples());
     for service in services {
         host.mount(service).await?;
     }
@@ -54,6 +55,7 @@ pub async fn description(files: &[&Path]) -> anyhow::Result<String> {
     let offline = [("host.http_listen", "127.0.0.1:0"), ("host.grpc_listen", "127.0.0.1:0"), ("host.migrate", "false")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mut host = Host::new(Settings::load(files, &offline)?).await?;
+    host.examples(contract::examples::examples());
     SERVICES.iter().for_each(|service| (service.describe)(&mut host));
     Ok(serde_json::to_string_pretty(&host.openapi()?)?)
 }

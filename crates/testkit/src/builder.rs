@@ -150,6 +150,7 @@ impl Builder {
             let topics: Vec<&str> = site.services.iter().flat_map(of).collect();
             host.kafka().ensure_topics(&topics).await.expect("topics can be made");
         }
+        host.examples(contract::examples::examples());
         mounts.into_iter().for_each(|mount| mount(&mut host));
         for service in &site.services {
             host.mount(service).await.unwrap_or_else(|error| panic!("{} mounts: {error:#}", service.name));

@@ -82,7 +82,10 @@ struct HintData {
         ("webhook-timestamp" = String, Header, description = "Unix seconds"),
         ("webhook-signature" = String, Header, description = "`v1,` and base64; several separated by spaces"),
     ),
-    request_body(content = String, content_type = "application/json", description = "At most 64 KiB"),
+    request_body(
+        content = String, content_type = "application/json", description = "At most 64 KiB",
+        example = json!(r#"{"data":{"merchantPayKey":"b2a9d1c4-0f3e-5b7a-8c61-2d9e4f7a1b35"}}"#),
+    ),
     responses(
         (status = 200, description = "Stored, now or before"),
         (status = 401, body = Problem, description = "INVALID_SIGNATURE"),

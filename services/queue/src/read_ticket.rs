@@ -75,6 +75,7 @@ pub struct TicketView {
     pub held: Option<i64>,
     /// Where to ask to be told when there is more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["/api/v1/products/6e598908-1bb6-5d4c-91d1-879169201f20/restock-subscriptions"]))]
     pub restock_subscriptions: Vec<String>,
 }
 

@@ -31,6 +31,7 @@ mod manifest;
 mod metrics;
 mod notifications;
 mod openapi;
+mod openapi_examples;
 mod openings;
 mod pay;
 mod pay_in_time;
