@@ -31,3 +31,16 @@ def installed(requirements):
                 )
             (folder / "complete").touch()
     return folder
+
+
+def main():
+    """`pinned.py REQUIREMENTS ARGUMENTS …` runs Python with these arguments and with what REQUIREMENTS names."""
+    requirements, *arguments = sys.argv[1:]
+    folder = installed(requirements)
+    os.environ["PYTHONPATH"] = str(folder)
+    os.environ["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", os.defpath)])
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,7 @@ mod doctor;
 mod documents;
 mod edge;
 mod faults;
+mod fuzz;
 mod gateway;
 mod hold;
 mod http_samples;
