@@ -26,6 +26,7 @@ mod edge;
 mod faults;
 mod fuzz;
 mod gateway;
+mod generated_clients;
 mod hold;
 mod http_samples;
 mod manifest;
