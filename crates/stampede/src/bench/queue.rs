@@ -109,6 +109,10 @@ impl<'a> Bench<'a> {
             "600000",
             "since",
             "0",
+            "hole_from",
+            "1",
+            "hole_to",
+            "0",
         ];
         let _: i64 = stage.redis.command(cmd("HSET").arg(&keys[0]).arg(&room)).await?;
         // As the service calls them: the account; the account, its number and the epoch of its ticket.
