@@ -1,6 +1,7 @@
 //! The HTTP edge: request context, the error body, limits of form, and running a use case to its end.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_cors::CorsError;
@@ -9,7 +10,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,7 +32,7 @@ pub use conditional::answer_unless_known;
 pub use cors::{check_origin, cors};
 pub use extract::{Json, OptionalJson, Path, Query, configure_extractors};
 pub use origin::{ForwardedHeader, TrustedProxies, client_address};
-pub use routes::{Paths, RouteTable, unmatched};
+pub use routes::{Route, RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
@@ -99,7 +100,11 @@ pub async fn request_middleware(
     let headers = request.headers();
     let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = routes::known_method(request.method());
-    let route = routes::route_of(&request);
+    let found = routes::route_of(&request);
+    let route = found.as_ref().map(|found| found.template.clone()).or_else(|| request.match_pattern().map(Arc::from));
+    if let Some(found) = found {
+        request.extensions_mut().insert(found);
+    }
     // As OpenTelemetry's semantic conventions have it.
     let span = tracing::info_span!(
         "http",

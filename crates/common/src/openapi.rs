@@ -14,7 +14,7 @@ pub mod examples;
 
 use complete::complete;
 
-use crate::http::Paths;
+use crate::http::Route;
 
 /// Adds routes to one worker's application.
 pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
@@ -23,7 +23,8 @@ pub type Configure = Arc<dyn Fn(&mut ServiceConfig<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Mounted {
     configure: Configure,
-    paths: Arc<Paths>,
+    /// Of its routes, from the root.
+    paths: Vec<String>,
 }
 
 impl Mounted {
@@ -32,8 +33,11 @@ impl Mounted {
             config.service(utoipa_actix_web::scope(BASE).configure(|below| configure(below)));
         };
         let described = App::new().into_utoipa_app().configure(below).split_for_parts().1;
-        let paths = Arc::new(Paths::new(described.paths.paths.keys().map(String::as_str)));
-        Mounted { configure, paths }
+        Mounted { configure, paths: described.paths.paths.into_keys().collect() }
+    }
+
+    pub fn paths(&self) -> &[String] {
+        &self.paths
     }
 }
 
@@ -52,9 +56,10 @@ pub fn describe(routes: &[Mounted], roots: &[Configure], names: &examples::Names
 /// Adds all routes to one worker's application. A request is looked for among the routes of the service that it is for alone.
 pub fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Mounted], roots: &[Configure]) {
     config.service(utoipa_actix_web::scope(BASE).configure(|below| {
-        for Mounted { configure, paths } in routes {
-            let paths = paths.clone();
-            let is_for_it = fn_guard(move |context| paths.find(context.head().uri.path()).is_some());
+        for (place, Mounted { configure, .. }) in routes.iter().enumerate() {
+            let is_for_it = fn_guard(move |context| {
+                context.req_data().get::<Arc<Route>>().is_some_and(|route| route.service == Some(place))
+            });
             below.service(utoipa_actix_web::scope("").guard(is_for_it).configure(|config| configure(config)));
         }
     }));

@@ -159,9 +159,21 @@ impl Verified {
         token: &str,
         now: u64,
     ) -> std::result::Result<Arc<Statement>, Rejected> {
-        let digest = Sha256::new().chain_update(&key.public).chain_update(typ).chain_update([0]).chain_update(token);
-        let statement = self.0.try_get_with(digest.finalize().into(), || key.read(typ, token).map(Arc::new));
-        let statement = statement.map_err(|rejected| *rejected)?;
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(&key.public)
+            .chain_update(typ)
+            .chain_update([0])
+            .chain_update(token)
+            .finalize()
+            .into();
+        // A look is cheaper than an entry that may have to be made.
+        let statement = match self.0.get(&digest) {
+            Some(statement) => statement,
+            None => {
+                let read = self.0.try_get_with(digest, || key.read(typ, token).map(Arc::new));
+                read.map_err(|rejected| *rejected)?
+            }
+        };
         statement.check(audience, subject, now)?;
         Ok(statement)
     }

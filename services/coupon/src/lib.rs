@@ -169,11 +169,12 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 /// The routes below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
+        // The framework tries one after the other: what a crowd asks for comes first.
+        .service(issue_coupon::issue_coupon)
         .service(read_coupons::list_coupons)
         .service(read_coupons::read_coupon)
         .service(read_issues::list_my_coupons)
         .service(read_issues::read_my_issue)
-        .service(issue_coupon::issue_coupon)
         .service(manage_coupons::create_coupon)
         .service(manage_coupons::change_coupon)
         .service(reconcile_coupon::reconcile_coupon);

@@ -300,6 +300,9 @@ fn run_loops(host: &mut Host, settings: &Settings, app: &Arc<App>) {
 /// The routes below `/api/v1`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
+        // The framework tries one after the other: what a crowd asks for comes first.
+        .service(read_ticket::read_ticket)
+        .service(enter_queue::enter_queue)
         .service(read_events::list_events)
         .service(read_events::read_event)
         .service(stream_ticket::stream_event)
@@ -310,8 +313,6 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(read_room::ping)
         .service(read_room::read_status)
         .service(read_room::read_proof)
-        .service(enter_queue::enter_queue)
-        .service(read_ticket::read_ticket)
         .service(stream_ticket::stream_ticket)
         .service(leave_queue::leave_queue)
         .service(verify_pass::try_pass)

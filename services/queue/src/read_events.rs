@@ -173,6 +173,10 @@ impl Events {
 
     /// Refuses with `EVENT_NOT_FOUND`.
     pub async fn find(&self, id: SaleEventId) -> Result<Known> {
+        // A look is cheaper than an entry that may have to be made.
+        if let Some(known) = self.known.get(&id).await {
+            return Ok(known);
+        }
         let read = async {
             let query = sale_events::table.find(id).select((SaleEvent::as_select(), clock_timestamp()));
             let since = Instant::now();

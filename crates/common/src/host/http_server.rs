@@ -36,7 +36,7 @@ pub fn run(
 ) -> anyhow::Result<Server> {
     let Edge { settings: HttpSettings { allowed_origins, trusted_proxies, forwarded_header }, verifier, state } = edge;
     let text = web::Bytes::from(serde_json::to_string_pretty(document)?);
-    let table = RouteTable::new(document, &health::PATHS)?;
+    let table = RouteTable::new(document, &health::PATHS, routes.iter().map(Mounted::paths))?;
     let trusted = TrustedProxies { count: trusted_proxies, header: forwarded_header };
     let write_max = Duration::from_secs(own.http_write_seconds);
     let server = HttpServer::new(move || {

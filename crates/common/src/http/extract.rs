@@ -63,6 +63,10 @@ impl<T: DeserializeOwned> FromRequest for Path<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let parameters = request.match_info();
+        // What is wrong is looked for only when something is.
+        if let Ok(parameters) = T::deserialize(actix_router::PathDeserializer::new(parameters)) {
+            return ready(Ok(Path { parameters }));
+        }
         let read = serde_path_to_error::deserialize(actix_router::PathDeserializer::new(parameters));
         ready(read.map(|parameters| Path { parameters }).map_err(|error| {
             let place = error.path().to_string();

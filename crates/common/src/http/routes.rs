@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody, SizedStream};
-use actix_web::dev::{ResourceDef, ServiceRequest};
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -33,44 +33,51 @@ pub fn known_method(method: &Method) -> &'static str {
     METHODS.iter().position(|known| known == method).map_or("_OTHER", |place| names[place])
 }
 
-/// The paths of some routes.
+/// What is served at some paths.
 ///
 /// The framework tries one route after the other with a regular expression each. Of a hundred routes that cost more than all
-/// else of a small request; here a path is compared part by part.
-#[derive(Clone, Default)]
-pub struct Paths(HashMap<usize, Vec<Template>>);
-
-/// `/api/v1/orders/{orderId}`
+/// else of a small request; here a path is followed part by part.
 #[derive(Clone)]
-struct Template {
-    whole: Arc<str>,
-    /// None: anything but nothing.
-    parts: Vec<Option<String>>,
+struct Paths<T> {
+    /// What is spelt out comes before what may be anything.
+    spelt: Vec<(String, Paths<T>)>,
+    /// Anything but nothing.
+    any: Option<Box<Paths<T>>>,
+    here: Option<T>,
 }
 
-impl Paths {
-    pub fn new<'a>(templates: impl IntoIterator<Item = &'a str>) -> Paths {
-        let mut paths: HashMap<usize, Vec<Template>> = HashMap::new();
-        for template in templates {
-            let part = |part: &str| (!part.starts_with('{')).then(|| part.to_owned());
-            let parts: Vec<Option<String>> = template.split('/').map(part).collect();
-            paths.entry(parts.len()).or_default().push(Template { whole: template.into(), parts });
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Paths { spelt: Vec::new(), any: None, here: None }
+    }
+}
+
+impl<T> Paths<T> {
+    /// `/api/v1/orders/{orderId}`. What is there already stays.
+    fn add(&mut self, template: &str, here: T) {
+        let mut node = self;
+        for part in template.split('/') {
+            node = if part.starts_with('{') {
+                node.any.get_or_insert_default()
+            } else {
+                let place = node.spelt.iter().position(|(known, _)| known == part).unwrap_or_else(|| {
+                    node.spelt.push((part.to_owned(), Paths::default()));
+                    node.spelt.len() - 1
+                });
+                &mut node.spelt[place].1
+            };
         }
-        for templates in paths.values_mut() {
-            // What is spelt out comes before what may be anything.
-            templates.sort_by_key(|template| template.parts.iter().filter(|part| part.is_none()).count());
-        }
-        Paths(paths)
+        node.here.get_or_insert(here);
     }
 
-    /// The template that `path` fits.
-    pub fn find(&self, path: &str) -> Option<&Arc<str>> {
-        let templates = self.0.get(&path.split('/').count())?;
-        let fits = |template: &&Template| {
-            let mut parts = template.parts.iter().zip(path.split('/'));
-            parts.all(|(part, found)| part.as_ref().map_or(!found.is_empty(), |part| is_spelt(part, found)))
-        };
-        templates.iter().find(fits).map(|template| &template.whole)
+    fn find(&self, path: &str) -> Option<&T> {
+        let (part, rest) = path.split_once('/').map_or((path, None), |(part, rest)| (part, Some(rest)));
+        let spelt = self.spelt.iter().find(|(known, _)| is_spelt(known, part)).map(|(_, node)| node);
+        let any = self.any.as_deref().filter(|_| !part.is_empty());
+        spelt.into_iter().chain(any).find_map(|node| match rest {
+            Some(rest) => node.find(rest),
+            None => node.here.as_ref(),
+        })
     }
 }
 
@@ -79,37 +86,51 @@ fn is_spelt(part: &str, found: &str) -> bool {
     part == found || (found.contains('%') && percent_decode_str(found).eq(part.bytes()))
 }
 
-/// Every path that is served, with the methods that it has.
-#[derive(Clone)]
-pub struct RouteTable {
-    methods: Vec<(ResourceDef, HeaderValue)>,
-    paths: Paths,
+/// A path that is served.
+#[derive(Debug)]
+pub struct Route {
+    /// As the description has it.
+    pub template: Arc<str>,
+    /// The place of its service among those of the process. None: it is no service's.
+    pub service: Option<usize>,
+    methods: HeaderValue,
 }
 
-/// The route that a request is of, as the description has it. None: there is none.
-pub fn route_of(request: &ServiceRequest) -> Option<Arc<str>> {
-    let table = request.app_data::<web::Data<RouteTable>>();
-    let found = table.and_then(|table| table.paths.find(request.path()).cloned());
-    found.or_else(|| request.match_pattern().map(Arc::from))
+/// Every path that is served.
+#[derive(Clone)]
+pub struct RouteTable(Paths<Arc<Route>>);
+
+/// The route that a request is of. None: there is none.
+pub fn route_of(request: &ServiceRequest) -> Option<Arc<Route>> {
+    request.app_data::<web::Data<RouteTable>>()?.0.find(request.path()).cloned()
 }
 
 impl RouteTable {
-    /// The paths of `document`, and `read_only` ones beside them.
-    pub fn new(document: &Value, read_only: &[&str]) -> anyhow::Result<RouteTable> {
-        let mut table = Vec::new();
-        for (path, item) in document["paths"].as_object().into_iter().flatten() {
-            table.push((ResourceDef::new(path.as_str()), HeaderValue::from_str(&methods_of(item).join(", "))?));
+    /// The paths of `document`, and `read_only` ones beside them. `services` are the paths of each service.
+    pub fn new<'a>(
+        document: &Value,
+        read_only: &[&str],
+        services: impl IntoIterator<Item = &'a [String]>,
+    ) -> anyhow::Result<RouteTable> {
+        let owners: HashMap<&str, usize> = services
+            .into_iter()
+            .enumerate()
+            .flat_map(|(place, paths)| paths.iter().map(move |path| (path.as_str(), place)))
+            .collect();
+        let described = document["paths"].as_object().into_iter().flatten();
+        let described = described.map(|(path, item)| (path.as_str(), methods_of(item).join(", ")));
+        let read_only = read_only.iter().map(|path| (*path, "GET, HEAD, OPTIONS".to_owned()));
+        let mut paths = Paths::default();
+        for (path, methods) in described.chain(read_only) {
+            let methods = HeaderValue::from_str(&methods)?;
+            paths.add(path, Arc::new(Route { template: path.into(), service: owners.get(path).copied(), methods }));
         }
-        for path in read_only {
-            table.push((ResourceDef::new(*path), HeaderValue::from_static("GET, HEAD, OPTIONS")));
-        }
-        let paths = Paths::new(document["paths"].as_object().into_iter().flatten().map(|(path, _)| path.as_str()));
-        Ok(RouteTable { methods: table, paths })
+        Ok(RouteTable(paths))
     }
 
     /// The value of `Allow` for `path`. None: there is nothing there.
     fn allowed(&self, path: &str) -> Option<&HeaderValue> {
-        self.methods.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, methods)| methods)
+        self.0.find(path).map(|route| &route.methods)
     }
 }
 
@@ -165,12 +186,18 @@ mod tests {
 
     #[test]
     fn a_path_is_of_the_route_that_spells_out_most_of_it() {
-        let paths = Paths::new(["/a/{id}", "/a/{id}/b", "/a/me", "/", "/{x}/{y}/{z}"]);
-        let found = |path| paths.find(path).map(|template| &**template);
+        let mut paths = Paths::default();
+        for template in ["/a/{id}", "/a/{id}/b", "/a/me", "/", "/{x}/{y}/{z}", "/c/me/d", "/c/{id}/e"] {
+            paths.add(template, template);
+        }
+        let found = |path| paths.find(path).copied();
         assert_eq!(found("/a/7"), Some("/a/{id}"));
         assert_eq!(found("/a/me"), Some("/a/me"));
+        assert_eq!(found("/a/me/b"), Some("/a/{id}/b"));
         assert_eq!(found("/a/7/b"), Some("/a/{id}/b"));
         assert_eq!(found("/a/7/c"), Some("/{x}/{y}/{z}"));
+        assert_eq!(found("/c/me/d"), Some("/c/me/d"));
+        assert_eq!(found("/c/me/e"), Some("/c/{id}/e"));
         assert_eq!(found("/"), Some("/"));
         assert_eq!(found("/%61/m%65"), Some("/a/me"));
         for other in ["/a", "/a/", "/a/7/", "/b/7", "//a/7", "", "a/7", "/A/7", "/%2561/7", "/a%2F7"] {
