@@ -20,6 +20,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::auth::Verifier;
 use crate::db::{Db, DbSettings};
 use crate::kafka::Kafka;
+use crate::manifest::identifier;
 use crate::openapi::examples::Names;
 use crate::openapi::{Configure, Mounted, describe};
 use crate::periodic::Schedule;
@@ -316,5 +317,5 @@ where
 
 /// The PostgreSQL schema of `service`.
 pub fn schema(namespace: &str, service: &str) -> String {
-    format!("{namespace}{}", service.replace('-', "_"))
+    format!("{namespace}{}", identifier(service))
 }

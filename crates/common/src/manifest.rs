@@ -42,6 +42,11 @@ pub struct ServiceSpec {
     pub deploy: Deploy,
 }
 
+/// The name of a service where only letters, digits and `_` may stand: in settings and in PostgreSQL.
+pub fn identifier(service: &str) -> String {
+    service.replace('-', "_")
+}
+
 impl ServiceSpec {
     /// Every topic that it has to do with.
     pub fn topics(&self) -> impl Iterator<Item = &'static str> + use<> {

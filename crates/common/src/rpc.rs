@@ -23,6 +23,7 @@ use self::replicas::Replicas;
 use self::token::Signer;
 use crate::backoff::Backoff;
 use crate::error::{Result, is_unreachable};
+use crate::manifest::identifier;
 use crate::telemetry::{Context, span_in_trace, traceparent};
 
 pub(crate) use self::guard::{Access, Door, Guard};
@@ -61,7 +62,7 @@ impl RpcSettings {
 
     /// Whether tokens of `service` that `key` has signed are believed by those who have the same settings.
     pub fn is_key_of(&self, key: &ServiceKey, service: &str) -> bool {
-        self.public_keys.get(&token::setting_name(service)).is_some_and(|keys| token::has_public(keys, key.public()))
+        self.public_keys.get(&identifier(service)).is_some_and(|keys| token::has_public(keys, key.public()))
     }
 }
 

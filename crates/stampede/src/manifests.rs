@@ -80,16 +80,6 @@ fn compose(root: &Path) -> Result<String> {
     Ok(format!("{before}{BEGIN}{services}{END}{after}"))
 }
 
-/// The name of a service in the names of settings.
-pub(crate) fn setting_name(service: &str) -> String {
-    service.replace('-', "_")
-}
-
-/// The schema of a service; the name of its role, too.
-fn schema(spec: &ServiceSpec) -> String {
-    setting_name(spec.name)
-}
-
 /// The private key of a service where everybody may know it.
 fn development_key(service: &str) -> String {
     let bytes = format!("development:{service}").into_bytes();

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use common::manifest::ServiceSpec;
+use common::manifest::{ServiceSpec, identifier};
 use common::rpc::{RpcSettings, ServiceKey, new_key};
 
-use crate::manifests::{setting_name, variable};
+use crate::manifests::variable;
 use crate::services::{SERVICES, find};
 use crate::{dev, say, site};
 
@@ -29,7 +29,7 @@ pub fn keys(args: &KeysArgs) -> anyhow::Result<ExitCode> {
         let name = service.name;
         say!("# {name}: the first is a secret of {name} alone, the second is for all services.");
         say!("{}={key}", variable("rpc.token_key"));
-        say!("{}={public}", variable(&format!("rpc.public_keys.{}", setting_name(name))));
+        say!("{}={public}", variable(&format!("rpc.public_keys.{}", identifier(name))));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::Host;
-use common::manifest::ServiceSpec;
+use common::manifest::{ServiceSpec, identifier};
 use common::rpc::ServiceKey;
 use sandbox::Sandbox;
 use tokio::sync::{Mutex, OnceCell};
@@ -194,7 +194,7 @@ impl Builder {
         let key = ServiceKey::read(SERVICE_KEY).expect("it is a key");
         set("rpc.token_key", SERVICE_KEY);
         for service in self.services.iter().map(|service| service.name).chain(self.callers) {
-            set(&format!("rpc.public_keys.{}", service.replace('-', "_")), key.public());
+            set(&format!("rpc.public_keys.{}", identifier(service)), key.public());
         }
         set("postgres.url", &servers.postgres_url());
         set("redis.url", &servers.redis_url());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::text;
+use common::manifest::identifier;
 use diesel::{QueryableByName, sql_query, sql_types};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use serde_json::Value;
@@ -34,7 +35,7 @@ impl Site {
     /// `statement` with the schemas of this site in place of `{order}`, `{notification_hub}` and the like.
     pub fn with_schemas(&self, statement: &str) -> String {
         self.services.iter().fold(statement.to_owned(), |text, service| {
-            let placeholder = format!("{{{}}}", service.name.replace('-', "_"));
+            let placeholder = format!("{{{}}}", identifier(service.name));
             text.replace(&placeholder, &format!("\"{}\"", self.schema(service.name)))
         })
     }

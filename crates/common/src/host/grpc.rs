@@ -14,7 +14,7 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::server::{Server, TcpIncoming};
 
 use super::Host;
-use crate::manifest::ServiceSpec;
+use crate::manifest::{ServiceSpec, identifier};
 use crate::rpc::{self, Access, Call, Callers, Door, Guard, RpcSettings, Upstream};
 use crate::telemetry::Metric;
 
@@ -143,11 +143,11 @@ impl Host {
     pub fn upstream(&self, service: &'static str) -> anyhow::Result<Upstream> {
         let named: BTreeMap<String, String> = self.settings.section("upstreams")?;
         let settings: RpcSettings = self.settings.section("rpc")?;
-        let Some(address) = named.get(&service.replace('-', "_")).filter(|address| !address.is_empty()) else {
+        let Some(address) = named.get(&identifier(service)).filter(|address| !address.is_empty()) else {
             return Ok(rpc::in_process(self.grpc.in_process.clone(), &settings));
         };
         let caller = self.grpc.mounting.context("only a service that is being mounted calls another")?;
-        let setting = caller.replace('-', "_");
+        let setting = identifier(caller);
         let call = settings.key()?.map(|key| Call { caller, callee: service, key });
         // Told when the host starts: whoever only migrates calls nobody.
         match &call {

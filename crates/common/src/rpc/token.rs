@@ -14,6 +14,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::auth::LEEWAY_SECONDS;
 use crate::error::{Error, Result};
+use crate::manifest::identifier;
 use crate::signed::{SigningKey, VerifyingKey};
 
 /// The `typ` of service tokens. An access token has another, so neither works in the other's place.
@@ -189,15 +190,10 @@ impl Callers {
     fn read(&self, token: &str) -> Result<Claims, Unbelieved> {
         let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok());
         let claimed: Option<Claims> = payload.and_then(|payload| serde_json::from_slice(&payload).ok());
-        let named = claimed.and_then(|claims| self.keys.get(&setting_name(claims.caller())));
+        let named = claimed.and_then(|claims| self.keys.get(&identifier(claims.caller())));
         let keys = named.ok_or(Unbelieved::Invalid)?;
         keys.iter().find_map(|key| key.read(TYP, token).ok()).ok_or(Unbelieved::Invalid)
     }
-}
-
-/// The name of a service in the names of settings.
-pub(super) fn setting_name(service: &str) -> String {
-    service.replace('-', "_")
 }
 
 /// The keys in one setting, separated by commas. None: nobody is believed who calls himself that.

@@ -1,6 +1,6 @@
 //! The messages of all services as if they were in one table: who has recorded, applied and parked what.
 
-use common::manifest::ServiceSpec;
+use common::manifest::{ServiceSpec, identifier};
 
 use crate::services::SERVICES;
 
@@ -25,7 +25,7 @@ pub fn tables() -> [(&'static str, String); 5] {
 
 /// How a statement names the schema of `service`.
 pub fn placeholder(service: &str) -> String {
-    format!("{{{}}}", service.replace('-', "_"))
+    format!("{{{}}}", identifier(service))
 }
 
 /// One of the tables that every schema has.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use common::manifest::identifier;
 use common::rpc::{self, RpcSettings};
 use common::settings::Settings;
 use tonic_health::pb::HealthCheckRequest;
@@ -23,7 +24,7 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
         report.ok(CHECK, "no service is named in [upstreams]: all are in one process");
     }
     for (name, address) in named {
-        if !SERVICES.iter().any(|service| service.name.replace('-', "_") == *name) {
+        if !SERVICES.iter().any(|service| identifier(service.name) == *name) {
             report.warn(
                 CHECK,
                 format!("upstreams.{name} names no service"),

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use common::manifest::ServiceSpec;
+use common::manifest::{ServiceSpec, identifier};
 use common::rpc::ServiceKey;
 use common::settings::Settings;
 use contract::events::TOPICS;
 
-use super::{File, NOTICE, development_key, fill, schema};
+use super::{File, NOTICE, development_key, fill};
 use crate::services::SERVICES;
 
 /// Everything of one service: its workload, its edges and its migration.
@@ -142,7 +142,11 @@ fn kustomization() -> String {
 /// Where the services find each other, by names that containers and Kubernetes have in common.
 fn upstreams(scheme: &str) -> String {
     each(|spec| {
-        format!("{}={scheme}://{}-grpc:9090\n", super::variable(&format!("upstreams.{}", schema(spec))), spec.name)
+        format!(
+            "{}={scheme}://{}-grpc:9090\n",
+            super::variable(&format!("upstreams.{}", identifier(spec.name))),
+            spec.name
+        )
     })
 }
 
@@ -238,7 +242,7 @@ fn topics(partitions: i32, retention_hours: u64) -> String {
 
 /// One schema for each service, owned by its role.
 fn database() -> String {
-    let schemas = each(|spec| fill(SCHEMA, &[("schema", &schema(spec))]));
+    let schemas = each(|spec| fill(SCHEMA, &[("schema", &identifier(spec.name))]));
     format!(
         "apiVersion: postgresql.cnpg.io/v1\nkind: Database\nmetadata:\n  name: stampede\nspec:\n  cluster:\n    name: \
          stampede-postgres\n  name: stampede\n  owner: stampede\n  schemas:\n{schemas}"
@@ -247,7 +251,7 @@ fn database() -> String {
 
 /// A patch of the cluster: one role for each service.
 fn roles() -> String {
-    let roles = each(|spec| fill(ROLE, &[("schema", &schema(spec)), ("name", spec.name)]));
+    let roles = each(|spec| fill(ROLE, &[("schema", &identifier(spec.name)), ("name", spec.name)]));
     format!(
         "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata:\n  name: stampede-postgres\nspec:\n  managed:\n    \
          roles:\n{roles}"
@@ -265,7 +269,8 @@ fn external_secret(spec: &ServiceSpec) -> String {
             spec.name
         );
     }
-    let values = [("name", spec.name), ("schema", &*schema(spec)), ("templates", &templates), ("remotes", &remotes)];
+    let values =
+        [("name", spec.name), ("schema", &*identifier(spec.name)), ("templates", &templates), ("remotes", &remotes)];
     fill(EXTERNAL_SECRET, &values)
 }
 
@@ -277,7 +282,7 @@ fn dev_secret(spec: &ServiceSpec) -> String {
         key => format!("  {key}: \"\"\n"),
     };
     let values: String = own_secrets(spec).map(value).collect();
-    fill(DEV_SECRET, &[("name", spec.name), ("schema", &schema(spec)), ("values", &values)])
+    fill(DEV_SECRET, &[("name", spec.name), ("schema", &identifier(spec.name)), ("values", &values)])
 }
 
 /// The public halves of the keys of [`dev_secret`].
@@ -285,7 +290,7 @@ fn development_public_keys() -> anyhow::Result<String> {
     let callers = SERVICES.iter().filter(|spec| !spec.deploy.calls.is_empty());
     let line = |spec: &ServiceSpec| {
         let key = ServiceKey::read(&development_key(spec.name))?;
-        Ok(format!("{}={}\n", super::variable(&format!("rpc.public_keys.{}", schema(spec))), key.public()))
+        Ok(format!("{}={}\n", super::variable(&format!("rpc.public_keys.{}", identifier(spec.name))), key.public()))
     };
     callers.map(line).collect()
 }

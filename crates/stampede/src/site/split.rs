@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use common::manifest::identifier;
 use common::settings::Settings;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,7 +68,7 @@ impl Split {
         for (name, replicas) in &ports {
             let addresses: Vec<String> =
                 replicas.iter().map(|Ports { grpc, .. }| format!("http://127.0.0.1:{grpc}")).collect();
-            shared.push((format!("upstreams.{}", name.replace('-', "_")), addresses.join(",")));
+            shared.push((format!("upstreams.{}", identifier(name)), addresses.join(",")));
         }
         // In a database of ours each service has a role of its own, as in production.
         let roles = if own_postgres { roles::make(settings).await? } else { Vec::new() };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::manifest::ServiceSpec;
+use common::manifest::{ServiceSpec, identifier};
 use contract::events::{TOPICS, TOPICS_OF_ANYBODY};
 use stampede::services::SERVICES;
 
@@ -22,7 +22,7 @@ fn names() -> BTreeSet<String> {
 }
 
 fn schema(service: &ServiceSpec) -> String {
-    service.name.replace('-', "_")
+    identifier(service.name)
 }
 
 fn text(path: &str) -> String {
