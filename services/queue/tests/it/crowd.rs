@@ -108,12 +108,12 @@ async fn watch(
     let mut offered = Offered::default();
     while !buying.iter().all(JoinHandle::is_finished) {
         let done = served.lock().await.len();
-        let (active, offers) = slots(site, event).await;
-        assert!(active.len() + offers.len() <= crowd.slots, "{} passes, {} offers", active.len(), offers.len());
+        let (active, offers, new) = slots(site, event, offered.until).await;
+        assert!(active + offers <= crowd.slots, "{active} passes, {offers} offers");
         if here - done > 2 * crowd.slots && done > crowd.slots {
-            (taken, looks) = (taken + active.len() + offers.len(), looks + 1);
+            (taken, looks) = (taken + active + offers, looks + 1);
         }
-        offered.note(offers);
+        offered.note(new);
         if crowd.loses && !is_lost && done > here / 3 {
             // Nobody is offered a slot before the absent are absent again.
             site.manage(event, "pause").await.expect(200);
@@ -139,10 +139,13 @@ struct Offered {
     /// Numbers up to this one had their turn before the room was lost, and may come back to it.
     before: i64,
     deadlines: BTreeMap<i64, f64>,
+    /// The last deadline that was seen.
+    until: f64,
 }
 
 impl Offered {
     fn note(&mut self, offers: Vec<(i64, f64)>) {
+        self.until = offers.iter().map(|(_, deadline)| *deadline).fold(self.until, f64::max);
         for (seq, deadline) in offers.into_iter().filter(|(seq, _)| *seq > self.before) {
             self.deadlines.entry(seq).or_insert(deadline);
         }
@@ -172,12 +175,12 @@ impl Site {
     }
 }
 
-/// The numbers with a pass, and those with an offer and its deadline, at one moment.
-async fn slots(site: &Site, event: &str) -> (Vec<i64>, Vec<(i64, f64)>) {
-    const BOTH: &str =
-        "return {redis.call('ZRANGE', KEYS[1], 0, -1), redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')}";
+/// How many have a pass and how many an offer, and the numbers whose offers end at `since` or later, at one moment.
+async fn slots(site: &Site, event: &str, since: f64) -> (usize, usize, Vec<(i64, f64)>) {
+    const SLOTS: &str = "return {redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('ZRANGEBYSCORE', \
+                         KEYS[2], ARGV[1], '+inf', 'WITHSCORES')}";
     let (active, offer) = (site.key(event, "active"), site.key(event, "offer"));
-    site.redis(&["EVAL", BOTH, "2", &active, &offer]).await
+    site.redis(&["EVAL", SLOTS, "2", &active, &offer, &since.to_string()]).await
 }
 
 /// Asks as often as the server says, shops, and gives the pass back.
