@@ -53,11 +53,11 @@ while offered < slots and front + 1 < nxt and looked < tonumber(ARGV[1]) do
   local in_hole = seq >= tonumber(m[19]) and seq <= tonumber(m[20])
   if in_hole and now - since < alive_ms or seq > ripe and not in_hole then break end
   front, looked = seq, looked + 1
-  if redis.call('HEXISTS', KEYS[8], seq) == 0 then
-    local is_present = tonumber(redis.call('ZSCORE', KEYS[3], seq) or since) >= now - alive_ms
-    if is_present and not in_hole then
+  -- Whoever has shown a pass after a loss has the slot already.
+  if not in_hole and redis.call('HEXISTS', KEYS[8], seq) == 0 and not redis.call('ZSCORE', KEYS[5], seq) then
+    if tonumber(redis.call('ZSCORE', KEYS[3], seq) or since) >= now - alive_ms then
       offer(seq)
-    elseif not in_hole then
+    else
       redis.call('ZADD', KEYS[6], now, seq)
     end
     redis.call('ZREM', KEYS[3], seq)

@@ -11,6 +11,7 @@ if till > now then
 end
 -- Redis has lost it: the signature stands for it, and it takes up its slot again.
 if tonumber(ARGV[2]) < tonumber(epoch) and tonumber(ARGV[3]) > now then
+  remove(ARGV[1])
   redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1])
   redis.call('HSETNX', KEYS[2], ARGV[4], ARGV[1])
   return words({'OK'})

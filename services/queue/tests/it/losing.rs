@@ -77,6 +77,25 @@ async fn whose_turn_it_was_when_the_room_was_lost_is_next_in_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_that_was_claimed_after_the_last_save_has_one_slot() {
+    let site = Site::start_with(&[]).await;
+    for saved in ["front = 1, offered_seqs = '{}'", "front = 2, offered_seqs = '{2}'"] {
+        let event = site.room(json!({ "maxActive": 2 })).await;
+        let guests = site.guests(&event, 3).await;
+        let pass = site.pass(&event, &guests[1]).await;
+        let active = "issued = 3, active_seqs = '{1}', active_until = '{4000000000000}'";
+        site.execute(&format!("update {{queue}}.rooms set {saved}, {active} where event_id = '{event}'")).await;
+        site.lose(&event).await;
+        site.try_pass(&guests[1].client, &event, &pass).await.expect(200);
+        assert_eq!(site.members(&event, "offer").await, [""; 0], "{saved}");
+        site.leave(&event, &guests[0]).await.expect(204);
+        site.tick(&event).await;
+        assert_eq!(site.members(&event, "offer").await, ["3"], "{saved}");
+        assert_eq!(site.members(&event, "active").await, ["2"], "{saved}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offered_slots_and_those_who_are_back_are_saved() {
     let site = Site::start_with(&SAVING).await;
     let event = site.room(json!({ "maxActive": 1 })).await;
