@@ -1,16 +1,20 @@
 //! A crowd comes, a third of it does not come back, and three replicas tick together. In the soak Redis loses everything in the
-//! middle; what a lost room promises is shown step by step in `losing.rs`.
+//! middle; what a lost room promises is shown step by step in `losing.rs`. Everybody asks when told to, as by the stream: asking
+//! again and again is shown in `admitting.rs`, and would be all that an unoptimised server has time for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use common::auth::Role;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::json;
 use testkit::{eventually, text};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::room::Guest;
 use crate::site::Site;
@@ -19,6 +23,8 @@ use crate::site::Site;
 const ABSENT_EVERY: usize = 3;
 /// Requests under way at the same time.
 const REQUESTS: usize = 16;
+/// For the longest crowd.
+const TOKEN_SECONDS: u64 = 3_600;
 /// How long somebody shops with the pass.
 const SHOPPING: Duration = Duration::from_millis(300);
 
@@ -62,7 +68,7 @@ async fn serve(crowd: Crowd) -> f64 {
     let event = site.room(rules).await;
     site.manage(&event, "pause").await.expect(200);
     let guests: Vec<Guest> =
-        stream::iter(0..crowd.guests).map(|_| site.guest(&event)).buffer_unordered(REQUESTS).collect().await;
+        stream::iter(0..crowd.guests).map(|_| site.patient_guest(&event)).buffer_unordered(REQUESTS).collect().await;
     let (absent, present): (Vec<_>, Vec<_>) =
         guests.into_iter().partition(|guest| guest.seq.unwrap() % ABSENT_EVERY as i64 == 0);
     let absent: Vec<i64> = absent.iter().map(|guest| guest.seq.unwrap()).collect();
@@ -72,14 +78,16 @@ async fn serve(crowd: Crowd) -> f64 {
     let count = present.len();
     assert!(absent.len() > count / 3, "every third is absent");
     let (served, requests) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(REQUESTS)));
+    let news = Arc::new(News::of(&present));
     let buying: Vec<_> = present
         .into_iter()
         .map(|guest| {
-            let (site, event, served, requests) = (site.clone(), event.clone(), served.clone(), requests.clone());
-            tokio::spawn(async move { wait_and_buy(&site, &event, guest, &served, &requests).await })
+            let (site, event, news) = (site.clone(), event.clone(), news.clone());
+            let (served, requests) = (served.clone(), requests.clone());
+            tokio::spawn(async move { wait_and_buy(&site, &event, guest, &news, &served, &requests).await })
         })
         .collect();
-    let used = watch(&site, &event, &crowd, &served, &absent, &buying).await;
+    let used = watch(&site, &event, &crowd, &served, &absent, &buying, &news).await;
     for buyer in buying {
         buyer.await.unwrap();
     }
@@ -102,6 +110,7 @@ async fn watch(
     served: &Mutex<Vec<i64>>,
     absent: &[i64],
     buying: &[JoinHandle<()>],
+    news: &News,
 ) -> f64 {
     let here = buying.len();
     let (mut taken, mut looks, mut is_lost) = (0, 0, false);
@@ -113,6 +122,7 @@ async fn watch(
         if here - done > 2 * crowd.slots && done > crowd.slots {
             (taken, looks) = (taken + active + offers, looks + 1);
         }
+        news.tell_up_to(new.iter().map(|(seq, _)| *seq).max().unwrap_or_default());
         offered.note(new);
         if crowd.loses && !is_lost && done > here / 3 {
             // Nobody is offered a slot before the absent are absent again.
@@ -123,6 +133,7 @@ async fn watch(
             eventually("the room is there again", async || (site.meta(event, "epoch").await > 1).then_some(())).await;
             site.mark_absent(event, absent).await;
             site.manage(event, "resume").await.expect(200);
+            news.tell_all();
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -131,6 +142,41 @@ async fn watch(
     let used = taken as f64 / (looks * crowd.slots).max(1) as f64;
     println!("{} served, {:.1} % of the slots taken in {looks} looks", here, 100.0 * used);
     used
+}
+
+/// Tells everybody whose turn has come, as the stream would.
+struct News {
+    waiting: BTreeMap<i64, Notify>,
+    /// Numbers up to this one have been told.
+    told: AtomicI64,
+}
+
+impl News {
+    fn of(guests: &[Guest]) -> News {
+        let waiting = guests.iter().map(|guest| (guest.seq.unwrap(), Notify::new())).collect();
+        News { waiting, told: AtomicI64::new(0) }
+    }
+
+    fn tell_up_to(&self, seq: i64) {
+        let told = self.told.fetch_max(seq, Ordering::SeqCst);
+        if seq > told {
+            self.waiting.range(told + 1..=seq).for_each(|(_, guest)| guest.notify_one());
+        }
+    }
+
+    /// The room was lost: everybody shows the ticket, and is told again.
+    fn tell_all(&self) {
+        self.told.store(0, Ordering::SeqCst);
+        self.waiting.values().for_each(Notify::notify_one);
+    }
+
+    /// Until there is something new for `seq`. Who was told that it is near asks as often as the server says.
+    async fn wait(&self, seq: i64, poll_after: Duration) {
+        match self.told.load(Ordering::SeqCst) >= seq {
+            true => tokio::time::sleep(poll_after).await,
+            false => self.waiting[&seq].notified().await,
+        }
+    }
 }
 
 /// When each number was offered a slot, as far as that was seen.
@@ -162,6 +208,10 @@ impl Offered {
 }
 
 impl Site {
+    async fn patient_guest(&self, event: &str) -> Guest {
+        self.enter(&self.user_for(Uuid::now_v7(), Role::User, TOKEN_SECONDS), event).await
+    }
+
     /// These were last heard of long ago.
     async fn mark_absent(&self, event: &str, numbers: &[i64]) {
         const ABSENT: &str = "for _, seq in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 1, seq) end";
@@ -183,23 +233,30 @@ async fn slots(site: &Site, event: &str, since: f64) -> (usize, usize, Vec<(i64,
     site.redis(&["EVAL", SLOTS, "2", &active, &offer, &since.to_string()]).await
 }
 
-/// Asks as often as the server says, shops, and gives the pass back.
-async fn wait_and_buy(site: &Site, event: &str, guest: Guest, served: &Mutex<Vec<i64>>, requests: &Semaphore) {
+/// Asks when told to, shops, and gives the pass back.
+async fn wait_and_buy(
+    site: &Site,
+    event: &str,
+    guest: Guest,
+    news: &News,
+    served: &Mutex<Vec<i64>>,
+    requests: &Semaphore,
+) {
+    let seq = guest.seq.unwrap();
     loop {
         let answer = {
             let _turn = requests.acquire().await.unwrap();
             site.poll(event, &guest).await
         };
         let view = answer.json();
-        let pause = match text(&view[if answer.status.is_success() { "status" } else { "code" }]).as_str() {
+        match text(&view[if answer.status.is_success() { "status" } else { "code" }]).as_str() {
             "ADMITTED" => break,
-            "WAITING" => Duration::from_millis(view["pollAfterMs"].as_u64().unwrap()),
-            "SERVICE_UNAVAILABLE" => Duration::from_millis(300),
-            other => panic!("number {:?} is {other}", guest.seq),
-        };
-        tokio::time::sleep(pause).await;
+            "WAITING" => news.wait(seq, Duration::from_millis(view["pollAfterMs"].as_u64().unwrap())).await,
+            "SERVICE_UNAVAILABLE" => tokio::time::sleep(Duration::from_millis(300)).await,
+            other => panic!("number {seq} is {other}"),
+        }
     }
-    served.lock().await.push(guest.seq.unwrap());
+    served.lock().await.push(seq);
     tokio::time::sleep(SHOPPING).await;
     let _turn = requests.acquire().await.unwrap();
     site.complete(event, &guest).await;
