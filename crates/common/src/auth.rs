@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use quick_cache::sync::Cache as Memory;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -33,7 +34,7 @@ pub struct AuthSettings {
     pub jwks_refresh_seconds: u64,
     pub jwks_age_max_seconds: u64,
     pub jwks_timeout_ms: u64,
-    pub verified_tokens_max: u64,
+    pub verified_tokens_max: usize,
     pub access_token_minutes: u32,
 }
 
@@ -125,7 +126,7 @@ struct Inner {
     keys: jwks::Keys,
     validation: Validation,
     /// By SHA-256 of the token: a buyer repeats one token for minutes, and each EdDSA check costs 25 µs.
-    verified: moka::future::Cache<[u8; 32], Verified>,
+    verified: Memory<[u8; 32], Verified>,
 }
 
 /// A token that passed. It is looked at again on every use: its time may be up and its key withdrawn.
@@ -153,7 +154,7 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_issuer(&[&settings.issuer]);
-        let verified = moka::future::Cache::new(settings.verified_tokens_max);
+        let verified = Memory::new(settings.verified_tokens_max);
         Verifier { inner: Arc::new(Inner { keys, validation, verified }) }
     }
 
@@ -171,7 +172,7 @@ impl Verifier {
             return Err(NotAccepted::Invalid.into());
         }
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.inner.verified.get(&digest).await
+        if let Some(known) = self.inner.verified.get(&digest)
             && self.inner.keys.known(&known.kid).is_some()
         {
             let expired =
@@ -184,7 +185,7 @@ impl Verifier {
         let roles = claims.roles.iter().filter_map(|name| Role::from_name(name)).collect();
         let caller = Caller { account: claims.sub, roles, expires_at: claims.exp };
         let verified = Verified { caller: caller.clone(), kid: kid.into() };
-        self.inner.verified.insert(digest, verified).await;
+        self.inner.verified.insert(digest, verified);
         Ok(caller)
     }
 

@@ -5,11 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::ConnectionType;
-use actix_web::middleware::Next;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use diesel_async::SimpleAsyncConnection;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -59,17 +55,9 @@ impl State {
     }
 }
 
-/// Whoever is answered while this process drains sends the next request over a new connection, and so to another replica.
-pub async fn close_when_draining<B: MessageBody>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, actix_web::Error> {
-    let state = request.app_data::<web::Data<State>>().cloned();
-    let mut answer = next.call(request).await?;
-    if state.is_some_and(|state| state.is_draining()) {
-        answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
-    }
-    Ok(answer)
+/// Whether the process that answers `request` drains.
+pub fn is_draining(request: &HttpRequest) -> bool {
+    request.app_data::<web::Data<State>>().is_some_and(|state| state.is_draining())
 }
 
 /// The paths of [`routes`]. They are not part of the API, so its description does not name them.

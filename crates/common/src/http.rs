@@ -1,14 +1,13 @@
 //! The HTTP edge: request context, the error body, limits of form, and running a use case to its end.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use chrono::{SecondsFormat, Utc};
@@ -20,6 +19,7 @@ mod allowance;
 pub mod call;
 mod conditional;
 mod cors;
+mod durations;
 mod extract;
 mod language;
 mod origin;
@@ -36,6 +36,7 @@ pub use routes::{Route, RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused, Result};
+use crate::health;
 use crate::telemetry::{self, Context};
 use crate::words;
 
@@ -101,18 +102,19 @@ pub async fn request_middleware(
     let context = Context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
     let method = routes::known_method(request.method());
     let found = routes::route_of(&request);
-    let route = found.as_ref().map(|found| found.template.clone()).or_else(|| request.match_pattern().map(Arc::from));
-    if let Some(found) = found {
-        request.extensions_mut().insert(found);
+    if let Some(found) = &found {
+        request.extensions_mut().insert(found.clone());
     }
+    let pattern = if found.is_none() { request.match_pattern() } else { None };
+    let route = found.as_ref().map(|found| &*found.template).or(pattern.as_deref());
     // As OpenTelemetry's semantic conventions have it.
     let span = tracing::info_span!(
         "http",
-        otel.name = route.as_ref().map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
+        otel.name = telemetry::is_traced().then(|| span_name(method, route)),
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
         http.request.method = method,
-        http.route = route.as_deref(),
+        http.route = route,
         http.response.status_code = tracing::field::Empty,
         url.path = request.path(),
         requestId = context.request_id,
@@ -138,14 +140,7 @@ pub async fn request_middleware(
     });
     let mut response = match failure {
         None => response,
-        Some(error) => {
-            span.in_scope(|| log(&error));
-            let traceparent = span.in_scope(telemetry::traceparent).or(came_with);
-            let trace_id = traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
-            let mut body = problem(response.request(), &error.public(), &id, trace_id.as_deref());
-            add_missing(body.headers_mut(), response.headers());
-            response.into_response(body)
-        }
+        Some(error) => span.in_scope(|| explained(response, &error, &id, came_with)),
     };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
@@ -158,15 +153,35 @@ pub async fn request_middleware(
     if response.status().is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
-    // A route is left empty where none matches.
-    metrics::histogram!(
-        "http_server_request_duration_seconds",
-        "http_request_method" => method,
-        "http_route" => route.unwrap_or_default(),
-        "http_response_status_code" => response.status().as_str().to_owned(),
-    )
-    .record(started.elapsed());
+    match &found {
+        Some(found) => found.durations.record(method, &found.template, response.status(), started.elapsed()),
+        // A route is left empty where none matches.
+        None => durations::of(method, route.unwrap_or_default(), response.status()).record(started.elapsed()),
+    }
+    // Whoever is answered sends the next request over a new connection, and so to another replica.
+    if health::is_draining(response.request()) {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     Ok(response)
+}
+
+/// A failure with its body, and a line in the log.
+fn explained(
+    response: ServiceResponse<BoxBody>,
+    error: &Error,
+    id: &str,
+    came_with: Option<String>,
+) -> ServiceResponse<BoxBody> {
+    log(error);
+    let traceparent = telemetry::traceparent().or(came_with);
+    let trace_id = traceparent.as_ref().and_then(|parent| parent.get(3..35)).map(str::to_owned);
+    let mut body = problem(response.request(), &error.public(), id, trace_id.as_deref());
+    add_missing(body.headers_mut(), response.headers());
+    response.into_response(body)
+}
+
+fn span_name(method: &str, route: Option<&str>) -> String {
+    route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
 }
 
 /// What others have said about an answer (`Allow`, `Access-Control-Allow-Origin`) is true of its new body too.

@@ -22,8 +22,10 @@ impl<M> JsonLines<M> {
     }
 }
 
-/// The fields a span has so far, kept in its extensions.
-struct Fields(Map<String, Value>);
+/// The fields that a span has so far, kept in its extensions, or those of an event. Every request makes them, and few are
+/// ever written: so they are a list.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value)>);
 
 impl<S, M, W> Layer<S> for JsonLines<M>
 where
@@ -32,7 +34,7 @@ where
     W: Write,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::default();
         attributes.record(&mut fields);
         if let Some(span) = context.span(id) {
             span.extensions_mut().insert(fields);
@@ -48,21 +50,23 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut line = Fields(Map::new());
+        let mut line = Map::new();
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        line.0.insert("timestamp".to_owned(), now.into());
-        line.0.insert("level".to_owned(), event.metadata().level().as_str().into());
-        line.0.insert("target".to_owned(), event.metadata().target().into());
+        line.insert("timestamp".to_owned(), now.into());
+        line.insert("level".to_owned(), event.metadata().level().as_str().into());
+        line.insert("target".to_owned(), event.metadata().target().into());
         if let Some(trace) = crate::telemetry::trace_id() {
-            line.0.insert("traceId".to_owned(), trace.into());
+            line.insert("traceId".to_owned(), trace.into());
         }
         for span in context.event_scope(event).into_iter().flatten().collect::<Vec<_>>().into_iter().rev() {
             if let Some(fields) = span.extensions().get::<Fields>() {
-                line.0.extend(fields.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+                line.extend(fields.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
             }
         }
-        event.record(&mut line);
-        let mut text = Value::Object(line.0).to_string();
+        let mut own = Fields::default();
+        event.record(&mut own);
+        line.extend(own.0.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let mut text = Value::Object(line).to_string();
         text.push('\n');
         // A log line that cannot be written has nowhere to be reported.
         drop((self.make)().write_all(text.as_bytes()));
@@ -78,8 +82,9 @@ pub fn is_for_traces(field: &Field) -> bool {
 
 impl Fields {
     fn insert(&mut self, field: &Field, value: Value) {
+        // Of a field that is recorded again the last value is written.
         if !is_for_traces(field) {
-            self.0.insert(field.name().to_owned(), value);
+            self.0.push((field.name(), value));
         }
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use quick_cache::sync::Cache as Memory;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -141,12 +142,12 @@ impl Statement {
 
 /// Statements whose signature was good: whoever shows one again and again costs one check of it, of 25 µs. Cheap to clone.
 #[derive(Clone)]
-pub struct Verified(moka::sync::Cache<[u8; 32], Arc<Statement>>);
+pub struct Verified(Arc<Memory<[u8; 32], Arc<Statement>>>);
 
 impl Verified {
     /// Remembers `max` of them.
-    pub fn new(max: u64) -> Verified {
-        Verified(moka::sync::Cache::new(max))
+    pub fn new(max: usize) -> Verified {
+        Verified(Arc::new(Memory::new(max)))
     }
 
     /// As [`VerifyingKey::verify`].
@@ -166,14 +167,7 @@ impl Verified {
             .chain_update(token)
             .finalize()
             .into();
-        // A look is cheaper than an entry that may have to be made.
-        let statement = match self.0.get(&digest) {
-            Some(statement) => statement,
-            None => {
-                let read = self.0.try_get_with(digest, || key.read(typ, token).map(Arc::new));
-                read.map_err(|rejected| *rejected)?
-            }
-        };
+        let statement = self.0.get_or_insert_with(&digest, || key.read(typ, token).map(Arc::new))?;
         statement.check(audience, subject, now)?;
         Ok(statement)
     }

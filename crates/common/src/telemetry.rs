@@ -176,7 +176,7 @@ impl Context {
             traceparent: header("traceparent")
                 .filter(|value| is_traceparent(value))
                 .map(str::to_owned)
-                .or_else(|| TRACES.get().is_none().then(new_traceparent)),
+                .or_else(|| (!is_traced()).then(new_traceparent)),
         }
     }
 
@@ -197,9 +197,14 @@ pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     context.scope(Span::none(), work).instrument(span)
 }
 
+/// Whether somebody collects the traces of this process.
+pub fn is_traced() -> bool {
+    TRACES.get().is_some()
+}
+
 /// Makes `span` a part of the trace that `traceparent` names.
 fn continue_trace(span: &Span, traceparent: &str) {
-    if TRACES.get().is_some() {
+    if is_traced() {
         let parent = TraceContextPropagator::new().extract(&Carrier(Some(traceparent.to_owned())));
         // Fails only without the trace layer, and then there is no trace to continue.
         drop(span.set_parent(parent));
@@ -208,7 +213,7 @@ fn continue_trace(span: &Span, traceparent: &str) {
 
 /// The span that `make` makes, in the trace that `traceparent` names. None where there is no trace, or nobody collects them.
 pub fn span_in_trace(traceparent: Option<&str>, make: impl FnOnce() -> Span) -> Option<Span> {
-    let traceparent = traceparent.filter(|_| TRACES.get().is_some())?;
+    let traceparent = traceparent.filter(|_| is_traced())?;
     let span = make();
     continue_trace(&span, traceparent);
     Some(span)
@@ -240,7 +245,7 @@ pub fn trace_id() -> Option<String> {
 
 /// The W3C `traceparent` to send along with a call or an event made here.
 pub fn traceparent() -> Option<String> {
-    if TRACES.get().is_some() {
+    if is_traced() {
         let mut carrier = Carrier(None);
         TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
         if carrier.0.is_some() {

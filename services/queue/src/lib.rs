@@ -101,7 +101,7 @@ struct Settings {
     passes_per_100_units: i64,
     entries_per_minute: u32,
     streams_max: usize,
-    verified_tickets_max: u64,
+    verified_tickets_max: usize,
     join_batch: BatchSettings,
     batch: BatchSettings,
     room: RoomDefaults,

@@ -45,7 +45,6 @@ pub fn run(
             .map(|app| {
                 app.wrap(http::cors(&allowed_origins))
                     .wrap(middleware::from_fn(http::request_middleware))
-                    .wrap(middleware::from_fn(health::close_when_draining))
                     .app_data(web::Data::new(verifier.clone()))
                     .app_data(web::Data::new(state.clone()))
                     .app_data(web::Data::new(text.clone()))

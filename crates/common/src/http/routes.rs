@@ -12,6 +12,7 @@ use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::durations::Durations;
 use crate::error::{Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused};
 
 /// The methods that metrics tell apart. Anybody may invent others.
@@ -87,13 +88,13 @@ fn is_spelt(part: &str, found: &str) -> bool {
 }
 
 /// A path that is served.
-#[derive(Debug)]
 pub struct Route {
     /// As the description has it.
     pub template: Arc<str>,
     /// The place of its service among those of the process. None: it is no service's.
     pub service: Option<usize>,
     methods: HeaderValue,
+    pub(super) durations: Durations,
 }
 
 /// Every path that is served.
@@ -123,7 +124,15 @@ impl RouteTable {
         let mut paths = Paths::default();
         for (path, methods) in described.chain(read_only) {
             let methods = HeaderValue::from_str(&methods)?;
-            paths.add(path, Arc::new(Route { template: path.into(), service: owners.get(path).copied(), methods }));
+            paths.add(
+                path,
+                Arc::new(Route {
+                    template: path.into(),
+                    service: owners.get(path).copied(),
+                    methods,
+                    durations: Durations::default(),
+                }),
+            );
         }
         Ok(RouteTable(paths))
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::RwLock;
+use quick_cache::sync::Cache as Memory;
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -30,7 +31,7 @@ const LIFE_SECONDS: u64 = 300;
 const RENEW_SECONDS: u64 = 60;
 
 /// Each process of each caller has one or two tokens for a callee at a time.
-const GOOD_TOKENS_MAX: u64 = 1000;
+const GOOD_TOKENS_MAX: usize = 1000;
 
 /// In front of the 32 bytes of a private key: PKCS #8 version 1 of Ed25519 (RFC 8410).
 const PKCS8_HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
@@ -157,14 +158,14 @@ pub(crate) enum Unbelieved {
 pub(crate) struct Callers {
     /// By the service's name as the settings have it.
     keys: BTreeMap<String, Vec<VerifyingKey>>,
-    good: moka::sync::Cache<String, Arc<Claims>>,
+    good: Memory<String, Arc<Claims>>,
 }
 
 impl Callers {
     /// `public_keys` is the setting of that name.
     pub fn new(public_keys: &BTreeMap<String, String>) -> anyhow::Result<Callers> {
         let keys = public_keys.iter().map(|(service, keys)| Ok((service.clone(), read_public(keys)?)));
-        Ok(Callers { keys: keys.collect::<anyhow::Result<_>>()?, good: moka::sync::Cache::new(GOOD_TOKENS_MAX) })
+        Ok(Callers { keys: keys.collect::<anyhow::Result<_>>()?, good: Memory::new(GOOD_TOKENS_MAX) })
     }
 
     /// What `token` says, with which somebody calls `callee` at `now`.
