@@ -56,7 +56,7 @@ pub async fn deliver_due(app: &App, channel: Channel) -> Result<()> {
 
 /// Of a claim what may be sent; the rest is given up.
 async fn give_up_refused(app: &App, channel: Channel, Claim { deliveries, lease_end }: Claim) -> Result<Claim> {
-    let (deliveries, refused) = restock::admit::admit(app, channel, deliveries).await?;
+    let (deliveries, refused) = restock::admit::admit(app, channel, deliveries, lease_end - LEASE_MARGIN).await;
     if !refused.is_empty() {
         record(app, &refused, lease_end).await?;
     }

@@ -42,21 +42,44 @@ impl EmailSettings {
     }
 }
 
+/// Where the users of some deliveries can be reached. Who is not among them was not asked for.
+pub type Addresses = HashMap<AccountId, Address>;
+
 /// Sends outside any transaction. What cannot be started before `deadline` or before the host stops is handed back.
 pub async fn send(app: &App, claimed: Vec<Claimed>, deadline: Instant) -> Vec<AttemptResult> {
+    let addresses = look_up(app, claimed.iter(), deadline).await;
+    let turns = admit(app, claimed.len()).await;
+    hand_over(app, &claimed, &addresses, turns, deadline).await
+}
+
+/// The addresses of those whose e-mails go to no other. Ends at `deadline` or when the host stops.
+pub async fn look_up(app: &App, claimed: impl Iterator<Item = &Claimed>, deadline: Instant) -> Addresses {
     let enough = async {
         tokio::select! {
             () = app.stopping.cancelled() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
     };
-    let asks = claimed.iter().filter(|delivery| delivery.target.is_none());
-    let users = asks.filter_map(|delivery| delivery.user).collect();
+    let users = claimed.filter(|delivery| delivery.target.is_none()).filter_map(|delivery| delivery.user).collect();
     let addresses = app.contacts.addresses(users, enough).await;
     log_unavailable(&addresses);
+    addresses
+}
+
+/// For each of `count` e-mails: None if it may go now, or how long it has to wait. One mail server takes all of them.
+pub async fn admit(app: &App, count: usize) -> Vec<Option<Duration>> {
+    app.targets.admit(Channel::Email, &vec![""; count]).await
+}
+
+/// Hands e-mails to the mail server, those that have no turn excepted. They are begun in their order.
+pub async fn hand_over(
+    app: &App,
+    claimed: &[Claimed],
+    addresses: &Addresses,
+    turns: Vec<Option<Duration>>,
+    deadline: Instant,
+) -> Vec<AttemptResult> {
     let retry_delays = app.settings.retry_delays(Channel::Email);
-    // One mail server takes all of them.
-    let turns = app.targets.admit(Channel::Email, &vec![""; claimed.len()]).await;
     let sending = claimed.iter().zip(turns).map(|(delivery, turn)| {
         let known = delivery.target.as_deref().map(|target| Address::Known(target.into()));
         let found = delivery.user.map(|user| addresses.get(&user));
@@ -98,7 +121,7 @@ async fn post(app: &App, delivery: &Claimed, address: &str) -> Outcome {
 }
 
 /// One line for all that failed together: an account service that is away fails a whole claim.
-fn log_unavailable(addresses: &HashMap<AccountId, Address>) {
+fn log_unavailable(addresses: &Addresses) {
     let mut failures = addresses.iter().filter_map(|(user, address)| match address {
         Address::Unavailable(error) => Some((user, error)),
         Address::Known(_) | Address::NoSuchUser => None,

@@ -217,7 +217,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         webhooks: webhook::Client::new(&settings.webhook)?,
         smtp: email::Smtp::new(&settings.email)?,
         targets: targets::Targets::new(host.redis(), &settings.targets),
-        restock: restock::Restock::new(host.upstream("inventory")?, host.redis(), &settings.restock),
+        restock: restock::Restock::new(host.upstream("inventory")?),
         stream: stream::Stream::new(host.upstream("order")?, host.draining(), &settings.stream),
         stopping: host.stopping(),
         settings: settings.clone(),

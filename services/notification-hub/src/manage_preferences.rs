@@ -9,12 +9,13 @@ use common::db::Tx;
 use common::http::{Data, Json, Problem, detach};
 use contract::ids::{AccountId, DeliveryId};
 use diesel::dsl::now;
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{ExpressionMethods, OptionalExtension, PgArrayExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
+use crate::channel::Channel;
 use crate::preference::{Muted, check, key, shown};
 use crate::request::Requested;
 use crate::schema::notification_preferences;
@@ -97,6 +98,26 @@ async fn put(tx: &mut Tx, user: AccountId, muted: &[String], language: Option<La
 fn view(app: &App, muted: &[String], language: Option<Language>) -> HttpResponse {
     let transactional_types = app.settings.transactional_types.clone();
     HttpResponse::Ok().json(PreferencesView { muted: shown(muted), language, transactional_types })
+}
+
+/// Those of `users` who have muted `kind` over `channel`.
+pub async fn who_muted(
+    tx: &mut Tx,
+    users: Vec<AccountId>,
+    kind: &str,
+    channel: Channel,
+    transactional: &[String],
+) -> Result<HashSet<AccountId>> {
+    if transactional.iter().any(|name| name == kind) {
+        return Ok(HashSet::new());
+    }
+    let muted = notification_preferences::table
+        .filter(notification_preferences::user_id.eq_any(users))
+        .filter(notification_preferences::muted.contains(vec![key(kind, channel)]))
+        .select(notification_preferences::user_id)
+        .load(tx)
+        .await?;
+    Ok(muted.into_iter().collect())
 }
 
 /// The deliveries of `requests` that their users have muted.

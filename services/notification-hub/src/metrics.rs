@@ -32,11 +32,7 @@ pub const METRICS: &[Metric] = &[
         "Texts of administrators that could not be rendered for an event.",
         &[("template", &[])],
     ),
-    Metric::counter(
-        "stampede_restock_permits_total",
-        "Permits to send restock alerts, by where they came from.",
-        &[("from", &["redis", "share"])],
-    ),
+    Metric::counter("stampede_restock_permits_total", "Permits to send restock alerts that were taken.", &[]),
     Metric::gauge("stampede_stream_clients", "Streams that are open.", &[]),
     Metric::counter(
         "stampede_stream_frames_total",

@@ -34,11 +34,6 @@ impl Pace {
         Pace { interval: Duration::from_micros(1_000_000_u64.div_ceil(steady)), burst: burst.max(1) }
     }
 
-    /// When a target is rested again that has nothing left at `now`.
-    pub fn used_up(self, now: Duration) -> Duration {
-        now + self.interval * self.burst
-    }
-
     pub fn is_unlimited(self) -> bool {
         self.interval.is_zero()
     }
@@ -160,13 +155,6 @@ mod tests {
             assert!(u64::from(granted) <= 3 + now / 100, "{granted} after {now} ms");
         }
         assert_eq!(granted, 3 + 9);
-    }
-
-    #[test]
-    fn an_empty_allowance_has_its_next_permit_an_interval_later() {
-        let rested_at = PACE.used_up(at(1_000));
-        assert_eq!(take(at(1_000), rested_at, PACE, 1).0, Permits { granted: 0, wait: at(100) });
-        assert_eq!(take(at(1_100), rested_at, PACE, 5).0.granted, 1);
     }
 
     #[test]

@@ -9,10 +9,10 @@ pub mod on_stock; // reactions
 pub mod admit; // running a round
 pub mod end_round;
 pub mod follow_stock;
-pub mod limiter;
 pub mod run_rounds;
 pub mod send_batch;
 pub mod stocks;
+pub mod take_permits;
 pub mod take_turn;
 
 pub mod read_rounds; // the HTTP interface
@@ -25,16 +25,16 @@ use std::time::Duration;
 use common::Host;
 use common::http::ServiceConfig;
 use common::periodic::Schedule;
-use common::redis::Redis;
 use common::rpc::Upstream;
 use contract::inventory::stock_service_client::StockServiceClient;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
 use crate::App;
+use crate::email::EmailSettings;
 use crate::pace::Pace;
+use crate::settings::LEASE_MARGIN;
 use gate::StockGate;
-use limiter::Limiter;
 use stocks::Stocks;
 
 /// Section `[notification_hub.restock]`.
@@ -49,36 +49,30 @@ pub struct RestockSettings {
     pub runners: u32,
     pub per_second_max: u32,
     pub burst: u32,
-    pub replicas: u32,
-    pub redis_return_ms: u64,
 }
-
-/// Before the end of a lease nothing is begun any more: recording takes a moment, and clocks stall.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A batch is as large as what may be late or lost at once.
 const BATCH_MAX: i64 = 500;
 
 impl RestockSettings {
-    /// `email_timeout`: how long an e-mail's address may take.
-    pub fn check(&self, email_timeout: Duration) -> anyhow::Result<()> {
+    pub fn check(&self, email: &EmailSettings) -> anyhow::Result<()> {
         anyhow::ensure!(
             (1..=BATCH_MAX).contains(&self.batch),
             "notification_hub.restock.batch must be 1 to {BATCH_MAX}: it is {}",
             self.batch
         );
+        // Half of it: a lease is renewed when half of it is over.
+        let needed = 2 * email.timeout().max(LEASE_MARGIN);
         anyhow::ensure!(
-            self.lease() >= email_timeout + 2 * LEASE_MARGIN,
-            "notification_hub.restock.lease_seconds is {:?}, but email.timeout_ms and a margin need {:?}",
-            self.lease(),
-            email_timeout + 2 * LEASE_MARGIN
+            self.lease() >= needed,
+            "notification_hub.restock.lease_seconds is {:?}, but twice email.timeout_ms, or twice a margin, needs {needed:?}",
+            self.lease()
         );
         anyhow::ensure!(self.runners > 0, "notification_hub.restock.runners must be at least 1");
         anyhow::ensure!(
             self.burst > 0 && self.per_second_max > 2 * self.burst,
             "notification_hub.restock.burst must be at least 1, and twice of it less than per_second_max"
         );
-        anyhow::ensure!(self.replicas > 0, "notification_hub.restock.replicas must be at least 1");
         Ok(())
     }
 
@@ -96,36 +90,21 @@ impl RestockSettings {
     pub fn pace(&self) -> Pace {
         Pace::below(self.per_second_max, self.burst)
     }
-
-    /// Of one replica while Redis is away.
-    pub fn share(&self) -> Pace {
-        Pace { burst: 1, ..self.pace().share(self.replicas) }
-    }
-
-    pub fn redis_return(&self) -> Duration {
-        Duration::from_millis(self.redis_return_ms)
-    }
-
-    pub fn lease_margin(&self) -> Duration {
-        LEASE_MARGIN
-    }
 }
 
 /// What the flows of restocking may use beyond what all flows of the hub have.
 pub struct Restock {
     pub stocks: Stocks,
     pub gate: StockGate,
-    pub limiter: Limiter,
     /// Signalled when a round may be free.
     pub wake: Arc<Notify>,
 }
 
 impl Restock {
-    pub fn new(inventory: Upstream, redis: Redis, settings: &RestockSettings) -> Restock {
+    pub fn new(inventory: Upstream) -> Restock {
         Restock {
             stocks: Stocks::new(StockServiceClient::new(inventory)),
             gate: StockGate::default(),
-            limiter: Limiter::new(redis, settings),
             wake: Arc::default(),
         }
     }

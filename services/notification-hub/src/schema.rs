@@ -138,6 +138,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    restock_limit (id) {
+        id -> SmallInt,
+        rested_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     webhook_endpoints (name) {
         name -> Text,
         url -> Text,
@@ -166,5 +173,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     product_notification_history,
     product_user_notification,
     product_user_notification_history,
+    restock_limit,
     webhook_endpoints,
 );

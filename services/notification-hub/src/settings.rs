@@ -66,7 +66,7 @@ impl Settings {
             );
         }
         self.targets.check()?;
-        self.restock.check(email.timeout())?;
+        self.restock.check(email)?;
         self.stream.check()?;
         self.check_slack()?;
         self.check_webhook()
@@ -185,14 +185,12 @@ mod tests {
             restock: RestockSettings {
                 subscribe_in_stock: true,
                 batch: 50,
-                lease_seconds: 5,
+                lease_seconds: 10,
                 attempts_max: 5,
                 poll_ms: 1_000,
                 runners: 4,
                 per_second_max: 500,
                 burst: 12,
-                replicas: 4,
-                redis_return_ms: 1_000,
             },
             stream: StreamSettings {
                 streams_max: 10,

@@ -33,8 +33,7 @@ impl SharedLimits {
         if wanted == 0 || pace.is_unlimited() {
             return Permits { granted: wanted, wait: Duration::ZERO };
         }
-        let args =
-            [pace.interval.as_micros(), pace.burst.into(), wanted.into(), 0].map(|argument| argument.to_string());
+        let args = [pace.interval.as_micros(), pace.burst.into(), wanted.into()].map(|argument| argument.to_string());
         let key = self.redis.key(&format!("{{rl:hub:{target}}}"));
         match self.redis.run::<(u32, u64)>(&self.script, &[key], &args).await {
             Ok((granted, wait_us)) => Permits { granted, wait: Duration::from_micros(wait_us) },

@@ -126,6 +126,10 @@ impl Restock {
         let verdict = judge(&promised, &alerts);
         let audit = audit::run(site.settings()).await?;
         let mut violations = verdict.violations();
+        let all_before = first.status == "COMPLETED" && first.recipient_count == subscribers;
+        if first.status != "CANCELED_BY_SOLD_OUT" && !all_before {
+            violations.push(format!("the first round is {}, and its product was bought out", first.status));
+        }
         if second.status != "COMPLETED" {
             violations.push(format!("the second round is {}", second.status));
         }

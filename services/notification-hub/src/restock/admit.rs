@@ -6,34 +6,56 @@ use std::time::Duration;
 
 use common::Result;
 use contract::ids::{NotificationId, ProductId};
+use contract::inventory::StockLevel;
 use diesel::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl};
 use diesel_async::RunQueryDsl;
+use futures_util::stream::{self, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::channel::Channel;
 use crate::claims::{AttemptResult, Claimed};
 use crate::delivery::{Failure, Outcome};
+use crate::email;
 use crate::pace::Permits;
 use crate::restock::round::{RoundStatus, is_sold_out};
+use crate::restock::take_permits::take_permits;
 use crate::schema::{product_notification_history, product_user_notification_history};
 
-/// Divides claimed deliveries into those that may be sent now and the results of the others.
-pub async fn admit(app: &App, channel: Channel, claimed: Vec<Claimed>) -> Result<(Vec<Claimed>, Vec<AttemptResult>)> {
+/// How long alerts wait that cannot be decided on for now.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long inventory may take to say what has sold out: a claim ends a good while later.
+const STOCKS_MAX: Duration = Duration::from_secs(3);
+
+/// Products that inventory is asked for at once.
+const STOCKS_AT_ONCE: usize = 8;
+
+/// Divides claimed deliveries into those that may be sent now and the results of the others. What of them cannot be found out
+/// waits, and keeps nothing else of the claim waiting.
+pub async fn admit(
+    app: &App,
+    channel: Channel,
+    claimed: Vec<Claimed>,
+    deadline: Instant,
+) -> (Vec<Claimed>, Vec<AttemptResult>) {
     // The first attempt of an alert is its round's runner's. An operator's retry counts from 1 again, after an error.
     let retried = claimed.iter().filter(|delivery| delivery.attempt.number > 1 || delivery.last_error.is_some());
     let retried: Vec<NotificationId> = retried.map(|delivery| delivery.notification).collect();
     if retried.is_empty() {
-        return Ok((claimed, Vec::new()));
+        return (claimed, Vec::new());
     }
-    let rounds = rounds_of(app, &retried).await?;
-    let alerts: HashSet<NotificationId> = rounds.iter().map(|(notification, ..)| *notification).collect();
-    let sold_out = of_sold_out_products(app, rounds).await;
-    let sellable =
-        claimed.iter().filter(|one| alerts.contains(&one.notification) && !sold_out.contains(&one.notification));
-    // Of the same allowance that the runners take from: an operator who redrives thousands sends no faster than a round.
-    let permits = match sellable.count() {
-        0 => Permits { granted: 0, wait: Duration::ZERO },
-        count => app.restock.limiter.take(count as u32).await,
+    let (alerts, sold_out, permits) = match look(app, channel, &claimed, &retried, deadline).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(
+                %error, deliveryId = %claimed[0].attempt.delivery, deliveries = retried.len(),
+                "It cannot be found out which deliveries are restock alerts, and whether they may go; they are tried again in \
+                 a second"
+            );
+            let nobody = Permits { granted: 0, wait: LOOK_AGAIN };
+            (retried.into_iter().collect(), HashSet::new(), nobody)
+        }
     };
     let (mut free, mut held) = (permits.granted, 0);
     let retry_delays = app.settings.retry_delays(channel);
@@ -53,22 +75,52 @@ pub async fn admit(app: &App, channel: Channel, claimed: Vec<Claimed>) -> Result
         };
         others.push(delivery.attempt.result(outcome, &retry_delays));
     }
-    Ok((admitted, others))
+    (admitted, others)
+}
+
+/// Which of the `retried` are alerts, which of those are of products that have sold out, and how many of the others may go.
+async fn look(
+    app: &App,
+    channel: Channel,
+    claimed: &[Claimed],
+    retried: &[NotificationId],
+    deadline: Instant,
+) -> Result<(HashSet<NotificationId>, HashSet<NotificationId>, Permits)> {
+    let rounds = rounds_of(app, retried).await?;
+    let alerts: HashSet<NotificationId> = rounds.iter().map(|(notification, ..)| *notification).collect();
+    let sold_out = of_sold_out_products(app, rounds).await;
+    let is_sellable = |one: &&Claimed| alerts.contains(&one.notification) && !sold_out.contains(&one.notification);
+    let count = claimed.iter().filter(is_sellable).count();
+    if count == 0 {
+        return Ok((alerts, sold_out, Permits { granted: 0, wait: Duration::ZERO }));
+    }
+    if channel == Channel::Email {
+        // The addresses are kept for a moment. A permit is used at once, and not after a look at them.
+        email::look_up(app, claimed.iter().filter(is_sellable), deadline).await;
+    }
+    // Of the same allowance that the runners take from: an operator who redrives thousands sends no faster than a round.
+    let permits = take_permits(&app.db, app.settings.restock.pace(), count as u32).await?;
+    Ok((alerts, sold_out, permits))
 }
 
 type RoundOf = (NotificationId, ProductId, RoundStatus, i64);
 
-/// Those of `rounds` whose product has sold out since. Inventory is asked once for each product; while it is away, only
+/// Those of `rounds` whose product has sold out since. Inventory is asked once for each product; while it does not answer, only
 /// rounds that sold out in the middle are known to be.
 async fn of_sold_out_products(app: &App, rounds: Vec<RoundOf>) -> HashSet<NotificationId> {
-    let mut levels = HashMap::new();
-    for (_, product, _, _) in &rounds {
-        if !levels.contains_key(product) {
-            levels.insert(*product, app.restock.stocks.get(*product).await.ok().map(|stock| stock.level));
-        }
-    }
+    let products: HashSet<ProductId> = rounds.iter().map(|(_, product, ..)| *product).collect();
+    let end = Instant::now() + STOCKS_MAX;
+    let levels: HashMap<ProductId, StockLevel> = stream::iter(products)
+        .map(async |product| {
+            let stock = timeout_at(end, app.restock.stocks.get(product)).await.ok()?.ok()?;
+            Some((product, stock.level))
+        })
+        .buffer_unordered(STOCKS_AT_ONCE)
+        .filter_map(async |found| found)
+        .collect()
+        .await;
     let sold_out = rounds.into_iter().filter(|(_, product, status, stock_version)| {
-        let level = levels.get(product).and_then(Option::as_ref);
+        let level = levels.get(product);
         *status == RoundStatus::CanceledBySoldOut
             || level.is_some_and(|level| is_sold_out(*stock_version, level.version, level.available))
     });

@@ -152,7 +152,7 @@ pub struct RestockRecipient {
     /// Of the delivery: `SUCCESS` if it went out, `FAILED` if it was given up or the product had sold out.
     status: DeliveryStatus,
     last_error: Option<String>,
-    /// Of the first attempt; null if there was none.
+    /// When the round's runner handed it over; null if it did not, such as when it died and the alert went out later.
     attempted_at: Option<DateTime<Utc>>,
 }
 

@@ -21,7 +21,7 @@ use crate::restock::end_round::{End, end};
 use crate::restock::follow_stock::follow_stock;
 use crate::restock::round::{AfterError, RoundKey, Run, after_error};
 use crate::restock::send_batch::{Sent, send_batch};
-use crate::restock::take_turn::{Turn, lock, record, take_turn};
+use crate::restock::take_turn::{Rest, Turn, lock, record, take_turn};
 
 /// Between two tries after an error that may pass.
 const PAUSE: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
@@ -67,8 +67,7 @@ async fn acquire(tx: &mut Tx, lease: Duration) -> Result<Option<Run>> {
 async fn tell_everybody(app: &App, run: &Run, sent: &mut Sent) -> Result<()> {
     let mut failures = 0;
     let mut alert: Option<Value> = None;
-    // Of a batch whose commit was not confirmed, or of a runner that died, there may be a rest.
-    let mut may_have_rest = true;
+    let mut rest = Rest::OfAnother;
     loop {
         // Read before the transaction, so that the lease in the database can only end later than this one.
         let lease_end = Instant::now() + app.settings.restock.lease();
@@ -77,26 +76,32 @@ async fn tell_everybody(app: &App, run: &Run, sent: &mut Sent) -> Result<()> {
                 Some(alert) => alert,
                 none => none.insert(look_up(app, run).await?),
             };
-            take_turn(app, run, alert, sent, may_have_rest).await
+            take_turn(app, run, alert, sent, rest).await
         };
         let error = match turn.await {
             Ok(Turn::Batch(batch)) => {
-                failures = 0;
                 app.db.point("restock.after_commit").await;
                 *sent = send_batch(app, run, batch, lease_end).await;
                 app.db.point("restock.after_send").await;
-                may_have_rest = sent.has_rest;
-                continue;
+                rest = if sent.has_rest { Rest::Untried } else { Rest::None };
+                let Some(error) = sent.failure.take() else {
+                    failures = 0;
+                    continue;
+                };
+                error
             }
             Ok(Turn::Over) => return Ok(()),
-            Err(error) => error,
+            Err(error) => {
+                // The commit may have gone through, with a batch that nobody has tried.
+                rest = rest.max(Rest::Untried);
+                error
+            }
         };
         failures += 1;
         match after_error(error.is_transient(), failures, app.settings.restock.attempts_max) {
             AfterError::Cancel => return Err(error),
             AfterError::Retry => pause(app, run, &error, failures).await,
         }
-        may_have_rest = true;
     }
 }
 

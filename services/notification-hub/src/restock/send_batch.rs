@@ -3,17 +3,22 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use common::db::Prepared;
+use common::{Error, Result};
 use contract::ids::DeliveryId;
 use diesel::QueryableByName;
-use diesel::sql_types::BigInt;
-use tokio::time::Instant;
+use diesel::sql_types::{BigInt, Double, Uuid};
+use diesel_async::RunQueryDsl;
+use tokio::time::{Instant, sleep};
 
 use crate::App;
 use crate::claims::{AttemptResult, Claimed, Recorded};
-use crate::email;
+use crate::email::{self, Addresses};
 use crate::notification::DeliveryStatus;
-use crate::pace::Permits;
+use crate::pace::{Pace, Permits};
 use crate::restock::round::Run;
+use crate::restock::take_permits::take_permits;
+use crate::settings::LEASE_MARGIN;
 
 /// Alerts that are handed to their channel together, at most.
 const CHUNK: usize = 10;
@@ -42,10 +47,12 @@ pub struct Tried {
 #[derive(Debug, Default)]
 pub struct Sent {
     pub tried: Vec<Tried>,
-    /// Some alerts were not tried: there was no time, or the host stops.
+    /// Some alerts were not tried: there was no time, the host stops, or something failed.
     pub has_rest: bool,
     /// The product sold out; what was not tried by then is not to be.
     pub is_sold_out: bool,
+    /// Why the rest was left.
+    pub failure: Option<Error>,
 }
 
 impl Sent {
@@ -62,55 +69,118 @@ impl Sent {
     }
 }
 
-/// What cannot be started well before the lease ends is left.
-pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, lease_end: Instant) -> Sent {
-    let deadline = lease_end - app.settings.restock.lease_margin();
+/// Sends until the batch has gone out or something ends it. What cannot be begun well before the leases end is left.
+pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, mut lease_end: Instant) -> Sent {
+    let pace = app.settings.restock.pace();
+    // The lease of the deliveries is longer than the round's, and it is not renewed.
+    let batch_end = Instant::now() + app.settings.restock.delivery_lease() / 2;
     let mut sent = Sent::default();
     let mut left = batch.into_iter();
+    // Before the permits, which are used at once.
+    let claimed = left.as_slice().iter().map(|recipient| &recipient.claimed);
+    let addresses = email::look_up(app, claimed, lease_end - LEASE_MARGIN).await;
     while !left.as_slice().is_empty() {
         if app.restock.gate.is_sold_out(run.key().product, run.stock_version) {
             sent.is_sold_out = true;
             break;
         }
-        if app.stopping.is_cancelled() || Instant::now() >= deadline {
+        let is_late = app.stopping.is_cancelled() || Instant::now() >= batch_end;
+        if is_late || !renew_lease(app, run, &mut lease_end, &mut sent).await {
             sent.has_rest = true;
             break;
         }
-        let wanted = left.as_slice().len().min(CHUNK) as u32;
-        let Permits { granted, wait } = app.restock.limiter.take(wanted).await;
-        if granted == 0 {
-            // What ends the batch is looked at again soon.
-            tokio::time::sleep(wait.min(LOOK_AGAIN)).await;
+        let turns = email::admit(app, left.as_slice().len().min(CHUNK)).await;
+        let free = turns.iter().take_while(|turn| turn.is_none()).count();
+        if free == 0 {
+            // The mail server has no room for now. What is left keeps its order.
+            app.db.point("restock.no_turn").await;
+            sleep(turns.into_iter().flatten().next().unwrap_or_default().min(LOOK_AGAIN)).await;
             continue;
         }
+        let permits = take_in_time(app, run, pace, free as u32, batch_end).await;
+        let granted = match permits {
+            Ok(granted) => granted,
+            Err(error) => {
+                sent.has_rest = true;
+                sent.failure = Some(error);
+                break;
+            }
+        };
         app.db.point("restock.before_chunk").await;
-        if let Some(pause) = send_chunk(app, left.by_ref().take(granted as usize).collect(), deadline, &mut sent).await
-        {
-            // The channel has no room for now. What is left follows in its order.
-            sent.has_rest = true;
-            tokio::time::sleep(pause.min(LOOK_AGAIN)).await;
+        let chunk = left.by_ref().take(granted as usize).collect();
+        sent.has_rest = send_chunk(app, chunk, &addresses, lease_end - LEASE_MARGIN, &mut sent.tried).await;
+        if sent.has_rest {
             break;
         }
         if !left.as_slice().is_empty() {
             // Where the next permits come one by one, a few of them are better taken together.
-            tokio::time::sleep(app.restock.limiter.gap()).await;
+            sleep(gap(pace)).await;
         }
     }
     sent
 }
 
-/// Returns the longest pause after which the channel takes what it has handed back. None: it has taken all.
-async fn send_chunk(app: &App, chunk: Vec<Recipient>, deadline: Instant, sent: &mut Sent) -> Option<Duration> {
-    let (subscriptions, claimed): (Vec<i64>, Vec<Claimed>) =
-        chunk.into_iter().map(|recipient| (recipient.subscription, recipient.claimed)).unzip();
-    let results = email::send(app, claimed, deadline).await;
-    let at = Instant::now();
-    let mut pause = None;
-    for (subscription, result) in subscriptions.into_iter().zip(results) {
-        match result.next.is_handed_back() {
-            true => pause = pause.max(Some(result.next.delay)),
-            false => sent.tried.push(Tried { subscription, result, at }),
+/// At least one permit, or none where the product sells out, the host stops or `batch_end` comes before there is one. A turn of
+/// the mail server that was given is not given back meanwhile.
+async fn take_in_time(app: &App, run: &Run, pace: Pace, wanted: u32, batch_end: Instant) -> Result<u32> {
+    loop {
+        let Permits { granted, wait } = take_permits(&app.db, pace, wanted).await?;
+        let is_over = app.stopping.is_cancelled()
+            || Instant::now() >= batch_end
+            || app.restock.gate.is_sold_out(run.key().product, run.stock_version);
+        if granted > 0 || is_over {
+            return Ok(granted);
+        }
+        app.db.point("restock.no_permit").await;
+        sleep(wait.min(LOOK_AGAIN)).await;
+    }
+}
+
+/// Renews the lease of the round when half of it is over. False: the round is not this runner's any more, or that is not known.
+async fn renew_lease(app: &App, run: &Run, lease_end: &mut Instant, sent: &mut Sent) -> bool {
+    let lease = app.settings.restock.lease();
+    // Read before the statement, so that the lease in the database can only end later than this one.
+    let now = Instant::now();
+    if now + lease / 2 <= *lease_end {
+        return true;
+    }
+    let query = diesel::sql_query(include_str!("renew_lease.sql"))
+        .bind::<Uuid, _>(run.key().id())
+        .bind::<BigInt, _>(run.epoch)
+        .bind::<Double, _>(lease.as_millis() as f64);
+    let renewed =
+        app.db.autocommit("renew_restock_lease", async move |conn| Ok(Prepared(query).execute(conn).await?)).await;
+    match renewed {
+        Ok(rows) => {
+            *lease_end = now + lease;
+            rows > 0
+        }
+        Err(error) => {
+            sent.failure = Some(error);
+            false
         }
     }
-    pause
+}
+
+/// After a chunk: as long as a few permits take to come. No more than the burst comes meanwhile, so none is lost.
+fn gap(pace: Pace) -> Duration {
+    pace.interval * (pace.burst / 2)
+}
+
+/// Returns whether some of it was not tried.
+async fn send_chunk(
+    app: &App,
+    chunk: Vec<Recipient>,
+    addresses: &Addresses,
+    deadline: Instant,
+    tried: &mut Vec<Tried>,
+) -> bool {
+    let (subscriptions, claimed): (Vec<i64>, Vec<Claimed>) =
+        chunk.into_iter().map(|recipient| (recipient.subscription, recipient.claimed)).unzip();
+    let results = email::hand_over(app, &claimed, addresses, vec![None; claimed.len()], deadline).await;
+    let at = Instant::now();
+    let count = tried.len() + results.len();
+    let outcomes = subscriptions.into_iter().zip(results).filter(|(_, result)| !result.next.is_handed_back());
+    tried.extend(outcomes.map(|(subscription, result)| Tried { subscription, result, at }));
+    tried.len() < count
 }

@@ -4,6 +4,7 @@
 -- $2: round
 -- $3: how many at most
 -- $4: lease in milliseconds
+-- $5: attempts that this costs: 1 where they may have been tried
 with interrupted as materialized (
     select
         told.subscription_id,
@@ -20,7 +21,7 @@ with interrupted as materialized (
     for update of deliveries
 )
 update deliveries
-set attempt = deliveries.attempt + 1,
+set attempt = deliveries.attempt + $5,
     lock_token = deliveries.lock_token + 1,
     lease_until = clock_timestamp() + $4 * interval '1 millisecond',
     updated_at = now()

@@ -7,7 +7,7 @@ use common::Result;
 use common::db::{Prepared, Tx};
 use contract::ids::{AccountId, DeliveryId, NotificationId};
 use diesel::pg::Pg;
-use diesel::sql_types::{Array, BigInt, Double, Uuid};
+use diesel::sql_types::{Array, BigInt, Double, Integer, Uuid};
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryableByName, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use crate::claims::{self, Recorded};
 use crate::delivery::PRIORITY_BULK;
 use crate::find_templates::Wanted;
 use crate::insert_notifications::{NewDelivery, NewNotification, insert_notifications};
+use crate::manage_preferences::who_muted;
 use crate::restock::alert::{CHANNEL, KIND, message};
 use crate::restock::end_round::{End, end, end_unsent, release};
 use crate::restock::round::{RoundKey, RoundStatus, Run, cursor_after};
@@ -34,6 +35,16 @@ pub enum Turn {
     Over,
 }
 
+/// Alerts of a round that are written and not recorded as tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rest {
+    None,
+    /// This runner's, which has not tried them: to claim them again costs no attempt.
+    Untried,
+    /// Perhaps of a runner that has died, and may have sent them.
+    OfAnother,
+}
+
 #[derive(diesel::Queryable, Selectable)]
 #[diesel(table_name = product_notification_history, check_for_backend(Pg))]
 pub struct Progress {
@@ -41,15 +52,14 @@ pub struct Progress {
     last_subscription_id: i64,
 }
 
-/// `may_have_rest`: some alerts may be written and not sent.
-pub async fn take_turn(app: &App, run: &Run, alert: &Value, sent: &Sent, may_have_rest: bool) -> Result<Turn> {
+pub async fn take_turn(app: &App, run: &Run, alert: &Value, sent: &Sent, rest: Rest) -> Result<Turn> {
     let (turn, recorded) = app
         .db
         .tx("restock_turn", async |tx| {
             let Some(progress) = lock(tx, run).await? else { return Ok((Turn::Over, Vec::new())) };
             let recorded = record(tx, run.key(), sent).await?;
             let succeeded = sent.succeeded(&recorded);
-            let turn = next(app, tx, run, alert, &progress, Last { sent, succeeded, may_have_rest }).await?;
+            let turn = next(app, tx, run, alert, &progress, Last { sent, succeeded, rest }).await?;
             tx.point("restock.before_commit").await;
             Ok((turn, recorded))
         })
@@ -97,7 +107,7 @@ async fn note_attempts(tx: &mut Tx, key: RoundKey, tried: &[Tried]) -> Result<()
 struct Last<'s> {
     sent: &'s Sent,
     succeeded: i64,
-    may_have_rest: bool,
+    rest: Rest,
 }
 
 async fn next(
@@ -106,7 +116,7 @@ async fn next(
     run: &Run,
     alert: &Value,
     progress: &Progress,
-    Last { sent, succeeded, may_have_rest }: Last<'_>,
+    Last { sent, succeeded, rest }: Last<'_>,
 ) -> Result<Turn> {
     if progress.status != RoundStatus::InProgress {
         // The event has ended it; what is written and not sent is never sent.
@@ -125,11 +135,12 @@ async fn next(
     }
     let (count_max, lease) = (app.settings.restock.batch, app.settings.restock.delivery_lease());
     let lease_ms = lease.as_millis() as f64;
-    if may_have_rest {
-        let rest = take_interrupted(tx, run.key(), count_max, lease_ms).await?;
-        if !rest.is_empty() {
+    if rest != Rest::None {
+        let attempts = i32::from(rest == Rest::OfAnother);
+        let batch = take_interrupted(tx, run.key(), count_max, lease_ms, attempts).await?;
+        if !batch.is_empty() {
             advance(app, tx, run, progress.last_subscription_id, 0, succeeded).await?;
-            return Ok(Turn::Batch(rest));
+            return Ok(Turn::Batch(batch));
         }
     }
     let mut subscribers = next_subscriptions(tx, run.key(), progress.last_subscription_id, count_max).await?;
@@ -186,12 +197,19 @@ async fn late_subscriptions(tx: &mut Tx, run: &Run, count_max: i64) -> Result<Ve
     Ok(Prepared(query).load(tx).await?)
 }
 
-async fn take_interrupted(tx: &mut Tx, key: RoundKey, count_max: i64, lease_ms: f64) -> Result<Vec<Recipient>> {
+async fn take_interrupted(
+    tx: &mut Tx,
+    key: RoundKey,
+    count_max: i64,
+    lease_ms: f64,
+    attempts: i32,
+) -> Result<Vec<Recipient>> {
     let query = diesel::sql_query(include_str!("take_interrupted.sql"))
         .bind::<Uuid, _>(key.product)
         .bind::<BigInt, _>(key.round)
         .bind::<BigInt, _>(count_max)
-        .bind::<Double, _>(lease_ms);
+        .bind::<Double, _>(lease_ms)
+        .bind::<Integer, _>(attempts);
     let mut rest: Vec<Recipient> = Prepared(query).load(tx).await?;
     // An update returns its rows in any order.
     rest.sort_by_key(|recipient| recipient.subscription);
@@ -228,9 +246,14 @@ async fn write_batch(
     if now.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted: Vec<Wanted> = now.iter().map(|one| Wanted { name: KIND.to_owned(), user: Some(one.user) }).collect();
+    let users = now.iter().map(|one| one.user).collect();
+    let muted = who_muted(tx, users, KIND, CHANNEL, &app.settings.transactional_types).await?;
+    // Who has muted alerts is noted like everybody else, and gets none.
+    let reached: Vec<&Subscriber> = now.iter().filter(|one| !muted.contains(&one.user)).collect();
+    let wanted: Vec<Wanted> =
+        reached.iter().map(|one| Wanted { name: KIND.to_owned(), user: Some(one.user) }).collect();
     let texts = app.templates.find_in(tx, &wanted).await?;
-    let messages: Vec<Message> = now.iter().map(|one| message(&texts, one.user, alert)).collect::<Result<_>>()?;
+    let messages: Vec<Message> = reached.iter().map(|one| message(&texts, one.user, alert)).collect::<Result<_>>()?;
     let notifications: Vec<NewNotification<'_>> = now
         .iter()
         .map(|Subscriber { subscription, user }| NewNotification {
@@ -245,9 +268,9 @@ async fn write_batch(
         })
         .collect();
     let deliveries: Vec<NewDelivery<'_>> =
-        now.iter().zip(&messages).map(|(one, message)| delivery(key, one, message)).collect();
+        reached.iter().zip(&messages).map(|(one, message)| delivery(key, one, message)).collect();
     insert_notifications(tx, &notifications, &deliveries, lease).await?;
-    let recipients = now.iter().zip(&deliveries).map(|(one, delivery)| Recipient {
+    let recipients = reached.iter().zip(&deliveries).map(|(one, delivery)| Recipient {
         subscription: one.subscription,
         claimed: delivery.claimed(Some(one.user), None),
     });

@@ -12,19 +12,24 @@ use crate::hub::{USER, all_ended, delivery, ended, is, publish_order, start, sta
 use crate::senders::send;
 
 /// A mail server that ends with the test.
-struct MailServer {
-    url: String,
+pub struct MailServer {
+    pub url: String,
     folder: PathBuf,
     _process: Child,
 }
 
 impl MailServer {
     async fn start(name: &str) -> MailServer {
+        MailServer::start_slow(name, 0).await
+    }
+
+    /// One that needs so many seconds for each message.
+    pub async fn start_slow(name: &str, seconds: u32) -> MailServer {
         let folder = testkit::servers::folder(name);
         std::fs::create_dir_all(&folder).unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/smtp_server.py");
         let mut process = Command::new("/usr/bin/python3")
-            .args([script, folder.to_str().unwrap()])
+            .args([script, folder.to_str().unwrap(), &seconds.to_string()])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -35,7 +40,7 @@ impl MailServer {
     }
 
     /// The messages that it has taken, once there are `count`.
-    async fn has(&self, count: usize) -> Vec<String> {
+    pub async fn has(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} e-mails arrive"), async || {
             let entries = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
             let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "eml")).collect();

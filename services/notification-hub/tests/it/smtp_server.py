@@ -1,6 +1,6 @@
-"""A real mail server (aiosmtpd) for tests: `python3 smtp_server.py FOLDER`.
+"""A real mail server (aiosmtpd) for tests: `python3 smtp_server.py FOLDER SECONDS`.
 
-Prints its port. Each message that it takes becomes a file in FOLDER, headers and all. A recipient whose name begins with a
+Prints its port. Each message takes it so many seconds. Each message that it takes becomes a file in FOLDER, headers and all. A recipient whose name begins with a
 code, such as 450-x@example.com, is refused with that code; later-x@example.com is refused once with 450 and then taken.
 """
 
@@ -12,8 +12,9 @@ from aiosmtpd.smtp import SMTP
 
 
 class Handler:
-    def __init__(self, folder):
+    def __init__(self, folder, seconds):
         self.folder = folder
+        self.seconds = seconds
         self.taken = 0
         self.refused = set()
 
@@ -29,6 +30,7 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
+        await asyncio.sleep(self.seconds)
         self.taken += 1
         name = self.folder / f"{self.taken:04}"
         # Whoever sees the file sees all of it.
@@ -38,7 +40,7 @@ class Handler:
 
 
 async def main():
-    handler = Handler(pathlib.Path(sys.argv[1]))
+    handler = Handler(pathlib.Path(sys.argv[1]), float(sys.argv[2]))
     server = await asyncio.get_running_loop().create_server(
         lambda: SMTP(handler, enable_SMTPUTF8=True), host="127.0.0.1", port=0
     )

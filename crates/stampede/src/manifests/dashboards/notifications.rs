@@ -81,8 +81,8 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 lines(
                     "Permits to send alerts",
                     PerSecond,
-                    "Share rises: Redis is away, and each replica keeps to its share of the limit.",
-                    &[("sum by (from) (rate(stampede_restock_permits_total[$__rate_interval]))", "{{from}}")],
+                    "At most 488 a second over all replicas. Less while a round runs: the database or the senders are slow.",
+                    &[("sum(rate(stampede_restock_permits_total[$__rate_interval]))", "permits")],
                 ),
             ],
         },

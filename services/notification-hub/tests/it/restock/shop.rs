@@ -1,7 +1,6 @@
 //! A hub beside an inventory that the test plays, and what its users and operators see of restocking.
 
 use common::auth::Role;
-use common::redis::{Redis, cmd};
 use contract::events::{StockDepleted, StockReplenished};
 use contract::inventory::StockLevel;
 use contract::inventory::stock_service_server::StockServiceServer;
@@ -19,11 +18,12 @@ use crate::hub::builder;
 pub const SNEAKER: Uuid = Uuid::from_u128(0x5eaf);
 
 /// A round whose runner is gone is taken soon, and nobody waits for a permit.
-const QUICK: [(&str, &str); 3] = [
-    ("notification_hub.restock.poll_ms", "50"),
-    ("notification_hub.restock.per_second_max", "1000000"),
-    ("notification_hub.restock.redis_return_ms", "0"),
-];
+const QUICK: [(&str, &str); 2] =
+    [("notification_hub.restock.poll_ms", "50"), ("notification_hub.restock.per_second_max", "1000000")];
+
+/// Nobody gets a permit for a while.
+pub const USE_UP_THE_LIMIT: &str =
+    "update {notification_hub}.restock_limit set rested_at = clock_timestamp() + interval '50 seconds'";
 
 pub struct Shop {
     pub site: Site,
@@ -57,14 +57,6 @@ impl Shop {
         Shop { site, account, inventory, settings }
     }
 
-    /// Nobody gets a permit for an hour.
-    pub async fn use_up_the_limit(&self) {
-        let redis = Redis::open(&self.site.settings().section("redis").unwrap(), self.site.namespace()).unwrap();
-        let rested_at = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).timestamp_micros().to_string();
-        let key = redis.key("{rl:hub:restock}");
-        let _: String = redis.command(cmd("SET").arg(&key).arg(rested_at)).await.unwrap();
-    }
-
     /// One more process with the data of this shop.
     pub async fn replica(&self) -> Site {
         let builder = builder(&self.account, &[]).settings(&self.settings).namespace(self.site.namespace());
@@ -77,10 +69,14 @@ impl Shop {
 
     /// Users 1 to `count` subscribe to [`SNEAKER`], one after the other.
     pub async fn subscribers(&self, count: i64) {
+        self.subscribers_of(SNEAKER, count).await;
+    }
+
+    pub async fn subscribers_of(&self, product: Uuid, count: i64) {
         self.site
             .execute(&format!(
                 "insert into {{notification_hub}}.product_user_notification (product_id, user_id)
-                 select '{SNEAKER}', lpad(to_hex(number), 32, '0')::uuid from generate_series(1, {count}) as number
+                 select '{product}', lpad(to_hex(number), 32, '0')::uuid from generate_series(1, {count}) as number
                  order by number"
             ))
             .await;
@@ -88,7 +84,11 @@ impl Shop {
 
     /// [`SNEAKER`] is back, and the hub has heard of it.
     pub async fn restock(&self) -> StockLevel {
-        let level = self.inventory.set(SNEAKER, 100);
+        self.restock_of(SNEAKER).await
+    }
+
+    pub async fn restock_of(&self, product: Uuid) -> StockLevel {
+        let level = self.inventory.set(product, 100);
         self.site.deliver("notification-hub", &replenished(&level)).await;
         level
     }

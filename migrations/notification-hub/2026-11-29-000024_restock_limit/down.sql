@@ -1,0 +1,1 @@
+drop table restock_limit;
