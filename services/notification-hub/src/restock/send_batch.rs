@@ -97,8 +97,9 @@ pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, mut lease_e
             sleep(turns.into_iter().flatten().next().unwrap_or_default().min(LOOK_AGAIN)).await;
             continue;
         }
-        let permits = take_in_time(app, run, pace, free as u32, batch_end).await;
-        let granted = match permits {
+        let deadline = lease_end - LEASE_MARGIN;
+        let granted = match take_in_time(app, run, pace, free as u32, deadline).await {
+            Ok(0) => continue,
             Ok(granted) => granted,
             Err(error) => {
                 sent.has_rest = true;
@@ -108,7 +109,7 @@ pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, mut lease_e
         };
         app.db.point("restock.before_chunk").await;
         let chunk = left.by_ref().take(granted as usize).collect();
-        sent.has_rest = send_chunk(app, chunk, &addresses, lease_end - LEASE_MARGIN, &mut sent.tried).await;
+        sent.has_rest = send_chunk(app, chunk, &addresses, deadline, &mut sent.tried).await;
         if sent.has_rest {
             break;
         }
@@ -120,13 +121,13 @@ pub async fn send_batch(app: &App, run: &Run, batch: Vec<Recipient>, mut lease_e
     sent
 }
 
-/// At least one permit, or none where the product sells out, the host stops or `batch_end` comes before there is one. A turn of
+/// At least one permit, or none where the product sells out, the host stops or `deadline` comes before there is one. A turn of
 /// the mail server that was given is not given back meanwhile.
-async fn take_in_time(app: &App, run: &Run, pace: Pace, wanted: u32, batch_end: Instant) -> Result<u32> {
+async fn take_in_time(app: &App, run: &Run, pace: Pace, wanted: u32, deadline: Instant) -> Result<u32> {
     loop {
         let Permits { granted, wait } = take_permits(&app.db, pace, wanted).await?;
         let is_over = app.stopping.is_cancelled()
-            || Instant::now() >= batch_end
+            || Instant::now() >= deadline
             || app.restock.gate.is_sold_out(run.key().product, run.stock_version);
         if granted > 0 || is_over {
             return Ok(granted);
