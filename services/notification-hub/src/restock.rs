@@ -49,6 +49,7 @@ pub struct RestockSettings {
     pub runners: u32,
     pub per_second_max: u32,
     pub burst: u32,
+    pub reserve: u32,
 }
 
 /// A batch is as large as what may be late or lost at once.
@@ -70,8 +71,8 @@ impl RestockSettings {
         );
         anyhow::ensure!(self.runners > 0, "notification_hub.restock.runners must be at least 1");
         anyhow::ensure!(
-            self.burst > 0 && self.per_second_max > 2 * self.burst,
-            "notification_hub.restock.burst must be at least 1, and twice of it less than per_second_max"
+            self.burst > 0 && self.per_second_max.saturating_sub(self.reserve) > self.burst,
+            "notification_hub.restock.burst must be at least 1, and with reserve less than per_second_max"
         );
         Ok(())
     }
@@ -88,7 +89,7 @@ impl RestockSettings {
 
     /// Of all replicas together.
     pub fn pace(&self) -> Pace {
-        Pace::below(self.per_second_max, self.burst)
+        Pace::below(self.per_second_max, self.burst, self.reserve)
     }
 }
 

@@ -190,7 +190,8 @@ mod tests {
                 poll_ms: 1_000,
                 runners: 4,
                 per_second_max: 500,
-                burst: 12,
+                burst: 24,
+                reserve: 14,
             },
             stream: StreamSettings {
                 streams_max: 10,

@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long inventory may take to say what has sold out: a claim ends a good while later.
 const STOCKS_MAX: Duration = Duration::from_secs(3);
 
-/// Products that inventory is asked for at once.
+/// Products that inventory is asked for at the same time.
 const STOCKS_AT_ONCE: usize = 8;
 
 /// Divides claimed deliveries into those that may be sent now and the results of the others. What of them cannot be found out
@@ -110,15 +110,13 @@ type RoundOf = (NotificationId, ProductId, RoundStatus, i64);
 async fn of_sold_out_products(app: &App, rounds: Vec<RoundOf>) -> HashSet<NotificationId> {
     let products: HashSet<ProductId> = rounds.iter().map(|(_, product, ..)| *product).collect();
     let end = Instant::now() + STOCKS_MAX;
-    let levels: HashMap<ProductId, StockLevel> = stream::iter(products)
-        .map(async |product| {
-            let stock = timeout_at(end, app.restock.stocks.get(product)).await.ok()?.ok()?;
-            Some((product, stock.level))
-        })
-        .buffer_unordered(STOCKS_AT_ONCE)
-        .filter_map(async |found| found)
-        .collect()
-        .await;
+    let asked = products.into_iter().map(|product| async move {
+        let stock = timeout_at(end, app.restock.stocks.get(product)).await.ok()?.ok()?;
+        Some((product, stock.level))
+    });
+    let answers: Vec<Option<(ProductId, StockLevel)>> =
+        stream::iter(asked).buffer_unordered(STOCKS_AT_ONCE).collect().await;
+    let levels: HashMap<ProductId, StockLevel> = answers.into_iter().flatten().collect();
     let sold_out = rounds.into_iter().filter(|(_, product, status, stock_version)| {
         let level = levels.get(product);
         *status == RoundStatus::CanceledBySoldOut

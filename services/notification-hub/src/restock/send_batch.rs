@@ -163,9 +163,9 @@ async fn renew_lease(app: &App, run: &Run, lease_end: &mut Instant, sent: &mut S
     }
 }
 
-/// After a chunk: as long as a few permits take to come. No more than the burst comes meanwhile, so none is lost.
+/// After a chunk: as long as the permits for half of the next one take to come.
 fn gap(pace: Pace) -> Duration {
-    pace.interval * (pace.burst / 2)
+    pace.interval * (CHUNK as u32 / 2)
 }
 
 /// Returns whether some of it was not tried.

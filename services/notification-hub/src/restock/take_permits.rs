@@ -1,8 +1,8 @@
 //! How fast restock alerts go out: at most so many a second, over all replicas together.
 //!
 //! The limit is a row in the hub's database, and time is that server's clock. A round cannot go on without that database
-//! anyway, so nothing else can be away. One allowance of `burst` is never given: it covers messages that leave a little
-//! later than they were admitted.
+//! anyway, so nothing else can be away. A reserve is never given: it covers messages that leave a little later than they
+//! were admitted.
 
 use std::time::Duration;
 

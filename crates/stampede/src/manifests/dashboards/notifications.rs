@@ -81,7 +81,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 lines(
                     "Permits to send alerts",
                     PerSecond,
-                    "At most 488 a second over all replicas. Less while a round runs: the database or the senders are slow.",
+                    "At most 486 a second over all replicas. Less while a round runs: the database or the senders are slow.",
                     &[("sum(rate(stampede_restock_permits_total[$__rate_interval]))", "permits")],
                 ),
             ],

@@ -31,7 +31,11 @@ async fn who_waits_for_the_limit_sees_what_another_replica_has_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alert_takes_a_permit_of_the_limit() {
     // One permit a second.
-    let pace = [("notification_hub.restock.per_second_max", "3"), ("notification_hub.restock.burst", "1")];
+    let pace = [
+        ("notification_hub.restock.per_second_max", "2"),
+        ("notification_hub.restock.burst", "1"),
+        ("notification_hub.restock.reserve", "0"),
+    ];
     let shop = Shop::open(&pace).await;
     shop.subscribers(1).await;
     shop.restock().await;
