@@ -40,16 +40,16 @@ pub async fn admit(
     deadline: Instant,
 ) -> (Vec<Claimed>, Vec<AttemptResult>) {
     // The first attempt of an alert is its round's runner's. An operator's retry counts from 1 again, after an error.
-    let retried = claimed.iter().filter(|delivery| delivery.attempt.number > 1 || delivery.last_error.is_some());
-    let retried: Vec<NotificationId> = retried.map(|delivery| delivery.notification).collect();
-    if retried.is_empty() {
+    let is_retried = |delivery: &&Claimed| delivery.attempt.number > 1 || delivery.last_error.is_some();
+    let Some(first) = claimed.iter().find(is_retried).map(|delivery| delivery.attempt.delivery) else {
         return (claimed, Vec::new());
-    }
+    };
+    let retried: Vec<NotificationId> = claimed.iter().filter(is_retried).map(|one| one.notification).collect();
     let (alerts, sold_out, permits) = match look(app, channel, &claimed, &retried, deadline).await {
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(
-                %error, deliveryId = %claimed[0].attempt.delivery, deliveries = retried.len(),
+                %error, deliveryId = %first, deliveries = retried.len(),
                 "It cannot be found out which deliveries are restock alerts, and whether they may go; they are tried again in \
                  a second"
             );
