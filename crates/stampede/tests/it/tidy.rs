@@ -248,6 +248,37 @@ fn nothing_is_left_to_do_and_nothing_is_hidden() {
     holds("No cargo features: one code path.", features.map(|file| file.path).collect());
 }
 
+/// Every file of the repository, and the folders that others make in it left out.
+fn everything(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !path.is_dir() {
+            found.push(path);
+        } else if !["target", ".git", ".stampede", "node_modules", "__pycache__"].contains(&name) {
+            everything(&path, found);
+        }
+    }
+}
+
+#[test]
+fn no_file_has_the_marks_of_a_merge() {
+    let mut found = Vec::new();
+    everything(&root(), &mut found);
+    assert!(found.len() > 500, "only {} files were found", found.len());
+    let mut broken = Vec::new();
+    for path in found {
+        // Some are no text.
+        let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let mut lines = text.lines().enumerate();
+        let is_mark = |line: &str| ["<<<<<<< ", "||||||| ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+        if let Some((number, line)) = lines.find(|(_, line)| is_mark(line)) {
+            broken.push(format!("{}:{}: {line}", path.display(), number + 1));
+        }
+    }
+    holds("A merge that met a conflict is finished by hand.", broken);
+}
+
 #[test]
 fn files_are_short_have_a_noun_or_a_verb_for_a_name_and_say_what_they_are() {
     let all = files("rs");
