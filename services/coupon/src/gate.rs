@@ -13,6 +13,7 @@ use contract::ids::{AccountId, CouponId, CouponIssueId};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use crate::clock::{Clock, Now};
 use crate::refused::Refused;
 
 /// The script that takes a coupon; public for the benchmark, which runs it alone.
@@ -34,6 +35,7 @@ const COUPONS_MAX: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub struct GateSettings {
     pub clock_slack_ms: i64,
+    pub clock_period_ms: u64,
     pub load_ms: u64,
     pub wait_ms: u64,
     pub kept_ms: u64,
@@ -44,6 +46,7 @@ pub struct GateSettings {
 pub struct Gate {
     pub(crate) redis: Redis,
     pub(crate) db: Db,
+    pub(crate) clock: Clock,
     pub(crate) settings: Arc<GateSettings>,
     /// The newest epoch of each coupon that this process has seen.
     epochs: Arc<Mutex<HashMap<CouponId, i64>>>,
@@ -65,6 +68,10 @@ pub enum Answer {
     Pending(Take),
     /// PostgreSQL has the user's issue.
     Stored,
+    /// The coupon opens now, and PostgreSQL may say so or not. Nothing is taken until it must.
+    Opening {
+        opens_in_ms: i64,
+    },
     /// The gate is not loaded, or is older than one that was seen.
     Cold,
     /// Redis does not answer.
@@ -72,23 +79,24 @@ pub enum Answer {
 }
 
 impl Gate {
-    pub fn new(redis: Redis, db: Db, settings: GateSettings) -> Self {
-        Self { redis, db, settings: Arc::new(settings), epochs: Arc::default() }
+    pub fn new(redis: Redis, db: Db, clock: Clock, settings: GateSettings) -> Self {
+        Self { redis, db, clock, settings: Arc::new(settings), epochs: Arc::default() }
     }
 
     /// Takes a coupon for each of `users`. An answer for each: `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED` are
     /// refusals.
     pub async fn take(&self, coupon: CouponId, users: &[(AccountId, CouponIssueId)]) -> Vec<Result<Answer, Refused>> {
-        let mut args = vec![self.epoch(coupon).to_string(), self.settings.clock_slack_ms.to_string()];
+        let now = self.clock.now();
+        let mut args = vec![self.epoch(coupon).to_string(), now.earliest_ms.to_string()];
         args.extend(users.iter().flat_map(|(user, issue)| [user.to_string(), issue.to_string()]));
         let answers: Vec<Vec<String>> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
             Ok(answers) => answers,
             Err(Unavailable { .. }) => return users.iter().map(|_| Ok(Answer::Away)).collect(),
         };
-        answers.iter().map(|words| self.answer(coupon, words)).collect()
+        answers.iter().map(|words| self.answer(coupon, words, now)).collect()
     }
 
-    fn answer(&self, coupon: CouponId, words: &[String]) -> Result<Answer, Refused> {
+    fn answer(&self, coupon: CouponId, words: &[String], now: Now) -> Result<Answer, Refused> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
         match words.as_slice() {
@@ -99,7 +107,7 @@ impl Gate {
             ["PENDING", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, Answer::Pending)),
             ["STORED"] => Ok(Answer::Stored),
             ["CLOSED"] => Err(Refused::Ended),
-            ["EARLY", wait_ms] => Err(Refused::NotOpen { opens_in_ms: wait_ms.parse().unwrap_or(1000) }),
+            ["EARLY", opens_ms] => opens_ms.parse().map_or(Ok(Answer::Cold), |opens_ms| before_opening(opens_ms, now)),
             ["SOLD_OUT"] => Err(Refused::SoldOut),
             _ => Ok(Answer::Cold),
         }
@@ -187,6 +195,12 @@ impl Gate {
     }
 }
 
+/// What is said to who comes before the coupon has opened for certain. Not that it is sold out: nobody could take one yet.
+fn before_opening(opens_ms: i64, now: Now) -> Result<Answer, Refused> {
+    let opens_in_ms = opens_ms - now.earliest_ms;
+    if now.latest_ms < opens_ms { Err(Refused::NotOpen { opens_in_ms }) } else { Ok(Answer::Opening { opens_in_ms }) }
+}
+
 /// What a gate has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GateView {
@@ -194,4 +208,17 @@ pub(crate) struct GateView {
     pub left: i64,
     pub users: i64,
     pub pending: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_too_early_for_certain_is_refused_and_others_wait_for_the_opening() {
+        let answer = |opens_ms| before_opening(opens_ms, Now { earliest_ms: 90, latest_ms: 110 });
+        assert_eq!(answer(111), Err(Refused::NotOpen { opens_in_ms: 21 }));
+        assert_eq!(answer(110), Ok(Answer::Opening { opens_in_ms: 20 }));
+        assert_eq!(answer(91), Ok(Answer::Opening { opens_in_ms: 1 }));
+    }
 }

@@ -1,12 +1,11 @@
 -- Takes one coupon for each of some users and notes it in the journal, or does nothing.
--- ARGV: 1 the newest epoch that the caller has seen, 2 milliseconds by which clocks may differ: this clock only filters,
--- PostgreSQL's decides, then pairs of a user and the id of his issue. Returns an answer for each user.
+-- ARGV: 1 the newest epoch that the caller has seen, 2 a time (milliseconds) that has come by PostgreSQL's clock, which decides:
+-- Redis's own clock may be wrong, then pairs of a user and the id of his issue. Returns an answer for each user.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'state')
 local epoch, left = tonumber(meta[1] or ''), tonumber(redis.call('GET', KEYS[2]) or '')
 -- Lost; or older than what was seen before.
 local is_cold = not epoch or not left or epoch < tonumber(ARGV[1])
-local time, slack = redis.call('TIME'), tonumber(ARGV[2])
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = tonumber(ARGV[2])
 local opens, closes = tonumber(meta[2] or ''), tonumber(meta[3] or '')
 
 local function take(user, issue)
@@ -14,8 +13,9 @@ local function take(user, issue)
     if taken == STORED then return {'STORED'} end
     if taken then return {'PENDING', meta[1], taken} end
     if meta[4] ~= 'open' then return {'CLOSED'} end
-    if now + slack < opens then return {'EARLY', tostring(opens - now)} end
-    if now >= closes + slack then return {'CLOSED'} end
+    -- Nobody takes one before the opening, so nobody is told that all are gone because of those who came too early.
+    if now < opens then return {'EARLY', meta[2]} end
+    if now >= closes then return {'CLOSED'} end
     if left <= 0 then return {'SOLD_OUT'} end
     local entry = redis.call('XADD', KEYS[4], '*', 'user', user, 'issue', issue)
     redis.call('HSET', KEYS[3], user, entry)

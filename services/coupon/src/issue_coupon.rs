@@ -20,7 +20,7 @@ use crate::commit_issues::Outcome;
 use crate::coupon::IssueStatus;
 use crate::gate::{Answer, Take};
 use crate::issue::{Issued, Wanted, issue_id, take_id};
-use crate::load_gate::{load_gate, load_later};
+use crate::load_gate::{LOOK_AGAIN, load_gate, load_later};
 use crate::record_failures::Failure;
 use crate::refused::Refused;
 use crate::take_coupons::Asked;
@@ -93,6 +93,10 @@ async fn issue(app: &Arc<App>, coupon: CouponId, user: AccountId) -> Result<Issu
             Answer::Pending(take) => (Some(take), false),
             Answer::Stored => return Err(Refused::AlreadyIssued(issue).into()),
             Answer::Away => (None, true),
+            Answer::Opening { opens_in_ms } => {
+                wait_for_opening(app, opens_in_ms, deadline).await?;
+                continue;
+            }
             Answer::Cold => {
                 load_in_time(app, coupon, seen, deadline).await?;
                 continue;
@@ -118,6 +122,18 @@ fn wanted(coupon: CouponId, user: AccountId, take: Option<Take>) -> Wanted {
         take,
         context: Context::outgoing(),
     }
+}
+
+/// Waits a little, at most until the coupon has opened. Refuses with `COUPON_NOT_OPEN` when that takes too long.
+async fn wait_for_opening(app: &App, opens_in_ms: i64, deadline: Instant) -> Result<()> {
+    if Instant::now() >= deadline {
+        return Err(Refused::NotOpen { opens_in_ms }.into());
+    }
+    app.db.point("coupon.before_opening").await;
+    let rest = Duration::from_millis(u64::try_from(opens_in_ms).unwrap_or_default());
+    // The coupon may be changed meanwhile.
+    tokio::time::sleep(rest.min(LOOK_AGAIN)).await;
+    Ok(())
 }
 
 /// Waits until the gate is newer than `seen`, and has it loaded. Fails for now when that takes too long.

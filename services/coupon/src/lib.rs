@@ -3,6 +3,7 @@
 //! Owns schema `coupon`. Produces `COUPON_ISSUED`, `COUPON_ISSUE_FAILED`, `COUPON_REDEEMED`, `COUPON_RESTORED`; consumes
 //! `ORDER_CANCELLED`, `ORDER_EXPIRED`, `ORDER_PLACED`, `ORDER_REFUNDED`.
 
+mod clock; // PostgreSQL's clock, as this process knows it
 mod coupon; // rules
 mod discount; // rules
 mod gate; // the Redis gate in front of each coupon
@@ -53,6 +54,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use crate::clock::Clock;
 use crate::commit_issues::Outcome;
 use crate::gate::{Answer, Gate, GateSettings};
 use crate::issue_coupon::WriterSettings;
@@ -132,7 +134,8 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     let settings: Settings = host.settings("coupon")?;
     let db = host.db("coupon", MIGRATIONS).await?;
     let redis = host.redis();
-    let gate = Gate::new(redis.clone(), db.clone(), settings.gate.clone());
+    let clock = Clock::open(&db, settings.gate.clock_slack_ms).await?;
+    let gate = Gate::new(redis.clone(), db.clone(), clock.clone(), settings.gate.clone());
     let app = Arc::new(App {
         db: db.clone(),
         gate: gate.clone(),
@@ -154,6 +157,10 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         .on::<OrderRefunded, App>(&app);
     host.consume(consumer)?;
     host.relay(&db)?;
+    host.periodic("read_clock", every_ms(settings.gate.clock_period_ms), move || {
+        let clock = clock.clone();
+        async move { clock.read().await }
+    });
     let swept = app.clone();
     host.periodic("expire_redemptions", every_ms(settings.sweep_period_ms), move || {
         let app = swept.clone();

@@ -28,8 +28,8 @@ static PUBLISH: LazyLock<Script> =
 /// Users that one query reads and one call of the script loads: Redis serves nobody else meanwhile.
 const USERS_MAX: i64 = 2000;
 
-/// How soon a process looks again whether another one has loaded a gate.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How soon a process looks again whether another one has loaded a gate, or whether its coupon has opened.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Returns when the gate of `coupon` may be newer than `seen`: somebody has loaded it, or is doing so. Refuses with
 /// `COUPON_NOT_FOUND`.

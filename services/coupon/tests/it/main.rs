@@ -5,7 +5,9 @@
 mod coupons;
 mod issuing;
 mod orders;
+mod postgres_clock;
 mod recovering;
 mod redeeming;
 mod site;
 mod soak;
+mod windows;

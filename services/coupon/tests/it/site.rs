@@ -20,9 +20,10 @@ use testkit::{Answer, Client, eventually, fresh_key, text};
 use uuid::Uuid;
 
 /// No loop runs by itself, and a busy machine is waited for: each test says what happens, and when.
-pub const QUIET: [(&str, &str); 5] = [
+pub const QUIET: [(&str, &str); 6] = [
     ("coupon.sweep_period_ms", "600000"),
     ("coupon.takes.sweep_period_ms", "600000"),
+    ("coupon.gate.clock_period_ms", "600000"),
     ("coupon.gate.wait_ms", "600000"),
     ("coupon.writer.give_up_ms", "600000"),
     ("redis.timeout_ms", "20000"),
