@@ -4,11 +4,8 @@ use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use opentelemetry::Key;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
@@ -21,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::log_text::TextFields;
 
+mod export;
 mod metric;
 
 pub use metric::{METRICS, Metric, MetricKind};
@@ -53,6 +51,15 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// a request is a span of its own in that request's trace.
 const UNTRACED: [&str; 3] = ["periodic", "outbox.send", "inbox.batch"];
 
+/// Libraries whose spans are for logs alone: sending spans over them would make spans that have to be sent.
+const CARRIERS: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
+
+/// Whether a span is for collectors. `target` is the module that makes it.
+fn is_traced_span(name: &str, target: &str) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    !UNTRACED.contains(&name) && !CARRIERS.contains(&library)
+}
+
 /// Installs logs, traces and metrics for this process, whose traces are `service`'s unless `OTEL_SERVICE_NAME` says
 /// otherwise. A second call changes nothing.
 pub fn init(settings: &TelemetrySettings, service: &str) -> anyhow::Result<()> {
@@ -84,30 +91,16 @@ fn install(
     logs: Box<dyn Layer<Filtered> + Send + Sync>,
 ) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log_filter)?;
-    let traces = match settings.otlp_endpoint.as_str() {
-        "" => None,
-        endpoint => {
-            let layer = tracing_opentelemetry::layer().with_tracer(exporter(endpoint, service)?.tracer("stampede"));
-            Some(layer.with_filter(filter_fn(|metadata| !UNTRACED.contains(&metadata.name()))))
-        }
-    };
+    let provider = export::provider(&settings.otlp_endpoint, service)?.map(|provider| TRACES.get_or_init(|| provider));
+    let traces = provider.map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("stampede"));
+        layer.with_filter(filter_fn(|metadata| is_traced_span(metadata.name(), metadata.target())))
+    });
     // Fails when something is installed already: the first call of this process decided.
     drop(tracing_subscriber::registry().with(filter).with(logs).with(traces).try_init());
     metrics_handle();
     METRICS.iter().for_each(Metric::announce);
     Ok(())
-}
-
-fn exporter(endpoint: &str, service: &str) -> anyhow::Result<SdkTracerProvider> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-    // It has what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
-    let named = Resource::builder().build();
-    let is_named = named
-        .get(&Key::from_static_str("service.name"))
-        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
-    let resource = if is_named { named } else { Resource::builder().with_service_name(service.to_owned()).build() };
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
-    Ok(TRACES.get_or_init(|| provider).clone())
 }
 
 /// Sends what is buffered. The last thing a process does.
@@ -272,5 +265,17 @@ impl Extractor for Carrier {
 
     fn keys(&self) -> Vec<&str> {
         vec!["traceparent"]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_idle_loops_nor_the_sending_of_spans_make_spans() {
+        assert!(is_traced_span("http", "common::http") && is_traced_span("call", "common::rpc"));
+        assert!(!is_traced_span("periodic", "common::periodic"));
+        assert!(!is_traced_span("Connection", "h2::proto::connection") && !is_traced_span("buffer", "tower"));
     }
 }

@@ -127,6 +127,11 @@ pub const METRICS: &[Metric] = &[
         "Events that could not be applied, and those behind them.",
         &[("consumer", &[])],
     ),
+    Metric::counter(
+        "stampede_trace_exports_failed_total",
+        "Batches of spans that the collector of traces has not taken; they are lost.",
+        &[],
+    ),
     Metric::histogram(
         "http_server_request_duration_seconds",
         "Time of answered HTTP requests.",

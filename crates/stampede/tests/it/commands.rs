@@ -73,7 +73,7 @@ impl Place {
     }
 
     /// The command `line`, in which `{data}` is the data folder.
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
         command.args(line.replace("{data}", &self.data.display().to_string()).split(' '));
         command.envs(self.environment.iter().map(|(key, value)| (key, value))).kill_on_drop(true);

@@ -1,7 +1,8 @@
 //! What a collector of traces gets: one trace from a request through gRPC and Kafka to the deliveries that it leads to, and
 //! nothing of loops that are idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use testkit::{eventually, fresh_key, servers};
 use tonic::{Request, Response, Status};
 
+use crate::commands::Place;
 use crate::ledger::Ledger as _;
 use crate::payer::{Payer as _, won};
 use crate::site::{EXECUTABLE, system};
@@ -49,13 +51,17 @@ impl TraceService for Collector {
 impl Collector {
     /// Listens on a port of its own, until this process ends.
     async fn start() -> (Collector, String) {
-        let collector = Collector::default();
         let address = format!("127.0.0.1:{}", servers::port());
+        (Collector::at(&address), format!("http://{address}"))
+    }
+
+    fn at(address: &str) -> Collector {
+        let collector = Collector::default();
         let serving = tonic::transport::Server::builder()
             .add_service(TraceServiceServer::new(collector.clone()))
             .serve(address.parse().expect("it is an address"));
         tokio::spawn(serving);
-        (collector, format!("http://{address}"))
+        collector
     }
 
     /// The spans of a trace, by name. That of an outgoing call has the name of the incoming one, after `call`.
@@ -260,6 +266,61 @@ async fn one_message_for_two_traces_is_in_the_first_and_linked_to_the_other() {
     assert_eq!(links, [(&other[DELIVERED].trace_id, &other[DELIVERED].span_id)]);
     assert!(!other.contains_key(SENT) && !other.contains_key("call POST"), "there was one message");
     site.stop().await;
+}
+
+/// Has the SDK send what it has at once, and not each five seconds.
+const SOON: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "50");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_lost_is_told_and_counted_and_so_is_its_return() {
+    let address = format!("127.0.0.1:{}", servers::port());
+    let endpoint = format!("http://{address}");
+    let system = system().set("telemetry.otlp_endpoint", &endpoint).environment(SOON.0, SOON.1);
+    let site = system.spawn(EXECUTABLE).await;
+    let told = async |words: &str| {
+        eventually(&format!("the log has a line with {words:?}"), async || {
+            site.anyone().get("/products").await.expect(200);
+            let log = std::fs::read_to_string(site.log()).expect("the child writes a log");
+            let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let of_collector = |line: &&Value| line["message"].as_str().is_some_and(|text| text.contains(words));
+            let found: Vec<Value> = lines.iter().filter(of_collector).cloned().collect();
+            (!found.is_empty()).then_some(found)
+        })
+        .await
+    };
+    let lost = told("has not taken").await;
+    assert!(lost.iter().all(|line| line["level"] == "WARN" && line.to_string().contains(&address)), "{lost:?}");
+    let anyone = site.anyone();
+    let metrics = anyone.send(anyone.request_root(Method::GET, "/metrics")).await.expect(200).body;
+    let failed = metrics.lines().find_map(|line| line.strip_prefix("stampede_trace_exports_failed_total "));
+    assert!(failed.is_some_and(|count| count != "0"), "{failed:?}");
+    let collector = Collector::at(&address);
+    let back = told("takes spans again").await;
+    assert!(back[0]["level"] == "INFO" && back[0].to_string().contains(&address), "{back:?}");
+    let spans = collector.spans.lock().clone();
+    assert!(spans.iter().any(|(_, span)| span.name == "GET /api/v1/products"), "it has what came after");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_of_its_own_process_has_its_own_name_and_a_variable_turns_its_traces_on() {
+    let (collector, address) = Collector::start().await;
+    let place = Place::new("traced").await;
+    let listens = format!("127.0.0.1:{}", servers::port());
+    let mut account = place.command("account");
+    account.env(testkit::variable("host.http_listen"), &listens).env(SOON.0, SOON.1);
+    account.env("OTEL_EXPORTER_OTLP_ENDPOINT", &address);
+    let mut account = account.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let keys = format!("http://{listens}/.well-known/jwks.json");
+    let services = eventually("its spans have come", async || {
+        drop(reqwest::get(&keys).await);
+        let spans = collector.spans.lock().clone();
+        let asked = spans.iter().any(|(_, span)| span.name == "GET /.well-known/jwks.json");
+        asked.then(|| spans.into_iter().map(|(service, _)| service).collect::<BTreeSet<_>>())
+    })
+    .await;
+    assert_eq!(services, BTreeSet::from(["account".to_owned()]));
+    account.kill().await.expect("it is ours");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
