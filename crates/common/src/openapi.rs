@@ -53,12 +53,15 @@ pub fn describe(routes: &[Mounted], roots: &[Configure], names: &examples::Names
     Ok(described)
 }
 
-/// Adds all routes to one worker's application. A request is looked for among the routes of the service that it is for alone.
+/// Adds all routes to one worker's application. A request is looked for among the routes of the service that it is for alone,
+/// and only if its path has its method.
 pub fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Mounted], roots: &[Configure]) {
     config.service(utoipa_actix_web::scope(BASE).configure(|below| {
         for (place, Mounted { configure, .. }) in routes.iter().enumerate() {
             let is_for_it = fn_guard(move |context| {
-                context.req_data().get::<Arc<Route>>().is_some_and(|route| route.service == Some(place))
+                let method = &context.head().method;
+                let is_handled = |route: &Arc<Route>| route.service == Some(place) && route.handles(method);
+                context.req_data().get::<Arc<Route>>().is_some_and(is_handled)
             });
             below.service(utoipa_actix_web::scope("").guard(is_for_it).configure(|config| configure(config)));
         }

@@ -94,7 +94,17 @@ pub struct Route {
     /// The place of its service among those of the process. None: it is no service's.
     pub service: Option<usize>,
     methods: HeaderValue,
+    /// The same without OPTIONS, and a HEAD is read as a GET.
+    handled: Vec<Method>,
     pub(super) durations: Durations,
+}
+
+impl Route {
+    /// Whether a handler of this very path has the method. Another path, which has a parameter in its place, may have it too:
+    /// `GET /payments/{paymentId}` is no answer to `GET /payments/prepare`.
+    pub fn handles(&self, method: &Method) -> bool {
+        self.handled.contains(method)
+    }
 }
 
 /// Every path that is served.
@@ -119,17 +129,21 @@ impl RouteTable {
             .flat_map(|(place, paths)| paths.iter().map(move |path| (path.as_str(), place)))
             .collect();
         let described = document["paths"].as_object().into_iter().flatten();
-        let described = described.map(|(path, item)| (path.as_str(), methods_of(item).join(", ")));
-        let read_only = read_only.iter().map(|path| (*path, "GET, HEAD, OPTIONS".to_owned()));
+        let described = described.map(|(path, item)| (path.as_str(), methods_of(item)));
+        let read_only = read_only.iter().map(|path| (*path, vec!["GET", "HEAD", "OPTIONS"]));
         let mut paths = Paths::default();
         for (path, methods) in described.chain(read_only) {
-            let methods = HeaderValue::from_str(&methods)?;
+            let handled =
+                METHODS.into_iter().filter(|known| *known != Method::OPTIONS && methods.contains(&known.as_str()));
+            let handled = handled.collect();
+            let methods = HeaderValue::from_str(&methods.join(", "))?;
             paths.add(
                 path,
                 Arc::new(Route {
                     template: path.into(),
                     service: owners.get(path).copied(),
                     methods,
+                    handled,
                     durations: Durations::default(),
                 }),
             );
