@@ -51,6 +51,7 @@ pub struct HostSettings {
     pub grpc_listen: String,
     pub http_workers: usize,
     pub http_keep_alive_seconds: u64,
+    pub http_request_seconds: u64,
     pub http_write_seconds: u64,
     pub namespace: String,
     pub migrate: bool,

@@ -62,6 +62,8 @@ pub fn run(
     .h1_allow_half_closed(false)
     .on_connect(move |connection, _| limit_writes(connection, write_max))
     .workers(own.http_workers)
+    // A process that has more to do than it can is late in reading: that is no fault of its clients.
+    .client_request_timeout(Duration::from_secs(own.http_request_seconds))
     .keep_alive(Duration::from_secs(own.http_keep_alive_seconds))
     .shutdown_timeout(own.shutdown_seconds)
     .disable_signals()
