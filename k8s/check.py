@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders every overlay with kustomize and validates what comes out, strictly and offline.
+"""Renders every overlay and every folder of k8s/checks with kustomize and validates what comes out, strictly and offline.
 
     k8s/check.py            says what is wrong, if anything is
     k8s/check.py --json     also prints all objects of all overlays, for the tests
@@ -135,14 +135,17 @@ def main():
     folder = installed(K8S / "requirements.txt")
     schemas = Schemas(folder)
     wrong, rendered = [], {}
-    overlays = sorted(path.parent for path in (K8S / "overlays").glob("*/kustomization.yaml"))
+    # Checks are for components that no overlay has.
+    overlays = [
+        path.parent for folder in ("overlays", "checks") for path in sorted((K8S / folder).glob("*/kustomization.yaml"))
+    ]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         texts = pool.map(functools.partial(kustomize, folder / "bin" / "kubectl"), overlays)
     for overlay, done in zip(overlays, texts):
         documents, found = parse(done)
         found += check(documents, schemas)
-        wrong += [f"k8s/overlays/{overlay.name}: {flaw}" for flaw in found]
-        rendered[overlay.name] = documents
+        wrong += [f"{overlay.relative_to(ROOT)}: {flaw}" for flaw in found]
+        rendered.setdefault(overlay.parent.name, {})[overlay.name] = documents
     try:
         compose = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader)
         judge = validator(K8S / "schemas" / "compose-spec.json")
@@ -150,7 +153,7 @@ def main():
     except yaml.YAMLError as error:
         compose, wrong = {}, wrong + [f"docker-compose.yml: {error}"]
     if "--json" in sys.argv[1:]:
-        print(json.dumps({"overlays": rendered, "compose": compose}, default=datetime.date.isoformat))
+        print(json.dumps({**rendered, "compose": compose}, default=datetime.date.isoformat))
     for flaw in wrong:
         print(flaw, file=sys.stderr)
     sys.exit(1 if wrong else 0)

@@ -2,6 +2,7 @@
 //! cluster. `k8s/check.py` renders the overlays with kustomize and validates them; the rules are here.
 
 mod alerts;
+mod components;
 mod dashboards;
 mod network;
 mod objects;
@@ -24,6 +25,8 @@ use crate::tidy::{self, holds, root};
 pub struct Rendered {
     /// Each overlay's objects.
     pub overlays: BTreeMap<String, Vec<Value>>,
+    /// Those of each folder of `k8s/checks`: components that no overlay has.
+    pub checks: BTreeMap<String, Vec<Value>>,
     pub compose: Value,
 }
 
@@ -39,8 +42,9 @@ pub fn rendered() -> &'static Rendered {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
         let mut all: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-        let overlays = serde_json::from_value(all["overlays"].take()).map_err(|error| error.to_string())?;
-        Ok(Rendered { overlays, compose: all["compose"].take() })
+        let mut objects = |of: &str| serde_json::from_value(all[of].take()).map_err(|error| error.to_string());
+        let (overlays, checks) = (objects("overlays")?, objects("checks")?);
+        Ok(Rendered { overlays, checks, compose: all["compose"].take() })
     });
     RENDERED.as_ref().unwrap_or_else(|wrong| panic!("k8s/check.py:\n{wrong}"))
 }
@@ -131,7 +135,8 @@ fn every_setting_of_a_deployment_is_known() {
         add(&std::fs::read_to_string(root().join(file)).expect("it is there"));
     }
     add(&rendered().compose.to_string());
-    rendered().overlays.values().flatten().for_each(|object| add(&object.to_string()));
+    let (overlays, checks) = (rendered().overlays.values(), rendered().checks.values());
+    overlays.chain(checks).flatten().for_each(|object| add(&object.to_string()));
     assert!(variables.len() > 20, "{variables:?}");
     // Of a known one the value may be wrong, which is another error.
     let is_unknown = |key: &str| {
