@@ -73,6 +73,19 @@ SOURCES = {
         "external-secrets/external-secrets",
         "spec.data[].sourceRef spec.dataFrom",
     ),
+    "gateway.envoyproxy.io/clienttrafficpolicy_v1alpha1": (
+        "envoyproxy/gateway",
+        """spec.clientIPDetection spec.connection spec.enableProxyProtocol spec.grpc spec.healthCheck spec.http1 spec.http2
+        spec.http3 spec.path spec.proxyProtocol spec.scheme spec.targetRef spec.targetSelectors spec.tcpKeepalive spec.tls
+        spec.headers.earlyRequestHeaders spec.headers.requestID spec.headers.xForwardedClientCert""",
+    ),
+    "gateway.envoyproxy.io/backendtrafficpolicy_v1alpha1": (
+        "envoyproxy/gateway",
+        """spec.admissionControl spec.bandwidthLimit spec.circuitBreaker spec.compression spec.compressor spec.connection
+        spec.dns spec.faultInjection spec.healthCheck spec.http2 spec.httpUpgrade spec.loadBalancer spec.proxyProtocol
+        spec.rateLimit.global spec.responseOverride spec.retry spec.targetRef spec.targetSelectors spec.tcpKeepalive
+        spec.telemetry spec.timeout""",
+    ),
     "gateway.networking.k8s.io/gateway_v1": ("kubernetes-sigs/gateway-api", "spec.infrastructure spec.tls"),
     "gateway.networking.k8s.io/httproute_v1": (
         "kubernetes-sigs/gateway-api",

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-pub use self::config::{CONTAINER_PORT, for_containers};
+pub use self::config::{CONTAINER_PORT, RESPONSE_HEADERS, for_containers};
 use crate::claim::Claim;
 use crate::ports::free_port;
 use crate::process::{Process, ProcessFiles, how_it_ended};

@@ -12,6 +12,18 @@ const TEMPLATE: &str = include_str!("../nginx.conf");
 /// Where a container of the gateway listens, and where those of services do.
 pub const CONTAINER_PORT: u16 = 8080;
 
+/// No page of others shows an answer of ours in a frame.
+const PAGE_POLICY: &str = "frame-ancestors 'none'";
+
+/// What every answer tells browsers: its type is not to be guessed, it is shown in no frame, and where it leads to is
+/// not told where the reader comes from.
+pub const RESPONSE_HEADERS: [(&str, &str); 4] = [
+    ("Content-Security-Policy", PAGE_POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+];
+
 /// What of the configuration depends on where the gateway runs.
 struct Place<'a> {
     title: &'a str,
@@ -212,6 +224,8 @@ fn render(place: &Place<'_>, upstreams: impl Iterator<Item = Upstream>, routes: 
         .replace("{listen}", place.listen)
         .replace("{limits}", place.limits)
         .replace("{messages}", &messages)
+        .replace("{page_policy}", PAGE_POLICY)
+        .replace("{headers}", &response_headers("    "))
         .replace("{upstreams}", &blocks)
         .replace("{locations}", &(locations(routes)? + &documents(place)))
         .replace("{errors}", &errors))
@@ -254,11 +268,23 @@ fn documents(place: &Place<'_>) -> String {
     )
 }
 
+/// The directives of [`RESPONSE_HEADERS`]. A place that adds a header of its own inherits none, and has them again.
+fn response_headers(indent: &str) -> String {
+    let value = |name: &str, value: &str| match name {
+        // Pages load what belongs to them; nothing else loads anything.
+        "Content-Security-Policy" => "$content_policy".to_owned(),
+        _ => format!("\"{value}\""),
+    };
+    let line = |(name, given): &(&str, &str)| format!("{indent}add_header {name} {} always;\n", value(name, given));
+    RESPONSE_HEADERS.iter().map(line).collect()
+}
+
 /// The texts of the gateway's own errors, and where they are answered.
 ///
 /// Not by named locations: a request line that cannot be read has no path, and without one nginx cannot go to them.
 fn failures() -> Result<(String, String)> {
     let (mut messages, mut errors, mut answers) = (String::new(), String::new(), String::new());
+    let headers = response_headers("            ");
     for Failure { name, raised_by, status, code, english, korean, again } in &FAILURES {
         writeln!(
             messages,
@@ -269,7 +295,7 @@ fn failures() -> Result<(String, String)> {
         write!(
             answers,
             "\n        location = /-/gateway/{name} {{\n            internal;\n            \
-             default_type application/problem+json;\n{retry}            \
+             default_type application/problem+json;\n{headers}{retry}            \
              add_header X-Request-Id $safe_request_id always;\n            return {status} '{{\
              \"timestamp\":\"$time_iso8601\",\"path\":\"$safe_path\",\"code\":\"{code}\",\
              \"message\":\"$message_{name}\",\"details\":[],\"type\":\"urn:stampede:error:{code}\",\

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::error::{self, Code};
-use sandbox::nginx::Gateway;
+use sandbox::nginx::{self, Gateway};
 use serde_json::Value;
 use stampede::services::SERVICES;
 use testkit::sse::Stream;
@@ -163,11 +163,26 @@ async fn its_own_errors_have_the_form_of_the_services() {
     assert!(head.starts_with("HTTP/1.1 413"), "the gateway and the services have one limit: {head}");
     let (head, body) = get(&gateway, "/api/v1/orders/7?x=1", "X-Request-Id: abc-1\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200") && body == "order", "what a service answers is left alone: {body}");
+    tells_browsers(&head, false);
+}
+
+/// What a browser is told with each answer. Pages may load what belongs to them, other answers nothing.
+#[track_caller]
+fn tells_browsers(head: &str, is_page: bool) {
+    for (name, value) in nginx::RESPONSE_HEADERS {
+        let expected = match (name, is_page) {
+            ("Content-Security-Policy", false) => format!("{name}: default-src 'none'; {value}"),
+            _ => format!("{name}: {value}"),
+        };
+        let lines = head.lines().filter(|line| line.to_lowercase().starts_with(&format!("{}:", name.to_lowercase())));
+        assert_eq!(lines.collect::<Vec<_>>(), [expected], "{head}");
+    }
 }
 
 /// The members of a service's error, its status and code, and Korean for those who ask for it.
 fn is_problem(head: &str, body: &str, path: &str, code: &Code, theirs: &Value) {
     assert!(head.starts_with(&format!("HTTP/1.1 {}", code.http)), "{head}\n{body}");
+    tells_browsers(head, false);
     assert!(head.contains("Content-Type: application/problem+json") && head.contains("X-Request-Id: "), "{head}");
     assert_eq!(head.contains("Retry-After: 1"), [429, 503].contains(&code.http), "{head}");
     let problem: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
@@ -189,10 +204,13 @@ async fn the_description_of_all_services_and_its_page_are_behind_it() {
     for path in ["/", "/docs"] {
         let (head, _) = get(&gateway, path, "").await;
         assert!(head.starts_with("HTTP/1.1 302") && head.contains("/docs/"), "{head}");
+        tells_browsers(&head, true);
     }
     let (head, page) = get(&gateway, "/docs/", "").await;
     assert!(head.starts_with("HTTP/1.1 200") && page.to_lowercase().contains("<html"), "{head}");
+    tells_browsers(&head, true);
     let (head, body) = get(&gateway, "/openapi.json", "").await;
+    tells_browsers(&head, false);
     assert!(head.contains("Content-Type: application/json") && !head.contains("Content-Encoding"), "{head}");
     let described: Value = serde_json::from_str(&body).expect("it is JSON");
     let committed = std::fs::read_to_string(tidy::root().join("openapi.json")).expect("it is there");

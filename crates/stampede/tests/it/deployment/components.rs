@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sandbox::nginx::RESPONSE_HEADERS;
 use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
@@ -77,4 +78,42 @@ fn with_servers_of_a_provider_every_pod_has_their_files_and_the_password_of_kafk
         }
     }
     holds("the component managed-servers", wrong);
+}
+
+/// A body that is too large and an answer without its headers are the same at every gateway.
+#[test]
+fn every_gateway_has_the_limit_of_the_services_and_the_headers_of_nginx() {
+    let kit = std::fs::read_to_string(root().join("crates/common/src/http.rs")).expect("it is there");
+    assert!(kit.contains("const BODY_BYTES_MAX: usize = 64 * 1024;"), "say the services' limit anew below");
+    let nginx = std::fs::read_to_string(root().join("gateway/nginx.conf")).expect("it is there");
+    assert!(nginx.contains("client_max_body_size 64k;"), "nginx");
+    let headers: Value = RESPONSE_HEADERS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    for (overlay, objects) in &rendered().overlays {
+        let one = |kind: &'static str, wanted: &'static str| of_kind(objects, kind).find(|object| name(object) == wanted);
+        let by_ingress = one("ConfigMap", "response-headers");
+        if overlay != "prod-gateway-api" {
+            let ingress = one("Ingress", "stampede").unwrap_or_else(|| panic!("{overlay} has no gateway"));
+            let size = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
+            assert_eq!(size, "64k", "{overlay}");
+            assert_eq!(by_ingress.map(|object| &object["data"]), Some(&headers), "{overlay}");
+            continue;
+        }
+        assert_eq!(by_ingress, None, "{overlay}: nobody would read it");
+        let gateway = json!([{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "stampede" }]);
+        let limits = &one("BackendTrafficPolicy", "stampede").expect("it limits")["spec"];
+        assert_eq!((&limits["requestBuffer"]["limit"], &limits["targetRefs"]), (&json!("64Ki"), &gateway));
+        let per_address = limits["rateLimit"]["local"]["rules"].as_array().expect("it has rules");
+        assert!(per_address.iter().all(|rule| rule["limit"] == json!({ "requests": 100, "unit": "Second" })));
+        let client = &one("ClientTrafficPolicy", "stampede").expect("it adds headers")["spec"];
+        assert_eq!(client["targetRefs"], gateway);
+        let set = client["headers"]["lateResponseHeaders"]["set"].as_array().expect("it sets headers");
+        let mut set: serde_json::Map<String, Value> = set
+            .iter()
+            .map(|header| (header["name"].as_str().unwrap_or_default().to_owned(), header["value"].clone()))
+            .collect();
+        // The Gateway ends TLS. ingress-nginx adds it by itself.
+        let tls_only = set.remove("Strict-Transport-Security");
+        assert!(tls_only.is_some_and(|value| value.to_string().contains("max-age=31536000")));
+        assert_eq!(Value::Object(set), headers);
+    }
 }
