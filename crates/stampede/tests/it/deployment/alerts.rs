@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use stampede::services::SERVICES;
 use testkit::servers;
 
 use super::dashboards::{dashboards, expressions, metrics_in, panels};
@@ -41,7 +42,8 @@ fn every_metric_of_an_alert_exists() {
     for alert in alerts() {
         let expression = alert["expr"].as_str().unwrap_or_default();
         let named = metrics_in(expression);
-        if named.is_empty() {
+        // `up` is Prometheus' own.
+        if named.is_empty() && !expression.contains("up{") {
             unknown.push(format!("{}: no metric of ours in {expression}", alert["alert"]));
         }
         for metric in named {
@@ -52,6 +54,22 @@ fn every_metric_of_an_alert_exists() {
         }
     }
     holds("An alert without its metric never comes.", unknown);
+}
+
+/// A service that is gone records nothing, so the rules about what it records stay silent.
+#[test]
+fn every_service_is_missed_when_it_is_gone() {
+    let missed: BTreeSet<&str> = alerts()
+        .into_iter()
+        .filter(|alert| alert["alert"] == "ServiceGone")
+        .filter_map(|alert| {
+            let service = alert["labels"]["service"].as_str()?;
+            let summary = alert["annotations"]["summary"].as_str()?;
+            let is_its_own = alert["expr"] == format!("absent(up{{service=\"{service}\"}} == 1)");
+            (is_its_own && summary.contains(service)).then_some(service)
+        })
+        .collect();
+    assert_eq!(missed, SERVICES.iter().map(|service| service.name).collect());
 }
 
 #[test]
