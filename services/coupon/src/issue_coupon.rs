@@ -20,7 +20,7 @@ use crate::commit_issues::Outcome;
 use crate::coupon::IssueStatus;
 use crate::gate::{Answer, Take};
 use crate::issue::{Issued, Wanted, issue_id, take_id};
-use crate::load_gate::{LOOK_AGAIN, load_gate, load_later};
+use crate::load_gate::{LOOK_AGAIN, load_in_time, load_later};
 use crate::record_failures::Failure;
 use crate::refused::Refused;
 use crate::take_coupons::Asked;
@@ -134,15 +134,6 @@ async fn wait_for_opening(app: &App, opens_in_ms: i64, deadline: Instant) -> Res
     // The coupon may be changed meanwhile.
     tokio::time::sleep(rest.min(LOOK_AGAIN)).await;
     Ok(())
-}
-
-/// Waits until the gate is newer than `seen`, and has it loaded. Fails for now when that takes too long.
-async fn load_in_time(app: &Arc<App>, coupon: CouponId, seen: i64, deadline: Instant) -> Result<()> {
-    let late = || Error::transient(anyhow::anyhow!("the gate of coupon {coupon} is not loaded in time"));
-    if Instant::now() >= deadline {
-        return Err(late());
-    }
-    timeout_at(deadline, load_gate(app, coupon, seen)).await.map_err(|_| late())?
 }
 
 /// Stores a take, or undoes it. Whoever gets an error has no coupon by this take.

@@ -52,20 +52,17 @@ use contract::events::{
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::commit_issues::Outcome;
 use crate::gate::{Answer, Gate, GateSettings};
 use crate::issue_coupon::WriterSettings;
+use crate::load_gate::Loads;
 use crate::plan::Request;
 use crate::redemption::Redemption;
 use crate::take_coupons::Asked;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/coupon");
-
-/// Gates of different coupons that one process loads at the same time.
-const LOAD_TURNS: usize = 64;
 
 /// Section `[coupon]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -98,8 +95,7 @@ pub struct App {
     takes: Batch<Asked, Answer>,
     issues: Batch<issue::Wanted, Outcome>,
     redemptions: Batch<Request, Redemption>,
-    /// One task at a time loads the gate of a coupon; the others wait for it.
-    load_turns: Vec<Mutex<()>>,
+    loads: Loads,
     settings: Settings,
 }
 
@@ -143,7 +139,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
         takes: take_coupons::start_batch(&settings.take_batch, &gate),
         issues: commit_issues::start_batch(&settings.issue_batch, &db, &gate),
         redemptions: settle_redemption::start_batch(&settings.redemption_batch, &db),
-        load_turns: (0..LOAD_TURNS).map(|_| Mutex::new(())).collect(),
+        loads: Loads::default(),
         settings: settings.clone(),
     });
 

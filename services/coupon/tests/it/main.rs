@@ -4,6 +4,7 @@
 
 mod coupons;
 mod issuing;
+mod loading;
 mod orders;
 mod postgres_clock;
 mod recovering;
