@@ -164,6 +164,12 @@ impl Gate {
         self.redis.key(&format!("coupon:{{{coupon}}}:{name}"))
     }
 
+    /// The coupons whose gates are loaded, or were until lately.
+    pub(crate) async fn loaded(&self) -> Result<Vec<CouponId>, Unavailable> {
+        let names: Vec<String> = self.redis.command(cmd("SMEMBERS").arg(self.loaded_key())).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// The set of coupons whose gates are loaded.
     pub(crate) fn loaded_key(&self) -> String {
         self.redis.key("coupons:loaded")

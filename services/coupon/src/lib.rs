@@ -26,6 +26,7 @@ mod take_coupons;
 
 mod expire_redemptions; // loops
 mod load_gate; // reactions
+mod load_old_gates;
 mod on_order;
 mod record_failures;
 mod rpc;
@@ -161,6 +162,11 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
     host.periodic("expire_redemptions", every_ms(settings.sweep_period_ms), move || {
         let app = swept.clone();
         async move { expire_redemptions::expire_redemptions(&app).await }
+    });
+    let loaded = app.clone();
+    host.periodic("load_old_gates", every_ms(settings.takes.sweep_period_ms), move || {
+        let app = loaded.clone();
+        async move { load_old_gates::load_old_gates(&app).await }
     });
     host.periodic("sweep_journals", every_ms(settings.takes.sweep_period_ms), move || {
         let app = app.clone();

@@ -1,6 +1,7 @@
 //! `POST /admin/coupons`, `PATCH /admin/coupons/{couponId}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::{ETAG, IF_MATCH, LOCATION};
 use actix_web::{HttpRequest, HttpResponse, patch, post};
@@ -15,11 +16,12 @@ use contract::money::Currency;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::App;
 use crate::coupon::{Discount, DiscountKind, Name, Offer, Terms};
-use crate::load_gate::load_gate;
+use crate::load_gate::load_in_time;
 use crate::read_coupons::{CURRENCY, CouponRow, CouponView, etag, read_row, shown_key};
 use crate::refused;
 use crate::schema::coupons;
@@ -207,14 +209,24 @@ async fn change_and_load(
     let (row, epoch) = app.db.tx("change_coupon", async |tx| update(tx, id, version, change).await).await?;
     // What the old gate lets through is refused by PostgreSQL from here on, and its requests wait for the new one.
     app.gate.note_epoch(id, epoch);
-    if let Err(error) = load_gate(app, id, epoch).await {
+    app.db.point("coupon.after_change").await;
+    if let Err(error) = load_since(app, id, epoch).await {
         tracing::warn!(
             coupon.id = %id, %error,
-            "The gate of coupon {id} is not loaded after a change; the next request for it tries again"
+            "The gate of coupon {id} is not loaded after a change; the loop load_old_gates tries again"
         );
     }
     app.cache.invalidate(&[shown_key(id).as_str()]).await;
     Ok(CouponView::from(row))
+}
+
+/// Loads the gate that follows the change. Another process may be loading one that it has counted before.
+async fn load_since(app: &Arc<App>, id: CouponId, epoch: i64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_millis(app.gate.settings.wait_ms);
+    while app.gate.epoch(id) <= epoch {
+        load_in_time(app, id, epoch, deadline).await?;
+    }
+    Ok(())
 }
 
 /// The version in `If-Match`: the ETag of a read. None: `*`, any version.

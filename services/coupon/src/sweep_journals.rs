@@ -22,13 +22,10 @@ const TAKES_MAX: usize = 256;
 /// Looks at the journals of all gates that are loaded. Any number of replicas may run it: to store a take twice is to store it
 /// once.
 pub async fn sweep_journals(app: &Arc<App>) -> Result<()> {
-    let loaded = cmd("SMEMBERS").arg(app.gate.loaded_key()).to_owned();
-    let Ok(coupons) = app.gate.redis.command::<Vec<String>>(&loaded).await else {
-        // The journals are away with it.
-        return Ok(());
-    };
+    // Without Redis the journals are away with it.
+    let Ok(loaded) = app.gate.loaded().await else { return Ok(()) };
     let mut pending = 0;
-    for coupon in coupons.iter().filter_map(|coupon| coupon.parse::<CouponId>().ok()) {
+    for coupon in loaded {
         pending += sweep_journal(app, coupon).await?;
         record_failures(app, coupon).await?;
         forget_gate(app, coupon).await.map_err(Error::transient)?;
