@@ -229,13 +229,17 @@ async fn load_since(app: &Arc<App>, id: CouponId, epoch: i64) -> Result<()> {
     Ok(())
 }
 
-/// The version in `If-Match`: the ETag of a read. None: `*`, any version.
+/// The version in `If-Match`: the ETag of a read, or its first part alone. None: `*`, any version.
 fn expected_version(request: &HttpRequest) -> Result<Option<i64>, Refused> {
     let header = request.headers().get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::trim);
     let invalid = || Refused::invalid("If-Match", "Send the ETag of the coupon as you read it.");
     match header.ok_or_else(invalid)? {
         "*" => Ok(None),
-        tag => tag.trim_start_matches("W/").trim_matches('"').parse().map(Some).map_err(|_| invalid()),
+        tag => {
+            let tag = tag.trim_start_matches("W/").trim_matches('"');
+            let version = tag.split_once('-').map_or(tag, |(version, _)| version);
+            version.parse().map(Some).map_err(|_| invalid())
+        }
     }
 }
 

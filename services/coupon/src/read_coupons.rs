@@ -111,8 +111,9 @@ pub fn shown_key(id: CouponId) -> String {
     format!("coupon:{id}:shown")
 }
 
+/// The version comes first, for `If-Match`; then what remains, because it is shown as well.
 pub fn etag(view: &CouponView) -> String {
-    format!("\"{}\"", view.version)
+    format!("\"{}-{}\"", view.version, view.remaining)
 }
 
 /// A coupon. `remaining` is at most a second old.

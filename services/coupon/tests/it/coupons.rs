@@ -1,5 +1,6 @@
 //! Administrators make and change coupons, and everybody reads them.
 
+use reqwest::Method;
 use serde_json::json;
 use testkit::{eventually, fresh_key, text};
 
@@ -16,7 +17,7 @@ async fn a_key_makes_one_coupon() {
     site.create(&key, &new_coupon(json!({ "total": 8 }))).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
     let coupon = text(&made.json()["couponId"]);
     assert_eq!(site.anyone().get(&format!("/coupons/{coupon}")).await.expect(200).json(), made.json());
-    let request = site.somebody().request(reqwest::Method::POST, "/admin/coupons").header("Idempotency-Key", key);
+    let request = site.somebody().request(Method::POST, "/admin/coupons").header("Idempotency-Key", key);
     site.somebody().send(request.json(&new)).await.refused(403, "FORBIDDEN");
     site.stop().await;
 }
@@ -51,7 +52,7 @@ async fn a_change_counts_from_the_next_issue_on() {
     site.change(&coupon, "\"1\"", json!({ "total": 0 })).await.refused(400, "VALIDATION_ERROR");
     let changed = site.change(&coupon, "\"1\"", json!({ "total": 2, "name": "second round" })).await.expect(200);
     assert_eq!((&changed.json()["remaining"], &changed.json()["name"]), (&json!(1), &json!("second round")));
-    assert_eq!(changed.header("ETag"), Some("\"2\""));
+    assert_eq!(changed.header("ETag"), Some("\"2-1\""));
     site.issued(&site.somebody(), &coupon).await;
     site.issue(&site.somebody(), &coupon).await.refused(409, "COUPON_SOLD_OUT");
     site.change(&coupon, "\"2\"", json!({ "total": 1 })).await.refused(400, "VALIDATION_ERROR");
@@ -61,6 +62,28 @@ async fn a_change_counts_from_the_next_issue_on() {
     let unknown = uuid::Uuid::now_v7().to_string();
     site.change(&unknown, "*", json!({ "total": 9 })).await.refused(404, "COUPON_NOT_FOUND");
     site.gate_agrees(&coupon).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_seen_a_coupon_is_told_when_fewer_remain() {
+    let site = Site::start().await;
+    let coupon = site.coupon(2).await;
+    let path = format!("/coupons/{coupon}");
+    let seen = site.anyone().get(&path).await.expect(200);
+    let tag = seen.header("ETag").unwrap().to_owned();
+    let ask = || site.anyone().request(Method::GET, &path).header("If-None-Match", &tag);
+    site.anyone().send(ask()).await.expect(304);
+    site.issued(&site.somebody(), &coupon).await;
+    let news = eventually("the issue shows", async || {
+        let answer = site.anyone().send(ask()).await;
+        (answer.status != 304).then_some(answer)
+    })
+    .await;
+    assert_eq!(news.expect(200).json()["remaining"], 1);
+    // Issues do not stand in the way of a change: its version is the same.
+    site.change(&coupon, &tag, json!({ "name": "second round" })).await.expect(200);
+    site.change(&coupon, &tag, json!({ "name": "third round" })).await.refused(412, "VERSION_CONFLICT");
     site.stop().await;
 }
 
