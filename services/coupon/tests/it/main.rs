@@ -11,4 +11,5 @@ mod recovering;
 mod redeeming;
 mod site;
 mod soak;
+mod sweeping;
 mod windows;
