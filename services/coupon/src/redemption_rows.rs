@@ -201,9 +201,13 @@ pub async fn lock_facts(
     Ok((facts, now))
 }
 
-/// Writes what `plan` has decided. Updates come first: a reservation that is taken over makes room for the next.
+/// Writes what `plan` has decided. A redemption that gives its coupon up is written before the one that gets it, in a statement
+/// of its own: PostgreSQL looks for two living redemptions of one issue after each row.
 pub async fn write(tx: &mut Tx, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
-    update_redemptions(tx, plan, now).await?;
+    let changed = plan.changed.iter().filter_map(|order| plan.redemptions.get(order));
+    let (living, ended): (Vec<&Redemption>, Vec<&Redemption>) = changed.partition(|redemption| redemption.is_living());
+    update_redemptions(tx, plan, &ended, now).await?;
+    update_redemptions(tx, plan, &living, now).await?;
     insert_redemptions(tx, plan, now).await?;
     if !plan.raised.is_empty() {
         let raised = || plan.raised.iter().filter_map(|id| plan.issues.get(id));
@@ -215,11 +219,11 @@ pub async fn write(tx: &mut Tx, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
     Ok(())
 }
 
-async fn update_redemptions(tx: &mut Tx, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
-    if plan.changed.is_empty() {
+async fn update_redemptions(tx: &mut Tx, plan: &Plan, changed: &[&Redemption], now: DateTime<Utc>) -> Result<()> {
+    if changed.is_empty() {
         return Ok(());
     }
-    let changed = || plan.changed.iter().filter_map(|order| plan.redemptions.get(order));
+    let changed = || changed.iter();
     let query = sql_query(include_str!("redemption_rows_update.sql"))
         .bind::<Timestamptz, _>(now)
         .bind::<Array<Uuid>, _>(changed().map(|redemption| redemption.order).collect::<Vec<_>>())

@@ -156,6 +156,25 @@ async fn a_reservation_whose_time_is_up_is_taken_over_without_a_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_payment_takes_the_coupon_from_an_order_whose_time_is_up_whatever_their_ids() {
+    let site = Site::start().await;
+    for (paid, due) in [(1, 2), (4, 3)].map(|(paid, due)| (Uuid::from_u128(paid), Uuid::from_u128(due))) {
+        let (coupon, user) = (site.coupon(1).await, site.somebody());
+        let issue = site.issued(&user, &coupon).await;
+        site.reserve(paid, &issue, &user).await.unwrap();
+        site.expire(paid).await;
+        site.reserve(due, &issue, &user).await.unwrap();
+        site.expire(due).await;
+        // Nobody has swept: the row of the second one says RESERVED.
+        let retaken = site.pin(paid, Uuid::now_v7(), true).await;
+        assert_eq!(code(&retaken), "OK", "{paid} takes the coupon from {due}");
+        assert_eq!(retaken.unwrap().state(), RedemptionState::Pinned);
+        assert_eq!(site.redemption(due).await.unwrap().state(), RedemptionState::Expired);
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_released_first_reserves_nothing() {
     let site = Site::start().await;
     let (coupon, user) = (site.coupon(1).await, site.somebody());
