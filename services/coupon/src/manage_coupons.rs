@@ -54,7 +54,7 @@ pub struct NewCoupon {
     restored_on_refund: bool,
 }
 
-/// Absent fields stay as they are. Orders that have the coupon already keep their discount.
+/// Absent fields stay as they are. Orders that have the coupon already keep what they were told.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CouponChange {
@@ -83,7 +83,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
     Option::deserialize(deserializer).map(Some)
 }
 
-/// The same key and body give the same coupon, marked `Idempotent-Replayed: true`.
+/// The same key and body give the same coupon, marked `Idempotent-Replayed: true`, as it is now.
 #[utoipa::path(tag = "coupons", request_body = NewCoupon, params(("Idempotency-Key" = String, Header)), responses(
     (status = 201, body = CouponView, headers(("Location" = String))),
     (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),

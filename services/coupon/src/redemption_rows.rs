@@ -3,7 +3,7 @@
 //! Whoever changes a redemption has locked its issue; issues are locked by id. So the rows of redemptions need no locks of
 //! their own, and no two flows can deadlock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use common::db::{Prepared, Tx};
@@ -20,7 +20,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
 use crate::coupon::{Discount, DiscountKind, Terms};
-use crate::plan::{Facts, Issue, Plan};
+use crate::plan::{Facts, Issue, Plan, Told};
 use crate::redemption::{Claim, Pin, Redemption, RedemptionState};
 
 /// A redemption has appeared between the look at the rows and their locks. Rolls the transaction back, to be run again.
@@ -131,9 +131,26 @@ struct RedemptionRow {
     currency: String,
     #[diesel(sql_type = Jsonb)]
     lines: Value,
+    #[diesel(sql_type = Nullable<Bool>)]
+    restored_on_refund: Option<bool>,
+}
+
+/// A redemption as it was read.
+pub struct Found {
+    pub redemption: Redemption,
+    /// None of a tombstone, and of an old redemption.
+    pub told: Option<Told>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
 }
 
 impl RedemptionRow {
+    fn into_found(self) -> Result<Found> {
+        let (now, told) = (self.now, self.restored_on_refund);
+        let told = told.map(|restored_on_refund| Told { restored_on_refund });
+        Ok(Found { redemption: self.into_redemption()?, told, now })
+    }
+
     fn into_redemption(self) -> Result<Redemption> {
         let claim = match (self.coupon_issue_id, self.coupon_id, self.user_id) {
             (Some(issue), Some(coupon), Some(user)) => Some(Claim {
@@ -158,21 +175,17 @@ impl RedemptionRow {
     }
 }
 
-/// The redemptions of `orders` that there are and the living ones of `issues`, with the database's clock. Not locked.
+/// The redemptions of `orders` that there are and the living ones of `issues`. Not locked.
 pub async fn read_redemptions(
     conn: &mut AsyncPgConnection,
     orders: &[OrderId],
     issues: &[CouponIssueId],
-) -> Result<Vec<(Redemption, DateTime<Utc>)>> {
+) -> Result<Vec<Found>> {
     let query = sql_query(include_str!("redemption_rows_read.sql"))
         .bind::<Array<Uuid>, _>(orders)
         .bind::<Array<Uuid>, _>(issues);
     let rows: Vec<RedemptionRow> = Prepared(query).load(conn).await?;
-    let with_clock = |row: RedemptionRow| {
-        let now = row.now;
-        Ok((row.into_redemption()?, now))
-    };
-    rows.into_iter().map(with_clock).collect()
+    rows.into_iter().map(RedemptionRow::into_found).collect()
 }
 
 /// Locks `issues` and those of the redemptions that `orders` have, and reads everything that a plan needs. The clock is
@@ -184,18 +197,19 @@ pub async fn lock_facts(
 ) -> Result<(Facts, DateTime<Utc>)> {
     let mut issues = issues;
     let seen = read_redemptions(tx, orders, &[]).await?;
-    issues.extend(seen.iter().filter_map(|(redemption, _)| Some(redemption.claim.as_ref()?.issue)));
+    issues.extend(seen.iter().filter_map(|found| Some(found.redemption.claim.as_ref()?.issue)));
     let issues = Vec::from_iter(issues);
     let query = sql_query(include_str!("redemption_rows_lock.sql")).bind::<Array<Uuid>, _>(&issues);
     let rows: Vec<IssueRow> = Prepared(query).load(tx).await?;
     let now =
         rows.iter().map(|row| row.now).max().ok_or_else(|| Error::fault(anyhow::anyhow!("the clock is missing")))?;
     let locked = rows.into_iter().filter_map(IssueRow::into_issue).map(|issue| (issue.id, issue));
-    let mut facts = Facts { issues: locked.collect(), redemptions: HashMap::new() };
-    for (redemption, _) in read_redemptions(tx, orders, &issues).await? {
+    let mut facts = Facts { issues: locked.collect(), ..Facts::default() };
+    for Found { redemption, told, .. } in read_redemptions(tx, orders, &issues).await? {
         if redemption.claim.as_ref().is_some_and(|claim| !facts.issues.contains_key(&claim.issue)) {
             return Err(Error::transient(RedemptionAppeared));
         }
+        facts.told.extend(told.map(|told| (redemption.order, told)));
         facts.redemptions.insert(redemption.order, redemption);
     }
     Ok((facts, now))
@@ -270,6 +284,9 @@ async fn insert_redemptions(tx: &mut Tx, plan: &Plan, now: DateTime<Utc>) -> Res
         .bind::<Array<Nullable<BigInt>>, _>(created().map(|redemption| redemption.order_version).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(
             created().map(|redemption| plan.reasons.get(&redemption.order)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Nullable<Bool>>, _>(
+            created().map(|redemption| Some(plan.told.get(&redemption.order)?.restored_on_refund)).collect::<Vec<_>>(),
         );
     if Prepared(query).execute(tx).await? != plan.created.len() {
         return Err(Error::transient(RedemptionAppeared));

@@ -20,7 +20,7 @@ use crate::App;
 use crate::discount::{Line, LineDiscount};
 use crate::plan::{Asked, Wanted};
 use crate::redemption::{Redemption, RedemptionState, Step};
-use crate::redemption_rows::read_redemptions;
+use crate::redemption_rows::{Found, read_redemptions};
 use crate::refused;
 use crate::settle_redemption::settle_redemption;
 
@@ -89,7 +89,7 @@ impl CouponService for Rpc {
 /// As readers see it now. Refuses with `REDEMPTION_NOT_FOUND`.
 async fn get_redemption(app: &App, order: OrderId) -> Result<RedemptionMessage> {
     let found = read_redemptions(&mut *app.db.read().await?, &[order], &[]).await?.pop();
-    let (redemption, now) = found.ok_or(refused::Refused::RedemptionNotFound(order))?;
+    let Found { redemption, now, .. } = found.ok_or(refused::Refused::RedemptionNotFound(order))?;
     Ok(message(redemption, Some(now)))
 }
 

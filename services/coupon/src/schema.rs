@@ -37,6 +37,7 @@ diesel::table! {
         reason -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        restored_on_refund -> Nullable<Bool>,
     }
 }
 

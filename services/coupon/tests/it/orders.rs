@@ -89,6 +89,23 @@ async fn a_refund_leaves_a_coupon_redeemed_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_coupon_takes_no_promise_from_an_order_that_has_it() {
+    let site = Site::start().await;
+    for told in [true, false] {
+        let (coupon, user) = (site.coupon_with(json!({ "restoredOnRefund": told })).await, site.somebody());
+        let issue = site.issued(&user, &coupon).await;
+        let order = pinned(&site, &issue, &user).await;
+        site.deliver("coupon", &placed(order, &issue)).await;
+        site.change(&coupon, "*", json!({ "restoredOnRefund": !told })).await.expect(200);
+        site.deliver("coupon", &refunded(order, &issue)).await;
+        let after = if told { RedemptionState::Restored } else { RedemptionState::Confirmed };
+        assert_eq!(state(&site, order).await, after, "its order was told {told}");
+    }
+    assert_eq!(site.events("COUPON_RESTORED").await, 1);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_ends_gives_its_coupon_back_and_one_without_a_coupon_does_nothing() {
     let site = Site::start().await;
     let (coupon, user) = (site.coupon(1).await, site.somebody());

@@ -1,0 +1,1 @@
+alter table coupon_redemptions drop column restored_on_refund;
