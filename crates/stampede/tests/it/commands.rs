@@ -242,6 +242,7 @@ async fn dev_without_a_terminal_logs_to_standard_error_and_split_services_to_a_f
         assert_eq!(health.status.code(), Some(0), "{name}");
         assert!(logs.join(format!("{name}.log")).exists(), "{name} has no log");
     }
+    place.stampede("keys order").await.expect(0, &["__TOKEN_KEY=", "__PUBLIC_KEYS__ORDER="]);
     let token = place.stampede("token order inventory --data-dir {data}").await.expect(0, &[]).out;
     assert_lets_in(&banner, token.trim()).await;
     let ended = dev.terminate().await;

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use clap::{Command, CommandFactory};
+use stampede::cli::Cli;
 use stampede::services::SERVICES;
 
+use crate::readme;
 use crate::tidy::{self, holds, root};
 
 fn text(path: &str) -> String {
@@ -182,6 +185,34 @@ fn outline(page: &str) -> Vec<(usize, usize)> {
         }
     }
     outline
+}
+
+/// Every command that `--help` shows; of a group, each command in it.
+fn commands_of_the_executable() -> Vec<String> {
+    let cli = Cli::command();
+    let shown = |command: &Command| -> Vec<Command> {
+        command.get_subcommands().filter(|inner| !inner.is_hide_set()).cloned().collect()
+    };
+    let mut names = Vec::new();
+    for command in shown(&cli) {
+        let name = command.get_name();
+        match shown(&command).iter().map(|inner| format!("{name} {}", inner.get_name())).collect::<Vec<_>>() {
+            inner if inner.is_empty() => names.push(name.to_owned()),
+            inner => names.extend(inner),
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
+#[test]
+fn the_readme_has_every_command_of_the_executable() {
+    let table = readme::commands();
+    // `trace order ID` stands there as `trace`.
+    let group = |command: &str| command.split(' ').next().unwrap_or_default().to_owned();
+    let is_there = |command: &String| table.contains(command) || table.contains(&group(command));
+    let missing = commands_of_the_executable().into_iter().filter(|command| !is_there(command));
+    holds("The table of commands in README.md lacks:", missing.collect());
 }
 
 #[test]
