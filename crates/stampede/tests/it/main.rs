@@ -40,6 +40,7 @@ mod pay_in_time;
 mod pay_late;
 mod pay_unknown;
 mod place_order;
+mod proto_lint;
 mod proxies;
 mod replicas;
 mod seats;
