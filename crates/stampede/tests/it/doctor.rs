@@ -163,6 +163,7 @@ async fn the_command_ends_with_1_only_where_something_will_not_work() {
         place.stampede("doctor --seconds 1 --json --data-dir {data}").await.expect(0, &["stampede migrate order"]);
     let report = ended.json();
     assert!(report["machine"]["processors"].as_u64().is_some_and(|processors| processors > 0), "{ended}");
+    assert!(report["machine"]["ordersPerSecondByProcessors"].as_f64().is_some_and(|orders| orders > 0.0), "{ended}");
     assert!(report["disk"]["commitsPerSecond"].as_f64().is_some_and(|commits| commits > 0.0), "{ended}");
     let place = place.set("redis.url", &format!("redis://{NOBODY}/0"));
     let shown = ["redis       ERROR", "-> start Redis", "durable commits/s", "doctor: errors 1"];
