@@ -25,12 +25,18 @@ struct State {
     /// By order.
     reserved: HashMap<String, Redemption>,
     refusal: Option<Code>,
+    released: Vec<String>,
 }
 
 impl FakeCoupon {
-    /// Every request is refused from now on.
+    /// Every reservation is refused from now on.
     pub fn refuse(&self, code: Code) {
         self.0.lock().unwrap().refusal = Some(code);
+    }
+
+    /// The orders whose coupons the order service has released.
+    pub fn released(&self) -> Vec<String> {
+        self.0.lock().unwrap().released.clone()
     }
 
     /// What the order has reserved, and until when.
@@ -80,9 +86,13 @@ impl CouponService for FakeCoupon {
 
     async fn release_redemption(
         &self,
-        _: Request<ReleaseRedemptionRequest>,
+        request: Request<ReleaseRedemptionRequest>,
     ) -> Result<Response<ReleaseRedemptionResponse>, Status> {
-        Err(not_called())
+        let order = request.into_inner().order_id;
+        let mut state = self.0.lock().unwrap();
+        let redemption = state.reserved.remove(&order);
+        state.released.push(order);
+        Ok(Response::new(ReleaseRedemptionResponse { redemption }))
     }
 
     async fn get_redemption(
