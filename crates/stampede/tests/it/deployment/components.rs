@@ -89,7 +89,8 @@ fn every_gateway_has_the_limit_of_the_services_and_the_headers_of_nginx() {
     assert!(nginx.contains("client_max_body_size 64k;"), "nginx");
     let headers: Value = RESPONSE_HEADERS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     for (overlay, objects) in &rendered().overlays {
-        let one = |kind: &'static str, wanted: &'static str| of_kind(objects, kind).find(|object| name(object) == wanted);
+        let one =
+            |kind: &'static str, wanted: &'static str| of_kind(objects, kind).find(|object| name(object) == wanted);
         let by_ingress = one("ConfigMap", "response-headers");
         if overlay != "prod-gateway-api" {
             let ingress = one("Ingress", "stampede").unwrap_or_else(|| panic!("{overlay} has no gateway"));
