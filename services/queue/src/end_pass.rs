@@ -15,9 +15,10 @@ use diesel::sql_types::{Array, BigInt, Uuid};
 use diesel_async::RunQueryDsl;
 
 use crate::App;
+use crate::read_events::Known;
 use crate::restore_room::restore_room;
-use crate::room::Cold;
-use crate::sale_event::SaleEvent;
+use crate::room::{Cold, End};
+use crate::sale_event::Phase;
 
 #[derive(Debug, Clone, Copy)]
 pub struct EndedPass {
@@ -51,7 +52,7 @@ pub fn ended_batch(db: &Db, settings: &BatchSettings) -> Batch<EndedPass, ()> {
 /// The account has bought. False: it had no pass.
 pub async fn complete_pass(app: &App, event: SaleEventId, account: AccountId) -> Result<bool> {
     let known = app.events.find(event).await?;
-    let is_ended = end_number(app, &known.event, account, None, "COMPLETED").await?;
+    let is_ended = end_number(app, &known, account, None, "COMPLETED").await?;
     if is_ended {
         metrics::counter!("stampede_queue_passes_total", "outcome" => "completed").increment(1);
     }
@@ -62,22 +63,26 @@ pub async fn complete_pass(app: &App, event: SaleEventId, account: AccountId) ->
 /// is none.
 pub async fn end_number(
     app: &App,
-    event: &SaleEvent,
+    known: &Known,
     account: AccountId,
     seq: Option<i64>,
     why: &'static str,
 ) -> Result<bool> {
+    let event = &known.event;
     let ended = match app.rooms.end(event.id, account, seq, why).await? {
         Ok(ended) => ended,
-        Err(Cold) => {
+        Err(Cold) if seq.is_some() || event.phase(known.now()) == Phase::Open => {
             restore_room(app, event).await?;
             app.rooms.end(event.id, account, seq, why).await?.unwrap_or_default()
         }
+        // Before the opening nobody has a pass, and after the end none is worth anything.
+        Err(Cold) => None,
     };
-    let Some(seq) = ended else { return Ok(false) };
+    let Some(End { seq, is_new }) = ended else { return Ok(false) };
     app.db.point("queue.after_end").await;
+    // Also of one that had ended: whoever ended it may have died before it was stored.
     app.ended.submit(EndedPass { event: event.id, seq, account }).await?;
-    Ok(true)
+    Ok(is_new)
 }
 
 /// Gives one's pass back when one is done: the next in line has the slot at once. A repeat changes nothing.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use common::Result;
+use common::db::Tx;
 use common::sql::clock_timestamp;
 use contract::ids::SaleEventId;
 use diesel::prelude::*;
@@ -15,10 +16,12 @@ use diesel_async::RunQueryDsl;
 
 use crate::App;
 use crate::draw_lobby::draw;
+use crate::names::Status;
+use crate::refused::Refused;
 use crate::room::{Cold, Snapshot, Turns};
 use crate::run_rooms::{configure, rules};
 use crate::sale_event::SaleEvent;
-use crate::schema::{ended_passes, rooms};
+use crate::schema::{ended_passes, rooms, sale_events};
 
 /// The room of an event, as it was saved.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -39,7 +42,7 @@ pub struct SavedRoom {
 const BUILDING_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Builds the room if it is not there, and tells it its rules.
+/// Builds the room if it is not there, and tells it its rules. Refuses with `EVENT_NOT_OPEN` before the opening.
 pub async fn restore_room(app: &App, event: &SaleEvent) -> Result<()> {
     // In this order: whoever raises the epoch after this has found the room gone as well, and builds it.
     let saved: (i64, Option<DateTime<Utc>>, DateTime<Utc>) = rooms::table
@@ -67,6 +70,7 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
     let saved = app
         .db
         .tx("restore_room", async |tx| {
+            check_begun(tx, event.id).await?;
             // The draw first: those who come now come after all who came early.
             draw(tx, event).await?;
             let room = rooms::table.find(event.id);
@@ -113,6 +117,21 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
     }
     let (Ok(()) | Err(Cold)) = configure(app, event).await?;
     Ok(())
+}
+
+/// Refuses with `EVENT_NOT_OPEN` unless the sale has begun. What this process knows of the event may be older than its last
+/// change, and a draw cannot be taken back. Nobody moves the opening before the transaction ends.
+async fn check_begun(tx: &mut Tx, id: SaleEventId) -> Result<()> {
+    let event = sale_events::table.find(id).select((sale_events::status, sale_events::opens_at));
+    let (status, opens_at): (Status, DateTime<Utc>) = event.for_share().first(tx).await?;
+    // Afterwards: the lock may have been waited for.
+    let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(tx).await?;
+    match (opens_at - now).to_std() {
+        Ok(begins_in) if status != Status::Open && !begins_in.is_zero() => {
+            Err(Refused::NotOpen { event: id, begins_in }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 impl SavedRoom {

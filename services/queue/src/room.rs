@@ -96,6 +96,14 @@ pub struct Looked {
     pub epoch: i64,
 }
 
+/// A number that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    pub seq: i64,
+    /// False: it had ended before.
+    pub is_new: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Ok,
@@ -278,19 +286,19 @@ impl Rooms {
         self.told.lock().retain(|event, room| live.contains(event) || room.receiver_count() > 0);
     }
 
-    /// Ends a number. None: it had ended, or there is none.
+    /// Ends a number. None: there is none, or its turn is over.
     pub async fn end(
         &self,
         event: SaleEventId,
         account: AccountId,
         seq: Option<i64>,
         why: &str,
-    ) -> Result<Answer<Option<i64>>> {
+    ) -> Result<Answer<Option<End>>> {
         let seq = seq.map(|seq| seq.to_string()).unwrap_or_default();
         let answer = self.run(&END, event, &[account.to_string(), seq, why.to_owned()]).await?;
         match answer.word(0)? {
             "COLD" => Ok(Err(Cold)),
-            "DONE" => Ok(Ok(Some(answer.number(1)?))),
+            kind @ ("DONE" | "ENDED") => Ok(Ok(Some(End { seq: answer.number(1)?, is_new: kind == "DONE" }))),
             _ => Ok(Ok(None)),
         }
     }

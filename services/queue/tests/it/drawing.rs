@@ -2,7 +2,7 @@
 
 use aws_lc_rs::{digest, hmac};
 use serde_json::{Value, json};
-use testkit::text;
+use testkit::{eventually, fresh_key, text};
 use uuid::Uuid;
 
 use crate::room::{Guest, guest, rules};
@@ -94,6 +94,71 @@ async fn nobody_enters_between_the_draw_and_the_line() {
     let (entered, ()) = tokio::join!(entering, go_on);
     assert_eq!(entered.expect(201).json()["seq"], 2);
     assert_eq!(site.poll(&event, &early).await.expect(200).json()["seq"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_can_have_the_draw_before_the_opening() {
+    let site = Site::start_with(&[]).await;
+    let event = coming(&site).await;
+    let early = enter_with(&site, &event, "a").await;
+    site.complete(&event, &early).await;
+    let before = proof(&site, &event, "").await;
+    assert_eq!((before["seed"].is_null(), before["drawn"].as_i64()), (true, Some(0)));
+    enter_with(&site, &event, "b").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_that_is_put_off_in_the_last_moment_is_not_drawn() {
+    let site = Site::start_with(&[]).await;
+    let event = coming(&site).await;
+    enter_with(&site, &event, "a").await;
+    // By what everybody can read it has begun, and an administrator is about to put it off.
+    site.opening_is_over(&event).await;
+    let later = "update {queue}.sale_events set opens_at = now() + interval '1 hour' where id =";
+    eventually("everybody can read it", async || (site.read(&event).await["status"] == "OPEN").then_some(())).await;
+    let putting_off = site.begin(&format!("{later} '{event}'")).await;
+    let late = site.buyer().await;
+    let (entered, ()) = tokio::join!(site.ask_in(&late, &event), async {
+        // Whoever builds the room, and the timer.
+        site.until_blocked("queue", 2).await;
+        putting_off.commit().await;
+    });
+    entered.refused(409, "EVENT_NOT_OPEN");
+    assert_eq!(proof(&site, &event, "").await["drawn"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_the_draw_is_made_was_drawn() {
+    let site = Site::start_with(&[]).await;
+    let event = coming(&site).await;
+    let guest = enter_with(&site, &event, "a").await;
+    let mut drawing = site.pause("queue", "queue.drawn");
+    site.command(&event, "open").await.expect(200);
+    drawing.reached().await;
+    let (left, ()) = tokio::join!(site.leave(&event, &guest), async {
+        site.until_blocked("queue", 1).await;
+        drawing.resume();
+    });
+    left.expect(204);
+    assert_eq!(site.standing(&event, &guest).await, "TICKET_EXPIRED");
+    let proof = proof(&site, &event, "").await;
+    assert_eq!((proof["drawn"].as_i64(), proof["tickets"]["items"].as_array().map(Vec::len)), (Some(1), Some(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drawn_place_has_one_turn() {
+    let site = Site::start_with(&[]).await;
+    let event = coming(&site).await;
+    let guest = enter_with(&site, &event, "a").await;
+    site.command(&event, "open").await.expect(200);
+    site.admit(&event, 1, &fresh_key()).await.expect(200);
+    site.pass(&event, &guest).await;
+    // The time of the pass is up.
+    site.move_to_the_past(&event, "active").await;
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &guest).await, "TICKET_EXPIRED");
+    let again = site.ask_in(&guest.client, &event).await.expect(201).json();
+    assert_eq!(again["seq"], 2, "behind all who wait");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

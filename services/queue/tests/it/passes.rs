@@ -46,6 +46,22 @@ async fn a_pass_is_good_for_its_owner_at_its_event_until_it_has_been_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_stores_the_end_of_a_pass_that_was_not_stored() {
+    let site = Site::start_with(&[]).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    let guest = site.guest(&event).await;
+    site.pass(&event, &guest).await;
+    site.complete(&event, &guest).await;
+    // As if PostgreSQL had been away.
+    site.execute(&format!("delete from {{queue}}.ended_passes where event_id = '{event}'")).await;
+    site.complete(&event, &guest).await;
+    let ended = format!("select count(*) from {{queue}}.ended_passes where event_id = '{event}' and seq = 1");
+    assert_eq!(site.number(&ended).await, 1);
+    let again = site.ask_in(&guest.client, &event).await.expect(201).json();
+    assert_eq!(again["seq"], 2, "a pass that was used is no place in the line");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pass_whose_session_is_over_has_expired_and_its_slot_is_free() {
     let site = Site::start_with(&[]).await;
     let event = site.room(json!({ "maxActive": 1 })).await;
