@@ -28,6 +28,18 @@ local function is_live(standing)
   return standing ~= 'GONE' and standing ~= 'COMPLETED' and standing ~= 'LEFT'
 end
 
+-- The account has this number. After a loss the room knows passes and slots, and not whose they are: the account may have been
+-- given another number meanwhile, which ends.
+local function own(user, seq, front, grace_ms)
+  local known = redis.call('HGET', KEYS[2], user)
+  if known == tostring(seq) then return end
+  if known and is_live(place(known, front, grace_ms)) then
+    remove(known)
+    redis.call('HSET', KEYS[8], known, 'LEFT')
+  end
+  redis.call('HSET', KEYS[2], user, seq)
+end
+
 -- What a script answers: words alone, so that whoever reads it needs no types.
 local function words(list)
   for at, value in ipairs(list) do

@@ -1,19 +1,19 @@
 -- Whether a pass, whose signature is good, is in use.
 -- ARGV 1 number  2 epoch of the pass  3 its end in milliseconds  4 account   returns {answer}
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'front', 'grace_ms')
+local epoch = m[1]
 if not epoch or tonumber(ARGV[2]) > tonumber(epoch) then return words({'COLD'}) end
 if redis.call('HEXISTS', KEYS[8], ARGV[1]) == 1 then return words({'ENDED'}) end
 local till = tonumber(redis.call('ZSCORE', KEYS[5], ARGV[1]) or 0)
 if till > now then
-  -- After a loss the room knows passes, and not whose they are.
-  redis.call('HSETNX', KEYS[2], ARGV[4], ARGV[1])
+  own(ARGV[4], ARGV[1], tonumber(m[2]), tonumber(m[3]))
   return words({'OK'})
 end
 -- Redis has lost it: the signature stands for it, and it takes up its slot again.
 if tonumber(ARGV[2]) < tonumber(epoch) and tonumber(ARGV[3]) > now then
   remove(ARGV[1])
   redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1])
-  redis.call('HSETNX', KEYS[2], ARGV[4], ARGV[1])
+  own(ARGV[4], ARGV[1], tonumber(m[2]), tonumber(m[3]))
   return words({'OK'})
 end
 return words({'EXPIRED'})

@@ -96,6 +96,34 @@ async fn a_pass_that_was_claimed_after_the_last_save_has_one_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_given_another_number_after_a_loss_has_one_place() {
+    let site = Site::start_with(&[]).await;
+    for shows in ["the ticket", "the pass"] {
+        let event = site.room(json!({ "maxActive": 1 })).await;
+        let guests = site.guests(&event, 2).await;
+        let pass = site.pass(&event, &guests[0]).await;
+        let saved = "front = 1, issued = 2, active_seqs = '{1}', active_until = '{4000000000000}'";
+        site.execute(&format!("update {{queue}}.rooms set {saved} where event_id = '{event}'")).await;
+        site.lose(&event).await;
+        // In another tab, which has no ticket.
+        let other = site.enter(&guests[0].client, &event).await;
+        assert_eq!(other.seq, Some(2001), "the room does not know whose pass it has");
+        if shows == "the ticket" {
+            site.pass(&event, &guests[0]).await;
+        } else {
+            site.try_pass(&guests[0].client, &event, &pass).await.expect(200);
+        }
+        assert_eq!(site.standing(&event, &other).await, "TICKET_EXPIRED", "{shows}");
+        // The pass is used, and its slot is free.
+        site.complete(&event, &guests[0]).await;
+        assert_eq!(site.members(&event, "active").await, [""; 0], "{shows}");
+        site.standing(&event, &guests[1]).await;
+        site.tick(&event).await;
+        assert_eq!(site.standing(&event, &guests[1]).await, "ADMITTED", "{shows}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offered_slots_and_those_who_are_back_are_saved() {
     let site = Site::start_with(&SAVING).await;
     let event = site.room(json!({ "maxActive": 1 })).await;
