@@ -5,14 +5,14 @@ use common::Result;
 use common::auth::Caller;
 use common::http::{Data, Path, Problem, detach};
 use contract::ids::{AccountId, SaleEventId, TicketId};
-use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::Uuid;
 use diesel_async::RunQueryDsl;
 
 use crate::App;
 use crate::end_pass::end_number;
 use crate::read_events::Known;
 use crate::read_ticket::{TicketPath, presented};
-use crate::schema::lobby;
 use crate::ticket::{Place, Ticket};
 
 /// A repeat changes nothing.
@@ -42,9 +42,11 @@ async fn leave(app: &App, known: &Known, account: AccountId, ticket: Ticket) -> 
     let seq = match ticket.place {
         Place::Number { seq, .. } => Some(seq),
         Place::Lobby => {
-            let place = lobby::table.find((event, account)).filter(lobby::ticket_id.eq(ticket.id));
-            let removed =
-                diesel::delete(place.filter(lobby::seq.is_null())).execute(&mut *app.db.read().await?).await?;
+            let leave = sql_query(include_str!("leave_queue.sql"))
+                .bind::<Uuid, _>(event)
+                .bind::<Uuid, _>(account)
+                .bind::<Uuid, _>(ticket.id);
+            let removed = leave.execute(&mut *app.db.read().await?).await?;
             let drawn = app.places.submit((event, account)).await?;
             match drawn {
                 Some(Ticket { place: Place::Number { seq, .. }, .. }) if removed == 0 => Some(seq),
@@ -53,6 +55,6 @@ async fn leave(app: &App, known: &Known, account: AccountId, ticket: Ticket) -> 
         }
     };
     let Some(seq) = seq else { return Ok(()) };
-    end_number(app, &known.event, account, Some(seq), "LEFT").await?;
+    end_number(app, known, account, Some(seq), "LEFT").await?;
     Ok(())
 }

@@ -94,9 +94,12 @@ async fn open_now(tx: &mut Tx, id: SaleEventId) -> Result<(SaleEvent, DateTime<U
         Status::Open if event.status == Status::Open => return Ok((event, now, false)),
         Status::Open | Status::Pending => {}
     }
+    let opens_at = event.opens_at.min(now);
     let update = diesel::update(sale_events::table.find(id)).set((
         sale_events::status.eq(Status::Open),
-        sale_events::opens_at.eq(event.opens_at.min(now)),
+        sale_events::opens_at.eq(opens_at),
+        // Nobody can have come early to a sale that opens before they may.
+        sale_events::prequeue_at.eq(event.prequeue_at.filter(|at| *at < opens_at)),
         sale_events::opened_at.eq(now),
         sale_events::version.eq(sale_events::version + 1),
         sale_events::updated_at.eq(clock_timestamp()),

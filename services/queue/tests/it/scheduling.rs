@@ -88,6 +88,14 @@ async fn a_sale_event_moves_until_it_has_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_that_opens_before_people_may_come_early_can_still_be_given_an_end() {
+    let site = Site::start_with(&[]).await;
+    let event = site.event(json!({ "queueManageRequired": true, "prequeueAt": in_seconds(1800) })).await;
+    assert!(site.command(&event, "open").await.expect(200).json()["prequeueAt"].is_null());
+    site.move_event(&event, "*", &json!({ "closesAt": in_seconds(7200) })).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_administrator_opens_and_closes_once() {
     let site = Site::start_with(&[]).await;
     let event = site.event(json!({})).await;
