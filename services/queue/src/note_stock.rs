@@ -4,7 +4,7 @@
 //! last answer stands.
 
 use common::{Result, outbox};
-use contract::ids::{ProductId, SaleEventId};
+use contract::ids::ProductId;
 use contract::inventory::GetStockRequest;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -23,30 +23,27 @@ pub async fn note_stock(app: &App, event: SaleEvent) -> Result<SaleEvent> {
     if next == event.sold_out {
         return Ok(event);
     }
-    let (id, before) = (event.id, event.sold_out);
+    let id = event.id;
+    app.db.point("queue.before_note").await;
     let changed = app.db.tx("note_stock", async |tx| {
-        let changed = change(tx, id, before, next).await?;
+        let changed = change(tx, &event, next).await?;
         if let (Some(event), Some(kind)) = (&changed, next) {
             outbox::publish(tx, &event.as_sold_out(kind, stock.held())).await?;
         }
         Ok(changed)
     });
-    // None: another replica has noted it.
+    // None: another replica has noted it, or there was a restock after this look.
     let Some(changed) = changed.await? else { return Ok(event) };
     app.events.forget(id).await;
-    tracing::info!(event.id = %id, ?before, now = ?next, held = stock.held(), "Sale event {id}: what is left has changed");
+    tracing::info!(event.id = %id, before = ?event.sold_out, now = ?next, held = stock.held(), "Sale event {id}: what is left has changed");
     Ok(changed)
 }
 
-async fn change(
-    tx: &mut common::db::Tx,
-    id: SaleEventId,
-    before: Option<SoldOut>,
-    next: Option<SoldOut>,
-) -> Result<Option<SaleEvent>> {
-    let update = diesel::update(sale_events::table.find(id))
+/// Of the version that was looked at.
+async fn change(tx: &mut common::db::Tx, event: &SaleEvent, next: Option<SoldOut>) -> Result<Option<SaleEvent>> {
+    let update = diesel::update(sale_events::table.find(event.id))
         .filter(sale_events::status.eq(Status::Open))
-        .filter(sale_events::sold_out.is_not_distinct_from(before))
+        .filter(sale_events::version.eq(event.version))
         .set((sale_events::sold_out.eq(next), sale_events::version.eq(sale_events::version + 1)));
     Ok(update.returning(SaleEvent::as_returning()).get_result(tx).await.optional()?)
 }

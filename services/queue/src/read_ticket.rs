@@ -105,7 +105,7 @@ impl TicketView {
         let mut hasher = DefaultHasher::new();
         (self.status, self.seq, self.ahead, self.sold_out.map(<&str>::from), self.ticket_token.is_some())
             .hash(&mut hasher);
-        self.pass_expires_at.hash(&mut hasher);
+        (self.held, &self.pass_expires_at).hash(&mut hasher);
         format!("\"{:016x}\"", hasher.finish())
     }
 }
@@ -271,10 +271,10 @@ pub fn with_token(view: TicketView, known: &Known, account: AccountId, ticket: T
     Ok(TicketView { ticket_token: Some(ticket.sign(&known.signer, account, known.now())?), ..view })
 }
 
-/// None: the ticket's turn is over, so its owner may have another.
+/// None: the ticket's turn is over, or its line has ended, so its owner may have another.
 pub fn refuse_ended(looked: Result<TicketView>) -> Result<Option<TicketView>> {
     match looked {
-        Ok(view) if view.status == TicketStatus::Completed => Ok(None),
+        Ok(TicketView { status: TicketStatus::Completed | TicketStatus::SoldOut, .. }) => Ok(None),
         Ok(view) => Ok(Some(view)),
         Err(error) if error.reason() == Some(&TICKET_EXPIRED.reason) => Ok(None),
         Err(error) => Err(error),

@@ -8,9 +8,11 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1], 'stock', ARGV[2], 'state', ARGV[
   'session_ms', ARGV[6], 'claim_ms', ARGV[7], 'alive_ms', ARGV[8], 'grace_ms', ARGV[9], 'window', ARGV[10],
   'waiting_max', ARGV[11])
 if ARGV[3] == 'final' and m[3] ~= 'final' then
-  -- The line has ended. Passes go on until their time is up.
+  -- The line has ended. Passes go on until their time is up. A line that begins after a restock is as in a new room: its first
+  -- people need not wait until everybody has had the time to show up.
   local last = tonumber(m[2]) - 1
-  redis.call('HSET', KEYS[1], 'front', last, 'floor', last, 'edge', last, 'ripe', last)
+  local edge = last + tonumber(ARGV[10])
+  redis.call('HSET', KEYS[1], 'front', last, 'floor', last, 'edge', edge, 'ripe', edge, 'edge_at', now)
   for _, key in ipairs({3, 4, 6, 7}) do redis.call('DEL', KEYS[key]) end
 end
 if ARGV[3] == 'closed' then

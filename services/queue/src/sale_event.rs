@@ -217,6 +217,7 @@ impl SaleEvent {
             closes_at: self.closes_at.map(Into::into),
             product_ids: self.products(),
             rules: Some(self.rules()),
+            sold_out: self.sold_out.map(<&str>::from).unwrap_or_default().to_owned(),
         }
     }
 

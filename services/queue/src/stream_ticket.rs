@@ -152,7 +152,7 @@ impl Streaming<Watched> {
             TicketStatus::SoldOut => "queue.soldout",
         };
         self.ended = matches!(view.status, TicketStatus::Completed | TicketStatus::SoldOut);
-        let mark = format!("{kind}{:?}{:?}{:?}", view.ahead, view.sold_out, view.seq);
+        let mark = format!("{kind}{:?}{:?}{:?}{:?}", view.ahead, view.sold_out, view.held, view.seq);
         self.frame(kind, mark, &view)
     }
 }

@@ -122,6 +122,11 @@ impl Sale {
                 news.opens_at = time(instant(event.opens_at));
                 news.closes_at = time(instant(event.closes_at));
                 news.product_ids.clone_from(&event.product_ids);
+                if event.version > *sold_out_version {
+                    *sold_out_version = event.version;
+                    news.sold_out = Some(event.sold_out.clone()).filter(|kind| !kind.is_empty());
+                    news.held = news.held.filter(|_| news.sold_out.is_some());
+                }
                 event.version
             }
             SaleFact::Open(event) => {
@@ -240,6 +245,21 @@ mod tests {
                 assert_eq!(sold_out.as_deref(), Some("FINAL"), "{first} {second}");
             }
         }
+    }
+
+    #[test]
+    fn a_sale_that_begins_again_is_not_sold_out() {
+        let sold_out = EventSoldOut { event_id: id(), version: 3, kind: "FINAL".to_owned(), ..Default::default() };
+        let moved = EventScheduled { version: 4, sold_out: "FINAL".to_owned(), event_id: id(), ..Default::default() };
+        let again = EventScheduled { version: 5, event_id: id(), ..Default::default() };
+        let mut sales = Sales::default();
+        sales.hear(SaleFact::SoldOut(&sold_out));
+        sales.hear(SaleFact::Scheduled(&moved));
+        assert_eq!(known(&sales).sold_out.as_deref(), Some("FINAL"));
+        sales.hear(SaleFact::Scheduled(&again));
+        sales.hear(SaleFact::SoldOut(&sold_out));
+        let SaleNews { sold_out, held, .. } = known(&sales);
+        assert_eq!((sold_out, held), (None, None));
     }
 
     #[test]

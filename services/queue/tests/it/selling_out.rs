@@ -11,13 +11,14 @@ use contract::inventory::{
     WatchStockRequest, WatchStockResponse,
 };
 use futures_util::Stream;
+use reqwest::Method;
 use serde_json::json;
 use testkit::{eventually, text};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::room::rules;
-use crate::site::Site;
+use crate::room::{guest, rules};
+use crate::site::{Site, in_seconds};
 
 /// An inventory with one kind of product.
 #[derive(Clone, Default)]
@@ -73,6 +74,19 @@ async fn sale(site: &Site, product: Uuid, members: serde_json::Value) -> String 
     event
 }
 
+/// Five units are there, and the queue has heard of it.
+async fn restock(site: &Site, shelf: &Shelf, product: Uuid) {
+    shelf.set(5, 5);
+    let restock = StockReplenished {
+        product_id: product.to_string(),
+        stock_version: 9,
+        on_hand: 5,
+        available: 5,
+        restock_round: 1,
+    };
+    site.deliver("queue", &restock).await;
+}
+
 async fn until_sold_out(site: &Site, event: &str, sold_out: Option<&str>) {
     eventually(&format!("the sale is {sold_out:?}"), async || {
         (site.read(event).await["soldOut"].as_str() == sold_out).then_some(())
@@ -95,6 +109,20 @@ async fn while_units_are_held_the_line_waits_and_it_ends_when_all_are_sold() {
     }
     let waiting = site.poll(&event, &guests[2]).await.expect(200).json();
     assert_eq!((waiting["status"].as_str(), waiting["held"].as_i64()), (Some("WAITING"), Some(2)));
+    let path = format!("/queues/{event}/tickets/{}", guests[2].ticket);
+    let poll = |etag: Option<String>| {
+        let request = guests[2].client.request(Method::GET, &path).header("X-Queue-Ticket", &guests[2].token);
+        guests[2].client.send(etag.into_iter().fold(request, |request, etag| request.header("If-None-Match", etag)))
+    };
+    let tag = text(&json!(poll(None).await.header("etag").unwrap()));
+    poll(Some(tag.clone())).await.expect(304);
+    shelf.set(1, 0);
+    eventually("the line hears that a held unit was sold", async || {
+        let answer = poll(Some(tag.clone())).await;
+        (answer.status == 200 && answer.json()["held"] == 1).then_some(())
+    })
+    .await;
+    shelf.set(2, 0);
     let offered = waiting["restockSubscriptions"][0].as_str().unwrap();
     assert_eq!(offered, format!("/api/v1/products/{product}/restock-subscriptions"));
     assert_eq!(site.members(&event, "offer").await, Vec::<String>::new(), "nobody comes in for nothing");
@@ -125,19 +153,57 @@ async fn while_units_are_held_the_line_waits_and_it_ends_when_all_are_sold() {
     assert_eq!(kinds.iter().map(|row| text(&row["kind"])).collect::<Vec<_>>(), ["TENTATIVE", "FINAL"]);
 
     // There is more: a new line, and the old one stays ended.
-    shelf.set(5, 5);
-    let restock = StockReplenished {
-        product_id: product.to_string(),
-        stock_version: 9,
-        on_hand: 5,
-        available: 5,
-        restock_round: 1,
-    };
-    site.deliver("queue", &restock).await;
+    let scheduled = site.told(&event, "EVENT_SCHEDULED").await;
+    restock(&site, &shelf, product).await;
     eventually("the line is open again", async || (site.status(&event).await["state"] == "open").then_some(())).await;
     assert_eq!(site.standing(&event, &guests[4]).await, "SOLD_OUT");
     let again = site.enter(&guests[4].client, &event).await;
     assert!(again.seq.unwrap() > 5);
+    assert_eq!(site.told(&event, "EVENT_SCHEDULED").await, scheduled + 1, "others hear that it begins again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_had_come_early_enters_the_new_line_after_a_restock() {
+    let (site, shelf) = start(&[("queue.sync_period_ms", "30")]).await;
+    shelf.set(0, 0);
+    let product = Uuid::now_v7();
+    let early = json!({
+        "prequeueAt": in_seconds(-60), "queueManageRequired": true, "productIds": [product], "queue": rules(json!({})),
+    });
+    let event = site.event(early).await;
+    let buyer = site.buyer().await;
+    let first = guest(&buyer, &site.ask_in(&buyer, &event).await.expect(201).json());
+    site.command(&event, "open").await.expect(200);
+    until_sold_out(&site, &event, Some("FINAL")).await;
+    eventually("the line has ended", async || (site.status(&event).await["state"] == "final").then_some(())).await;
+    assert_eq!(site.standing(&event, &first).await, "SOLD_OUT");
+    site.ask_in(&buyer, &event).await.refused(410, "EVENT_SOLD_OUT");
+    restock(&site, &shelf, product).await;
+    eventually("the line is open again", async || (site.status(&event).await["state"] == "open").then_some(())).await;
+    let again = guest(&buyer, &site.ask_in(&buyer, &event).await.expect(201).json());
+    assert_eq!(again.seq, Some(2));
+    assert_eq!(site.ask_in(&buyer, &event).await.expect(200).json()["seq"], 2, "one place in the new line");
+    site.tick(&event).await;
+    site.pass(&event, &again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_from_before_a_restock_ends_no_line() {
+    let (site, shelf) = start(&[]).await;
+    shelf.set(1, 1);
+    let product = Uuid::now_v7();
+    let event = sale(&site, product, json!({})).await;
+    eventually("the room knows its stock", async || (site.meta(&event, "stock").await == 2).then_some(())).await;
+    shelf.set(0, 0);
+    let mut noting = site.pause("queue", "queue.before_note");
+    let depleted = StockDepleted { product_id: product.to_string(), stock_version: 4, ..StockDepleted::default() };
+    site.deliver("queue", &depleted).await;
+    noting.reached().await;
+    restock(&site, &shelf, product).await;
+    noting.resume();
+    eventually("the room knows its stock", async || (site.meta(&event, "stock").await == 10).then_some(())).await;
+    assert_eq!(site.told(&event, "EVENT_SOLD_OUT").await, 0);
+    assert!(site.read(&event).await["soldOut"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
