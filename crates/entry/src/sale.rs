@@ -10,7 +10,8 @@ use crate::waiting_room::Policy;
 
 /// A sale event, as the queue last told it.
 #[derive(Debug, Clone, PartialEq, diesel::Queryable, diesel::Selectable, diesel::Insertable, diesel::AsChangeset)]
-#[diesel(table_name = sale_events)]
+// An end that is taken back is stored as none.
+#[diesel(table_name = sale_events, treat_none_as_null = true)]
 pub struct Sale {
     pub event_id: SaleEventId,
     pub version: i64,

@@ -138,6 +138,7 @@ async fn a_sale_is_sold_while_it_is_open_and_without_a_queue_to_everybody() {
         closes_at: None,
         product_ids: event.product_ids.clone(),
         rules: event.rules.clone(),
+        ..EventScheduled::default()
     };
     let buyer = site.buyer().await;
     site.deliver("order", &ahead).await;
@@ -152,9 +153,22 @@ async fn a_sale_is_sold_while_it_is_open_and_without_a_queue_to_everybody() {
         (order(&site, &buyer, None).await.status == 201).then_some(())
     })
     .await;
+    // An administrator sets an end, which passes, and takes it back.
+    let schedule =
+        |version, closes_at| EventScheduled { version, closes_at, opens_at: event.opens_at, ..ahead.clone() };
+    site.deliver("order", &schedule(3, Some((chrono::Utc::now() - chrono::TimeDelta::minutes(1)).into()))).await;
+    testkit::eventually("nobody buys after the end", async || {
+        (order(&site, &buyer, None).await.code() == "EVENT_CLOSED").then_some(())
+    })
+    .await;
+    site.deliver("order", &schedule(4, None)).await;
+    testkit::eventually("everybody buys while it has no end", async || {
+        (order(&site, &buyer, None).await.status == 201).then_some(())
+    })
+    .await;
     let closed = EventClosed {
         event_id: event.event_id.clone(),
-        version: 3,
+        version: 5,
         closed_at: Some(chrono::Utc::now().into()),
         product_ids: event.product_ids.clone(),
     };
