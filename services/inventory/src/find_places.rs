@@ -6,7 +6,7 @@ use common::Result;
 use common::db::Tx;
 use contract::ids::{AccountId, ConcertId, HoldId, ProductId, SeatId};
 
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldState};
 use crate::hold_rows::{HoldsRead, lock_holds, read_holds};
 use crate::seat::Seat;
 use crate::seat_rows::{read_limits, read_seats};
@@ -21,7 +21,8 @@ pub struct Places {
     pub reservations: Vec<HoldId>,
 }
 
-/// Only a look, at what never changes: the products of seats and of reservations, and the limits of concerts.
+/// Only a look, at what never changes: the products of seats and of holds, and the limits of concerts. Whoever has a wanted seat
+/// and is not paying may have expired by then: their other seats become free with it.
 pub async fn find_places(tx: &mut Tx, requests: &[Wanted]) -> Result<Places> {
     let mut products: BTreeSet<_> = requests.iter().flat_map(Wanted::lines).map(|line| line.product).collect();
     let seats: BTreeSet<SeatId> = requests.iter().flat_map(Wanted::seats).copied().collect();
@@ -35,9 +36,11 @@ pub async fn find_places(tx: &mut Tx, requests: &[Wanted]) -> Result<Places> {
     let seat_limits = limits.iter().map(|limit| (limit.concert_id, limit.max_per_user)).collect();
 
     let reservations: BTreeSet<HoldId> = requests.iter().filter_map(Wanted::reservation).collect();
+    let takers = looked_at.values().filter_map(|seat| seat.taken).filter(|taker| taker.state == HoldState::Held);
+    let holds: BTreeSet<HoldId> = takers.map(|taker| taker.hold).chain(reservations.iter().copied()).collect();
     let reservations = Vec::from_iter(reservations);
-    if !reservations.is_empty() {
-        let HoldsRead { holds, .. } = read_holds(tx, &reservations).await?;
+    if !holds.is_empty() {
+        let HoldsRead { holds, .. } = read_holds(tx, &Vec::from_iter(holds)).await?;
         products.extend(holds.values().flat_map(|hold| &hold.lines).map(|line| line.product));
     }
     Ok(Places { products, seats, seat_limits, reservations })

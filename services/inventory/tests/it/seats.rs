@@ -87,6 +87,22 @@ async fn an_expired_seat_is_the_next_buyers_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expired_seat_is_had_although_others_change_the_stock_of_its_neighbour() {
+    let site = Site::start().await;
+    let concert = Concert::new(&site, [1, 1], None).await;
+    let [ann, ben] = [site.buyer().await, site.buyer().await];
+    let first = concert.reserve(&ann, &["A-1", "B-1"]).await.expect(200);
+    expire(&site, &id_of(&first)).await;
+    let other = site.lock_stock(&concert.categories[1]).await;
+    let (reserved, ()) = tokio::join!(concert.reserve(&ben, &["A-1"]), async {
+        site.until_waiting(1).await;
+        drop(other);
+    });
+    reserved.expect(200);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_spans_the_prices_of_a_concert() {
     let site = Site::start().await;
     let concert = Concert::new(&site, [3, 3], Some(2)).await;
