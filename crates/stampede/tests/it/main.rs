@@ -27,6 +27,7 @@ mod faults;
 mod fuzz;
 mod gateway;
 mod generated_clients;
+mod grpc_by_hand;
 mod hold;
 mod http_samples;
 mod manifest;

@@ -1,3 +1,5 @@
+//! What a batch of steps makes of the redemptions that it meets.
+
 use chrono::Duration;
 use contract::ids::{PaymentAttemptId, ProductId};
 use contract::money::{Currency, KRW};
