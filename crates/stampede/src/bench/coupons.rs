@@ -105,7 +105,7 @@ impl<'a> Bench<'a> {
         let gate = ["epoch", "1", "opens", "0", "closes", "9000000000000000", "state", "open"];
         let _: i64 = stage.redis.command(cmd("HSET").arg(&keys[0]).arg(&gate)).await?;
         let _: String = stage.redis.command(cmd("SET").arg(&keys[1]).arg(PLENTY)).await?;
-        // As the service calls it for one user: the newest epoch seen, slack of the clocks, user, issue.
+        // As the service calls it for one user: the newest epoch seen, a time that has come, user, issue.
         let call = ["1".to_owned(), "1000".to_owned(), format!("user-{RANDOM}"), "issue".to_owned()];
         let script = RawScript::load(&stage.redis, site.settings(), coupon::TAKE_SCRIPT, &keys, &call).await?;
         Ok(Bench { stage, pgbench, script, order, sold_out, acknowledged: 1 })

@@ -53,7 +53,6 @@ pub async fn examine(
     redis: Option<&Redis>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let slack = TimeDelta::milliseconds(settings.section("coupon.gate.clock_slack_ms")?);
     let token_life = TimeDelta::minutes(settings.section("auth.access_token_minutes")?);
     let of_database = match database {
         Some(connection) => of_database(connection).await,
@@ -75,7 +74,7 @@ pub async fn examine(
     }
     if let (Some(database), Some(redis)) = (of_database, of_redis) {
         let between = Reading { ahead: redis.ahead - database.ahead, error: redis.error + database.error };
-        judge_redis(between, slack, report);
+        judge_redis(between, report);
     }
     Ok(())
 }
@@ -90,13 +89,11 @@ fn judge_database(reading: Reading, token_life: TimeDelta, report: &mut Report) 
     }
 }
 
-fn judge_redis(between: Reading, slack: TimeDelta, report: &mut Report) {
-    if between.exceeds(slack) {
-        let found = format!(
-            "Redis and PostgreSQL differ by {}, more than coupon.gate.clock_slack_ms: coupons are refused at the ends of \
-             their time",
-            between.text()
-        );
+/// A pass begins and ends by Redis' clock, and is read by PostgreSQL's.
+fn judge_redis(between: Reading, report: &mut Report) {
+    if between.exceeds(DRIFT_MAX) {
+        let text = between.text();
+        let found = format!("Redis and PostgreSQL differ by {text}: passes of waiting rooms end too early or too late");
         report.fail(CHECK, found, REMEDY);
     }
 }
@@ -153,7 +150,7 @@ mod tests {
         let judged = |ms: i64| {
             let mut report = Report::default();
             judge_database(differ(ms), TimeDelta::minutes(15), &mut report);
-            judge_redis(differ(ms), TimeDelta::milliseconds(1_000), &mut report);
+            judge_redis(differ(ms), &mut report);
             report.findings.into_iter().map(|finding| finding.level).collect::<Vec<_>>()
         };
         assert_eq!(judged(900), []);
