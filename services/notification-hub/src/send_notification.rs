@@ -52,7 +52,7 @@ pub struct SentDelivery {
 #[utoipa::path(
     tag = "notifications",
     request_body = SendNotification,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent; may be left out when there is an `eventId`")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, chosen by the client for this intent; may be left out when there is an `eventId`, which names the notification where both are sent")),
     responses(
         (status = 201, body = SentNotification, description = "Stored; durable"),
         (status = 200, body = SentNotification, description = "There is a notification for this `eventId` already: this one"),

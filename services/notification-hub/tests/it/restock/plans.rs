@@ -47,6 +47,23 @@ fn queries(count: i64) -> Vec<Query> {
         query!("advance_round", round_id, 1, count / 2, 50, 50, 5_000),
         query!("end_round", round_id, 1, "'COMPLETED'", 1, "null", 0),
         query!("insert_round", product, 2, "gen_random_uuid()", "'CANCELED_BY_SOLD_OUT'", 9),
+        // Of deliveries of every kind.
+        Query {
+            name: "record_results",
+            text: include_str!("../../../src/record_results.sql"),
+            parameters: [
+                "array[gen_random_uuid()]",
+                "'{1}'",
+                "'{SUCCESS}'",
+                "'{1}'",
+                "'{0}'",
+                "'{null}'",
+                "'{f}'",
+                "'{t}'",
+            ]
+            .map(str::to_owned)
+            .into(),
+        },
     ]
 }
 
