@@ -11,9 +11,12 @@ use crate::crash_points::{crashing, each};
 use crate::ledger::Ledger as _;
 use crate::site::{EXECUTABLE, system};
 
-pub const ISSUING: [&str; 6] = [
+pub const ISSUING: [&str; 9] = [
+    "coupon.after_epoch:1",
+    "coupon.before_publication:1",
     "coupon.after_lua:1",
     "coupon.after_lua:5",
+    "coupon.after_lua:6",
     "coupon.before_commit:1",
     "coupon.after_commit:1",
     "coupon.after_commit:2",
