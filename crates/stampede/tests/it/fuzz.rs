@@ -50,7 +50,9 @@ async fn is_clean(site: &Site, client: &Client) -> bool {
     let mut fuzzer = Command::new("/usr/bin/python3");
     fuzzer.arg(root().join("crates/testkit/pinned.py"));
     fuzzer.arg(root().join("crates/stampede/tests/fuzz/requirements.txt"));
-    fuzzer.args(["-m", "schemathesis.cli", "run", &format!("{}/openapi.json", site.api), "--url", &site.api]);
+    fuzzer.args(["-m", "schemathesis.cli", "--config-file"]);
+    fuzzer.arg(root().join("crates/stampede/tests/fuzz/schemathesis.toml"));
+    fuzzer.args(["run", &format!("{}/openapi.json", site.api), "--url", &site.api]);
     fuzzer.args([
         "--header",
         &format!("Authorization: Bearer {token}"),
