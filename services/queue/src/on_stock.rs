@@ -36,12 +36,12 @@ impl Handler<StockReplenished> for App {
             .map(|received| received.event.product_id.parse().map_err(Error::fault))
             .collect::<Result<_>>()?;
         // The old line stays ended: whoever wants to buy now enters a new one.
-        let again = diesel::sql_query(include_str!("on_stock.sql")).bind::<Array<Uuid>, _>(&products);
-        let restocked: Vec<Restocked> = again.load(tx).await?;
+        let restock = diesel::sql_query(include_str!("on_stock.sql")).bind::<Array<Uuid>, _>(&products);
+        let restocked: Vec<Restocked> = restock.load(tx).await?;
         let again: Vec<SaleEventId> = restocked.iter().filter(|sale| sale.begins_again).map(|sale| sale.id).collect();
-        let again = sale_events::table.filter(sale_events::id.eq_any(again)).select(SaleEvent::as_select());
-        let again: Vec<_> = again.load(tx).await?.iter().map(SaleEvent::as_scheduled).collect();
-        outbox::publish_all(tx, &again).await?;
+        let sales = sale_events::table.filter(sale_events::id.eq_any(again)).select(SaleEvent::as_select());
+        let scheduled: Vec<_> = sales.load(tx).await?.iter().map(SaleEvent::as_scheduled).collect();
+        outbox::publish_all(tx, &scheduled).await?;
         let (look, known) = (self.look_at_rooms.clone(), self.events.clone());
         tx.after_commit(move || {
             tokio::spawn(async move {
