@@ -1,5 +1,5 @@
 //! `POST /orders`: hold the stock or take over the reserved seats, reserve the coupon if there is one, then store the order
-//! and `ORDER_CREATED` in one transaction. The coupon comes before reserved seats: a refused one must not cost them.
+//! and `ORDER_CREATED` in one transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,8 @@ use common::idempotency::{IdempotencyKey, REPLAYED_HEADER, fingerprint, same_req
 use common::telemetry::Context;
 use common::text::Text;
 use common::{Error, Refused, Result, rpc};
-use contract::coupon::Redemption;
 use contract::ids::{AccountId, CouponIssueId, HoldId, OrderId, SaleEventId};
-use contract::inventory::{GetHoldRequest, Hold, HoldRequest, HoldState, WantedLine};
+use contract::inventory::{Hold, HoldRequest, WantedLine};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use entry::{BYPASS_HEADER, Entry, PASS_HEADER, PassRule};
@@ -25,7 +24,7 @@ use crate::App;
 use crate::draft::{Draft, Intent, Limits, Wanted, WantedItem, check_items};
 use crate::order::{Order, Shipping};
 use crate::read_orders::{OrderView, view};
-use crate::reserve_coupon::{release_coupon, release_hold, reserve_coupon};
+use crate::reserve_coupon::{release_hold, reserve_coupon};
 use crate::schema::queue_bypasses;
 
 /// The version of [`PlaceOrder`] in fingerprints. Raise it when a field is added.
@@ -69,7 +68,7 @@ pub struct ShippingInfo {
 ///
 /// The units are held until `holdExpiresAt`. The same key and body give the same order and the same answer, marked
 /// `Idempotent-Replayed: true`, for ever; a refusal stores nothing, so the same key may try again,
-/// except after a refused coupon: then take a new key. Reserved seats stay reserved when the coupon is refused.
+/// except after a refused coupon: then take a new key.
 #[utoipa::path(
     tag = "orders",
     request_body = PlaceOrder,
@@ -201,15 +200,24 @@ async fn note_bypass(app: &App, intent: &Intent, event: SaleEventId) -> Result<(
 
 async fn place_admitted(app: Arc<App>, intent: Intent) -> Result<Placement> {
     let (order_id, fingerprint) = (intent.order_id, intent.fingerprint.clone());
-    let Taken { hold, redemption } = match take(&app, &intent).await {
-        Ok(taken) => taken,
-        Err(NotTaken { error, left }) => {
-            let placed = placed_before(&app, &intent).await?;
-            if placed.is_none() && matches!(error, Error::Refused(_)) {
-                give_back(&app, &intent, left).await;
+    let hold = match hold(&app, &intent).await {
+        Ok(hold) => hold,
+        Err(error) => return placed_before(&app, &intent).await?.ok_or_else(|| not_placed(error)),
+    };
+    app.db.point("order.after_hold").await;
+    let redemption = match intent.coupon {
+        None => None,
+        Some(issue) => match reserve_coupon(&app, &intent, &hold, issue).await {
+            Ok(redemption) => Some(redemption),
+            Err(error) => {
+                let placed = placed_before(&app, &intent).await?;
+                if placed.is_none() && matches!(error, Error::Refused(_)) {
+                    // No request with this key can place the order any more: the refusal is final for its id.
+                    release_hold(&app, intent.order_id).await;
+                }
+                return placed.ok_or_else(|| not_placed(error));
             }
-            return placed.ok_or_else(|| not_placed(error));
-        }
+        },
     };
     app.db.point("order.after_coupon").await;
     let placement = app.inserts.submit(Draft::new(intent, hold, redemption, Context::outgoing())?).await?;
@@ -222,79 +230,6 @@ async fn place_admitted(app: Arc<App>, intent: Intent) -> Result<Placement> {
         }
         Placement::Replay(order) => replay(order, &fingerprint),
     }
-}
-
-/// What an order needs before it is stored.
-struct Taken {
-    hold: Hold,
-    redemption: Option<Redemption>,
-}
-
-/// Inventory or coupon refused or did not answer, after the other one had given something.
-struct NotTaken {
-    error: Error,
-    left: Option<Left>,
-}
-
-enum Left {
-    Units,
-    Coupon,
-}
-
-async fn take(app: &App, intent: &Intent) -> Result<Taken, NotTaken> {
-    let reserved = reserve_before_seats(app, intent).await.map_err(|error| NotTaken { error, left: None })?;
-    let hold = hold(app, intent)
-        .await
-        .map_err(|error| NotTaken { error, left: reserved.is_some().then_some(Left::Coupon) })?;
-    app.db.point("order.after_hold").await;
-    let redemption = match (reserved, intent.coupon) {
-        (None, Some(issue)) => {
-            let reserved = reserve_coupon(app, intent, &hold, issue).await;
-            Some(reserved.map_err(|error| NotTaken { error, left: Some(Left::Units) })?)
-        }
-        (reserved, _) => reserved,
-    };
-    Ok(Taken { hold, redemption })
-}
-
-/// Reserves the coupon for seats that are still those of the reservation: a refusal leaves them there. To take them over ends
-/// the reservation, and seats that are given back then are free for everybody.
-///
-/// None: there is no coupon, or the reservation is none that can be ordered, which inventory says better, or it is ordered by
-/// this key already.
-async fn reserve_before_seats(app: &App, intent: &Intent) -> Result<Option<Redemption>> {
-    let (Wanted::Reservation(reservation), Some(issue)) = (&intent.wanted, intent.coupon) else { return Ok(None) };
-    let found = match read_hold(app, *reservation).await {
-        Ok(found) => found,
-        Err(Error::Refused(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let user = intent.user_id.to_string();
-    match found.filter(|seats| seats.state() == HoldState::Held && seats.user_id == user) {
-        Some(seats) => reserve_coupon(app, intent, &seats, issue).await.map(Some),
-        None => Ok(None),
-    }
-}
-
-/// No request with this key can place the order any more: the refusal is final for its id.
-async fn give_back(app: &App, intent: &Intent, left: Option<Left>) {
-    match left {
-        Some(Left::Units) => release_hold(app, intent.order_id).await,
-        Some(Left::Coupon) => release_coupon(app, intent.order_id).await,
-        None => {}
-    }
-}
-
-/// A hold as it is now. Refuses with `HOLD_NOT_FOUND`.
-async fn read_hold(app: &App, hold: HoldId) -> Result<Option<Hold>> {
-    let response = rpc::retrying(|| {
-        let mut request = tonic::Request::new(GetHoldRequest { hold_id: hold.to_string() });
-        request.set_timeout(HOLD_DEADLINE);
-        let mut inventory = app.inventory.clone();
-        async move { inventory.get_hold(request).await }
-    })
-    .await?;
-    Ok(response.hold)
 }
 
 /// Takes the units of all lines out of sale, or the seats of the reservation. Idempotent by the order's id.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::{Error, Result, rpc};
-use contract::coupon::{OrderedLine, Redemption, ReleaseRedemptionRequest, ReserveRedemptionRequest};
+use contract::coupon::{OrderedLine, Redemption, ReserveRedemptionRequest};
 use contract::ids::{CouponIssueId, OrderId};
 use contract::inventory::{Hold, ReleaseHoldRequest};
 
@@ -48,18 +48,6 @@ pub async fn release_hold(app: &App, order_id: OrderId) {
         tracing::warn!(
             orderId = %order_id, %error,
             "The hold of {order_id} could not be released after its coupon was refused; it expires by itself"
-        );
-    }
-}
-
-/// The coupon can be used again. If this fails, its reservation expires by itself.
-pub async fn release_coupon(app: &App, order_id: OrderId) {
-    let reason = "the seats cannot be ordered".to_owned();
-    let release = ReleaseRedemptionRequest { order_id: order_id.to_string(), reason };
-    if let Err(error) = app.coupon.clone().release_redemption(release).await {
-        tracing::warn!(
-            orderId = %order_id, %error,
-            "The coupon of {order_id} could not be released after its seats were refused; it expires by itself"
         );
     }
 }

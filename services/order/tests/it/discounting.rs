@@ -1,7 +1,6 @@
 //! `POST /orders` with a coupon: what it takes off comes from the coupon service, once for each key.
 
 use contract::codes::COUPON_NOT_APPLICABLE;
-use contract::inventory::HoldState;
 use serde_json::{Value, json};
 use testkit::{fresh_key, line, text};
 use uuid::Uuid;
@@ -73,39 +72,4 @@ async fn a_refused_coupon_takes_no_units_from_an_order_that_exists() {
     site.coupon.refuse(COUPON_NOT_APPLICABLE);
     assert_eq!(buyer.place(&key, &request(issue)).await.expect(201).body, placed.body);
     assert_eq!(site.inventory.released(), [""; 0], "the units of a stored order stay held");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_coupon_leaves_reserved_seats_to_the_reservation() {
-    let site = OrderSite::start().await;
-    let (buyer, issue) = (site.buyer().await, Uuid::now_v7());
-    let reservation = site.inventory.reserve(&buyer.user_id).await;
-    let body = json!({ "reservationId": reservation, "couponIssueId": issue });
-    site.coupon.refuse(COUPON_NOT_APPLICABLE);
-    buyer.place(&fresh_key(), &body).await.refused(422, "COUPON_NOT_APPLICABLE");
-    assert_eq!((site.inventory.released(), site.inventory.state(&reservation).await), (Vec::new(), HoldState::Held));
-    // They can be ordered without it.
-    let placed = buyer.place(&fresh_key(), &json!({ "reservationId": reservation })).await.expect(201).json();
-    assert_eq!(placed["totals"]["amount"], won(UNIT_PRICE));
-    assert_eq!(site.inventory.state(&reservation).await, HoldState::Released);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn seats_cost_less_with_a_coupon_and_seats_that_are_refused_give_it_back() {
-    let site = OrderSite::start().await;
-    let (buyer, issue) = (site.buyer().await, Uuid::now_v7());
-    let reservation = site.inventory.reserve(&buyer.user_id).await;
-    let body = json!({ "reservationId": reservation, "couponIssueId": issue });
-    let key = fresh_key();
-    let placed = buyer.place(&key, &body).await.expect(201);
-    assert_eq!(placed.json()["totals"]["amount"], won(UNIT_PRICE - DISCOUNT));
-    assert_eq!(buyer.place(&key, &body).await.expect(201).body, placed.body, "a replay is the same");
-    assert_eq!(site.coupon.released(), [""; 0]);
-
-    // It ends between the look at it and the order.
-    let reservation = site.inventory.reserve(&buyer.user_id).await;
-    site.inventory.sell_out();
-    let body = json!({ "reservationId": reservation, "couponIssueId": issue });
-    buyer.place(&fresh_key(), &body).await.refused(409, "OUT_OF_STOCK");
-    assert_eq!(site.coupon.released().len(), 1, "the coupon can be used for another order");
 }

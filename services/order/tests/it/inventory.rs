@@ -9,14 +9,13 @@ use common::{Error, Refused};
 use contract::codes;
 use contract::inventory::inventory_service_server::InventoryService;
 use contract::inventory::{
-    ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, HeldSeat, Hold, HoldLine, HoldRequest,
+    ConfirmHoldRequest, ConfirmHoldResponse, GetHoldRequest, GetHoldResponse, Hold, HoldLine, HoldRequest,
     HoldResponse, HoldState, PinHoldRequest, PinHoldResponse, ReleaseHoldRequest, ReleaseHoldResponse,
     ReturnStockRequest, ReturnStockResponse, UnpinHoldRequest, UnpinHoldResponse,
 };
 use contract::money::KRW;
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 /// What each unit costs.
 pub const UNIT_PRICE: i64 = 1000;
@@ -32,21 +31,6 @@ impl FakeInventory {
     /// From now on nothing is left. Repeats of earlier holds are refused too: their units may be sold by then.
     pub fn sell_out(&self) {
         self.is_sold_out.store(true, Ordering::SeqCst);
-    }
-
-    /// A reservation of one seat by `user`.
-    pub async fn reserve(&self, user: &str) -> String {
-        let id = Uuid::now_v7().to_string();
-        let seat = HeldSeat { seat_id: Uuid::now_v7().to_string(), label: "A-1".to_owned() };
-        let line = HoldLine { quantity: 1, seats: vec![seat], ..line(Uuid::now_v7().to_string()) };
-        let hold = new_hold(&id, user, vec![line]);
-        self.holds.lock().await.insert(id.clone(), hold);
-        id
-    }
-
-    /// The state of a hold.
-    pub async fn state(&self, hold: &str) -> HoldState {
-        self.holds.lock().await[hold].state()
     }
 
     /// The ids of the holds that the order service has released.
@@ -68,19 +52,27 @@ impl InventoryService for FakeInventory {
         if self.is_sold_out.load(Ordering::SeqCst) {
             return Err(Error::from(Refused::new(codes::OUT_OF_STOCK, "There are not enough units left.")).into());
         }
-        let HoldRequest { hold_id, user_id, lines, reservation_id } = request.into_inner();
+        let HoldRequest { hold_id, user_id, lines, .. } = request.into_inner();
+        let line = |line: contract::inventory::WantedLine| HoldLine {
+            product_id: line.product_id,
+            quantity: line.quantity,
+            unit_price: UNIT_PRICE,
+            currency: KRW.to_owned(),
+            name: "Sneaker".to_owned(),
+            sku: "SNEAKER".to_owned(),
+            seats: Vec::new(),
+        };
         let mut holds = self.holds.lock().await;
         let created = !holds.contains_key(&hold_id);
-        let mut lines: Vec<HoldLine> =
-            lines.into_iter().map(|wanted| HoldLine { quantity: wanted.quantity, ..line(wanted.product_id) }).collect();
-        if let Some(reservation) = holds.get_mut(&reservation_id).filter(|_| created) {
-            if reservation.state() != HoldState::Held {
-                return Err(Error::from(Refused::new(codes::RESERVATION_ENDED, "It has ended.")).into());
-            }
-            reservation.set_state(HoldState::Released);
-            lines = reservation.lines.clone();
-        }
-        let hold = holds.entry(hold_id.clone()).or_insert_with(|| new_hold(&hold_id, &user_id, lines));
+        let hold = holds.entry(hold_id.clone()).or_insert_with(|| Hold {
+            hold_id,
+            user_id,
+            state: HoldState::Held.into(),
+            lines: lines.into_iter().map(line).collect(),
+            // As precise as PostgreSQL's.
+            expires_at: Some((Utc::now().trunc_subsecs(6) + TimeDelta::minutes(10)).into()),
+            attempt_id: String::new(),
+        });
         Ok(Response::new(HoldResponse { hold: Some(hold.clone()), created }))
     }
 
@@ -108,33 +100,8 @@ impl InventoryService for FakeInventory {
         Err(not_called())
     }
 
-    async fn get_hold(&self, request: Request<GetHoldRequest>) -> Result<Response<GetHoldResponse>, Status> {
-        let hold = self.holds.lock().await.get(&request.into_inner().hold_id).cloned();
-        Ok(Response::new(GetHoldResponse { hold }))
-    }
-}
-
-fn new_hold(id: &str, user: &str, lines: Vec<HoldLine>) -> Hold {
-    Hold {
-        hold_id: id.to_owned(),
-        user_id: user.to_owned(),
-        state: HoldState::Held.into(),
-        lines,
-        // As precise as PostgreSQL's.
-        expires_at: Some((Utc::now().trunc_subsecs(6) + TimeDelta::minutes(10)).into()),
-        attempt_id: String::new(),
-    }
-}
-
-fn line(product_id: String) -> HoldLine {
-    HoldLine {
-        product_id,
-        quantity: 0,
-        unit_price: UNIT_PRICE,
-        currency: KRW.to_owned(),
-        name: "Sneaker".to_owned(),
-        sku: "SNEAKER".to_owned(),
-        seats: Vec::new(),
+    async fn get_hold(&self, _: Request<GetHoldRequest>) -> Result<Response<GetHoldResponse>, Status> {
+        Err(not_called())
     }
 }
 
