@@ -68,7 +68,7 @@ pub enum Answer {
     Pending(Take),
     /// PostgreSQL has the user's issue.
     Stored,
-    /// The coupon opens now, and PostgreSQL may say so or not. Nothing is taken until it must.
+    /// The coupon opens in these milliseconds, and PostgreSQL may take it for open or not. Nothing is taken yet.
     Opening {
         opens_in_ms: i64,
     },

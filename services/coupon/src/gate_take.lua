@@ -1,6 +1,7 @@
 -- Takes one coupon for each of some users and notes it in the journal, or does nothing.
--- ARGV: 1 the newest epoch that the caller has seen, 2 a time (milliseconds) that has come by PostgreSQL's clock, which decides:
--- Redis's own clock may be wrong, then pairs of a user and the id of his issue. Returns an answer for each user.
+-- ARGV: 1 the newest epoch that the caller has seen, 2 a time (milliseconds) that has come by PostgreSQL's clock, then pairs of a
+-- user and the id of his issue. Returns an answer for each user.
+-- PostgreSQL's clock decides when a coupon opens and closes. Redis's own clock is not asked.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'state')
 local epoch, left = tonumber(meta[1] or ''), tonumber(redis.call('GET', KEYS[2]) or '')
 -- Lost; or older than what was seen before.

@@ -68,7 +68,7 @@ pub struct ShippingInfo {
 ///
 /// The units are held until `holdExpiresAt`. The same key and body give the same order and the same answer, marked
 /// `Idempotent-Replayed: true`, for ever; a refusal stores nothing, so the same key may try again,
-/// except after a refused coupon: then take a new key.
+/// except after a refused coupon: then take a new key, and reserve the seats again if they were reserved.
 #[utoipa::path(
     tag = "orders",
     request_body = PlaceOrder,
