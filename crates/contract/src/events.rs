@@ -258,6 +258,9 @@ impl Event for CouponRestored {
     }
 }
 
+/// `soldOut` of an `EVENT_SCHEDULED` while there is something to sell.
+pub const NOT_SOLD_OUT: &str = "NONE";
+
 impl Event for EventScheduled {
     const TOPIC: &'static str = "EVENT_SCHEDULED";
     const AGGREGATE: &'static str = "sale_event";

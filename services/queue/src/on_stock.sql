@@ -9,8 +9,7 @@ with sale as (
   for update
 )
 update sale_events
-set sold_out = case when sale.sold_out = 'FINAL' then null else sale.sold_out end, version = version + 1,
-    updated_at = clock_timestamp()
+set sold_out = null, version = version + 1, updated_at = clock_timestamp()
 from sale
 where sale_events.id = sale.id
-returning sale_events.id, coalesce(sale.sold_out = 'FINAL', false) as begins_again
+returning sale_events.id, sale.sold_out is not null as begins_again

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use common::page::is_storable;
 use common::{Result, signed};
-use contract::events::{EventClosed, EventOpen, EventScheduled, EventSoldOut, SaleRules};
+use contract::events::{EventClosed, EventOpen, EventScheduled, EventSoldOut, NOT_SOLD_OUT, SaleRules};
 use contract::ids::{ProductId, SaleEventId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -217,7 +217,7 @@ impl SaleEvent {
             closes_at: self.closes_at.map(Into::into),
             product_ids: self.products(),
             rules: Some(self.rules()),
-            sold_out: self.sold_out.map(<&str>::from).unwrap_or_default().to_owned(),
+            sold_out: self.sold_out.map_or(NOT_SOLD_OUT, <&str>::from).to_owned(),
         }
     }
 

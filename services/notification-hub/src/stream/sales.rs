@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use contract::events::{EventClosed, EventOpen, EventScheduled, EventSoldOut};
+use contract::events::{EventClosed, EventOpen, EventScheduled, EventSoldOut, NOT_SOLD_OUT};
 use contract::ids::SaleEventId;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -122,9 +122,10 @@ impl Sale {
                 news.opens_at = time(instant(event.opens_at));
                 news.closes_at = time(instant(event.closes_at));
                 news.product_ids.clone_from(&event.product_ids);
-                if event.version > *sold_out_version {
+                // A queue of before this field says nothing of it.
+                if event.version > *sold_out_version && !event.sold_out.is_empty() {
                     *sold_out_version = event.version;
-                    news.sold_out = Some(event.sold_out.clone()).filter(|kind| !kind.is_empty());
+                    news.sold_out = Some(event.sold_out.clone()).filter(|kind| kind != NOT_SOLD_OUT);
                     news.held = news.held.filter(|_| news.sold_out.is_some());
                 }
                 event.version
@@ -251,10 +252,12 @@ mod tests {
     fn a_sale_that_begins_again_is_not_sold_out() {
         let sold_out = EventSoldOut { event_id: id(), version: 3, kind: "FINAL".to_owned(), ..Default::default() };
         let moved = EventScheduled { version: 4, sold_out: "FINAL".to_owned(), event_id: id(), ..Default::default() };
-        let again = EventScheduled { version: 5, event_id: id(), ..Default::default() };
+        let unsaid = EventScheduled { version: 5, event_id: id(), ..Default::default() };
+        let again = EventScheduled { version: 6, sold_out: NOT_SOLD_OUT.to_owned(), ..unsaid.clone() };
         let mut sales = Sales::default();
         sales.hear(SaleFact::SoldOut(&sold_out));
         sales.hear(SaleFact::Scheduled(&moved));
+        sales.hear(SaleFact::Scheduled(&unsaid));
         assert_eq!(known(&sales).sold_out.as_deref(), Some("FINAL"));
         sales.hear(SaleFact::Scheduled(&again));
         sales.hear(SaleFact::SoldOut(&sold_out));
