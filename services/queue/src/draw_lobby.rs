@@ -24,6 +24,7 @@ pub async fn draw(tx: &mut Tx, event: &SaleEvent) -> Result<()> {
     }
     let early: Vec<TicketId> =
         lobby::table.filter(lobby::event_id.eq(event.id)).select(lobby::ticket_id).load(tx).await?;
+    tx.point("queue.lobby_read").await;
     let order = draw_order(&event.draw_seed, &early);
     let mut seq = 0;
     for chunk in order.chunks(CHUNK) {

@@ -1,4 +1,4 @@
--- Somebody who has come early leaves before the draw, which waits until they are gone, or has them in its order.
+-- Somebody who has come early leaves before the draw, which waits for this; or it has already numbered them, and nothing is deleted.
 -- $1 event, $2 account, $3 ticket
 with room as (
   select event_id from rooms where event_id = $1 and drawn_at is null for share

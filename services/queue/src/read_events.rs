@@ -179,8 +179,9 @@ impl Events {
         }
         let read = async {
             let query = sale_events::table.find(id).select((SaleEvent::as_select(), clock_timestamp()));
-            let since = Instant::now();
             let row = query.first(&mut *self.db.read().await?).await.optional()?;
+            // Afterwards: a clock that runs ahead of the database's would open a sale too early.
+            let since = Instant::now();
             let (event, read_at) = row.ok_or(Refused::EventNotFound(id))?;
             let signer = Arc::new(Signer::of(&event)?);
             Ok::<_, Error>(Known { event: Arc::new(event), signer, read_at, since })

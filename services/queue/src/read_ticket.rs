@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::auth::Caller;
 use common::http::{Data, Path, Problem, answer_unless_known};
 use common::{Error, Result};
-use contract::codes::TICKET_EXPIRED;
+use contract::codes::{EVENT_NOT_OPEN, TICKET_EXPIRED};
 use contract::ids::{AccountId, SaleEventId, TicketId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -182,7 +182,13 @@ pub async fn look(app: &App, known: &Known, account: AccountId, ticket: Ticket) 
         Place::Number { seq, epoch } => (ticket, seq, epoch),
         Place::Lobby => {
             if app.rooms.last(event.id).is_none() {
-                tick_room(app, event.id).await?;
+                match tick_room(app, event.id).await {
+                    // It was put off in the last moment.
+                    Err(error) if error.reason() == Some(&EVENT_NOT_OPEN.reason) => {
+                        return Ok(before_opening(event, ticket, now));
+                    }
+                    ticked => ticked?,
+                };
             }
             let drawn = app.places.submit((event.id, account)).await?;
             let Some(Ticket { place: Place::Number { seq, epoch }, .. }) = drawn else {

@@ -17,6 +17,7 @@ use diesel_async::RunQueryDsl;
 use crate::App;
 use crate::draw_lobby::draw;
 use crate::names::Status;
+use crate::open_events::open_due;
 use crate::refused::Refused;
 use crate::room::{Cold, Snapshot, Turns};
 use crate::run_rooms::{configure, rules};
@@ -67,6 +68,8 @@ pub async fn restore_room(app: &App, event: &SaleEvent) -> Result<()> {
 /// Builds the room in place of whatever is there, unless another replica does so since it had this epoch.
 pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()> {
     let numbers = app.numbers_reserved;
+    // Whoever comes at the opening may be before the triggers.
+    open_due(app, Some(event.id), "visitor").await?;
     let saved = app
         .db
         .tx("restore_room", async |tx| {
@@ -119,19 +122,16 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
     Ok(())
 }
 
-/// Refuses with `EVENT_NOT_OPEN` unless the sale has begun. What this process knows of the event may be older than its last
-/// change, and a draw cannot be taken back. Nobody moves the opening before the transaction ends.
+/// Refuses with `EVENT_NOT_OPEN` unless the sale was opened. What this process knows of the event may be older than its last
+/// change, and a draw cannot be taken back. A sale that is open is never pending again, so its row need not be locked.
 async fn check_begun(tx: &mut Tx, id: SaleEventId) -> Result<()> {
-    let event = sale_events::table.find(id).select((sale_events::status, sale_events::opens_at));
-    let (status, opens_at): (Status, DateTime<Utc>) = event.for_share().first(tx).await?;
-    // Afterwards: the lock may have been waited for.
-    let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(tx).await?;
-    match (opens_at - now).to_std() {
-        Ok(begins_in) if status != Status::Open && !begins_in.is_zero() => {
-            Err(Refused::NotOpen { event: id, begins_in }.into())
-        }
-        _ => Ok(()),
+    let event = sale_events::table.find(id).select((sale_events::status, sale_events::opens_at, clock_timestamp()));
+    let (status, opens_at, now): (Status, DateTime<Utc>, DateTime<Utc>) = event.first(tx).await?;
+    if status == Status::Pending {
+        let begins_in = (opens_at - now).to_std().unwrap_or_default();
+        return Err(Refused::NotOpen { event: id, begins_in }.into());
     }
+    Ok(())
 }
 
 impl SavedRoom {

@@ -28,8 +28,8 @@ local function is_live(standing)
   return standing ~= 'GONE' and standing ~= 'COMPLETED' and standing ~= 'LEFT'
 end
 
--- The account has this number. After a loss the room knows passes and slots, and not whose they are: the account may have been
--- given another number meanwhile, which ends.
+-- The account shows this number, or its pass. After a loss the room knows passes and slots, and not whose they are: the account
+-- may have been given another number meanwhile. That one ends, even if it has a pass.
 local function own(user, seq, front, grace_ms)
   local known = redis.call('HGET', KEYS[2], user)
   if known == tostring(seq) then return end

@@ -132,7 +132,7 @@ async fn who_leaves_while_the_draw_is_made_was_drawn() {
     let site = Site::start_with(&[]).await;
     let event = coming(&site).await;
     let guest = enter_with(&site, &event, "a").await;
-    let mut drawing = site.pause("queue", "queue.drawn");
+    let mut drawing = site.pause("queue", "queue.lobby_read");
     site.command(&event, "open").await.expect(200);
     drawing.reached().await;
     let (left, ()) = tokio::join!(site.leave(&event, &guest), async {
