@@ -107,6 +107,8 @@ impl<'a> Bench<'a> {
             "300000",
             "session_ms",
             "600000",
+            "alive_ms",
+            "45000",
             "since",
             "0",
             "hole_from",
