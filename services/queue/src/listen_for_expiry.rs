@@ -26,7 +26,7 @@ pub async fn listen_for_expiry(app: Arc<App>) -> Result<()> {
         };
         let Some(name) = name else { return Ok(()) };
         let Some(id) = due_event(&name) else { continue };
-        // The others triggers open it if this fails.
+        // The other triggers open it if this fails.
         if let Err(error) = open_expired(&app, id).await {
             tracing::warn!(event.id = %id, %error, "Sale event {id} is not opened by its key; the timer or a sweep opens it");
         }

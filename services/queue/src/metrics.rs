@@ -6,7 +6,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         "stampede_events_opened_total",
         "Sales opened, by what was first.",
-        &[("trigger", &["timer", "expiry", "scan", "recovery", "administrator"])],
+        &[("trigger", &["timer", "expiry", "scan", "recovery", "visitor", "administrator"])],
     ),
     Metric::histogram("stampede_event_open_late_seconds", "How long after its time a sale was opened.", &[]),
     Metric::gauge("stampede_queue_waiting", "People who wait, in all rooms.", &[]),
