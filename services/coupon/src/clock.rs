@@ -91,7 +91,7 @@ impl Reading {
         }
     }
 
-    /// The one that says more at `now`; the new one if PostgreSQL's clock was set meanwhile.
+    /// The one that is more exact at `now`; the new one if PostgreSQL's clock was set meanwhile.
     fn or_better(self, new: Reading, now: Instant) -> Reading {
         let (known, told) = (self.at(now), new.at(now));
         if told.contradicts(known) || told.width_ms() <= known.width_ms() { new } else { self }
@@ -130,7 +130,7 @@ mod tests {
             quick.or_better(Reading { before, told_us: told_ms * 1000, after }, after).told_us / 1000
         };
         assert_eq!(told(950, 900), 0, "it took longer");
-        assert_eq!(told(999, 999), 999, "it says more than one that is a second old");
+        assert_eq!(told(999, 999), 999, "it is more exact than one that is a second old");
         assert_eq!(told(-60_000, 900), -60_000, "the clock was set back");
         assert_eq!(told(60_000, 900), 60_000, "the clock was set forward");
     }

@@ -77,7 +77,7 @@ pub fn load_later(app: &Arc<App>, coupon: CouponId) {
         if let Err(error) = loading.await {
             tracing::warn!(
                 coupon.id = %coupon, %error,
-                "The gate of coupon {coupon} is not loaded; the next request for it tries again"
+                "The gate of coupon {coupon} is not loaded; the next request that finds it cold and the loop load_old_gates try again"
             );
         }
     });
