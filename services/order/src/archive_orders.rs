@@ -3,7 +3,7 @@
 //! It may die at any point: each chunk is one statement, which also counts it. The run stays, and whoever looks next goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use common::db::{Db, Prepared};
@@ -31,6 +31,7 @@ pub struct Settings {
     after_days: u16,
     chunk: u16,
     pause_ms: u64,
+    busy_percent: u32,
     pub check_period_ms: u64,
 }
 
@@ -39,7 +40,7 @@ pub struct Archive {
     daily: DailyTime,
     pub after_days: u16,
     pub chunk: i64,
-    pause: Duration,
+    pace: Pace,
     /// Has the loop look at once.
     pub requested: Arc<Notify>,
     stopping: CancellationToken,
@@ -55,10 +56,31 @@ impl Archive {
             daily,
             after_days: settings.after_days,
             chunk: i64::from(settings.chunk),
-            pause: Duration::from_millis(settings.pause_ms),
+            pace: Pace::new(settings)?,
             requested: Arc::new(Notify::new()),
             stopping,
         })
+    }
+}
+
+/// How much of the time a run takes for itself.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    pause_min: Duration,
+    busy_percent: u32,
+}
+
+impl Pace {
+    fn new(settings: &Settings) -> anyhow::Result<Pace> {
+        let Settings { pause_ms, busy_percent, .. } = *settings;
+        anyhow::ensure!((1..=100).contains(&busy_percent), "order.archive.busy_percent is from 1 to 100");
+        Ok(Pace { pause_min: Duration::from_millis(pause_ms), busy_percent })
+    }
+
+    /// The pause after a chunk that has taken `busy`. Chunks take longer while many people buy, and so do the pauses.
+    fn pause_after(&self, busy: Duration) -> Duration {
+        let whole = busy * 100 / self.busy_percent;
+        self.pause_min.max(whole - busy)
     }
 }
 
@@ -148,6 +170,7 @@ enum Progress {
 async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<Progress> {
     loop {
         check_lock(lock, run).await?;
+        let began = Instant::now();
         let moved = match move_chunk(app, run).await {
             Ok(moved) => moved,
             Err(error) if error.is_transient() => return Err(error),
@@ -156,6 +179,7 @@ async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<P
                 return Err(error);
             }
         };
+        let pause = app.archive.pace.pause_after(began.elapsed());
         app.db.point("archive_orders.after_commit").await;
         metrics::counter!("stampede_orders_archived_total").increment(moved.unsigned_abs());
         if moved < app.archive.chunk {
@@ -163,7 +187,7 @@ async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<P
             return Ok(Progress::Ended);
         }
         let stopping = app.archive.stopping.cancelled();
-        if tokio::time::timeout(app.archive.pause, stopping).await.is_ok() {
+        if tokio::time::timeout(pause, stopping).await.is_ok() {
             tracing::info!(run.id = %run.id, "Archive run {} is cut off; another process goes on with it", run.id);
             return Ok(Progress::CutOff);
         }
@@ -244,5 +268,20 @@ async fn check_lock(lock: &mut AsyncPgConnection, run: &Run) -> Result<()> {
 async fn release_lock(mut lock: AsyncPgConnection) {
     if let Err(error) = sql_query("select pg_advisory_unlock_all()").execute(&mut lock).await {
         tracing::debug!(%error, "The session with the lock of the archive has ended before the run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_takes_its_share_of_the_time_however_long_chunks_take() {
+        let pace = Pace { pause_min: Duration::from_millis(100), busy_percent: 10 };
+        for (busy, pause) in [(0, 100), (5, 100), (20, 180), (500, 4_500)] {
+            assert_eq!(pace.pause_after(Duration::from_millis(busy)), Duration::from_millis(pause), "{busy} ms");
+        }
+        let whole = Pace { pause_min: Duration::ZERO, busy_percent: 100 };
+        assert_eq!(whole.pause_after(Duration::from_secs(3)), Duration::ZERO);
     }
 }

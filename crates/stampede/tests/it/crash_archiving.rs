@@ -39,7 +39,7 @@ async fn dying_while_orders_are_archived_leaves_each_in_one_place() {
 }
 
 async fn die_while_archiving(point: &'static str) {
-    let small = [("order.archive.chunk", "2"), ("order.archive.pause_ms", "0")];
+    let small = [("order.archive.chunk", "2"), ("order.archive.busy_percent", "100"), ("order.archive.pause_ms", "0")];
     let site = system().settings(&[&small[..], &crashing(point)].concat()).spawn(EXECUTABLE).await;
     println!("{point}: {}", site.log().display());
     let (product, buyer) = (site.product(20).await, site.buyer().await);
@@ -77,7 +77,8 @@ async fn die_while_archiving(point: &'static str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: 20,000 orders, with kills"]
 async fn many_orders_are_archived_beside_a_sale_while_the_process_is_killed() {
-    let settings = [("order.archive.pause_ms", "20"), ("kafka.session_timeout_ms", "2000")];
+    let settings =
+        [("order.archive.busy_percent", "100"), ("order.archive.pause_ms", "20"), ("kafka.session_timeout_ms", "2000")];
     let site = system().settings(&settings).spawn(EXECUTABLE).await;
     let (product, buyers) = (site.product(100_000).await, site.buyers(6).await);
     let mut ledger = audit::Ledger::open(&site.settings()).await.expect("PostgreSQL accepts us");

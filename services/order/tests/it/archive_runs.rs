@@ -8,8 +8,12 @@ use crate::archiving::{RUNS, archive, ended, is_archived, make_old, run};
 use crate::site::{NO_SWEEP, OrderSite, soon};
 
 /// One order in each chunk, so that a run has many.
-const ONE_BY_ONE: [(&str, &str); 3] =
-    [("order.expire_sweep_ms", "3600000"), ("order.archive.chunk", "1"), ("order.archive.pause_ms", "0")];
+const ONE_BY_ONE: [(&str, &str); 4] = [
+    ("order.expire_sweep_ms", "3600000"),
+    ("order.archive.chunk", "1"),
+    ("order.archive.busy_percent", "100"),
+    ("order.archive.pause_ms", "0"),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_runs_the_archive_and_whoever_asks_meanwhile_is_shown_that_run() {
