@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use common::db::Db;
 use common::redis::{Redis, Script, Unavailable, cmd};
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::clock::{Clock, Now};
+use crate::refusals::{Asking, Refusals};
 use crate::refused::Refused;
 
 /// The script that takes a coupon; public for the benchmark, which runs it alone.
@@ -39,6 +41,7 @@ pub struct GateSettings {
     pub load_ms: u64,
     pub wait_ms: u64,
     pub kept_ms: u64,
+    pub refusals_ms: u64,
 }
 
 /// Cheap to clone.
@@ -50,6 +53,7 @@ pub struct Gate {
     pub(crate) settings: Arc<GateSettings>,
     /// The newest epoch of each coupon that this process has seen.
     epochs: Arc<Mutex<HashMap<CouponId, i64>>>,
+    refusals: Arc<Refusals>,
 }
 
 /// A coupon that the gate has set aside for a user.
@@ -80,35 +84,54 @@ pub enum Answer {
 
 impl Gate {
     pub fn new(redis: Redis, db: Db, clock: Clock, settings: GateSettings) -> Self {
-        Self { redis, db, clock, settings: Arc::new(settings), epochs: Arc::default() }
+        let refusals = Arc::new(Refusals::new(Duration::from_millis(settings.refusals_ms)));
+        Self { redis, db, clock, settings: Arc::new(settings), epochs: Arc::default(), refusals }
+    }
+
+    /// Whether the gate has told `user` a moment ago that `coupon` is sold out, and nothing is known to have come back since.
+    pub fn has_refused(&self, coupon: CouponId, user: AccountId) -> bool {
+        self.refusals.holds(coupon, user, Instant::now(), self.clock.now().earliest_ms)
     }
 
     /// Takes a coupon for each of `users`. An answer for each: `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED` are
     /// refusals.
     pub async fn take(&self, coupon: CouponId, users: &[(AccountId, CouponIssueId)]) -> Vec<Result<Answer, Refused>> {
-        let now = self.clock.now();
+        let (asking, now) = (self.refusals.asking(coupon, Instant::now()), self.clock.now());
         let mut args = vec![self.epoch(coupon).to_string(), now.earliest_ms.to_string()];
         args.extend(users.iter().flat_map(|(user, issue)| [user.to_string(), issue.to_string()]));
         let answers: Vec<Vec<String>> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
             Ok(answers) => answers,
             Err(Unavailable { .. }) => return users.iter().map(|_| Ok(Answer::Away)).collect(),
         };
-        answers.iter().map(|words| self.answer(coupon, words, now)).collect()
+        let asked = answers.iter().zip(users);
+        asked.map(|(words, (user, _))| self.answer((asking, now), coupon, *user, words)).collect()
     }
 
-    fn answer(&self, coupon: CouponId, words: &[String], now: Now) -> Result<Answer, Refused> {
+    fn answer(
+        &self,
+        (asking, now): (Asking, Now),
+        coupon: CouponId,
+        user: AccountId,
+        words: &[String],
+    ) -> Result<Answer, Refused> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
         match words.as_slice() {
             ["TAKEN", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, |take| {
                 self.note_epoch(coupon, take.epoch);
+                self.refusals.forget(coupon);
                 Answer::Taken(take)
             })),
             ["PENDING", epoch, entry] => Ok(take(epoch, entry).map_or(Answer::Cold, Answer::Pending)),
             ["STORED"] => Ok(Answer::Stored),
             ["CLOSED"] => Err(Refused::Ended),
             ["EARLY", opens_ms] => opens_ms.parse().map_or(Ok(Answer::Cold), |opens_ms| before_opening(opens_ms, now)),
-            ["SOLD_OUT"] => Err(Refused::SoldOut),
+            ["SOLD_OUT", closes_ms] => {
+                if let Ok(closes_ms) = closes_ms.parse() {
+                    self.refusals.note(asking, coupon, user, closes_ms);
+                }
+                Err(Refused::SoldOut)
+            }
             _ => Ok(Answer::Cold),
         }
     }
@@ -147,7 +170,9 @@ impl Gate {
         let [meta, stock, issued, journal] = self.keys(coupon);
         let keys = [meta, stock, issued, journal, self.key(coupon, "failed")];
         let args = [take.epoch.to_string(), user.to_string(), take.entry.clone(), failure.to_owned()];
-        if let Err(away) = self.redis.run::<i64>(&UNDO, &keys, &args).await {
+        let undone = self.redis.run::<i64>(&UNDO, &keys, &args).await;
+        self.refusals.forget(coupon);
+        if let Err(away) = undone {
             tracing::warn!(
                 coupon.id = %coupon, user.id = %user, error = %away,
                 "The take of coupon {coupon} by user {user} is not undone; the journal's sweep decides about it"
@@ -187,7 +212,10 @@ impl Gate {
             epochs.clear();
         }
         let newest = epochs.entry(coupon).or_default();
-        *newest = epoch.max(*newest);
+        if epoch > *newest {
+            *newest = epoch;
+            self.refusals.forget(coupon);
+        }
     }
 
     /// How the gate of `coupon` looks; None if it is not loaded or Redis is away.

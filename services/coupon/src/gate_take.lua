@@ -1,6 +1,6 @@
 -- Takes one coupon for each of some users and notes it in the journal, or does nothing.
 -- ARGV: 1 the newest epoch that the caller has seen, 2 a time (milliseconds) that has come by PostgreSQL's clock, then pairs of a
--- user and the id of his issue. Returns an answer for each user.
+-- user and the id of his issue. Returns an answer for each user; SOLD_OUT comes with the time when the coupon closes.
 -- PostgreSQL's clock decides when a coupon opens and closes. Redis's own clock is not asked.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'state')
 local epoch, left = tonumber(meta[1] or ''), tonumber(redis.call('GET', KEYS[2]) or '')
@@ -17,7 +17,7 @@ local function take(user, issue)
     -- Nobody takes one before the opening, so nobody is told that all are gone because of those who came too early.
     if now < opens then return {'EARLY', meta[2]} end
     if now >= closes then return {'CLOSED'} end
-    if left <= 0 then return {'SOLD_OUT'} end
+    if left <= 0 then return {'SOLD_OUT', meta[3]} end
     local entry = redis.call('XADD', KEYS[4], '*', 'user', user, 'issue', issue)
     redis.call('HSET', KEYS[3], user, entry)
     left = redis.call('DECR', KEYS[2])

@@ -59,18 +59,17 @@ pub struct IssuedCoupon {
 pub async fn issue_coupon(app: Data<App>, caller: Caller, id: Path<CouponId>) -> Result<HttpResponse> {
     let (coupon, user) = (id.into_inner(), AccountId::from(caller.account));
     let app = app.into_inner();
-    // Detached: what is taken is stored or undone, even if the client disconnects.
-    let issued = detach(async move {
-        let issued = issue(&app, coupon, user).await;
-        count(&issued);
-        issued
-    })
-    .await?;
+    let issued = if app.gate.has_refused(coupon, user) {
+        counted(Err(Refused::SoldOut.into()))
+    } else {
+        // Detached: what is taken is stored or undone, even if the client disconnects.
+        detach(async move { counted(issue(&app, coupon, user).await) }).await
+    }?;
     Ok(HttpResponse::Created().json(IssuedCoupon { issue_id: issued.issue, status: IssueStatus::Issued }))
 }
 
-fn count(issued: &Result<Issued>) {
-    let outcome = match issued {
+fn counted(issued: Result<Issued>) -> Result<Issued> {
+    let outcome = match &issued {
         Ok(_) => "issued",
         Err(Error::Refused(refused)) => match &*refused.code.reason {
             "COUPON_SOLD_OUT" => "sold_out",
@@ -80,6 +79,7 @@ fn count(issued: &Result<Issued>) {
         Err(Error::Fault(_)) => "failed",
     };
     metrics::counter!("stampede_coupons_issued_total", "outcome" => outcome).increment(1);
+    issued
 }
 
 async fn issue(app: &Arc<App>, coupon: CouponId, user: AccountId) -> Result<Issued> {

@@ -12,6 +12,7 @@ mod metrics;
 mod plan; // rules
 pub mod redemption; // rules; public for the model
 mod redemption_rows; // the rows of redemptions and of the issues that they take
+mod refusals; // who was told lately that a coupon is sold out
 mod refused;
 mod schema;
 

@@ -140,3 +140,32 @@ async fn without_redis_postgresql_issues_alone_and_no_more_than_there_are() {
     without.stop().await;
     site.stop().await;
 }
+
+/// What both replicas were told they believe for ten minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_refused_is_refused_again_without_the_gate_until_a_unit_may_be_back() {
+    const BELIEVED: [(&str, &str); 1] = [("coupon.gate.refusals_ms", "600000")];
+    let site = Site::start_with(&BELIEVED).await;
+    let replica = site.replica_with(&BELIEVED).await;
+    let (coupon, user, late) = (site.coupon(1).await, site.somebody(), site.somebody());
+    site.issued(&site.somebody(), &coupon).await;
+    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+
+    // Another replica raises the total and loads the gate. This one is not told.
+    site.change(&coupon, "*", json!({ "total": 2 })).await.expect(200);
+    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
+    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
+    // Whoever it has not refused asks the gate.
+    replica.issued(&late, &coupon).await;
+    replica.refuse_repeat(&late, &coupon).await;
+    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+
+    // A unit that comes back by a replica's own hand is there at once for those whom it has refused.
+    site.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+    site.change(&coupon, "*", json!({ "total": 3 })).await.expect(200);
+    site.issued(&user, &coupon).await;
+    assert_eq!(site.stored(&coupon).await, (3, 3, 3));
+    replica.stop().await;
+    site.stop().await;
+}
