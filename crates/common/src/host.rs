@@ -77,6 +77,7 @@ pub struct Host {
     dbs: Vec<Db>,
     http: Vec<Mounted>,
     http_root: Vec<Configure>,
+    http_direct: Vec<http::Direct>,
     examples: Names,
     grpc: grpc::Mounted,
     tasks: Vec<Task>,
@@ -113,6 +114,7 @@ impl Host {
             dbs: Vec::new(),
             http: Vec::new(),
             http_root: Vec::new(),
+            http_direct: Vec::new(),
             examples: Names::new(),
             grpc: grpc::Mounted::default(),
             tasks: Vec::new(),
@@ -166,6 +168,11 @@ impl Host {
         F: Fn(&mut ServiceConfig<'_>) + Send + Sync + 'static,
     {
         self.http_root.push(Arc::new(configure));
+    }
+
+    /// Has requests for a route that is mounted answered without the framework's routing.
+    pub fn http_direct(&mut self, direct: http::Direct) {
+        self.http_direct.push(direct);
     }
 
     /// What fields look like in the examples of the description.
@@ -232,7 +239,8 @@ impl Host {
         let http_addr = self.http_listener.local_addr()?;
         let grpc_addr = self.grpc_listener.local_addr()?;
         let edge = http_server::Edge { settings: self.edge, verifier: self.verifier, state: state.clone() };
-        let server = http_server::run(self.http_listener, &self.own, edge, (self.http, self.http_root), &document)?;
+        let routes = (self.http, self.http_root, self.http_direct);
+        let server = http_server::run(self.http_listener, &self.own, edge, routes, &document)?;
         let handle = server.handle();
         let tracker = TaskTracker::new();
         let failed = CancellationToken::new();

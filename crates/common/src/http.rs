@@ -19,6 +19,7 @@ mod allowance;
 pub mod call;
 mod conditional;
 mod cors;
+mod direct;
 mod durations;
 mod extract;
 mod language;
@@ -30,6 +31,7 @@ pub use actix_web::web::Data;
 pub use allowance::{Allowance, note as note_allowance};
 pub use conditional::answer_unless_known;
 pub use cors::{check_origin, cors};
+pub use direct::{Answer as DirectAnswer, Direct};
 pub use extract::{Json, OptionalJson, Path, Query, configure_extractors};
 pub use origin::{ForwardedHeader, TrustedProxies, client_address};
 pub use routes::{Route, RouteTable, unmatched};
@@ -129,8 +131,9 @@ pub async fn request_middleware(
 
     let (response, applied) = match extract::check_encoding(request.headers()) {
         Ok(()) => {
-            let (response, applied) = allowance::noting(context.scope(span.clone(), next.call(request))).await;
-            (response?.map_into_boxed_body(), applied)
+            let answering = answer(request, found.as_deref(), next);
+            let (response, applied) = allowance::noting(context.scope(span.clone(), answering)).await;
+            (response?, applied)
         }
         Err(refused) => (request.error_response(Error::from(refused)), Vec::new()),
     };
@@ -163,6 +166,20 @@ pub async fn request_middleware(
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
+}
+
+/// By the handler of the route.
+async fn answer(
+    request: ServiceRequest,
+    found: Option<&Route>,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Some(answering) = found.and_then(|route| route.direct_answer(request.request())) else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    let response = answering.await.unwrap_or_else(HttpResponse::from_error);
+    // Not `into_response`, which forgets why a response is an error.
+    Ok(ServiceResponse::new(request.into_parts().0, response))
 }
 
 /// A failure with its body, and a line in the log.

@@ -222,6 +222,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 
     let served = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
+    host.http_direct(read_ticket::direct(&app));
     host.grpc(QueueServiceServer::new(rpc::Rpc(app.clone())));
     let on_order = Arc::new(OnOrder(app.clone()));
     let consumer = Consumer::new("queue", &db)

@@ -4,16 +4,19 @@
 //! Redis. Near it each look is one script, which also turns an offered slot into a pass.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, ETAG};
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, get};
 use chrono::{DateTime, TimeDelta, Utc};
 use common::auth::Caller;
-use common::http::{Data, Path, Problem, answer_unless_known};
+use common::http::{Data, Direct, DirectAnswer, Path, Problem, answer_unless_known};
 use common::{Error, Result};
 use contract::codes::{EVENT_NOT_OPEN, TICKET_EXPIRED};
 use contract::ids::{AccountId, SaleEventId, TicketId};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -140,14 +143,32 @@ pub async fn read_ticket(
     request: HttpRequest,
     path: Path<TicketPath>,
 ) -> Result<HttpResponse> {
+    answer(&app, &caller, &request, path.into_inner()).await
+}
+
+/// The same, without the framework's routing.
+pub fn direct(app: &Arc<App>) -> Direct {
+    let app = app.clone();
+    let answer = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
+        let [event, ticket] = parts else { return None };
+        let path = TicketPath { event: event.parse().ok()?, ticket: ticket.parse().ok()? };
+        let (app, request) = (app.clone(), request.clone());
+        let answering = async move { answer(&app, &Caller::extract(&request).await?, &request, path).await };
+        Some(answering.boxed_local())
+    };
+    let template = "/api/v1/queues/{eventId}/tickets/{ticketId}";
+    Direct { method: Method::GET, template, answer: Arc::new(answer) }
+}
+
+async fn answer(app: &App, caller: &Caller, request: &HttpRequest, path: TicketPath) -> Result<HttpResponse> {
     let account = AccountId::from(caller.account);
     let known = app.events.find(path.event).await?;
-    let ticket = presented(&app, &request, &known, account, path.ticket)?;
-    let view = look(&app, &known, account, ticket).await?;
+    let ticket = presented(app, request, &known, account, path.ticket)?;
+    let view = look(app, &known, account, ticket).await?;
     let etag = view.etag();
     // A pass is told in any case: it may be a new one for the same place.
     let (mut response, is_known) = match view.pass_token {
-        None => answer_unless_known(&request, &etag),
+        None => answer_unless_known(request, &etag),
         Some(_) => (HttpResponse::Ok(), false),
     };
     response.insert_header((ETAG, etag)).insert_header((CACHE_CONTROL, "private, no-cache"));

@@ -16,7 +16,7 @@ use utoipa_actix_web::AppExt;
 use super::HostSettings;
 use crate::auth::Verifier;
 use crate::health;
-use crate::http::{self, HttpSettings, RouteTable, TrustedProxies};
+use crate::http::{self, Direct, HttpSettings, RouteTable, TrustedProxies};
 use crate::openapi::{Configure, Mounted, mount_routes};
 
 /// What all requests share.
@@ -31,12 +31,12 @@ pub fn run(
     listener: TcpListener,
     own: &HostSettings,
     edge: Edge,
-    (routes, roots): (Vec<Mounted>, Vec<Configure>),
+    (routes, roots, directs): (Vec<Mounted>, Vec<Configure>, Vec<Direct>),
     document: &Value,
 ) -> anyhow::Result<Server> {
     let Edge { settings: HttpSettings { allowed_origins, trusted_proxies, forwarded_header }, verifier, state } = edge;
     let text = web::Bytes::from(serde_json::to_string_pretty(document)?);
-    let table = RouteTable::new(document, &health::PATHS, routes.iter().map(Mounted::paths))?;
+    let table = RouteTable::new(document, &health::PATHS, routes.iter().map(Mounted::paths), directs)?;
     let trusted = TrustedProxies { count: trusted_proxies, header: forwarded_header };
     let write_max = Duration::from_secs(own.http_write_seconds);
     let server = HttpServer::new(move || {

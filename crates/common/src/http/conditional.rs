@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 pub fn answer_unless_known(request: &HttpRequest, etag: &str) -> (HttpResponseBuilder, bool) {
     let known = match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
+        Ok(IfNoneMatch::Items(tags)) if tags.is_empty() => false,
         Ok(IfNoneMatch::Items(tags)) => etag.parse().is_ok_and(|current| tags.iter().any(|tag| tag.weak_eq(&current))),
         Err(_) => false,
     };

@@ -12,6 +12,7 @@ use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::direct::{self, Direct};
 use super::durations::Durations;
 use crate::error::{Error, METHOD_NOT_ALLOWED, NOT_FOUND, Refused};
 
@@ -96,6 +97,7 @@ pub struct Route {
     methods: HeaderValue,
     /// The same without OPTIONS, and a HEAD is read as a GET.
     handled: Vec<Method>,
+    direct: Option<Direct>,
     pub(super) durations: Durations,
 }
 
@@ -104,6 +106,11 @@ impl Route {
     /// `GET /payments/{paymentId}` is no answer to `GET /payments/prepare`.
     pub fn handles(&self, method: &Method) -> bool {
         self.handled.contains(method)
+    }
+
+    /// None: `request` goes through the framework's routing.
+    pub(super) fn direct_answer(&self, request: &HttpRequest) -> direct::Answer {
+        self.direct.as_ref()?.answer(request)
     }
 }
 
@@ -117,11 +124,13 @@ pub fn route_of(request: &ServiceRequest) -> Option<Arc<Route>> {
 }
 
 impl RouteTable {
-    /// The paths of `document`, and `read_only` ones beside them. `services` are the paths of each service.
+    /// The paths of `document`, and `read_only` ones beside them. `services` are the paths of each service. `directs` are
+    /// answered without the framework's routing.
     pub fn new<'a>(
         document: &Value,
         read_only: &[&str],
         services: impl IntoIterator<Item = &'a [String]>,
+        mut directs: Vec<Direct>,
     ) -> anyhow::Result<RouteTable> {
         let owners: HashMap<&str, usize> = services
             .into_iter()
@@ -136,6 +145,8 @@ impl RouteTable {
             let handled =
                 METHODS.into_iter().filter(|known| *known != Method::OPTIONS && methods.contains(&known.as_str()));
             let handled = handled.collect();
+            let direct = directs.iter().position(|direct| direct.template == path);
+            let direct = direct.map(|place| directs.swap_remove(place));
             let methods = HeaderValue::from_str(&methods.join(", "))?;
             paths.add(
                 path,
@@ -144,10 +155,13 @@ impl RouteTable {
                     service: owners.get(path).copied(),
                     methods,
                     handled,
+                    direct,
                     durations: Durations::default(),
                 }),
             );
         }
+        let unknown: Vec<_> = directs.iter().map(|direct| direct.template).collect();
+        anyhow::ensure!(unknown.is_empty(), "nothing is described at {unknown:?}");
         Ok(RouteTable(paths))
     }
 

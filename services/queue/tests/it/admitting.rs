@@ -1,6 +1,8 @@
 //! Who is admitted, in which order, and what becomes of those who are not there.
 
+use reqwest::Method;
 use serde_json::json;
+use testkit::Answer;
 
 use crate::room::guest;
 use crate::site::Site;
@@ -164,4 +166,49 @@ async fn a_ticket_is_its_owners_alone() {
     let forged = guest(&guests[1].client, &json!({ "ticketId": guests[0].ticket, "ticketToken": guests[1].token }));
     site.poll(&event, &forged).await.refused(404, "TICKET_NOT_FOUND");
     assert_eq!(site.standing(&event, &guests[1]).await, "WAITING");
+}
+
+/// The look at a ticket goes around the framework's routing, but not for browsers of other origins and unusual paths.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_is_answered_alike_with_and_without_the_frameworks_routing() {
+    const SHOP: &str = "https://shop.example.com";
+    let site = Site::start_with(&[("http.allowed_origins", SHOP)]).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    let guest = site.guests(&event, 2).await.remove(1);
+    let ask = async |method: Method, event: &str, ticket: &str, origin: Option<&str>| {
+        let request = guest.client.request(method, &format!("/queues/{event}/tickets/{ticket}"));
+        let request = request.header("X-Queue-Ticket", &guest.token);
+        let request = origin.into_iter().fold(request, |request, origin| request.header("Origin", origin));
+        guest.client.send(request).await
+    };
+    let without_jitter = |answer: &Answer| {
+        let mut view = answer.json();
+        view.as_object_mut().unwrap().remove("pollAfterMs").expect("it says when to ask again");
+        view
+    };
+    let direct = ask(Method::GET, &event, &guest.ticket, None).await.expect(200);
+    assert_eq!(direct.header("Access-Control-Allow-Origin"), None);
+    let from_shop = ask(Method::GET, &event, &guest.ticket, Some(SHOP)).await.expect(200);
+    assert_eq!(from_shop.header("Access-Control-Allow-Origin"), Some(SHOP));
+    let escaped = format!("%{:02x}{}", guest.ticket.as_bytes()[0], &guest.ticket[1..]);
+    let escaped = ask(Method::GET, &event, &escaped, None).await.expect(200);
+    for routed in [&from_shop, &escaped] {
+        assert_eq!(without_jitter(routed), without_jitter(&direct));
+        for name in ["etag", "cache-control", "content-type"] {
+            assert_eq!(routed.header(name), direct.header(name), "{name}");
+        }
+    }
+    let head = ask(Method::HEAD, &event, &guest.ticket, None).await.expect(200);
+    assert!(head.body.is_empty() && head.header("etag") == direct.header("etag"));
+    for (event, ticket, field) in [("x", guest.ticket.as_str(), "eventId"), (&event, "x", "ticketId")] {
+        let refused = ask(Method::GET, event, ticket, None).await.refused(400, "VALIDATION_ERROR");
+        assert_eq!(refused["details"][0]["field"], field);
+    }
+    let anyone = site.anyone();
+    let path = format!("/queues/{event}/tickets/{}", guest.ticket);
+    anyone.send(anyone.request(Method::GET, &path)).await.refused(401, "UNAUTHORIZED");
+    let unknown = uuid::Uuid::now_v7().to_string();
+    for origin in [None, Some(SHOP)] {
+        ask(Method::GET, &unknown, &guest.ticket, origin).await.refused(404, "EVENT_NOT_FOUND");
+    }
 }
