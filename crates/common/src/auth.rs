@@ -9,7 +9,7 @@ use actix_web::{FromRequest, HttpRequest, web};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::sync::Cache as Memory;
@@ -160,6 +160,23 @@ impl Verifier {
 
     /// Who presents `token`. Refuses with `UNAUTHORIZED`; a transient fault while no key can be had.
     pub async fn verify(&self, token: &str) -> Result<Caller> {
+        match self.remembered(token) {
+            Some(caller) => Ok(caller),
+            None => self.verify_anew(token).await,
+        }
+    }
+
+    /// Who presents `token`, if it passed before and still does.
+    fn remembered(&self, token: &str) -> Option<Caller> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let known = self.inner.verified.get(&digest(token))?;
+        let is_good = self.inner.keys.known(&known.kid).is_some() && !is_expired(known.caller.expires_at);
+        is_good.then_some(known.caller)
+    }
+
+    async fn verify_anew(&self, token: &str) -> Result<Caller> {
         let outcome = self.accept(token).await;
         if let Err(Error::Refused(_)) = &outcome {
             metrics::counter!("stampede_tokens_refused_total").increment(1);
@@ -171,21 +188,13 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(NotAccepted::Invalid.into());
         }
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.inner.verified.get(&digest)
-            && self.inner.keys.known(&known.kid).is_some()
-        {
-            let expired =
-                known.caller.expires_at.saturating_add(LEEWAY_SECONDS) < jsonwebtoken::get_current_timestamp();
-            return if expired { Err(NotAccepted::Expired.into()) } else { Ok(known.caller) };
-        }
         let kid = readable_kid(token)?;
         let key = self.inner.keys.find(&kid).await?.ok_or(NotAccepted::Invalid)?;
         let claims = self.claims(token, &key)?;
         let roles = claims.roles.iter().filter_map(|name| Role::from_name(name)).collect();
         let caller = Caller { account: claims.sub, roles, expires_at: claims.exp };
         let verified = Verified { caller: caller.clone(), kid: kid.into() };
-        self.inner.verified.insert(digest, verified);
+        self.inner.verified.insert(digest(token), verified);
         Ok(caller)
     }
 
@@ -201,6 +210,14 @@ impl Verifier {
         }
         Ok(claims)
     }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+fn is_expired(expires_at: u64) -> bool {
+    expires_at.saturating_add(LEEWAY_SECONDS) < jsonwebtoken::get_current_timestamp()
 }
 
 /// The key id of a token whose header is exactly as ours are.
@@ -250,22 +267,32 @@ impl Caller {
     pub fn is_admin(&self) -> bool {
         self.roles.contains(&Role::Admin)
     }
+
+    /// Noted in the span of the request.
+    fn recorded(self) -> Caller {
+        tracing::Span::current().record("userId", tracing::field::display(self.account));
+        self
+    }
 }
 
 impl FromRequest for Caller {
     type Error = Error;
-    type Future = LocalBoxFuture<'static, Result<Caller>>;
+    /// Ready for a token that passed before: nothing is copied then.
+    type Future = Either<Ready<Result<Caller>>, LocalBoxFuture<'static, Result<Caller>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let verifier = request.app_data::<web::Data<Verifier>>().cloned();
-        let token = bearer(request.headers()).map(str::to_owned);
-        async move {
-            let verifier = verifier.ok_or_else(|| Error::fault(anyhow::anyhow!("the host has no token verifier")))?;
-            let caller = verifier.verify(&token?).await?;
-            tracing::Span::current().record("userId", tracing::field::display(caller.account));
-            Ok(caller)
+        let Some(verifier) = request.app_data::<web::Data<Verifier>>() else {
+            return Either::Left(ready(Err(Error::fault(anyhow::anyhow!("the host has no token verifier")))));
+        };
+        let token = match bearer(request.headers()) {
+            Ok(token) => token,
+            Err(missing) => return Either::Left(ready(Err(missing.into()))),
+        };
+        if let Some(caller) = verifier.remembered(token) {
+            return Either::Left(ready(Ok(caller.recorded())));
         }
-        .boxed_local()
+        let (verifier, token) = (verifier.clone(), token.to_owned());
+        Either::Right(async move { Ok(verifier.verify_anew(&token).await?.recorded()) }.boxed_local())
     }
 }
 
