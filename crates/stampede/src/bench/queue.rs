@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use chrono::Utc;
 use client::{Client, NewProduct, fresh_key};
 use common::redis::cmd;
@@ -27,6 +27,8 @@ const ENTERS: &str = "entering the line";
 const POLLS: &str = "asking, far from the front";
 /// So many enter in a second at the most: each account enters a line once, so there must be sales enough.
 const ENTERS_PER_SECOND_MAX: u64 = 16_000;
+/// The front, and what is near it, goes on by less than this while polls are measured: one is admitted each minute.
+const ADMITTED_MAX: i64 = 100;
 /// People who enter at once while the line is filled that is asked about.
 const FILLING: usize = 64;
 
@@ -65,7 +67,8 @@ struct Bench<'a> {
     stage: Stage<'a>,
     join: RawScript,
     claim: RawScript,
-    /// Where everybody waits, far from the front, and their tickets there.
+    /// Those who wait far from the front: their tokens and, in the same order, their tickets.
+    waiting: Vec<String>,
     tickets: Vec<Ticket>,
     bytes_each: f64,
     acknowledged: u64,
@@ -78,6 +81,7 @@ struct Bench<'a> {
 struct Entered {
     ticket_id: Uuid,
     ticket_token: String,
+    seq: i64,
 }
 
 impl<'a> Bench<'a> {
@@ -123,7 +127,16 @@ impl<'a> Bench<'a> {
         let join = RawScript::load(&stage.redis, settings, ::queue::JOIN_SCRIPT, &keys, &[account]).await?;
         let asking = ["account-that-asks".to_owned(), "1".to_owned(), "1".to_owned()];
         let claim = RawScript::load(&stage.redis, settings, ::queue::CLAIM_SCRIPT, &keys, &asking).await?;
-        let mut bench = Bench { stage, join, claim, tickets: Vec::new(), bytes_each: 0.0, acknowledged: 0, numbers: 0 };
+        let mut bench = Bench {
+            stage,
+            join,
+            claim,
+            waiting: Vec::new(),
+            tickets: Vec::new(),
+            bytes_each: 0.0,
+            acknowledged: 0,
+            numbers: 0,
+        };
         bench.fill().await?;
         Ok(bench)
     }
@@ -135,7 +148,8 @@ impl<'a> Bench<'a> {
         samples.push(self.stage.run_script(RAW_CLAIM, &self.claim, clients, seconds).await?);
         samples.push(self.enters(clients, seconds).await?);
         let polls = self.stage.job(vec![String::new()], clients, seconds, 200)?;
-        samples.push(self.stage.run(POLLS, &Job { tickets: self.tickets.clone(), ..polls }).await?.1);
+        let polls = Job { tokens: self.waiting.clone(), tickets: self.tickets.clone(), ..polls };
+        samples.push(self.stage.run(POLLS, &polls).await?.1);
         Ok(samples)
     }
 
@@ -167,15 +181,27 @@ impl<'a> Bench<'a> {
             let (buyer, path) = (client.with_token(token), path.clone());
             async move {
                 let answer = buyer.try_send(buyer.request(Method::POST, &path)).await?.succeeded()?;
-                let Entered { ticket_id, ticket_token } = answer.read()?;
-                anyhow::Ok(Ticket { path: format!("/api/v1{path}/{ticket_id}"), token: ticket_token })
+                let Entered { ticket_id, ticket_token, seq } = answer.read()?;
+                let ticket = Ticket { path: format!("/api/v1{path}/{ticket_id}"), token: ticket_token };
+                anyhow::Ok((token.clone(), seq, ticket))
             }
         });
-        self.tickets = stream::iter(entering).buffered(FILLING).try_collect().await?;
-        self.bytes_each = (self.redis_bytes().await? - before) as f64 / self.tickets.len() as f64;
-        self.acknowledged += self.tickets.len() as u64;
+        let entered: Vec<(String, i64, Ticket)> = stream::iter(entering).buffered(FILLING).try_collect().await?;
+        self.bytes_each = (self.redis_bytes().await? - before) as f64 / entered.len() as f64;
+        self.acknowledged += entered.len() as u64;
         self.numbers += self.numbers_of(event).await?;
+        let edge = self.edge_of(event).await? + ADMITTED_MAX;
+        let far = entered.into_iter().filter(|(_, seq, _)| *seq > edge);
+        (self.waiting, self.tickets) = far.map(|(token, _, ticket)| (token, ticket)).unzip();
+        ensure!(!self.tickets.is_empty(), "nobody waits far from the front: it begins behind number {edge}");
         Ok(())
+    }
+
+    /// The last number of a sale's room that is near the front: whoever has it or a smaller one is looked up in Redis.
+    async fn edge_of(&self, event: Uuid) -> anyhow::Result<i64> {
+        let meta = self.stage.redis.key(&format!("q:{{{event}}}:meta"));
+        let edge: Option<i64> = self.stage.redis.command(cmd("HGET").arg(meta).arg("edge")).await?;
+        edge.with_context(|| format!("sale {event} has no room"))
     }
 
     /// A sale with a waiting room that admits next to nobody: all who enter wait.
