@@ -82,6 +82,13 @@ impl Key {
         format!("{message}.{signature}")
     }
 
+    /// An administrator's token whose time was up a minute ago.
+    fn expired(&self, user: &str) -> String {
+        let mut claims = self.claims(user);
+        set(&mut claims, "exp", &json!(get_current_timestamp() - 60));
+        self.sign(&self.header(), &claims)
+    }
+
     /// Tokens that differ from a good one in one thing.
     fn bad(&self, user: &str) -> Vec<(String, String)> {
         let now = get_current_timestamp();
@@ -226,6 +233,7 @@ async fn every_route_asks_who_is_there_and_administration_asks_for_an_administra
     let mut trial = Trial::start().await;
     let anyone = trial.site.anyone();
     let document = anyone.send(anyone.request_root(Method::GET, "/openapi.json")).await.expect(200).json();
+    let expired = trial.admin.with_token(&Key::stolen_from(&trial.site).await.expired(&trial.admin.user_id));
     let mut closed = 0;
     for (path, operations) in document["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations") {
@@ -243,6 +251,7 @@ async fn every_route_asks_who_is_there_and_administration_asks_for_an_administra
                     .json(&json!({}))
             };
             trial.refuse_with(path, &anyone, ask(&anyone), 401, "UNAUTHORIZED").await;
+            trial.refuse_with(&format!("{path}: expired"), &expired, ask(&expired), 401, "UNAUTHORIZED").await;
             if path.starts_with("/api/v1/admin/") || path.ends_with("/retry") {
                 let buyer = trial.buyer.clone();
                 trial.refuse_with(path, &buyer, ask(&buyer), 403, "FORBIDDEN").await;
