@@ -90,7 +90,7 @@ impl Gate {
 
     /// Whether the gate has told `user` a moment ago that `coupon` is sold out, and nothing is known to have come back since.
     pub fn has_refused(&self, coupon: CouponId, user: AccountId) -> bool {
-        self.refusals.holds(coupon, user, Instant::now(), self.clock.now().earliest_ms)
+        self.refusals.has(coupon, user, Instant::now(), self.clock.now().earliest_ms)
     }
 
     /// Takes a coupon for each of `users`. An answer for each: `COUPON_SOLD_OUT`, `COUPON_NOT_OPEN` and `COUPON_EXPIRED` are
@@ -101,7 +101,11 @@ impl Gate {
         args.extend(users.iter().flat_map(|(user, issue)| [user.to_string(), issue.to_string()]));
         let answers: Vec<Vec<String>> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
             Ok(answers) => answers,
-            Err(Unavailable { .. }) => return users.iter().map(|_| Ok(Answer::Away)).collect(),
+            Err(Unavailable { .. }) => {
+                // It may have taken units all the same, after others had come back.
+                self.refusals.forget(coupon);
+                return users.iter().map(|_| Ok(Answer::Away)).collect();
+            }
         };
         let asked = answers.iter().zip(users);
         asked.map(|(words, (user, _))| self.answer((asking, now), coupon, *user, words)).collect()
@@ -114,6 +118,9 @@ impl Gate {
         user: AccountId,
         words: &[String],
     ) -> Result<Answer, Refused> {
+        if words.first().is_some_and(|word| ["TAKEN", "PENDING", "STORED"].contains(&word.as_str())) {
+            self.refusals.forget_user(coupon, user);
+        }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
         match words.as_slice() {
@@ -152,6 +159,7 @@ impl Gate {
     pub async fn settle(&self, stored: &[(CouponId, AccountId, Take)]) {
         let mut of_gate: BTreeMap<(CouponId, i64), Vec<String>> = BTreeMap::new();
         for (coupon, user, take) in stored {
+            self.refusals.forget_user(*coupon, *user);
             of_gate.entry((*coupon, take.epoch)).or_default().extend([user.to_string(), take.entry.clone()]);
         }
         for ((coupon, epoch), pairs) in of_gate {

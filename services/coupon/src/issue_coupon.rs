@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, post};
 use common::auth::Caller;
 use common::backoff::Backoff;
@@ -47,6 +48,7 @@ pub struct IssuedCoupon {
 ///
 /// An account has a coupon once: a repeat is answered `409 COUPON_ALREADY_ISSUED` with the `issueId`, and only when the
 /// issue is stored. So is the repeat of a request that was not answered. After `503` nothing is known to be issued: try again.
+/// A body is not needed, and not looked at.
 #[utoipa::path(tag = "coupons", params(("couponId" = CouponId, Path)), responses(
     (status = 201, body = IssuedCoupon, description = "Stored"),
     (status = 401, body = Problem, description = "UNAUTHORIZED"),
@@ -56,7 +58,7 @@ pub struct IssuedCoupon {
     (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE"),
 ), security(("bearer" = [])))]
 #[post("/coupons/{couponId}/issue")]
-pub async fn issue_coupon(app: Data<App>, caller: Caller, id: Path<CouponId>) -> Result<HttpResponse> {
+pub async fn issue_coupon(app: Data<App>, caller: Caller, id: Path<CouponId>, _: Bytes) -> Result<HttpResponse> {
     let (coupon, user) = (id.into_inner(), AccountId::from(caller.account));
     let app = app.into_inner();
     let issued = if app.gate.has_refused(coupon, user) {

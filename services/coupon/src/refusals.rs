@@ -1,8 +1,9 @@
 //! Who was told a moment ago that a coupon is sold out. They are told so again without asking the gate: after the last unit is
 //! taken, most requests of a crowd are repeats.
 //!
-//! A refusal is repeated for milliseconds only. It ends at once when this process learns that a unit may be back, and when the
-//! coupon closes; units that another replica has given back are seen when it is too old.
+//! Two things must be known. That nothing is left: the gate has said so, to anybody, a few milliseconds ago. And that the user has
+//! no coupon: the gate has said so to this user, a little longer ago. Both end at once when this process learns better; what
+//! another replica has done is seen when they are too old.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +17,13 @@ use quick_cache::sync::Cache as Memory;
 const COUPONS_MAX: usize = 10_000;
 /// Users that are remembered, of all coupons together.
 const USERS_MAX: usize = 200_000;
+/// A user is asked about again after this many times the age that is allowed for the coupon.
+const USER_FACTOR: u32 = 100;
 
 pub struct Refusals {
-    /// How old the gate's last `SOLD_OUT` may be.
-    repeated_for: Duration,
+    age_max: Duration,
     coupons: Mutex<HashMap<CouponId, SoldOut>>,
-    /// Under which number each user was refused.
-    users: Memory<(CouponId, AccountId), u64>,
+    users: Memory<(CouponId, AccountId), Asking>,
     numbers: AtomicU64,
 }
 
@@ -35,7 +36,7 @@ struct SoldOut {
     closes_ms: i64,
 }
 
-/// A question that is under way to the gate.
+/// A question to the gate: when it was asked, and under which number of its coupon.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking {
     number: u64,
@@ -43,8 +44,9 @@ pub struct Asking {
 }
 
 impl Refusals {
-    pub fn new(repeated_for: Duration) -> Refusals {
-        Refusals { repeated_for, coupons: Mutex::default(), users: Memory::new(USERS_MAX), numbers: AtomicU64::new(1) }
+    /// `age_max`: how old the gate's last `SOLD_OUT` may be.
+    pub fn new(age_max: Duration) -> Refusals {
+        Refusals { age_max, coupons: Mutex::default(), users: Memory::new(USERS_MAX), numbers: AtomicU64::new(1) }
     }
 
     /// Before the gate of `coupon` is asked, which is done now.
@@ -67,7 +69,12 @@ impl Refusals {
         sold_out.asked_at = sold_out.asked_at.max(Some(asking.at));
         sold_out.closes_ms = closes_ms;
         drop(coupons);
-        self.users.insert((coupon, user), asking.number);
+        self.users.insert((coupon, user), asking);
+    }
+
+    /// `user` has a coupon.
+    pub fn forget_user(&self, coupon: CouponId, user: AccountId) {
+        self.users.remove(&(coupon, user));
     }
 
     /// A unit of `coupon` may be back.
@@ -78,16 +85,18 @@ impl Refusals {
     }
 
     /// Whether `user` was told so, and would be told so again now. `now_ms` has come for certain by PostgreSQL's clock.
-    pub fn holds(&self, coupon: CouponId, user: AccountId, now: Instant, now_ms: i64) -> bool {
+    pub fn has(&self, coupon: CouponId, user: AccountId, now: Instant, now_ms: i64) -> bool {
+        let is_young = |at: Instant, age_max| now.saturating_duration_since(at) < age_max;
         let number = match self.coupons.lock().get(&coupon) {
             Some(SoldOut { number, asked_at: Some(at), closes_ms })
-                if now.saturating_duration_since(*at) < self.repeated_for && now_ms < *closes_ms =>
+                if is_young(*at, self.age_max) && now_ms < *closes_ms =>
             {
                 *number
             }
             _ => return false,
         };
-        self.users.get(&(coupon, user)) == Some(number)
+        let told = self.users.get(&(coupon, user));
+        told.is_some_and(|told| told.number == number && is_young(told.at, self.age_max * USER_FACTOR))
     }
 
     fn begin(&self) -> SoldOut {
@@ -122,22 +131,35 @@ mod tests {
     #[test]
     fn a_refusal_is_repeated_for_its_user_alone_as_long_as_the_gate_has_said_so_lately() {
         let ((refusals, begun), (coupon, user, other)) = (refused(), ids());
-        assert!(refusals.holds(coupon, user, after(begun, 19), 0));
-        assert!(!refusals.holds(coupon, other, after(begun, 19), 0), "the other one may have a coupon");
-        assert!(!refusals.holds(coupon, user, after(begun, 20), 0));
+        assert!(refusals.has(coupon, user, after(begun, 19), 0));
+        assert!(!refusals.has(coupon, other, after(begun, 19), 0), "the other one may have a coupon");
+        assert!(!refusals.has(coupon, user, after(begun, 20), 0));
         // The age counts from the question, and an answer to one tells of all who were refused before.
         refusals.note(refusals.asking(coupon, after(begun, 25)), coupon, other, CLOSES_MS);
         for user in [user, other] {
-            assert!(refusals.holds(coupon, user, after(begun, 44), 0));
-            assert!(!refusals.holds(coupon, user, after(begun, 45), 0));
+            assert!(refusals.has(coupon, user, after(begun, 44), 0));
+            assert!(!refusals.has(coupon, user, after(begun, 45), 0));
         }
+    }
+
+    /// The user may have got a coupon elsewhere.
+    #[test]
+    fn a_user_is_asked_about_again_however_often_others_are_refused() {
+        let ((refusals, begun), (coupon, user, other)) = (refused(), ids());
+        for ms in [1_999, 2_000] {
+            refusals.note(refusals.asking(coupon, after(begun, ms)), coupon, other, CLOSES_MS);
+            assert_eq!(refusals.has(coupon, user, after(begun, ms), 0), ms < 2_000, "after {ms} ms");
+        }
+        let (refusals, begun) = refused();
+        refusals.forget_user(coupon, user);
+        assert!(!refusals.has(coupon, user, begun, 0));
     }
 
     #[test]
     fn a_refusal_ends_with_its_coupon() {
         let ((refusals, begun), (coupon, user, _)) = (refused(), ids());
-        assert!(refusals.holds(coupon, user, begun, CLOSES_MS - 1));
-        assert!(!refusals.holds(coupon, user, begun, CLOSES_MS), "it is closed, not sold out");
+        assert!(refusals.has(coupon, user, begun, CLOSES_MS - 1));
+        assert!(!refusals.has(coupon, user, begun, CLOSES_MS), "it is closed, not sold out");
     }
 
     #[test]
@@ -145,11 +167,11 @@ mod tests {
         let ((refusals, begun), (coupon, user, other)) = (refused(), ids());
         let from_before = refusals.asking(coupon, begun);
         refusals.forget(coupon);
-        assert!(!refusals.holds(coupon, user, begun, 0));
+        assert!(!refusals.has(coupon, user, begun, 0));
         refusals.note(from_before, coupon, user, CLOSES_MS);
-        assert!(!refusals.holds(coupon, user, begun, 0));
+        assert!(!refusals.has(coupon, user, begun, 0));
         refusals.note(refusals.asking(coupon, begun), coupon, other, CLOSES_MS);
-        assert!(refusals.holds(coupon, other, begun, 0));
-        assert!(!refusals.holds(coupon, user, begun, 0), "the user has not asked since");
+        assert!(refusals.has(coupon, other, begun, 0));
+        assert!(!refusals.has(coupon, user, begun, 0), "the user has not asked since");
     }
 }
