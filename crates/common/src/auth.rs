@@ -161,27 +161,25 @@ impl Verifier {
     /// Who presents `token`. Refuses with `UNAUTHORIZED`; a transient fault while no key can be had.
     pub async fn verify(&self, token: &str) -> Result<Caller> {
         match self.remembered(token) {
-            Some(caller) => Ok(caller),
+            Some(known) => known,
             None => self.verify_anew(token).await,
         }
     }
 
-    /// Who presents `token`, if it passed before and still does.
-    fn remembered(&self, token: &str) -> Option<Caller> {
+    /// Who presents `token`, if it passed before.
+    fn remembered(&self, token: &str) -> Option<Result<Caller>> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let known = self.inner.verified.get(&digest(token))?;
-        let is_good = self.inner.keys.known(&known.kid).is_some() && !is_expired(known.caller.expires_at);
-        is_good.then_some(known.caller)
+        self.inner.keys.known(&known.kid)?;
+        let expires_at = known.caller.expires_at.saturating_add(LEEWAY_SECONDS);
+        let is_expired = expires_at < jsonwebtoken::get_current_timestamp();
+        Some(if is_expired { counted(Err(NotAccepted::Expired.into())) } else { Ok(known.caller) })
     }
 
     async fn verify_anew(&self, token: &str) -> Result<Caller> {
-        let outcome = self.accept(token).await;
-        if let Err(Error::Refused(_)) = &outcome {
-            metrics::counter!("stampede_tokens_refused_total").increment(1);
-        }
-        outcome
+        counted(self.accept(token).await)
     }
 
     async fn accept(&self, token: &str) -> Result<Caller> {
@@ -216,8 +214,11 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-fn is_expired(expires_at: u64) -> bool {
-    expires_at.saturating_add(LEEWAY_SECONDS) < jsonwebtoken::get_current_timestamp()
+fn counted(outcome: Result<Caller>) -> Result<Caller> {
+    if let Err(Error::Refused(_)) = &outcome {
+        metrics::counter!("stampede_tokens_refused_total").increment(1);
+    }
+    outcome
 }
 
 /// The key id of a token whose header is exactly as ours are.
@@ -288,8 +289,8 @@ impl FromRequest for Caller {
             Ok(token) => token,
             Err(missing) => return Either::Left(ready(Err(missing.into()))),
         };
-        if let Some(caller) = verifier.remembered(token) {
-            return Either::Left(ready(Ok(caller.recorded())));
+        if let Some(known) = verifier.remembered(token) {
+            return Either::Left(ready(known.map(Caller::recorded)));
         }
         let (verifier, token) = (verifier.clone(), token.to_owned());
         Either::Right(async move { Ok(verifier.verify_anew(&token).await?.recorded()) }.boxed_local())

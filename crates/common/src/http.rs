@@ -54,6 +54,10 @@ pub struct HttpSettings {
     pub forwarded_header: ForwardedHeader,
 }
 
+/// What [`cors`] says of every answer: for a browser of another origin it has more headers.
+const VARY_BY_ORIGIN: HeaderValue =
+    HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
+
 const PAYLOAD_TOO_LARGE: Code =
     Code::new("PAYLOAD_TOO_LARGE", 413, tonic::Code::InvalidArgument, "요청 본문이 너무 큽니다.");
 
@@ -168,7 +172,7 @@ pub async fn request_middleware(
     Ok(response)
 }
 
-/// By the handler of the route.
+/// Answers without the framework's routing if the route can, else by it.
 async fn answer(
     request: ServiceRequest,
     found: Option<&Route>,
@@ -177,7 +181,8 @@ async fn answer(
     let Some(answering) = found.and_then(|route| route.direct_answer(request.request())) else {
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    let response = answering.await.unwrap_or_else(HttpResponse::from_error);
+    let mut response = answering.await.unwrap_or_else(HttpResponse::from_error);
+    response.headers_mut().insert(header::VARY, VARY_BY_ORIGIN);
     // Not `into_response`, which forgets why a response is an error.
     Ok(ServiceResponse::new(request.into_parts().0, response))
 }

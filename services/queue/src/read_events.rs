@@ -166,7 +166,7 @@ pub struct Events {
     db: Db,
     /// Of many who miss one, one reads it.
     known: Cache<SaleEventId, Known>,
-    /// The same. A look here costs a tenth of one there, which counts for a line that asks and asks.
+    /// The same. A look here costs a tenth of one there, and everybody who waits has one made again and again.
     read: Arc<RwLock<HashMap<SaleEventId, Known>>>,
 }
 
@@ -197,15 +197,15 @@ impl Events {
 
     fn remember(&self, id: SaleEventId, known: Known) {
         let mut read = self.read.write();
-        if read.len() as u64 >= EVENTS_MAX {
-            read.retain(|_, known| known.since.elapsed() < KNOWN_FOR);
+        read.retain(|_, known| known.since.elapsed() < KNOWN_FOR);
+        if (read.len() as u64) < EVENTS_MAX {
+            read.insert(id, known);
         }
-        read.insert(id, known);
     }
 
     pub async fn forget(&self, id: SaleEventId) {
-        self.known.invalidate(&id).await;
         self.read.write().remove(&id);
+        self.known.invalidate(&id).await;
     }
 }
 

@@ -160,8 +160,8 @@ impl RouteTable {
                 }),
             );
         }
-        let unknown: Vec<_> = directs.iter().map(|direct| direct.template).collect();
-        anyhow::ensure!(unknown.is_empty(), "nothing is described at {unknown:?}");
+        let left: Vec<_> = directs.iter().map(|direct| direct.template).collect();
+        anyhow::ensure!(left.is_empty(), "nothing is described at {left:?}, or it is answered directly twice");
         Ok(RouteTable(paths))
     }
 
