@@ -40,7 +40,7 @@ pub struct Archive {
     daily: DailyTime,
     pub after_days: u16,
     pub chunk: i64,
-    pace: Pace,
+    busy_share: BusyShare,
     /// Has the loop look at once.
     pub requested: Arc<Notify>,
     stopping: CancellationToken,
@@ -56,31 +56,34 @@ impl Archive {
             daily,
             after_days: settings.after_days,
             chunk: i64::from(settings.chunk),
-            pace: Pace::new(settings)?,
+            busy_share: BusyShare::new(settings)?,
             requested: Arc::new(Notify::new()),
             stopping,
         })
     }
 }
 
+/// However long a chunk has waited, the run goes on after this.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// How much of the time a run takes for itself.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct BusyShare {
     pause_min: Duration,
     busy_percent: u32,
 }
 
-impl Pace {
-    fn new(settings: &Settings) -> anyhow::Result<Pace> {
+impl BusyShare {
+    fn new(settings: &Settings) -> anyhow::Result<BusyShare> {
         let Settings { pause_ms, busy_percent, .. } = *settings;
         anyhow::ensure!((1..=100).contains(&busy_percent), "order.archive.busy_percent is from 1 to 100");
-        Ok(Pace { pause_min: Duration::from_millis(pause_ms), busy_percent })
+        Ok(BusyShare { pause_min: Duration::from_millis(pause_ms), busy_percent })
     }
 
     /// The pause after a chunk that has taken `busy`. Chunks take longer while many people buy, and so do the pauses.
     fn pause_after(&self, busy: Duration) -> Duration {
         let whole = busy * 100 / self.busy_percent;
-        self.pause_min.max(whole - busy)
+        (whole - busy).min(PAUSE_MAX).max(self.pause_min)
     }
 }
 
@@ -179,7 +182,7 @@ async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<P
                 return Err(error);
             }
         };
-        let pause = app.archive.pace.pause_after(began.elapsed());
+        let pause = app.archive.busy_share.pause_after(began.elapsed());
         app.db.point("archive_orders.after_commit").await;
         metrics::counter!("stampede_orders_archived_total").increment(moved.unsigned_abs());
         if moved < app.archive.chunk {
@@ -277,11 +280,11 @@ mod tests {
 
     #[test]
     fn a_run_takes_its_share_of_the_time_however_long_chunks_take() {
-        let pace = Pace { pause_min: Duration::from_millis(100), busy_percent: 10 };
-        for (busy, pause) in [(0, 100), (5, 100), (20, 180), (500, 4_500)] {
-            assert_eq!(pace.pause_after(Duration::from_millis(busy)), Duration::from_millis(pause), "{busy} ms");
+        let share = BusyShare { pause_min: Duration::from_millis(100), busy_percent: 10 };
+        for (busy, pause) in [(0, 100), (5, 100), (20, 180), (500, 4_500), (30_000, 60_000)] {
+            assert_eq!(share.pause_after(Duration::from_millis(busy)), Duration::from_millis(pause), "{busy} ms");
         }
-        let whole = Pace { pause_min: Duration::ZERO, busy_percent: 100 };
+        let whole = BusyShare { pause_min: Duration::ZERO, busy_percent: 100 };
         assert_eq!(whole.pause_after(Duration::from_secs(3)), Duration::ZERO);
     }
 }

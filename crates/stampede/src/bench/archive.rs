@@ -25,8 +25,8 @@ const BESIDE: &str = "orders beside the archive";
 const MOVED: &str = "orders moved to the archive";
 /// Between two looks at a run of the archive.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A run that takes longer than an hour is stuck.
-const LOOKS_MAX: usize = 36_000;
+/// A run that has moved nothing for five minutes is stuck: its longest pause is one.
+const IDLE_LOOKS_MAX: usize = 3_000;
 
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
@@ -145,14 +145,17 @@ async fn measure(args: &ArchiveArgs, site: &Site) -> anyhow::Result<Report> {
 
 /// Waits until the newest run of the archive has ended.
 async fn ended(ledger: &mut Ledger) -> anyhow::Result<ArchiveRun> {
-    for _ in 0..LOOKS_MAX {
+    let (mut orders, mut idle_looks) = (0, 0);
+    while idle_looks < IDLE_LOOKS_MAX {
         let rows: Vec<ArchiveRun> = ledger.rows(ledger.statement(include_str!("archive_run.sql"))).await?;
         let run = rows.into_iter().next().context("no run of the archive was made")?;
         ensure!(run.status != "FAILED", "the archive failed after {} orders; see its error line", run.orders);
         if run.status == "COMPLETED" {
             return Ok(run);
         }
+        idle_looks = if run.orders > orders { 0 } else { idle_looks + 1 };
+        orders = run.orders;
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    anyhow::bail!("the archive does not end")
+    anyhow::bail!("the archive has moved {orders} orders and goes no further")
 }
