@@ -181,10 +181,14 @@ async fn answer(
     let Some(answering) = found.and_then(|route| route.direct_answer(request.request())) else {
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    let mut response = answering.await.unwrap_or_else(HttpResponse::from_error);
+    let (request, mut payload) = request.into_parts();
+    let answered = match extract::skip_body(&request, &mut payload).await {
+        Ok(()) => answering.await,
+        Err(error) => Err(error),
+    };
+    let mut response = answered.unwrap_or_else(HttpResponse::from_error);
     response.headers_mut().insert(header::VARY, VARY_BY_ORIGIN);
-    // Not `into_response`, which forgets why a response is an error.
-    Ok(ServiceResponse::new(request.into_parts().0, response))
+    Ok(ServiceResponse::new(request, response))
 }
 
 /// A failure with its body, and a line in the log.

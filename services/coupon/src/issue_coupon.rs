@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::web::Bytes;
-use actix_web::{HttpResponse, post};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, post};
 use common::auth::Caller;
 use common::backoff::Backoff;
-use common::http::{Data, Path, Problem, detach};
+use common::http::{Data, Direct, DirectAnswer, Path, Problem, detach};
 use common::telemetry::Context;
 use common::{Error, Result};
 use contract::ids::{AccountId, CouponId, CouponIssueId};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
@@ -55,12 +57,27 @@ pub struct IssuedCoupon {
     (status = 404, body = Problem, description = "COUPON_NOT_FOUND"),
     (status = 409, body = Problem, description = "COUPON_ALREADY_ISSUED, COUPON_SOLD_OUT, COUPON_NOT_OPEN with Retry-After"),
     (status = 410, body = Problem, description = "COUPON_EXPIRED"),
+    (status = 413, body = Problem, description = "PAYLOAD_TOO_LARGE"),
     (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE"),
 ), security(("bearer" = [])))]
 #[post("/coupons/{couponId}/issue")]
 pub async fn issue_coupon(app: Data<App>, caller: Caller, id: Path<CouponId>, _: Bytes) -> Result<HttpResponse> {
-    let (coupon, user) = (id.into_inner(), AccountId::from(caller.account));
-    let app = app.into_inner();
+    answer(app.into_inner(), &caller, id.into_inner()).await
+}
+
+/// The same, without the framework's routing.
+pub fn direct(app: &Arc<App>) -> Direct {
+    let app = app.clone();
+    let answer = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
+        let coupon = parts.first()?.parse().ok()?;
+        let (app, request) = (app.clone(), request.clone());
+        Some(async move { answer(app, &Caller::extract(&request).await?, coupon).await }.boxed_local())
+    };
+    Direct { method: Method::POST, template: "/api/v1/coupons/{couponId}/issue", answer: Arc::new(answer) }
+}
+
+async fn answer(app: Arc<App>, caller: &Caller, coupon: CouponId) -> Result<HttpResponse> {
+    let user = AccountId::from(caller.account);
     let issued = if app.gate.has_refused(coupon, user) {
         counted(Err(Refused::SoldOut.into()))
     } else {

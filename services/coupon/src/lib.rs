@@ -147,6 +147,7 @@ pub async fn mount(host: &mut Host) -> anyhow::Result<()> {
 
     let served = app.clone();
     host.http(move |config| routes(config.app_data(Data::from(served.clone()))));
+    host.http_direct(issue_coupon::direct(&app));
     host.grpc(CouponServiceServer::new(rpc::Rpc(app.clone())));
     let consumer = Consumer::new("coupon", &db)
         .on::<OrderCancelled, App>(&app)

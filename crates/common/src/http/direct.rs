@@ -18,7 +18,7 @@ pub type Answer = Option<LocalBoxFuture<'static, Result<HttpResponse>>>;
 /// Makes the answer of a request and of the parts of its path in the places of the route's parameters.
 type Answering = dyn Fn(&HttpRequest, &[&str]) -> Answer + Send + Sync;
 
-/// Answers the requests of one route and method.
+/// Answers the requests of one route and method. A body is not looked at.
 #[derive(Clone)]
 pub struct Direct {
     pub method: Method,

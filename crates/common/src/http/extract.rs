@@ -5,6 +5,7 @@ use std::ops::Deref;
 use actix_web::body::BoxBody;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, web};
 use futures_util::FutureExt;
@@ -133,6 +134,15 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
         let body = web::Bytes::from_request(request, payload);
         async move { Ok(Self(read(&body.await.map_err(unread)?)?)) }.boxed_local()
     }
+}
+
+/// Reads a body that nobody wants: a connection with a body that nobody has read cannot be used again. Clients send none with
+/// a GET, so one that does may connect again.
+pub async fn skip_body(request: &HttpRequest, payload: &mut Payload) -> Result<()> {
+    if !matches!(payload, Payload::None) && request.method() != Method::GET {
+        web::Bytes::from_request(request, payload).await.map_err(unread)?;
+    }
+    Ok(())
 }
 
 /// A body that did not come, or not whole.
