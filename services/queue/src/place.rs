@@ -16,7 +16,6 @@ pub struct RoomStatus {
     pub active: i64,
     /// Those who were passed over and have come back: they are next.
     pub back: i64,
-    pub state: String,
     /// Passes that the stock bears; below 0: nobody knows.
     pub stock: i64,
     /// Numbers that the front passes in a second, smoothed.
@@ -91,7 +90,6 @@ mod tests {
             offers: 5,
             active: 20,
             back: 2,
-            state: "open".to_owned(),
             stock: -1,
             pace: 10.0,
         }

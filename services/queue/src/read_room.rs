@@ -14,6 +14,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
+use crate::admission::room_state;
 use crate::read_events::time;
 use crate::run_rooms::tick_room;
 use crate::sale_event::{Phase, hex};
@@ -78,7 +79,8 @@ async fn status(app: &App, id: SaleEventId) -> Result<RoomView> {
             view.serving_seq = last.front;
             view.waiting = last.waiting();
             view.active = last.active;
-            last.state.clone()
+            // Not the room's own: one that was built a moment ago admits nobody until its rules are there.
+            room_state(known.event.mode, known.event.sold_out, true).to_owned()
         }
     };
     Ok(view)

@@ -252,7 +252,7 @@ impl Rooms {
             offers: answer.number(5)?,
             active: answer.number(6)?,
             back: answer.number(7)?,
-            state: answer.word(8)?.to_owned(),
+            // 8 is the room's state. What people are told of it comes from the sale.
             stock: answer.number(9)?,
             // Until it is known better.
             pace: answer.number(11)? as f64 / 60.0,
