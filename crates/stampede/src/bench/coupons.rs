@@ -165,7 +165,7 @@ impl<'a> Bench<'a> {
         let rate = |line: &Line| Some(line.per_second);
         let aims = [
             (REPEATS, HELLO, Some("0.60 or more")),
-            (REFUSALS, HELLO, None),
+            (REFUSALS, HELLO, Some("0.60 or more")),
             (REFUSALS, RAW, None),
             (ISSUES, ONE_COMMIT, Some("5 or more")),
             (ISSUES, ORDERS, Some("1 or more")),

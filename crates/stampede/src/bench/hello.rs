@@ -1,4 +1,5 @@
-//! What the server itself does: a handler that says hello, behind the same middleware as everything else.
+//! What the server itself does: a handler that says hello, behind the same middleware as all handlers. It goes through the
+//! framework's routing, which looks at a place in a line and issues of coupons skip (`http::Direct`).
 
 use actix_web::web::Bytes;
 use actix_web::{HttpResponse, get, post};
