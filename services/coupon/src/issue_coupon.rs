@@ -68,12 +68,12 @@ pub async fn issue_coupon(app: Data<App>, caller: Caller, id: Path<CouponId>, _:
 /// The same, without the framework's routing.
 pub fn direct(app: &Arc<App>) -> Direct {
     let app = app.clone();
-    let answer = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
+    let respond = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
         let coupon = parts.first()?.parse().ok()?;
         let (app, request) = (app.clone(), request.clone());
         Some(async move { answer(app, &Caller::extract(&request).await?, coupon).await }.boxed_local())
     };
-    Direct { method: Method::POST, template: "/api/v1/coupons/{couponId}/issue", answer: Arc::new(answer) }
+    Direct { method: Method::POST, template: "/api/v1/coupons/{couponId}/issue", answer: Arc::new(respond) }
 }
 
 async fn answer(app: Arc<App>, caller: &Caller, coupon: CouponId) -> Result<HttpResponse> {

@@ -149,7 +149,7 @@ pub async fn read_ticket(
 /// The same, without the framework's routing.
 pub fn direct(app: &Arc<App>) -> Direct {
     let app = app.clone();
-    let answer = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
+    let respond = move |request: &HttpRequest, parts: &[&str]| -> DirectAnswer {
         let [event, ticket] = parts else { return None };
         let path = TicketPath { event: event.parse().ok()?, ticket: ticket.parse().ok()? };
         let (app, request) = (app.clone(), request.clone());
@@ -157,7 +157,7 @@ pub fn direct(app: &Arc<App>) -> Direct {
         Some(answering.boxed_local())
     };
     let template = "/api/v1/queues/{eventId}/tickets/{ticketId}";
-    Direct { method: Method::GET, template, answer: Arc::new(answer) }
+    Direct { method: Method::GET, template, answer: Arc::new(respond) }
 }
 
 async fn answer(app: &App, caller: &Caller, request: &HttpRequest, path: TicketPath) -> Result<HttpResponse> {
