@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::clock::{Clock, Now};
-use crate::refusals::{Asking, Refusals};
+use crate::read_users::read_users_later;
+use crate::refusals::{Asking, Refusals, Version};
 use crate::refused::Refused;
 
 /// The script that takes a coupon; public for the benchmark, which runs it alone.
@@ -53,7 +54,7 @@ pub struct Gate {
     pub(crate) settings: Arc<GateSettings>,
     /// The newest epoch of each coupon that this process has seen.
     epochs: Arc<Mutex<HashMap<CouponId, i64>>>,
-    refusals: Arc<Refusals>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// A coupon that the gate has set aside for a user.
@@ -88,7 +89,7 @@ impl Gate {
         Self { redis, db, clock, settings: Arc::new(settings), epochs: Arc::default(), refusals }
     }
 
-    /// Whether the gate has told `user` a moment ago that `coupon` is sold out, and nothing is known to have come back since.
+    /// Whether `coupon` was sold out a moment ago and `user` has none: then the gate need not be asked.
     pub fn has_refused(&self, coupon: CouponId, user: AccountId) -> bool {
         self.refusals.has(coupon, user, Instant::now(), self.clock.now().earliest_ms)
     }
@@ -107,20 +108,10 @@ impl Gate {
                 return users.iter().map(|_| Ok(Answer::Away)).collect();
             }
         };
-        let asked = answers.iter().zip(users);
-        asked.map(|(words, (user, _))| self.answer((asking, now), coupon, *user, words)).collect()
+        answers.iter().map(|words| self.answer((asking, now), coupon, words)).collect()
     }
 
-    fn answer(
-        &self,
-        (asking, now): (Asking, Now),
-        coupon: CouponId,
-        user: AccountId,
-        words: &[String],
-    ) -> Result<Answer, Refused> {
-        if words.first().is_some_and(|word| ["TAKEN", "PENDING", "STORED"].contains(&word.as_str())) {
-            self.refusals.forget_user(coupon, user);
-        }
+    fn answer(&self, (asking, now): (Asking, Now), coupon: CouponId, words: &[String]) -> Result<Answer, Refused> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let take = |epoch: &str, entry: &str| epoch.parse().map(|epoch| Take { epoch, entry: entry.to_owned() });
         match words.as_slice() {
@@ -133,9 +124,11 @@ impl Gate {
             ["STORED"] => Ok(Answer::Stored),
             ["CLOSED"] => Err(Refused::Ended),
             ["EARLY", opens_ms] => opens_ms.parse().map_or(Ok(Answer::Cold), |opens_ms| before_opening(opens_ms, now)),
-            ["SOLD_OUT", closes_ms] => {
-                if let Ok(closes_ms) = closes_ms.parse() {
-                    self.refusals.note(asking, coupon, user, closes_ms);
+            ["SOLD_OUT", closes_ms, version @ ..] => {
+                if let (Ok(closes_ms), Some(version)) = (closes_ms.parse(), version_of(version))
+                    && self.refusals.note(asking, coupon, closes_ms, version)
+                {
+                    read_users_later(self, coupon, version);
                 }
                 Err(Refused::SoldOut)
             }
@@ -159,7 +152,6 @@ impl Gate {
     pub async fn settle(&self, stored: &[(CouponId, AccountId, Take)]) {
         let mut of_gate: BTreeMap<(CouponId, i64), Vec<String>> = BTreeMap::new();
         for (coupon, user, take) in stored {
-            self.refusals.forget_user(*coupon, *user);
             of_gate.entry((*coupon, take.epoch)).or_default().extend([user.to_string(), take.entry.clone()]);
         }
         for ((coupon, epoch), pairs) in of_gate {
@@ -235,6 +227,11 @@ impl Gate {
         let pending = self.redis.command(cmd("XLEN").arg(journal)).await.ok()?;
         Some(GateView { epoch: epoch?, left: left?, users, pending })
     }
+}
+
+fn version_of(words: &[&str]) -> Option<Version> {
+    let [epoch, undone, users] = words else { return None };
+    Some(Version { epoch: epoch.parse().ok()?, undone: undone.parse().ok()?, users: users.parse().ok()? })
 }
 
 /// What is said to who comes before the coupon has opened for certain. Not that it is sold out: nobody could take one yet.

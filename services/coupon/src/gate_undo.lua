@@ -8,5 +8,6 @@ if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
 if redis.call('HGET', KEYS[3], ARGV[2]) ~= ARGV[3] then return 0 end
 redis.call('XDEL', KEYS[4], ARGV[3])
 redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('HINCRBY', KEYS[1], 'undone', 1)
 redis.call('INCR', KEYS[2])
 return 1

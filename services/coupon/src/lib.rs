@@ -10,9 +10,10 @@ mod gate; // the Redis gate in front of each coupon
 mod issue; // rules
 mod metrics;
 mod plan; // rules
+mod read_users; // of a coupon that is sold out
 pub mod redemption; // rules; public for the model
 mod redemption_rows; // the rows of redemptions and of the issues that they take
-mod refusals; // who was told lately that a coupon is sold out
+mod refusals; // coupons that are sold out, answered without the gate
 mod refused;
 mod schema;
 

@@ -141,31 +141,59 @@ async fn without_redis_postgresql_issues_alone_and_no_more_than_there_are() {
     site.stop().await;
 }
 
-/// What both replicas were told they believe for ten minutes.
+/// Both replicas believe for ten minutes what the gate said.
+const BELIEVED: [(&str, &str); 1] = [("coupon.gate.refusals_ms", "600000")];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_refused_is_refused_again_without_the_gate_until_a_unit_may_be_back() {
-    const BELIEVED: [(&str, &str); 1] = [("coupon.gate.refusals_ms", "600000")];
+async fn a_sold_out_coupon_is_refused_without_the_gate_until_a_unit_may_be_back() {
+    let site = Site::start_with(&BELIEVED).await;
+    let replica = site.replica_with(&BELIEVED).await;
+    let (coupon, holder, user) = (site.coupon(1).await, site.somebody(), site.somebody());
+    site.issued(&holder, &coupon).await;
+    let mut read = site.pause("coupon", "coupon.after_reading_users");
+    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+    read.reached().await;
+    read.resume();
+
+    // Another replica raises the total and loads the gate. This one is not told, and takes nothing.
+    site.change(&coupon, "*", json!({ "total": 2 })).await.expect(200);
+    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
+    for user in [&user, &site.somebody()] {
+        replica.issue(user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+    }
+    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
+    replica.refuse_repeat(&holder, &coupon).await;
+
+    // A unit that comes back by a replica's own hand is there at once.
+    site.issued(&site.somebody(), &coupon).await;
+    let mut read = site.pause("coupon", "coupon.after_reading_users");
+    site.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
+    read.reached().await;
+    read.resume();
+    site.change(&coupon, "*", json!({ "total": 3 })).await.expect(200);
+    site.issued(&user, &coupon).await;
+    site.refuse_repeat(&user, &coupon).await;
+    assert_eq!(site.stored(&coupon).await, (3, 3, 3));
+    replica.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_who_come_while_the_users_are_read_are_not_refused() {
     let site = Site::start_with(&BELIEVED).await;
     let replica = site.replica_with(&BELIEVED).await;
     let (coupon, user, late) = (site.coupon(1).await, site.somebody(), site.somebody());
     site.issued(&site.somebody(), &coupon).await;
+    let mut reading = site.pause("coupon", "coupon.reading_users");
+    let mut read = site.pause("coupon", "coupon.after_reading_users");
     replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
-
-    // Another replica raises the total and loads the gate. This one is not told.
+    reading.reached().await;
     site.change(&coupon, "*", json!({ "total": 2 })).await.expect(200);
-    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
-    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
-    assert_eq!(site.gate(&coupon).await, Some((1, 1, 0)));
-    // Whoever it has not refused asks the gate.
-    replica.issued(&late, &coupon).await;
+    site.issued(&late, &coupon).await;
+    reading.resume();
+    read.reached().await;
     replica.refuse_repeat(&late, &coupon).await;
-    replica.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
-
-    // A unit that comes back by a replica's own hand is there at once for those whom it has refused.
-    site.issue(&user, &coupon).await.refused(409, "COUPON_SOLD_OUT");
-    site.change(&coupon, "*", json!({ "total": 3 })).await.expect(200);
-    site.issued(&user, &coupon).await;
-    assert_eq!(site.stored(&coupon).await, (3, 3, 3));
+    read.resume();
     replica.stop().await;
     site.stop().await;
 }

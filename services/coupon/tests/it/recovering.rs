@@ -174,6 +174,8 @@ async fn what_cannot_be_stored_is_given_back_and_told_and_may_be_tried_again() {
     failed.refused(503, "SERVICE_UNAVAILABLE");
     assert!(failed.header("Retry-After").is_some());
     assert_eq!(site.gate(&coupon).await, Some((1, 0, 0)), "the take is undone");
+    let undone: i64 = site.ask(redis::cmd("HGET").arg(site.key(&coupon, "meta")).arg("undone")).await;
+    assert_eq!(undone, 1, "the gate has other users now than when it last had none");
     proxy.restore();
     site.until_number("select count(*) from {coupon}.outbox_events where topic = 'COUPON_ISSUE_FAILED'", 1).await;
     assert_eq!(site.stored(&coupon).await, (0, 0, 0));
