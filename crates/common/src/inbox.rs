@@ -57,16 +57,32 @@ pub struct Received<E> {
 /// parked together with those that follow it with the same key.
 pub trait Handler<E>: Send + Sync + 'static {
     fn handle(&self, tx: &mut Tx, events: &[Received<E>]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Tells which events this handler does something with, if not all: the others cost no transaction, and their ids are not
+    /// written down. Nothing but the event may decide. A replay of parked events does not ask.
+    fn concerns() -> Option<fn(&E) -> bool> {
+        None
+    }
 }
 
-type Reaction = Box<dyn for<'a> Fn(&'a mut Tx, &'a [&'a Message]) -> BoxFuture<'a, Result<()>> + Send + Sync>;
+type Handle = Box<dyn for<'a> Fn(&'a mut Tx, &'a [&'a Message]) -> BoxFuture<'a, Result<()>> + Send + Sync>;
+/// Whether a handler does something with a message.
+type Concerns = Box<dyn Fn(&Message) -> bool + Send + Sync>;
+
+/// A handler of one topic.
+struct Reaction {
+    topic: &'static str,
+    handle: Handle,
+    /// None: it does something with all.
+    concerns: Option<Concerns>,
+}
 
 /// One consumer group: all its topics, one transaction for everything that is ready.
 pub struct Consumer {
     group: &'static str,
     db: Db,
     /// In the order of [`Consumer::on`].
-    reactions: Vec<(&'static str, Reaction)>,
+    reactions: Vec<Reaction>,
 }
 
 impl Consumer {
@@ -79,23 +95,33 @@ impl Consumer {
     pub fn on<E: Event, A: Handler<E>>(mut self, app: &Arc<A>) -> Consumer {
         debug_assert!(self.reaction(E::TOPIC).is_none(), "{} has two handlers for {}", self.group, E::TOPIC);
         let app = app.clone();
-        let reaction: Reaction = Box::new(move |tx, messages| {
+        let handle: Handle = Box::new(move |tx, messages| {
             let app = app.clone();
             Box::pin(async move {
                 let events = messages.iter().map(|message| message.decode()).collect::<Result<Vec<Received<E>>>>()?;
                 app.handle(tx, &events).await
             })
         });
-        self.reactions.push((E::TOPIC, reaction));
+        let concerns = A::concerns().map(|concerns| {
+            // What cannot be read is for the handler to refuse.
+            Box::new(move |message: &Message| message.decode().map_or(true, |received| concerns(&received.event))) as _
+        });
+        self.reactions.push(Reaction { topic: E::TOPIC, handle, concerns });
         self
     }
 
     fn reaction(&self, topic: &str) -> Option<&Reaction> {
-        self.reactions.iter().find(|(name, _)| *name == topic).map(|(_, reaction)| reaction)
+        self.reactions.iter().find(|reaction| reaction.topic == topic)
     }
 
     fn topics(&self) -> Vec<&'static str> {
-        self.reactions.iter().map(|(topic, _)| *topic).collect()
+        self.reactions.iter().map(|reaction| reaction.topic).collect()
+    }
+
+    /// Whether a handler does something with `message`.
+    fn concerns(&self, message: &Message) -> bool {
+        let concerns = self.reaction(&message.topic).and_then(|reaction| reaction.concerns.as_ref());
+        concerns.is_none_or(|concerns| concerns(message))
     }
 }
 

@@ -13,6 +13,10 @@ use crate::redemption::Step;
 use crate::settle_redemption::settle;
 
 impl Handler<OrderCancelled> for App {
+    fn concerns() -> Option<fn(&OrderCancelled) -> bool> {
+        Some(|event| !event.coupon_issue_id.is_empty())
+    }
+
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderCancelled>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let reason = "order cancelled".to_owned();
@@ -24,6 +28,10 @@ impl Handler<OrderCancelled> for App {
 }
 
 impl Handler<OrderExpired> for App {
+    fn concerns() -> Option<fn(&OrderExpired) -> bool> {
+        Some(|event| !event.coupon_issue_id.is_empty())
+    }
+
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderExpired>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let reason = "order expired".to_owned();
@@ -35,6 +43,10 @@ impl Handler<OrderExpired> for App {
 }
 
 impl Handler<OrderPlaced> for App {
+    fn concerns() -> Option<fn(&OrderPlaced) -> bool> {
+        Some(|event| !event.coupon_issue_id.is_empty())
+    }
+
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderPlaced>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let step = Step::Confirm { order_version: event.version };
@@ -45,6 +57,10 @@ impl Handler<OrderPlaced> for App {
 }
 
 impl Handler<OrderRefunded> for App {
+    fn concerns() -> Option<fn(&OrderRefunded) -> bool> {
+        Some(|event| !event.coupon_issue_id.is_empty())
+    }
+
     async fn handle(&self, tx: &mut Tx, events: &[Received<OrderRefunded>]) -> Result<()> {
         let steps = events.iter().map(|Received { event, .. }| {
             let step = Step::Refund { order_version: event.version };
@@ -54,7 +70,7 @@ impl Handler<OrderRefunded> for App {
     }
 }
 
-/// `steps`: the issue that the order uses or nothing, the order, and what happened to it.
+/// `steps`: the issue that the order uses, or nothing in a replayed event; the order, and what happened to it.
 async fn settle_all<'e>(tx: &mut Tx, steps: impl Iterator<Item = (&'e str, &'e str, Step)>) -> Result<()> {
     let with_coupon = steps.filter(|(issue, ..)| !issue.is_empty());
     let requests = with_coupon

@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use tracing::Span;
 use uuid::Uuid;
 
-use super::{Consumer, InboxSettings, Message, park};
+use super::{Consumer, InboxSettings, Message, Reaction, park};
 use crate::backoff::Backoff;
 use crate::db::{Prepared, Tx};
 use crate::error::{Error, Result};
@@ -144,11 +144,11 @@ impl Consumer {
         let parked: Vec<&Message> = behind.iter().map(|index| &messages[*index]).collect();
         park::insert(tx, self.group, &parked, "behind an earlier event of its key").await?;
 
-        for (topic, reaction) in &self.reactions {
+        for Reaction { topic, handle, .. } in &self.reactions {
             let of_topic = applied.iter().map(|index| &messages[*index]).filter(|message| message.topic == *topic);
             let of_topic: Vec<&Message> = of_topic.collect();
             if !of_topic.is_empty() {
-                reaction(tx, &of_topic).await?;
+                handle(tx, &of_topic).await?;
             }
         }
         Ok(Applied { applied, parked: parked.len() })

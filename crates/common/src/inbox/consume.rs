@@ -139,10 +139,12 @@ impl Member<'_> {
             if !batch.is_empty() {
                 attempt = 0;
                 self.silence = Silence::begins_now();
-                if self.is_outdated() || !self.settle(&batch, stopping).await {
+                let next = next_offsets(&batch);
+                let batch = self.concerning(batch);
+                if self.is_outdated() || !batch.is_empty() && !self.settle(&batch, stopping).await {
                     return;
                 }
-                self.store_offsets(&batch);
+                self.store_offsets(next);
             } else if let Some(error) = error {
                 if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
                     tracing::warn!(%error, inbox.consumer = self.consumer.group, "Kafka's consumer failed for good; a new one goes on");
@@ -257,6 +259,15 @@ impl Member<'_> {
         (batch, error)
     }
 
+    /// Those that a handler does something with.
+    fn concerning(&self, mut batch: Vec<Message>) -> Vec<Message> {
+        let received = batch.len();
+        batch.retain(|message| self.consumer.concerns(message));
+        let passed = (received - batch.len()) as u64;
+        metrics::counter!("stampede_inbox_passed_total", "consumer" => self.consumer.group).increment(passed);
+        batch
+    }
+
     fn take(&self, message: &BorrowedMessage<'_>) -> Message {
         Message::new(message, self.kafka.bare_topic(message.topic()))
     }
@@ -319,15 +330,10 @@ impl Member<'_> {
     }
 
     /// The client commits them every second and when it gives a partition up.
-    fn store_offsets(&self, batch: &[Message]) {
-        let mut next: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-        for message in batch {
-            let place = next.entry((&message.topic, message.partition)).or_default();
-            *place = (*place).max(message.offset + 1);
-        }
+    fn store_offsets(&self, next: BTreeMap<(String, i32), i64>) {
         let mut offsets = TopicPartitionList::with_capacity(next.len());
         for ((topic, partition), offset) in next {
-            let added = offsets.add_partition_offset(&self.kafka.topic(topic), partition, Offset::Offset(offset));
+            let added = offsets.add_partition_offset(&self.kafka.topic(&topic), partition, Offset::Offset(offset));
             debug_assert!(added.is_ok(), "an offset that was read can be stored");
         }
         // Fails for partitions that have been given to somebody else, who will see these events again and drop them.
@@ -335,6 +341,16 @@ impl Member<'_> {
             log_debug("consumer", &error.to_string());
         }
     }
+}
+
+/// Where each topic and partition goes on after `batch`.
+fn next_offsets(batch: &[Message]) -> BTreeMap<(String, i32), i64> {
+    let mut next = BTreeMap::new();
+    for message in batch {
+        let place: &mut i64 = next.entry((message.topic.clone(), message.partition)).or_default();
+        *place = (*place).max(message.offset + 1);
+    }
+    next
 }
 
 /// Commits what is stored and leaves the group, which blocks.

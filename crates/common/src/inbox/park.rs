@@ -231,7 +231,7 @@ impl Consumer {
         let Some(reaction) = self.reaction(&message.topic) else {
             return Err(Error::fault(anyhow::anyhow!("{} does not listen to {}", self.group, message.topic)));
         };
-        reaction(tx, &[message]).await?;
+        (reaction.handle)(tx, &[message]).await?;
         diesel::sql_query("delete from parked where seq = $1").bind::<sql_types::BigInt, _>(seq).execute(tx).await?;
         Ok(true)
     }

@@ -117,6 +117,11 @@ pub const METRICS: &[Metric] = &[
         "Events that had been applied before and were dropped.",
         &[("consumer", &[])],
     ),
+    Metric::counter(
+        "stampede_inbox_passed_total",
+        "Events that the consumer has nothing to do with.",
+        &[("consumer", &[])],
+    ),
     Metric::histogram(
         "stampede_inbox_delay_seconds",
         "Time from an event's transaction to its effect.",

@@ -44,6 +44,21 @@ async fn a_message_that_comes_twice_has_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_none_of_its_consumers_concern_is_passed_and_leaves_no_trace() {
+    let scenario = Scenario::new("passed").await;
+    scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();
+    for (version, amount) in [(1, 1), (2, 0), (3, 1), (4, 0)] {
+        let payload = format!(r#"{{"account":"a","version":{version},"amount":{amount}}}"#);
+        produce(&scenario, Uuid::now_v7(), "a", &payload).await;
+    }
+    let consumer = scenario.consumer();
+    scenario.until_effects(2).await;
+    assert_eq!(scenario.effects().await["a"], [1, 3]);
+    assert_eq!(scenario.number("select count(*) from inbox").await, 2);
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_dies_before_it_commits_its_offsets_applies_nothing_twice() {
     let scenario = Scenario::new("offsets").await;
     scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();

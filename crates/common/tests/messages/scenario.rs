@@ -33,7 +33,7 @@ pub const GROUP: &str = "effects";
 pub struct BalanceChanged {
     pub account: String,
     pub version: i64,
-    /// The consumer cannot apply negative amounts until `accepts_negative` is set.
+    /// The consumer cannot apply negative amounts until `accepts_negative` is set, and 0 is none of its concern.
     pub amount: i64,
 }
 
@@ -58,6 +58,10 @@ pub struct Recorder {
 }
 
 impl Handler<BalanceChanged> for Recorder {
+    fn concerns() -> Option<fn(&BalanceChanged) -> bool> {
+        Some(|event| event.amount != 0)
+    }
+
     async fn handle(&self, tx: &mut Tx, events: &[Received<BalanceChanged>]) -> Result<()> {
         for Received { event_id, event, .. } in events {
             let BalanceChanged { account, version, amount } = event;
