@@ -20,11 +20,11 @@ use crate::App;
 use crate::names::{Mode, Status};
 use crate::read_events::{EventView, lock_event, view};
 use crate::refused;
-use crate::restore_room::restore_room;
+use crate::restore_room::{granted, restore_room};
 use crate::room::Cold;
 use crate::run_rooms::{configure, tick_room};
 use crate::sale_event::{RoomRules, SaleEvent};
-use crate::schema::{admissions, sale_events};
+use crate::schema::{admissions, rooms, sale_events};
 
 /// Of the request's shape; see [`fingerprint`].
 const FINGERPRINT_VERSION: u8 = 1;
@@ -209,7 +209,7 @@ pub async fn admit(
     Ok(response.json(AdmissionView { event_id: id, count: wanted.count }))
 }
 
-/// Returns whether an earlier request with this key has been stored. The room counts each once, so it is told again.
+/// Returns whether an earlier request with this key has been stored. The room may not have heard of that, so it is told again.
 async fn let_in(app: &App, row: AdmissionRow) -> Result<bool> {
     let known = app.events.find(row.event_id).await?;
     let event = known.event.clone();
@@ -222,25 +222,27 @@ async fn let_in(app: &App, row: AdmissionRow) -> Result<bool> {
         }
         Status::Open => {}
     }
-    let stored = app
+    let (is_replay, granted) = app
         .db
         .tx("admit", async |tx| {
+            // The sum of all is what the room is told, so one comes after the other.
+            let room = rooms::table.find(row.event_id).select(rooms::event_id);
+            let _: SaleEventId = room.for_update().first(tx).await?;
             let insert = diesel::insert_into(admissions::table).values(&row).on_conflict_do_nothing();
-            if insert.execute(tx).await? == 1 {
-                return Ok(false);
+            let is_replay = insert.execute(tx).await? == 0;
+            if is_replay {
+                let stored: AdmissionRow =
+                    admissions::table.find(row.id).select(AdmissionRow::as_select()).first(tx).await?;
+                same_request(&stored.fingerprint, &row.fingerprint)?;
             }
-            let stored: AdmissionRow =
-                admissions::table.find(row.id).select(AdmissionRow::as_select()).first(tx).await?;
-            same_request(&stored.fingerprint, &row.fingerprint)?;
-            Ok(true)
+            Ok((is_replay, granted(tx, row.event_id).await?))
         })
         .await?;
-    let id = row.id.to_string();
-    if let Err(Cold) = app.rooms.let_in(event.id, row.count, &id).await? {
+    if let Err(Cold) = app.rooms.let_in(event.id, granted).await? {
+        // The room is built with them.
         restore_room(app, &event).await?;
-        let (Ok(()) | Err(Cold)) = app.rooms.let_in(event.id, row.count, &id).await?;
     }
     tick_room(app, event.id).await?;
     tracing::info!(event.id = %event.id, count = row.count, "{} more are let in to {}", row.count, event.id);
-    Ok(stored)
+    Ok(is_replay)
 }

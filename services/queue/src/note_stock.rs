@@ -3,17 +3,24 @@
 //! A hold that lapses is told by no event, so the stock of open sales is asked for every second. While inventory is away, the
 //! last answer stands.
 
+use std::time::Duration;
+
 use common::{Result, outbox};
 use contract::ids::ProductId;
 use contract::inventory::GetStockRequest;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use futures_util::future::join_all;
+use tonic::Request;
 
 use crate::App;
 use crate::admission::{Stock, next_sold_out};
 use crate::names::{SoldOut, Status};
 use crate::sale_event::SaleEvent;
 use crate::schema::sale_events;
+
+/// Saving the rooms waits for the answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The event, after its stock was looked at.
 pub async fn note_stock(app: &App, event: SaleEvent) -> Result<SaleEvent> {
@@ -51,8 +58,9 @@ async fn change(tx: &mut common::db::Tx, event: &SaleEvent, next: Option<SoldOut
 /// Of all products of the event together. None: it is not known.
 async fn read_stock(app: &App, event: &SaleEvent) -> Option<Stock> {
     let mut sum = Stock { on_hand: 0, available: 0 };
-    for product in &event.product_ids {
-        match product_stock(app, *product).await {
+    let stocks = join_all(event.product_ids.iter().map(|product| product_stock(app, *product))).await;
+    for (product, stock) in event.product_ids.iter().zip(stocks) {
+        match stock {
             Ok(stock) => sum = sum.and(stock),
             Err(error) => {
                 tracing::debug!(event.id = %event.id, product.id = %product, %error, "The stock of a sale is not known");
@@ -64,7 +72,8 @@ async fn read_stock(app: &App, event: &SaleEvent) -> Option<Stock> {
 }
 
 async fn product_stock(app: &App, product: ProductId) -> Result<Stock> {
-    let request = GetStockRequest { product_id: product.to_string() };
+    let mut request = Request::new(GetStockRequest { product_id: product.to_string() });
+    request.set_timeout(ANSWER_MAX);
     let answer = app.inventory.clone().get_stock(request).await?.into_inner();
     let level = answer.stock.ok_or_else(|| anyhow::anyhow!("inventory answered without a stock"))?;
     Ok(Stock { on_hand: level.on_hand, available: level.available })

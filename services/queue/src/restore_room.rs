@@ -22,7 +22,7 @@ use crate::refused::Refused;
 use crate::room::{Cold, Snapshot, Turns};
 use crate::run_rooms::{configure, rules};
 use crate::sale_event::SaleEvent;
-use crate::schema::{ended_passes, rooms, sale_events};
+use crate::schema::{admissions, ended_passes, rooms, sale_events};
 
 /// The room of an event, as it was saved.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -37,6 +37,7 @@ pub struct SavedRoom {
     pub active_until: Vec<i64>,
     pub offered_seqs: Vec<i64>,
     pub back_seqs: Vec<i64>,
+    pub let_in: i64,
 }
 
 /// How long another replica may take to build a room before this one builds it.
@@ -94,10 +95,11 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
                 .select(ended_passes::seq)
                 .load(tx)
                 .await?;
-            Ok(Some((before, ended)))
+            let granted = granted(tx, event.id).await?;
+            Ok(Some((before, ended, granted)))
         })
         .await?;
-    let Some((before, ended)) = saved else {
+    let Some((before, ended, granted)) = saved else {
         // If the other has died, the next request builds it.
         is_built(app, event, epoch + 1, BUILDING_MAX).await?;
         return Ok(());
@@ -110,6 +112,8 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
         front: before.front,
         floor: before.floor,
         hole: (before.issued + 1, before.reserved_to),
+        granted,
+        extra: (granted - before.let_in).max(0),
         turns: before.turns(&ended),
         ended,
     };
@@ -132,6 +136,12 @@ async fn check_begun(tx: &mut Tx, id: SaleEventId) -> Result<()> {
         return Err(Refused::NotOpen { event: id, begins_in }.into());
     }
     Ok(())
+}
+
+/// How many people administrators let in beyond the rate, whose room is locked.
+pub async fn granted(tx: &mut Tx, event: SaleEventId) -> Result<i64> {
+    let counts = admissions::table.filter(admissions::event_id.eq(event)).select(diesel::dsl::sum(admissions::count));
+    Ok(counts.first::<Option<i64>>(tx).await?.unwrap_or(0))
 }
 
 impl SavedRoom {

@@ -325,12 +325,13 @@ impl Rooms {
     }
 
     pub async fn build(&self, event: SaleEventId, snapshot: &Snapshot, rules: &Rules) -> Result<()> {
-        let Snapshot { epoch, next, ceil, front, floor, hole, turns, ended } = snapshot;
+        let Snapshot { epoch, next, ceil, front, floor, hole, granted, extra, turns, ended } = snapshot;
         let Turns { active, offered, back } = turns;
         let mut args: Vec<String> = [*epoch, *next, *ceil, *front, *floor, hole.0, hole.1, rules.version, rules.stock]
             .map(|n| n.to_string())
             .into();
         args.extend(rules.numbers().map(|number| number.to_string()));
+        args.extend([granted.to_string(), extra.to_string()]);
         args.extend([active.len(), offered.len(), back.len()].map(|count| count.to_string()));
         args.extend(active.iter().flat_map(|(seq, until_ms)| [seq.to_string(), until_ms.to_string()]));
         args.extend([offered, back, ended].into_iter().flatten().map(ToString::to_string));
@@ -349,9 +350,9 @@ impl Rooms {
         cold_or_done(&self.run(&RAISE, event, &["ceil".to_owned(), ceil.to_string()]).await?)
     }
 
-    /// `count` more are let in beyond the rate, once for each `id`.
-    pub async fn let_in(&self, event: SaleEventId, count: i32, id: &str) -> Result<Answer<()>> {
-        cold_or_done(&self.run(&RAISE, event, &["extra".to_owned(), count.to_string(), id.to_owned()]).await?)
+    /// `granted` people in all are let in beyond the rate.
+    pub async fn let_in(&self, event: SaleEventId, granted: i64) -> Result<Answer<()>> {
+        cold_or_done(&self.run(&RAISE, event, &["granted".to_owned(), granted.to_string()]).await?)
     }
 
     /// What is saved of a room, all of one moment.

@@ -8,6 +8,7 @@ use contract::ids::SaleEventId;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt};
 use diesel_async::RunQueryDsl;
+use futures_util::future::join_all;
 
 use crate::App;
 use crate::admission::{room_state, window};
@@ -58,8 +59,9 @@ pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
         // Gone is as good as closed.
         let (Ok(()) | Err(Cold)) = configure(&app, event).await?;
     }
+    // Rooms are saved before inventory is asked again, which may not answer.
     let (mut waiting, mut active) = (0, 0);
-    for event in open {
+    for event in &open {
         let id = event.id;
         match sync_room(&app, event).await {
             Ok(told) => {
@@ -73,11 +75,31 @@ pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
     }
     metrics::gauge!("stampede_queue_waiting").set(waiting as f64);
     metrics::gauge!("stampede_queue_active").set(active as f64);
+    join_all(open.into_iter().map(|event| look_at_stock(&app, event))).await;
     Ok(())
 }
 
-async fn sync_room(app: &App, event: SaleEvent) -> Result<Arc<RoomStatus>> {
-    let event = note_stock(app, event).await?;
+/// Notes what is left to sell, and tells the room. Returns the event after that.
+async fn look_at_stock(app: &App, event: SaleEvent) -> SaleEvent {
+    let noted = async {
+        let noted = note_stock(app, event.clone()).await?;
+        // A room that is lost is built by the next tick.
+        configure(app, &noted).await.map(|_| noted)
+    };
+    match noted.await {
+        Ok(noted) => noted,
+        Err(error) => {
+            let id = event.id;
+            tracing::warn!(event.id = %id, %error, "The stock of sale event {id} is not noted; the next look tries again");
+            event
+        }
+    }
+}
+
+async fn sync_room(app: &App, event: &SaleEvent) -> Result<Arc<RoomStatus>> {
+    let is_stock_known = app.stocks.lock().contains_key(&event.id);
+    // A new room admits nobody for whom there may be nothing.
+    let event = if is_stock_known { event.clone() } else { look_at_stock(app, event.clone()).await };
     let room = rooms::table.find(event.id);
     let saved: SavedRoom = room.select(SavedRoom::as_select()).first(&mut *app.db.read().await?).await?;
     if let Err(Cold) = configure(app, &event).await? {
@@ -96,7 +118,9 @@ async fn sync_room(app: &App, event: SaleEvent) -> Result<Arc<RoomStatus>> {
 /// Half a second apart, whoever does it.
 async fn save(app: &App, event: &SaleEvent) -> Result<()> {
     // Lost again: the next look builds it.
-    let Ok(Checkpoint { epoch, issued, front, turns }) = app.rooms.checkpoint(event.id).await? else { return Ok(()) };
+    let Ok(Checkpoint { epoch, issued, front, let_in, turns }) = app.rooms.checkpoint(event.id).await? else {
+        return Ok(());
+    };
     let (seqs, until): (Vec<i64>, Vec<i64>) = turns.active.into_iter().unzip();
     let floor = if event.sold_out == Some(SoldOut::Final) { issued } else { 0 };
     let id = event.id;
@@ -111,7 +135,8 @@ async fn save(app: &App, event: &SaleEvent) -> Result<()> {
                 .bind::<Array<BigInt>, _>(&seqs)
                 .bind::<Array<BigInt>, _>(&until)
                 .bind::<Array<BigInt>, _>(&turns.offered)
-                .bind::<Array<BigInt>, _>(&turns.back);
+                .bind::<Array<BigInt>, _>(&turns.back)
+                .bind::<BigInt, _>(let_in);
             Ok(common::db::Prepared(query).execute(conn).await?)
         })
         .await?;

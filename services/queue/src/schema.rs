@@ -46,6 +46,7 @@ diesel::table! {
         offered_seqs -> Array<BigInt>,
         back_seqs -> Array<BigInt>,
         raised_at -> Nullable<Timestamptz>,
+        let_in -> BigInt,
     }
 }
 

@@ -14,6 +14,9 @@ pub struct Snapshot {
     pub floor: i64,
     /// Numbers that may have been given, after the last that certainly was.
     pub hole: (i64, i64),
+    /// How many administrators let in beyond the rate, and how many of them are still to come.
+    pub granted: i64,
+    pub extra: i64,
     pub turns: Turns,
     pub ended: Vec<i64>,
 }
@@ -35,6 +38,8 @@ pub struct Checkpoint {
     pub epoch: i64,
     pub issued: i64,
     pub front: i64,
+    /// Beyond the rate.
+    pub let_in: i64,
     pub turns: Turns,
 }
 
@@ -42,14 +47,17 @@ impl Checkpoint {
     /// From the answer of the script.
     pub fn read(answer: &Words) -> Result<Checkpoint> {
         let numbers = answer.numbers_from(1)?;
-        let [epoch, issued, front, passes, offers, ref seqs @ ..] = *numbers else { return Err(answer.unexpected()) };
+        let [epoch, issued, front, let_in, passes, offers, ref seqs @ ..] = *numbers else {
+            return Err(answer.unexpected());
+        };
         let lists = usize::try_from(passes).ok().zip(usize::try_from(offers).ok()).and_then(|(passes, offers)| {
             let (active, others) = seqs.split_at_checked(2 * passes)?;
             Some((active, others.split_at_checked(offers)?))
         });
         let Some((active, (offered, back))) = lists else { return Err(answer.unexpected()) };
         let active = active.chunks_exact(2).map(|pass| (pass[0], pass[1])).collect();
-        Ok(Checkpoint { epoch, issued, front, turns: Turns { active, offered: offered.to_vec(), back: back.to_vec() } })
+        let turns = Turns { active, offered: offered.to_vec(), back: back.to_vec() };
+        Ok(Checkpoint { epoch, issued, front, let_in, turns })
     }
 }
 
@@ -65,12 +73,12 @@ mod tests {
     fn the_lists_of_a_checkpoint_are_told_apart() {
         let turns = Turns { active: vec![(1, 900), (2, 901)], offered: vec![3], back: vec![4, 5] };
         assert_eq!(
-            read("OK 7 20 6 2 1 1 900 2 901 3 4 5").unwrap(),
-            Checkpoint { epoch: 7, issued: 20, front: 6, turns }
+            read("OK 7 20 6 3 2 1 1 900 2 901 3 4 5").unwrap(),
+            Checkpoint { epoch: 7, issued: 20, front: 6, let_in: 3, turns }
         );
-        let empty = Checkpoint { epoch: 1, issued: 0, front: 0, turns: Turns::default() };
-        assert_eq!(read("OK 1 0 0 0 0").unwrap(), empty);
-        for short in ["OK 1 0 0 0", "OK 1 0 0 1 0 1", "OK 1 0 0 0 2 1", "OK 1 0 0 -1 0", "OK 1 0 0 x 0"] {
+        let empty = Checkpoint { epoch: 1, issued: 0, front: 0, let_in: 0, turns: Turns::default() };
+        assert_eq!(read("OK 1 0 0 0 0 0").unwrap(), empty);
+        for short in ["OK 1 0 0 0 0", "OK 1 0 0 0 1 0 1", "OK 1 0 0 0 0 2 1", "OK 1 0 0 0 -1 0", "OK 1 0 0 0 x 0"] {
             assert!(read(short).is_err(), "{short}");
         }
     }

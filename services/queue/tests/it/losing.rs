@@ -1,6 +1,7 @@
 //! Redis loses a room: the order stays, passes stay good, and used ones stay used.
 
 use serde_json::json;
+use testkit::{eventually, fresh_key};
 
 use crate::site::Site;
 
@@ -224,4 +225,30 @@ async fn an_older_memory_of_redis_is_not_believed() {
     site.set_meta(&event, "next", "2").await;
     testkit::eventually("the room is built again", async || (site.meta(&event, "epoch").await > 1).then_some(())).await;
     assert!(site.guest(&event).await.seq.unwrap() > 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_whom_an_administrator_lets_in_and_who_have_not_come_yet_are_let_in_by_the_new_room() {
+    let site = Site::start_with(&SAVING).await;
+    let event = site.room(json!({ "maxActive": 1 })).await;
+    site.manage(&event, "pause").await.expect(200);
+    let guests = site.guests(&event, 4).await;
+    site.admit(&event, 3, &fresh_key()).await.expect(200);
+    assert_eq!(site.standing(&event, &guests[0]).await, "ADMITTED");
+    site.until_number(&format!("select let_in from {{queue}}.rooms where event_id = '{event}'"), 1).await;
+
+    site.lose(&event).await;
+    let standings = site.standings(&event, &guests).await;
+    assert_eq!(standings, ["ADMITTED", "WAITING", "WAITING", "WAITING"]);
+    for next in 1..3 {
+        site.complete(&event, &guests[next - 1]).await;
+        let is_in = async || (site.standing(&event, &guests[next]).await == "ADMITTED").then_some(());
+        eventually("the next one is let in", is_in).await;
+    }
+    site.complete(&event, &guests[2]).await;
+    let all_came = format!(
+        "select count(*) from {{queue}}.rooms where event_id = '{event}' and let_in = 3 and active_seqs || offered_seqs = '{{}}'"
+    );
+    site.until_number(&all_came, 1).await;
+    assert_eq!(site.standing(&event, &guests[3]).await, "WAITING", "three and no more");
 }

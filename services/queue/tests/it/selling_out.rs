@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use contract::events::{OrderLine, OrderPlaced, StockDepleted, StockReplenished};
 use contract::inventory::stock_service_server::{StockService, StockServiceServer};
@@ -25,6 +25,9 @@ use crate::site::{Site, in_seconds};
 struct Shelf {
     on_hand: Arc<AtomicI64>,
     available: Arc<AtomicI64>,
+    /// It takes questions and answers none.
+    hangs: Arc<AtomicBool>,
+    asked: Arc<AtomicI64>,
 }
 
 impl Shelf {
@@ -37,6 +40,10 @@ impl Shelf {
 #[tonic::async_trait]
 impl StockService for Shelf {
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let stock = StockLevel {
             product_id: request.into_inner().product_id,
             version: 1,
@@ -175,8 +182,8 @@ async fn who_had_come_early_enters_the_new_line_after_a_restock() {
     let first = guest(&buyer, &site.ask_in(&buyer, &event).await.expect(201).json());
     site.command(&event, "open").await.expect(200);
     until_sold_out(&site, &event, Some("FINAL")).await;
-    eventually("the line has ended", async || (site.status(&event).await["state"] == "final").then_some(())).await;
-    assert_eq!(site.standing(&event, &first).await, "SOLD_OUT");
+    eventually("the line has ended", async || (site.standing(&event, &first).await == "SOLD_OUT").then_some(())).await;
+    assert_eq!(site.status(&event).await["state"], "final");
     site.ask_in(&buyer, &event).await.refused(410, "EVENT_SOLD_OUT");
     restock(&site, &shelf, product).await;
     eventually("the line is open again", async || (site.status(&event).await["state"] == "open").then_some(())).await;
@@ -252,4 +259,22 @@ async fn whoever_has_paid_is_done_even_if_nobody_says_so() {
         .await;
     site.tick(&event).await;
     assert_eq!(site.standing(&event, &guests[1]).await, "ADMITTED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_is_saved_before_an_inventory_that_hangs_is_asked_again() {
+    let (site, shelf) = start(&[("queue.sync_period_ms", "30")]).await;
+    shelf.set(2, 2);
+    let event = sale(&site, Uuid::now_v7(), json!({ "maxActive": 2 })).await;
+    let until_asked_again = async || {
+        let before = shelf.asked.load(Ordering::SeqCst);
+        eventually("it is asked again", async || (shelf.asked.load(Ordering::SeqCst) > before).then_some(())).await;
+    };
+    shelf.hangs.store(true, Ordering::SeqCst);
+    until_asked_again().await;
+    let guest = site.guest(&event).await;
+    until_asked_again().await;
+    let issued = site.number(&format!("select issued from {{queue}}.rooms where event_id = '{event}'")).await;
+    assert_eq!(issued, guest.seq.unwrap());
+    site.stop().await;
 }

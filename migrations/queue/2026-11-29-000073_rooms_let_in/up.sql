@@ -1,0 +1,3 @@
+-- Of the people whom administrators have let in beyond the rate (table admissions), so many had come in when the room was saved. The
+-- others are let in by the room that is built after a loss.
+alter table rooms add column let_in bigint not null default 0;
