@@ -59,7 +59,8 @@ pub trait Handler<E>: Send + Sync + 'static {
     fn handle(&self, tx: &mut Tx, events: &[Received<E>]) -> impl Future<Output = Result<()>> + Send;
 
     /// Tells which events this handler does something with, if not all: the others cost no transaction, and their ids are not
-    /// written down. Nothing but the event may decide. A replay of parked events does not ask.
+    /// written down. Nothing but the event may decide, and the service's manifest says the same in SQL (`ignores`), for the audit.
+    /// A replay of parked events does not ask.
     fn concerns() -> Option<fn(&E) -> bool> {
         None
     }

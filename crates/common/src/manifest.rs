@@ -28,6 +28,9 @@ pub struct ServiceSpec {
     pub produces: &'static [&'static str],
     /// Topics of the events that it applies.
     pub consumes: &'static [&'static str],
+    /// Which of these its handlers do nothing with ([`crate::inbox::Handler::concerns`]), as a condition on a row `event` of an
+    /// outbox. None: they do something with each.
+    pub ignores: Option<&'static str>,
     /// Topics of the events that each of its replicas hears for itself, without an inbox.
     pub hears: &'static [&'static str],
     pub mount: Mount,

@@ -88,6 +88,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[],
         consumes: &[],
+        ignores: None,
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| {

@@ -67,6 +67,9 @@ use crate::take_coupons::Asked;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/coupon");
 
+/// An event of an order that uses no coupon.
+const NO_COUPON: &str = "coalesce(event.payload::json ->> 'couponIssueId', '') = ''";
+
 /// Section `[coupon]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +115,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[CouponIssueFailed::TOPIC, CouponIssued::TOPIC, CouponRedeemed::TOPIC, CouponRestored::TOPIC],
         consumes: &[OrderCancelled::TOPIC, OrderExpired::TOPIC, OrderPlaced::TOPIC, OrderRefunded::TOPIC],
+        ignores: Some(NO_COUPON),
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

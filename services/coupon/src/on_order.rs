@@ -85,3 +85,16 @@ async fn settle_all<'e>(tx: &mut Tx, steps: impl Iterator<Item = (&'e str, &'e s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_orders_with_a_coupon_are_of_concern() {
+        let concerns = <App as Handler<OrderPlaced>>::concerns().unwrap();
+        let with = OrderPlaced { coupon_issue_id: "an issue".to_owned(), ..OrderPlaced::default() };
+        assert!(concerns(&with));
+        assert!(!concerns(&OrderPlaced::default()));
+    }
+}

@@ -146,6 +146,7 @@ pub const fn spec() -> ServiceSpec {
             EventOpen::TOPIC,
             EventClosed::TOPIC,
         ],
+        ignores: None,
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

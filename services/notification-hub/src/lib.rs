@@ -160,6 +160,7 @@ pub const fn spec() -> ServiceSpec {
             StockReplenished::TOPIC,
             NotificationRequested::TOPIC,
         ],
+        ignores: None,
         hears: STREAMED,
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

@@ -99,6 +99,7 @@ pub const fn spec() -> ServiceSpec {
             OrderRefunded::TOPIC,
         ],
         consumes: &[PaymentRefunded::TOPIC, EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC],
+        ignores: None,
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

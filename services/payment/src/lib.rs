@@ -157,6 +157,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[PaymentApproved::TOPIC, PaymentFailed::TOPIC, PaymentUnknown::TOPIC, PaymentRefunded::TOPIC],
         consumes: &[OrderPlaced::TOPIC, OrderRefundRequested::TOPIC, OrderCancelled::TOPIC, OrderExpired::TOPIC],
+        ignores: None,
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

@@ -195,6 +195,7 @@ pub const fn spec() -> ServiceSpec {
         migrations: || MIGRATIONS,
         produces: &[EventScheduled::TOPIC, EventOpen::TOPIC, EventClosed::TOPIC, EventSoldOut::TOPIC],
         consumes: &[OrderPlaced::TOPIC, StockDepleted::TOPIC, StockReplenished::TOPIC],
+        ignores: None,
         hears: &[],
         mount: |host| Box::pin(mount(host)),
         describe: |host| host.http(routes),

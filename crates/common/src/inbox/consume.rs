@@ -263,8 +263,8 @@ impl Member<'_> {
     fn concerning(&self, mut batch: Vec<Message>) -> Vec<Message> {
         let received = batch.len();
         batch.retain(|message| self.consumer.concerns(message));
-        let passed = (received - batch.len()) as u64;
-        metrics::counter!("stampede_inbox_passed_total", "consumer" => self.consumer.group).increment(passed);
+        let ignored = (received - batch.len()) as u64;
+        metrics::counter!("stampede_inbox_ignored_total", "consumer" => self.consumer.group).increment(ignored);
         batch
     }
 

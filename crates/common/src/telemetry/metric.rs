@@ -118,7 +118,7 @@ pub const METRICS: &[Metric] = &[
         &[("consumer", &[])],
     ),
     Metric::counter(
-        "stampede_inbox_passed_total",
+        "stampede_inbox_ignored_total",
         "Events that the consumer has nothing to do with.",
         &[("consumer", &[])],
     ),

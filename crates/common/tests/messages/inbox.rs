@@ -44,8 +44,8 @@ async fn a_message_that_comes_twice_has_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_is_none_of_its_consumers_concern_is_passed_and_leaves_no_trace() {
-    let scenario = Scenario::new("passed").await;
+async fn an_event_that_is_none_of_its_consumers_concern_is_ignored_and_leaves_no_trace() {
+    let scenario = Scenario::new("ignored").await;
     scenario.kafka.ensure_topics(&[BalanceChanged::TOPIC]).await.unwrap();
     for (version, amount) in [(1, 1), (2, 0), (3, 1), (4, 0)] {
         let payload = format!(r#"{{"account":"a","version":{version},"amount":{amount}}}"#);

@@ -11,7 +11,7 @@ use crate::services::SERVICES;
 /// | `{outbox_events}` | every outbox row, with its `service` |
 /// | `{parked}` | every parked event, with its `service` |
 /// | `{inbox}` | every mark that a service has set on an event, with its `service` |
-/// | `{subscribed}` | every outbox row once for each `consumer` of its topic, and whether that one has applied it: `is_applied` |
+/// | `{subscribed}` | every outbox row once for each `consumer` that does something with it, and whether that one has applied it: `is_applied` |
 /// | `{produced}` | service and topic of everything that a service says it produces; the columns have no names |
 pub fn tables() -> [(&'static str, String); 5] {
     [
@@ -56,8 +56,9 @@ fn subscribed() -> String {
                     "select '{name}' as consumer, event.*, inbox.event_id is not null as is_applied
                      from {outbox}.outbox_events as event
                      left join {inbox}.inbox on inbox.consumer = '{name}' and inbox.event_id = event.event_id
-                     where event.topic in ({topics})",
+                     where event.topic in ({topics}) and not ({ignored})",
                     name = consumer.name,
+                    ignored = consumer.ignores.unwrap_or("false"),
                     outbox = placeholder(producer.name),
                     inbox = placeholder(consumer.name),
                     topics = topics.join(", "),
