@@ -1,3 +1,5 @@
+//! Who shares a transaction with whom, and for how long a request waits for company.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
