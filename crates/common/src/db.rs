@@ -1,7 +1,6 @@
 //! `Db` and `Tx`: the pool of one service's schema, and a transaction as a type.
 
 mod connect;
-mod tx;
 mod url;
 
 use std::future::Future;
@@ -27,8 +26,6 @@ use tokio::sync::Notify;
 pub use self::connect::DbSettings;
 pub(crate) use self::connect::problems;
 use self::connect::{Failure, establish, still_open};
-pub use self::tx::Tx;
-use self::tx::begin;
 use self::url::ServerUrl;
 use crate::backoff::Backoff;
 use crate::crash;
@@ -144,7 +141,7 @@ impl Db {
     {
         let conn = self.checkout().await?;
         let mut tx = Tx { conn, schema: self.schema.clone(), published: false, after_commit: Vec::new() };
-        begin(&mut tx.conn).await?;
+        AnsiTransactionManager::begin_transaction(&mut *tx.conn).await?;
         match body(&mut tx).await {
             Ok(answer) => {
                 AnsiTransactionManager::commit_transaction(&mut *tx.conn).await?;
@@ -304,6 +301,43 @@ fn is_conflict(error: &Error) -> bool {
         Some(Diesel::DatabaseError(DatabaseErrorKind::SerializationFailure, _)) => true,
         Some(Diesel::DatabaseError(_, info)) => info.message().contains("deadlock detected"),
         _ => false,
+    }
+}
+
+/// An open transaction. Only [`Db::tx`] makes one, so whoever takes `&mut Tx` runs inside its caller's transaction.
+pub struct Tx {
+    conn: PgPooled,
+    schema: Arc<str>,
+    /// An event was recorded: the relay is woken after the commit, and only then.
+    pub(crate) published: bool,
+    after_commit: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Tx {
+    /// A named place inside this transaction where a test may kill the process or make this task wait; see [`crate::crash`].
+    pub async fn point(&mut self, name: &'static str) {
+        crash::pass(&self.schema, name).await;
+    }
+
+    /// Runs `run` after the commit, when what this transaction wrote can be seen, and never if there is none.
+    ///
+    /// A hint and no more: a process that dies in between has committed and runs nothing.
+    pub fn after_commit(&mut self, run: impl FnOnce() + Send + 'static) {
+        self.after_commit.push(Box::new(run));
+    }
+}
+
+impl Deref for Tx {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.conn
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.conn
     }
 }
 
