@@ -239,8 +239,9 @@ async fn let_in(app: &App, row: AdmissionRow) -> Result<bool> {
         })
         .await?;
     if let Err(Cold) = app.rooms.let_in(event.id, granted).await? {
-        // The room is built with them.
         restore_room(app, &event).await?;
+        // Another replica may have begun to build it before they were stored. Lost again: the next look tells it.
+        let (Ok(()) | Err(Cold)) = app.rooms.let_in(event.id, granted).await?;
     }
     tick_room(app, event.id).await?;
     tracing::info!(event.id = %event.id, count = row.count, "{} more are let in to {}", row.count, event.id);

@@ -12,7 +12,7 @@ use common::db::Tx;
 use common::sql::clock_timestamp;
 use contract::ids::SaleEventId;
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::App;
 use crate::draw_lobby::draw;
@@ -138,10 +138,10 @@ async fn check_begun(tx: &mut Tx, id: SaleEventId) -> Result<()> {
     Ok(())
 }
 
-/// How many people administrators let in beyond the rate, whose room is locked.
-pub async fn granted(tx: &mut Tx, event: SaleEventId) -> Result<i64> {
+/// How many people administrators let in beyond the rate, in all.
+pub async fn granted(conn: &mut AsyncPgConnection, event: SaleEventId) -> Result<i64> {
     let counts = admissions::table.filter(admissions::event_id.eq(event)).select(diesel::dsl::sum(admissions::count));
-    Ok(counts.first::<Option<i64>>(tx).await?.unwrap_or(0))
+    Ok(counts.first::<Option<i64>>(conn).await?.unwrap_or(0))
 }
 
 impl SavedRoom {

@@ -1,6 +1,7 @@
 //! Every replica runs every room: a tick four times a second, and once a second what ties the room to PostgreSQL and to the
 //! stock. Who runs it does not matter, since both follow from what is stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use common::Result;
@@ -15,7 +16,7 @@ use crate::admission::{room_state, window};
 use crate::names::{SoldOut, Status};
 use crate::note_stock::note_stock;
 use crate::place::RoomStatus;
-use crate::restore_room::{SavedRoom, replace_room, restore_room};
+use crate::restore_room::{SavedRoom, granted, replace_room, restore_room};
 use crate::room::{Answer, Checkpoint, Cold, Rules, Told};
 use crate::sale_event::SaleEvent;
 use crate::schema::{rooms, sale_events};
@@ -59,7 +60,10 @@ pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
         // Gone is as good as closed.
         let (Ok(()) | Err(Cold)) = configure(&app, event).await?;
     }
-    // Rooms are saved before inventory is asked again, which may not answer.
+    // A new room admits nobody for whom there may be nothing. All others are saved before inventory is asked, which may not answer.
+    let stocks: HashSet<SaleEventId> = app.stocks.lock().keys().copied().collect();
+    let (mut open, new): (Vec<_>, Vec<_>) = open.into_iter().partition(|event| stocks.contains(&event.id));
+    open.extend(look_at_stocks(&app, new).await);
     let (mut waiting, mut active) = (0, 0);
     for event in &open {
         let id = event.id;
@@ -75,8 +79,19 @@ pub async fn sync_rooms(app: Arc<App>) -> Result<()> {
     }
     metrics::gauge!("stampede_queue_waiting").set(waiting as f64);
     metrics::gauge!("stampede_queue_active").set(active as f64);
-    join_all(open.into_iter().map(|event| look_at_stock(&app, event))).await;
+    look_at_stocks(&app, open).await;
     Ok(())
+}
+
+/// Returns the events after that.
+async fn look_at_stocks(app: &App, events: Vec<SaleEvent>) -> Vec<SaleEvent> {
+    /// Looks at a time.
+    const TOGETHER: usize = 16;
+    let mut looked = Vec::with_capacity(events.len());
+    for events in events.chunks(TOGETHER) {
+        looked.extend(join_all(events.iter().map(|event| look_at_stock(app, event.clone()))).await);
+    }
+    looked
 }
 
 /// Notes what is left to sell, and tells the room. Returns the event after that.
@@ -97,20 +112,23 @@ async fn look_at_stock(app: &App, event: SaleEvent) -> SaleEvent {
 }
 
 async fn sync_room(app: &App, event: &SaleEvent) -> Result<Arc<RoomStatus>> {
-    let is_stock_known = app.stocks.lock().contains_key(&event.id);
-    // A new room admits nobody for whom there may be nothing.
-    let event = if is_stock_known { event.clone() } else { look_at_stock(app, event.clone()).await };
     let room = rooms::table.find(event.id);
-    let saved: SavedRoom = room.select(SavedRoom::as_select()).first(&mut *app.db.read().await?).await?;
-    if let Err(Cold) = configure(app, &event).await? {
-        restore_room(app, &event).await?;
+    let (saved, granted) = {
+        let mut conn = app.db.read().await?;
+        let saved: SavedRoom = room.select(SavedRoom::as_select()).first(&mut *conn).await?;
+        (saved, granted(&mut conn, event.id).await?)
+    };
+    if let Err(Cold) = configure(app, event).await? {
+        restore_room(app, event).await?;
     }
+    // Whoever stored this may have died before the room heard of it.
+    let (Ok(()) | Err(Cold)) = app.rooms.let_in(event.id, granted).await?;
     let told = tick_room(app, event.id).await?.status;
     // Redis came back with an older memory: numbers would be given twice.
     if told.epoch < saved.epoch || (told.epoch == saved.epoch && told.issued < saved.issued) {
-        replace_room(app, &event, saved.epoch).await?;
+        replace_room(app, event, saved.epoch).await?;
     } else {
-        save(app, &event).await?;
+        save(app, event).await?;
     }
     Ok(told)
 }

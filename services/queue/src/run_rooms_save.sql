@@ -7,5 +7,5 @@ set front = $3, issued = greatest(issued, $4), floor = greatest(floor, case when
         select from sale_events where id = $1 and sold_out = 'FINAL'
     ) then $5 else 0 end), active_seqs = $6::bigint[],
     active_until = $7::bigint[], offered_seqs = $8::bigint[], back_seqs = $9::bigint[],
-    let_in = $10, saved_at = clock_timestamp()
+    let_in = greatest(let_in, $10), saved_at = clock_timestamp()
 where event_id = $1 and epoch = $2 and (saved_at is null or saved_at < clock_timestamp() - interval '500 milliseconds')

@@ -252,3 +252,26 @@ async fn people_whom_an_administrator_lets_in_and_who_have_not_come_yet_are_let_
     site.until_number(&all_came, 1).await;
     assert_eq!(site.standing(&event, &guests[3]).await, "WAITING", "three and no more");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_who_are_let_in_while_the_room_is_being_built_are_let_in() {
+    let site = Site::start_with(&[("queue.sync_period_ms", "3600000")]).await;
+    let event = site.room(json!({ "maxActive": 5 })).await;
+    site.manage(&event, "pause").await.expect(200);
+    let guest = site.guest(&event).await;
+    site.lose(&event).await;
+    let mut building = site.pause("queue", "queue.before_load");
+    let let_in = async {
+        building.reached().await;
+        let stored = format!("select count(*) from {{queue}}.admissions where event_id = '{event}'");
+        let resume = async {
+            site.until_number(&stored, 1).await;
+            building.resume();
+        };
+        let key = fresh_key();
+        let (answer, ()) = tokio::join!(site.admit(&event, 1, &key), resume);
+        answer.expect(200);
+    };
+    tokio::join!(site.standing(&event, &guest), let_in);
+    assert_eq!(site.standing(&event, &guest).await, "ADMITTED");
+}
