@@ -1,5 +1,7 @@
 //! Reads who has a coupon that is sold out, so that everybody else is refused without the gate.
 
+use std::time::Instant;
+
 use common::redis::{Unavailable, cmd};
 use contract::ids::{AccountId, CouponId};
 
@@ -13,10 +15,10 @@ const CHUNK: usize = 1_000;
 pub fn read_users_later(gate: &Gate, coupon: CouponId, version: Version) {
     let gate = gate.clone();
     tokio::spawn(async move {
+        let begun = Instant::now();
         // Without Redis, or when the users have changed meanwhile, the gate goes on being asked.
-        if let Ok(Some(users)) = read_users(&gate, coupon, version).await {
-            gate.refusals.know(coupon, version, users);
-        }
+        let users = read_users(&gate, coupon, version).await.ok().flatten();
+        gate.refusals.know(coupon, version, users, begun, Instant::now());
         gate.db.point("coupon.after_reading_users").await;
     });
 }
