@@ -1,6 +1,7 @@
 //! `Db` and `Tx`: the pool of one service's schema, and a transaction as a type.
 
 mod connect;
+mod tx;
 mod url;
 
 use std::future::Future;
@@ -26,6 +27,8 @@ use tokio::sync::Notify;
 pub use self::connect::DbSettings;
 pub(crate) use self::connect::problems;
 use self::connect::{Failure, establish, still_open};
+pub use self::tx::Tx;
+use self::tx::begin;
 use self::url::ServerUrl;
 use crate::backoff::Backoff;
 use crate::crash;
@@ -56,7 +59,7 @@ impl Db {
         // A check query on every checkout would cost a third of the throughput. Looking whether the connection's task
         // has ended costs nothing, and after a restart of PostgreSQL it finds every connection that is dead.
         config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| ready(still_open(conn)).boxed()));
-        let (home, opened) = (main.clone(), server.clone());
+        let (home, opened) = (main.clone(), Arc::new(connect::pooled(settings, schema)?));
         // Each HTTP worker is a runtime of its own that ends first at shutdown. A connection opened there
         // would die with it, so every connection lives on the main runtime.
         config.custom_setup = Box::new(move |_| {
@@ -104,36 +107,6 @@ impl Db {
         outcome
     }
 
-    /// Runs `body`, which is one statement that commits by itself: the begin and the commit of a transaction would be two
-    /// more trips. Runs it again as [`Db::tx`] does.
-    pub async fn autocommit<T, F>(&self, name: &'static str, body: F) -> Result<T>
-    where
-        T: Send,
-        for<'r> F: AsyncFnOnce(&'r mut AsyncPgConnection) -> Result<T>
-            + SendFn<&'r mut AsyncPgConnection, Result<T>, Fut: Send>
-            + Clone
-            + Send,
-    {
-        let started = Instant::now();
-        let mut attempt = 0;
-        let outcome = loop {
-            attempt += 1;
-            let outcome = match self.checkout().await {
-                Ok(mut conn) => (body.clone())(&mut conn).await,
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Err(error) if attempt < ATTEMPTS_MAX && is_conflict(&error) => {
-                    metrics::counter!("stampede_db_conflicts_total", "tx" => name).increment(1);
-                    tokio::time::sleep(Backoff::CONFLICT.delay(attempt)).await;
-                }
-                outcome => break outcome,
-            }
-        };
-        metrics::histogram!("stampede_db_tx_seconds", "tx" => name).record(started.elapsed());
-        outcome
-    }
-
     async fn attempt<T, F>(&self, body: F) -> Result<T>
     where
         T: Send,
@@ -141,7 +114,7 @@ impl Db {
     {
         let conn = self.checkout().await?;
         let mut tx = Tx { conn, schema: self.schema.clone(), published: false, after_commit: Vec::new() };
-        AnsiTransactionManager::begin_transaction(&mut *tx.conn).await?;
+        begin(&mut tx.conn).await?;
         match body(&mut tx).await {
             Ok(answer) => {
                 AnsiTransactionManager::commit_transaction(&mut *tx.conn).await?;
@@ -164,7 +137,7 @@ impl Db {
         }
     }
 
-    /// A connection for reading outside a transaction: each statement stands alone.
+    /// A connection for reading outside a transaction: each statement stands alone, and PostgreSQL refuses those that write.
     pub async fn read(&self) -> Result<Conn> {
         Ok(Conn(self.checkout().await?))
     }
@@ -304,44 +277,7 @@ fn is_conflict(error: &Error) -> bool {
     }
 }
 
-/// An open transaction. Only [`Db::tx`] makes one, so whoever takes `&mut Tx` runs inside its caller's transaction.
-pub struct Tx {
-    conn: PgPooled,
-    schema: Arc<str>,
-    /// An event was recorded: the relay is woken after the commit, and only then.
-    pub(crate) published: bool,
-    after_commit: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-impl Tx {
-    /// A named place inside this transaction where a test may kill the process or make this task wait; see [`crate::crash`].
-    pub async fn point(&mut self, name: &'static str) {
-        crash::pass(&self.schema, name).await;
-    }
-
-    /// Runs `run` after the commit, when what this transaction wrote can be seen, and never if there is none.
-    ///
-    /// A hint and no more: a process that dies in between has committed and runs nothing.
-    pub fn after_commit(&mut self, run: impl FnOnce() + Send + 'static) {
-        self.after_commit.push(Box::new(run));
-    }
-}
-
-impl Deref for Tx {
-    type Target = AsyncPgConnection;
-
-    fn deref(&self) -> &AsyncPgConnection {
-        &self.conn
-    }
-}
-
-impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        &mut self.conn
-    }
-}
-
-/// A pooled connection outside a transaction.
+/// A pooled connection outside a transaction. PostgreSQL refuses to write on it.
 pub struct Conn(PgPooled);
 
 impl Deref for Conn {

@@ -231,7 +231,7 @@ pub async fn redrive(db: &Db) -> Result<u64> {
 pub async fn clean(db: &Db, settings: &OutboxSettings) -> Result<()> {
     loop {
         // Small statements: rows are never locked for long, and a stop loses nothing.
-        let removed = diesel::sql_query(
+        let remove = diesel::sql_query(
             "delete from outbox_events
              where id in (
                  select id
@@ -243,9 +243,8 @@ pub async fn clean(db: &Db, settings: &OutboxSettings) -> Result<()> {
              )",
         )
         .bind::<sql_types::BigInt, _>(settings.retention_hours)
-        .bind::<sql_types::BigInt, _>(settings.cleanup_batch_max)
-        .execute(&mut db.read().await?)
-        .await?;
+        .bind::<sql_types::BigInt, _>(settings.cleanup_batch_max);
+        let removed = db.tx("clean_outbox", async |tx| Ok(remove.execute(tx).await?)).await?;
         if (removed as i64) < settings.cleanup_batch_max {
             return Ok(());
         }

@@ -15,8 +15,7 @@ pub async fn expire_redemptions(app: &App) -> Result<()> {
     let rows_max = app.settings.sweep_redemptions_max;
     loop {
         let sweep = sql_query(include_str!("expire_redemptions.sql")).bind::<BigInt, _>(rows_max);
-        let expired =
-            app.db.autocommit("expire_redemptions", async move |conn| Ok(Prepared(sweep).execute(conn).await?));
+        let expired = app.db.tx("expire_redemptions", async move |tx| Ok(Prepared(sweep).execute(tx).await?));
         let expired = expired.await?;
         metrics::counter!("stampede_coupon_redemptions_total", "outcome" => "expired").increment(expired as u64);
         if (expired as i64) < rows_max {

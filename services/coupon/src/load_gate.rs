@@ -149,8 +149,7 @@ struct Fence {
 async fn load_and_publish(gate: &Gate, coupon: CouponId, lock: &Lock) -> Result<Option<i64>> {
     let away = |away: Unavailable| Error::transient(away);
     let raise = sql_query(include_str!("load_gate.sql")).bind::<diesel::sql_types::Uuid, _>(coupon);
-    let fence: Vec<Fence> =
-        gate.db.autocommit("raise_epoch", async move |conn| Ok(Prepared(raise).load(conn).await?)).await?;
+    let fence: Vec<Fence> = gate.db.tx("raise_epoch", async move |tx| Ok(Prepared(raise).load(tx).await?)).await?;
     let fence = fence.into_iter().next().ok_or(Refused::CouponNotFound(coupon))?;
     gate.db.point("coupon.after_epoch").await;
     let next = gate.key(coupon, &format!("issued-next:{}", fence.epoch));

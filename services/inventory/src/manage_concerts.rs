@@ -91,9 +91,9 @@ pub async fn create_concert(app: Data<App>, _: Admin, body: Json<NewConcert>) ->
             concert::max_per_user.eq(new.max_per_user),
             concert::queue_manage_required.eq(new.queue_manage_required),
         );
-        let mut conn = app.db.read().await?;
-        diesel::insert_into(concert::table).values(row).execute(&mut conn).await?;
-        read_view(&app, &mut conn, id).await
+        let insert = diesel::insert_into(concert::table).values(row);
+        app.db.tx("create_concert", async |tx| Ok(insert.execute(tx).await?)).await?;
+        read_view(&app, &mut *app.db.read().await?, id).await
     })
     .await?;
     tracing::info!(concert.id = %id, "Created concert {id}");

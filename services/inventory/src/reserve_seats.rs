@@ -161,7 +161,8 @@ async fn note_bypasses(app: &App, reservation: HoldId, user: AccountId, events: 
             queue_bypasses::event_id.eq(event),
             queue_bypasses::user_id.eq(user),
         );
-        diesel::insert_into(queue_bypasses::table).values(row).execute(&mut *app.db.read().await?).await?;
+        let insert = diesel::insert_into(queue_bypasses::table).values(row);
+        app.db.tx("note_bypass", async |tx| Ok(insert.execute(tx).await?)).await?;
         tracing::warn!(
             reservation.id = %reservation, event.id = %event,
             "Reservation {reservation} is let in without a pass: the queue of sale event {event} is dead; it stands in queue_bypasses"

@@ -284,8 +284,8 @@ async fn rotate(tx: &mut Tx, name: &str, secret: &str, overlap: TimeDelta) -> Re
 #[delete("/admin/webhook-endpoints/{name}")]
 pub async fn remove_webhook_endpoint(app: Data<App>, _admin: Admin, name: Path<String>) -> Result<HttpResponse> {
     check_client("name", &name)?;
-    let removed =
-        diesel::delete(webhook_endpoints::table.find(name.as_str())).execute(&mut *app.db.read().await?).await?;
+    let remove = diesel::delete(webhook_endpoints::table.find(name.as_str()));
+    let removed = app.db.tx("remove_webhook_endpoint", async |tx| Ok(remove.execute(tx).await?)).await?;
     if removed == 0 {
         return Err(not_found(&name));
     }

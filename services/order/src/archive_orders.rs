@@ -142,12 +142,12 @@ pub async fn archive_orders(app: Arc<App>) -> Result<()> {
 async fn schedule(app: &App, time: DateTime<Utc>) -> Result<()> {
     let days = f64::from(app.archive.after_days);
     app.db
-        .autocommit("schedule_archive", async |conn| {
+        .tx("schedule_archive", async |tx| {
             let make = sql_query(include_str!("archive_orders_schedule.sql"))
                 .bind::<Timestamptz, _>(time)
                 .bind::<SqlUuid, _>(Uuid::now_v7())
                 .bind::<Double, _>(days);
-            Prepared(make).execute(conn).await?;
+            Prepared(make).execute(tx).await?;
             Ok(())
         })
         .await
@@ -155,9 +155,9 @@ async fn schedule(app: &App, time: DateTime<Utc>) -> Result<()> {
 
 async fn take_run(app: &App) -> Result<Option<Run>> {
     app.db
-        .autocommit("take_archive_run", async |conn| {
+        .tx("take_archive_run", async |tx| {
             let take = sql_query(include_str!("archive_orders_take.sql"));
-            Ok(Prepared(take).get_result(conn).await.optional()?)
+            Ok(Prepared(take).get_result(tx).await.optional()?)
         })
         .await
 }
@@ -218,11 +218,11 @@ async fn end(app: &App, run: &Run, error: Option<&str>) -> Result<()> {
     let id = run.id;
     let ended: Option<Run> = app
         .db
-        .autocommit("end_archive_run", async |conn| {
+        .tx("end_archive_run", async |tx| {
             let end = sql_query(include_str!("archive_orders_end.sql"))
                 .bind::<SqlUuid, _>(id)
                 .bind::<Nullable<Text>, _>(error);
-            Ok(Prepared(end).get_result(conn).await.optional()?)
+            Ok(Prepared(end).get_result(tx).await.optional()?)
         })
         .await?;
     // Another process has ended it: this one had lost the lock for a moment.

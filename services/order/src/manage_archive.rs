@@ -125,12 +125,12 @@ async fn request(app: &App, by: AccountId) -> Result<(Run, bool)> {
     for _ in 0..REQUESTS_MAX {
         let made: Option<Run> = app
             .db
-            .autocommit("request_archive_run", async |conn| {
+            .tx("request_archive_run", async |tx| {
                 let make = sql_query(include_str!("manage_archive_request.sql"))
                     .bind::<SqlUuid, _>(Uuid::now_v7())
                     .bind::<SqlUuid, _>(by)
                     .bind::<Double, _>(days);
-                Ok(Prepared(make).get_result(conn).await.optional()?)
+                Ok(Prepared(make).get_result(tx).await.optional()?)
             })
             .await?;
         if let Some(run) = made {

@@ -190,7 +190,7 @@ async fn note_bypass(app: &App, intent: &Intent, event: SaleEventId) -> Result<(
         queue_bypasses::user_id.eq(intent.user_id),
     );
     let insert = diesel::insert_into(queue_bypasses::table).values(row).on_conflict_do_nothing();
-    insert.execute(&mut *app.db.read().await?).await?;
+    app.db.tx("note_bypass", async |tx| Ok(insert.execute(tx).await?)).await?;
     tracing::warn!(
         orderId = %order, event.id = %event,
         "Order {order} is let in without a pass: the queue of sale event {event} is dead; it stands in queue_bypasses"

@@ -44,12 +44,12 @@ pub fn start_batch(db: &Db, settings: &BatchSettings) -> Batch<Done, ()> {
     Batch::start("steps_done", settings, move |done: Arc<[Done]>| {
         let db = db.clone();
         async move {
-            db.autocommit("steps_done", async |conn| {
+            db.tx("steps_done", async |tx| {
                 let query = sql_query(include_str!("pending_steps_done.sql"))
                     .bind::<Array<Uuid>, _>(done.iter().map(|row| row.payment).collect::<Vec<_>>())
                     .bind::<Array<Text>, _>(done.iter().map(|row| row.step.name()).collect::<Vec<_>>())
                     .bind::<Array<Uuid>, _>(done.iter().map(|row| row.attempt).collect::<Vec<_>>());
-                Ok(Prepared(query).execute(conn).await?)
+                Ok(Prepared(query).execute(tx).await?)
             })
             .await?;
             Ok(done.iter().map(|_| Ok(())).collect())

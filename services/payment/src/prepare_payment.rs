@@ -202,7 +202,7 @@ pub fn start_batch(db: &Db, settings: &BatchSettings, per_order_max: i64) -> Bat
     Batch::start("prepare_payments", settings, move |new: Arc<[NewPayment]>| {
         let db = db.clone();
         async move {
-            let stored = db.autocommit("prepare_payments", async |conn| insert(conn, &new, per_order_max).await);
+            let stored = db.tx("prepare_payments", async |tx| insert(tx, &new, per_order_max).await);
             let mut stored: HashMap<PaymentId, DateTime<Utc>> =
                 stored.await?.into_iter().map(|row| (row.id, row.created_at)).collect();
             let outcome =

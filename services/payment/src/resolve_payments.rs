@@ -175,13 +175,13 @@ async fn query_again(
     absent_since: Option<DateTime<Utc>>,
 ) -> Result<()> {
     app.db
-        .autocommit("query_again", async |conn| {
+        .tx("query_again", async |tx| {
             let query = sql_query(include_str!("query_again.sql"))
                 .bind::<Uuid, _>(attempt.payment)
                 .bind::<Uuid, _>(attempt.id)
                 .bind::<Nullable<Timestamptz>, _>(absent_since)
                 .bind::<Double, _>(delay.as_seconds_f64());
-            Prepared(query).execute(conn).await?;
+            Prepared(query).execute(tx).await?;
             Ok(())
         })
         .await
@@ -199,9 +199,9 @@ pub enum QuerySoon {
 pub async fn query_soon(app: &App, payment: PaymentId) -> Result<QuerySoon> {
     let changed = app
         .db
-        .autocommit("query_soon", async |conn| {
+        .tx("query_soon", async |tx| {
             let query = sql_query(include_str!("query_soon.sql")).bind::<Uuid, _>(payment);
-            Ok(Prepared(query).execute(conn).await?)
+            Ok(Prepared(query).execute(tx).await?)
         })
         .await?;
     if changed == 0 {
@@ -237,7 +237,7 @@ pub async fn measure_unknown(app: &App) -> Result<()> {
         (status = 202, body = PaymentView, description = "As it is now; the provider is being asked"),
         (status = 404, body = Problem, description = "PAYMENT_NOT_FOUND"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/payments/{paymentId}/sync")]
 pub async fn sync_payment(app: Data<App>, _admin: Admin, id: Path<PaymentId>) -> Result<HttpResponse> {

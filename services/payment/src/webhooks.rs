@@ -143,7 +143,7 @@ pub fn start_batch(db: &Db, settings: &BatchSettings) -> Batch<Received, bool> {
     Batch::start("webhooks", settings, move |received: Arc<[Received]>| {
         let db = db.clone();
         async move {
-            let stored = db.autocommit("store_webhooks", async |conn| insert(conn, &received).await).await?;
+            let stored = db.tx("store_webhooks", async |tx| insert(tx, &received).await).await?;
             let mut stored: HashSet<(String, String)> = stored.into_iter().map(|row| (row.provider, row.id)).collect();
             // Of two with one id in a batch, the first is the new one.
             let is_new = |webhook: &Received| stored.remove(&(webhook.provider.to_owned(), webhook.id.clone()));
@@ -181,10 +181,10 @@ pub async fn handle_webhooks(app: &App) -> Result<()> {
     loop {
         let handled: Handled = app
             .db
-            .autocommit("handle_webhooks", async |conn| {
+            .tx("handle_webhooks", async |tx| {
                 let query = sql_query(include_str!("webhooks_handle.sql"));
                 let query = query.bind::<BigInt, _>(HANDLE_MAX).bind::<Double, _>(HEAD_START.as_secs_f64());
-                Ok(Prepared(query).get_result(conn).await?)
+                Ok(Prepared(query).get_result(tx).await?)
             })
             .await?;
         if handled.payments > 0 {

@@ -33,7 +33,7 @@ pub fn ended_batch(db: &Db, settings: &BatchSettings) -> Batch<EndedPass, ()> {
     Batch::start("ended_passes", settings, move |ended: Arc<[EndedPass]>| {
         let db = db.clone();
         async move {
-            db.autocommit("end_passes", async |conn| {
+            db.tx("end_passes", async |tx| {
                 let events: Vec<_> = ended.iter().map(|pass| pass.event).collect();
                 let seqs: Vec<_> = ended.iter().map(|pass| pass.seq).collect();
                 let accounts: Vec<_> = ended.iter().map(|pass| pass.account).collect();
@@ -41,7 +41,7 @@ pub fn ended_batch(db: &Db, settings: &BatchSettings) -> Batch<EndedPass, ()> {
                     .bind::<Array<Uuid>, _>(events)
                     .bind::<Array<BigInt>, _>(seqs)
                     .bind::<Array<Uuid>, _>(accounts);
-                Ok(Prepared(query).execute(conn).await?)
+                Ok(Prepared(query).execute(tx).await?)
             })
             .await?;
             Ok(ended.iter().map(|_| Ok(())).collect())

@@ -46,7 +46,7 @@ async fn leave(app: &App, known: &Known, account: AccountId, ticket: Ticket) -> 
                 .bind::<Uuid, _>(event)
                 .bind::<Uuid, _>(account)
                 .bind::<Uuid, _>(ticket.id);
-            let removed = leave.execute(&mut *app.db.read().await?).await?;
+            let removed = app.db.tx("leave_lobby", async |tx| Ok(leave.execute(tx).await?)).await?;
             let drawn = app.places.submit((event, account)).await?;
             match drawn {
                 Some(Ticket { place: Place::Number { seq, .. }, .. }) if removed == 0 => Some(seq),

@@ -174,9 +174,9 @@ async fn is_built(app: &App, event: &SaleEvent, epoch: i64, wait: Duration) -> R
 pub async fn reserve_numbers(app: &App, event: SaleEventId, ceil: i64) -> Result<()> {
     let next = ceil + app.numbers_reserved;
     app.db
-        .autocommit("reserve_numbers", async |conn| {
+        .tx("reserve_numbers", async |tx| {
             let update = diesel::update(rooms::table.find(event)).filter(rooms::reserved_to.lt(next));
-            Ok(update.set(rooms::reserved_to.eq(next)).execute(conn).await?)
+            Ok(update.set(rooms::reserved_to.eq(next)).execute(tx).await?)
         })
         .await?;
     app.db.point("queue.after_reserve").await;

@@ -143,7 +143,7 @@ async fn save(app: &App, event: &SaleEvent) -> Result<()> {
     let floor = if event.sold_out == Some(SoldOut::Final) { issued } else { 0 };
     let id = event.id;
     app.db
-        .autocommit("save_room", async |conn| {
+        .tx("save_room", async |tx| {
             let query = diesel::sql_query(include_str!("run_rooms_save.sql"))
                 .bind::<diesel::sql_types::Uuid, _>(id)
                 .bind::<BigInt, _>(epoch)
@@ -155,7 +155,7 @@ async fn save(app: &App, event: &SaleEvent) -> Result<()> {
                 .bind::<Array<BigInt>, _>(&turns.offered)
                 .bind::<Array<BigInt>, _>(&turns.back)
                 .bind::<BigInt, _>(let_in);
-            Ok(common::db::Prepared(query).execute(conn).await?)
+            Ok(common::db::Prepared(query).execute(tx).await?)
         })
         .await?;
     Ok(())

@@ -118,10 +118,20 @@ fn speaks_english(lc_messages: &str) -> bool {
 ///   use for some of them, which costs several times what running them does.
 /// - No scan of a whole table where there is an index: a plan made while a table was empty is kept while it fills.
 pub(super) fn server(settings: &DbSettings, schema: &str) -> anyhow::Result<ServerUrl> {
+    with_options(settings, schema, "")
+}
+
+/// The same for the connections of a pool, which write in transactions alone: PostgreSQL refuses everything else that would
+/// change something, as where the begin of a transaction has failed.
+pub(super) fn pooled(settings: &DbSettings, schema: &str) -> anyhow::Result<ServerUrl> {
+    with_options(settings, schema, " -cdefault_transaction_read_only=on")
+}
+
+fn with_options(settings: &DbSettings, schema: &str, more: &str) -> anyhow::Result<ServerUrl> {
     let read = ServerUrl::read(settings.url.expose_secret());
     let mut server = read.map_err(|wrong| anyhow::anyhow!("postgres.url {wrong}"))?;
     server.config.application_name(schema).options(format!(
-        "-csearch_path={schema} -cjit=off -cplan_cache_mode=force_generic_plan -cenable_seqscan=off -cstatement_timeout={} -clock_timeout={} -cidle_in_transaction_session_timeout={}",
+        "-csearch_path={schema} -cjit=off -cplan_cache_mode=force_generic_plan -cenable_seqscan=off -cstatement_timeout={} -clock_timeout={} -cidle_in_transaction_session_timeout={}{more}",
         settings.statement_timeout_ms, settings.lock_timeout_ms, settings.idle_in_transaction_timeout_ms
     ));
     Ok(server)

@@ -78,7 +78,7 @@ impl Consumer {
     /// Forgets the events that arrived longer ago than `inbox.retention_days`.
     async fn clean(&self, settings: &InboxSettings) -> Result<()> {
         loop {
-            let removed = diesel::sql_query(
+            let remove = diesel::sql_query(
                 "delete from inbox
                  where (consumer, event_id) in (
                      select consumer, event_id
@@ -89,9 +89,8 @@ impl Consumer {
                  )",
             )
             .bind::<sql_types::Integer, _>(settings.retention_days)
-            .bind::<sql_types::BigInt, _>(settings.cleanup_batch_max)
-            .execute(&mut self.db.read().await?)
-            .await?;
+            .bind::<sql_types::BigInt, _>(settings.cleanup_batch_max);
+            let removed = self.db.tx("clean_inbox", async |tx| Ok(remove.execute(tx).await?)).await?;
             if (removed as i64) < settings.cleanup_batch_max {
                 return Ok(());
             }

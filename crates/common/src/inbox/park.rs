@@ -86,7 +86,7 @@ pub async fn request_replay(db: &Db, consumer: &str, key: Option<&str>) -> Resul
     )
     .bind::<sql_types::Text, _>(consumer)
     .bind::<sql_types::Nullable<sql_types::Text>, _>(key);
-    Ok(requested.execute(&mut db.read().await?).await? as u64)
+    db.tx("request_replay", async |tx| Ok(requested.execute(tx).await? as u64)).await
 }
 
 /// Gives a parked event up for good: it counts as seen and is never applied. Returns whether there was one.
@@ -96,7 +96,7 @@ pub async fn discard_parked(db: &Db, consumer: &str, event_id: Uuid) -> Result<b
     let discarded = diesel::sql_query("delete from parked where consumer = $1 and event_id = $2")
         .bind::<sql_types::Text, _>(consumer)
         .bind::<sql_types::Uuid, _>(event_id);
-    Ok(discarded.execute(&mut db.read().await?).await? == 1)
+    db.tx("discard_parked", async |tx| Ok(discarded.execute(tx).await? == 1)).await
 }
 
 /// Parks `messages` in this order. A key whose replay is under way has it extended to them.
@@ -239,7 +239,7 @@ impl Consumer {
     /// The replay of this event's key ends here.
     async fn give_up(&self, seq: i64, message: &Message, error: &Error) -> Result<()> {
         tracing::error!(inbox.consumer = self.group, event.id = %message.event_id, %error, "A parked event failed again");
-        diesel::sql_query(
+        let give_up = diesel::sql_query(
             "update parked
              set replay_requested_at = null,
                  error = case when seq = $1 then $2 else error end
@@ -249,10 +249,8 @@ impl Consumer {
         .bind::<sql_types::Text, _>(error.to_string())
         .bind::<sql_types::Text, _>(self.group)
         .bind::<sql_types::Text, _>(&message.topic)
-        .bind::<sql_types::Nullable<sql_types::Text>, _>(&message.key)
-        .execute(&mut self.db.read().await?)
-        .await?;
-        Ok(())
+        .bind::<sql_types::Nullable<sql_types::Text>, _>(&message.key);
+        self.db.tx("give_up_replay", async |tx| Ok(give_up.execute(tx).await.map(drop)?)).await
     }
 
     /// Updates the gauge of parked events.

@@ -197,6 +197,11 @@ impl Scenario {
         database(&self.namespace).await
     }
 
+    /// A pool of its own that reaches PostgreSQL at `url`.
+    pub async fn db_at(&self, url: String) -> Db {
+        Db::open(&db_settings(url), self.db.schema()).await.unwrap()
+    }
+
     /// The next task that passes `point` waits there.
     pub fn pause(&self, point: &str) -> Pause {
         crash::pause(self.db.schema(), point)
@@ -264,7 +269,7 @@ impl Scenario {
     }
 
     pub async fn execute(&self, sql: &str) {
-        self.db.read().await.unwrap().batch_execute(sql).await.unwrap();
+        self.db.dedicated().await.unwrap().batch_execute(sql).await.unwrap();
     }
 
     /// The versions that the consumer has written down for each account, in the order of writing.
@@ -352,15 +357,18 @@ impl Scenario {
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn database(namespace: &str) -> Db {
-    let settings = DbSettings {
-        url: servers::shared().await.postgres_url().into(),
+    Db::open(&db_settings(servers::shared().await.postgres_url()), &format!("{namespace}bank")).await.unwrap()
+}
+
+fn db_settings(url: String) -> DbSettings {
+    DbSettings {
+        url: url.into(),
         connections_max: 6,
         acquire_timeout_ms: 20_000,
         statement_timeout_ms: 20_000,
         lock_timeout_ms: 20_000,
         idle_in_transaction_timeout_ms: 60_000,
-    };
-    Db::open(&settings, &format!("{namespace}bank")).await.unwrap()
+    }
 }
 
 fn read_log(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {

@@ -124,7 +124,7 @@ async fn set_role(db: &Db, user: Uuid, role: &'static str) -> anyhow::Result<()>
     let statement = diesel::sql_query("update users set role = $2 where id = $1")
         .bind::<sql_types::Uuid, _>(user)
         .bind::<sql_types::Text, _>(role);
-    statement.execute(&mut *db.read().await?).await?;
+    db.tx("set_role", async |tx| Ok(statement.execute(tx).await?)).await?;
     Ok(())
 }
 

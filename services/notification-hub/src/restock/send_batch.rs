@@ -149,8 +149,7 @@ async fn renew_lease(app: &App, run: &Run, lease_end: &mut Instant, sent: &mut S
         .bind::<Uuid, _>(run.key().id())
         .bind::<BigInt, _>(run.epoch)
         .bind::<Double, _>(lease.as_millis() as f64);
-    let renewed =
-        app.db.autocommit("renew_restock_lease", async move |conn| Ok(Prepared(query).execute(conn).await?)).await;
+    let renewed = app.db.tx("renew_restock_lease", async move |tx| Ok(Prepared(query).execute(tx).await?)).await;
     match renewed {
         Ok(rows) => {
             *lease_end = now + lease;

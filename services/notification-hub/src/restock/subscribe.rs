@@ -73,7 +73,7 @@ async fn add(app: &App, product: ProductId, user: AccountId) -> Result<(Subscrip
         return Err(Refused::ProductInStock(product).into());
     }
     for _ in 0..ATTEMPTS_MAX {
-        let added = app.db.autocommit("subscribe_restock", async move |conn| insert(conn, product, user).await).await?;
+        let added = app.db.tx("subscribe_restock", async move |tx| insert(tx, product, user).await).await?;
         if let Some(added) = added {
             return Ok((added, true));
         }
@@ -115,10 +115,8 @@ async fn insert(conn: &mut AsyncPgConnection, product: ProductId, user: AccountI
 #[delete("/products/{productId}/restock-subscriptions")]
 pub async fn unsubscribe(app: Data<App>, caller: Caller, product: Path<ProductId>) -> Result<HttpResponse> {
     let (product, user) = (product.into_inner(), AccountId::from(caller.account));
-    detach(async move {
-        app.db.autocommit("unsubscribe_restock", async move |conn| remove(conn, product, user).await).await
-    })
-    .await?;
+    detach(async move { app.db.tx("unsubscribe_restock", async move |tx| remove(tx, product, user).await).await })
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

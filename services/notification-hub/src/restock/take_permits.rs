@@ -30,7 +30,7 @@ pub async fn take_permits(db: &Db, Pace { interval, burst }: Pace, wanted: u32) 
         .bind::<BigInt, _>(i64::from(burst))
         .bind::<BigInt, _>(i64::from(wanted));
     let Row { granted, wait_us } =
-        db.autocommit("take_restock_permits", async move |conn| Ok(Prepared(query).get_result(conn).await?)).await?;
+        db.tx("take_restock_permits", async move |tx| Ok(Prepared(query).get_result(tx).await?)).await?;
     let granted = u32::try_from(granted).unwrap_or_default();
     metrics::counter!("stampede_restock_permits_total").increment(granted.into());
     Ok(Permits { granted, wait: Duration::from_micros(wait_us.unsigned_abs()) })

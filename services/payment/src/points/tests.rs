@@ -306,7 +306,7 @@ async fn the_ledger_refuses_to_be_rewritten_or_to_be_wrong() {
         ),
     ];
     for (statement, expected) in cases {
-        let error = bank.points.db.read().await.unwrap().batch_execute(&statement).await.unwrap_err();
+        let error = bank.points.db.dedicated().await.unwrap().batch_execute(&statement).await.unwrap_err();
         let diesel::result::Error::DatabaseError(kind, _) = &error else { panic!("{statement}: {error}") };
         let name = |kind: &DatabaseErrorKind| format!("{kind:?}");
         assert_eq!(name(kind), name(&expected), "{statement}: {error}");
@@ -314,7 +314,7 @@ async fn the_ledger_refuses_to_be_rewritten_or_to_be_wrong() {
     // What is refused is the imbalance, and not the form of these statements.
     let balanced = entries("(T, 'SALES', 5, now()), (T, 'ESCROW', -5, now())");
     let balanced = format!("begin; {balanced}; rollback");
-    bank.points.db.read().await.unwrap().batch_execute(&balanced).await.unwrap();
+    bank.points.db.dedicated().await.unwrap().batch_execute(&balanced).await.unwrap();
     assert_eq!((bank.balance(user).await, bank.shop().await), (1000, (-1000, 0, 0)));
     bank.site.stop().await;
 }

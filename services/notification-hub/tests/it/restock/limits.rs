@@ -100,7 +100,7 @@ async fn take(shop: &Shop, wanted: i64) -> Permits {
         .bind::<BigInt, _>(hour_us)
         .bind::<BigInt, _>(3)
         .bind::<BigInt, _>(wanted);
-    query.get_result(&mut *shop.site.db(HUB).await.read().await.unwrap()).await.unwrap()
+    shop.site.db(HUB).await.tx("take_restock_permits", async |tx| Ok(query.get_result(tx).await?)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
