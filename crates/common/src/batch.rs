@@ -3,7 +3,7 @@
 //! A row lock is held until its commit is on disk, so one commit per request caps a hot row at one request per
 //! fsync. Here callers queue, a lane takes whoever is waiting, runs one transaction for all of them and answers each
 //! after the commit; the next batch fills meanwhile. A lone caller does not wait for company: only while a transaction
-//! is under way do later callers gather, until it ends or some milliseconds are over. What nobody waits for is gathered a little
+//! is under way do later callers gather, until it ends or some milliseconds are over. What is not urgent is gathered a little
 //! longer.
 
 use std::collections::BTreeMap;
@@ -38,14 +38,16 @@ struct Patience {
     /// however few requests it serves, so fewer and fuller ones cost less. A transaction that takes longer, perhaps because it
     /// waits for a lock, does not hold the others up.
     under_way: Duration,
-    /// While nobody waits for the requests that are there.
-    posted: Duration,
+    /// While none of the requests that are there is urgent.
+    not_urgent: Duration,
 }
 
-const PATIENCE: Patience = Patience { under_way: Duration::from_millis(5), posted: Duration::from_millis(50) };
+const PATIENCE: Patience = Patience { under_way: Duration::from_millis(5), not_urgent: Duration::from_millis(50) };
 
 struct Pending<Q, A> {
     request: Q,
+    /// It does not wait for company.
+    is_urgent: bool,
     /// None: nobody waits.
     answer: Option<oneshot::Sender<Result<A>>>,
 }
@@ -141,8 +143,17 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
 
     /// Waits for the batch that carries `request` to commit. Full queue: a transient fault, at once.
     pub async fn submit(&self, request: Q) -> Result<A> {
+        self.enqueue(request, true).await
+    }
+
+    /// As [`Batch::submit`], for callers who do not mind some milliseconds: the request waits a little for company.
+    pub async fn submit_without_haste(&self, request: Q) -> Result<A> {
+        self.enqueue(request, false).await
+    }
+
+    async fn enqueue(&self, request: Q, is_urgent: bool) -> Result<A> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Pending { request, answer: Some(answer) }).map_err(|_| {
+        self.queue.try_send(Pending { request, is_urgent, answer: Some(answer) }).map_err(|_| {
             metrics::counter!("stampede_batch_refused_total", "batch" => self.name).increment(1);
             Error::transient(anyhow::anyhow!("the {} queue is full", self.name))
         })?;
@@ -152,7 +163,7 @@ impl<Q: Clone + Send + Sync + 'static, A: Send + 'static> Batch<Q, A> {
     /// Has `request` served with the next batch, and nobody waits for it, so it waits a little for company. A full queue drops
     /// it: for requests that somebody makes again when they are lost.
     pub fn post(&self, request: Q) {
-        if self.queue.try_send(Pending { request, answer: None }).is_err() {
+        if self.queue.try_send(Pending { request, is_urgent: false, answer: None }).is_err() {
             metrics::counter!("stampede_batch_refused_total", "batch" => self.name).increment(1);
         }
     }
@@ -183,8 +194,8 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Waits for a first request and takes what is there. More may come while a transaction is under way, or while nobody waits for
-/// those that are there. None: all callers are gone.
+/// Waits for a first request and takes what is there. More may come while a transaction is under way, or while none of those
+/// that are there is urgent. None: all callers are gone.
 async fn gather<Q, A>(
     queue: &mut mpsc::Receiver<Pending<Q, A>>,
     under_way: &UnderWay,
@@ -197,11 +208,11 @@ async fn gather<Q, A>(
     }
     let begun = Instant::now();
     while batch.len() < max {
-        let is_waited_for = batch.iter().any(|pending| pending.answer.is_some());
-        if is_waited_for && under_way.count.load(Ordering::SeqCst) == 0 {
+        let is_urgent = batch.iter().any(|pending| pending.is_urgent);
+        if is_urgent && under_way.count.load(Ordering::SeqCst) == 0 {
             break;
         }
-        let end = begun + if is_waited_for { patience.under_way } else { patience.posted };
+        let end = begun + if is_urgent { patience.under_way } else { patience.not_urgent };
         let room = max - batch.len();
         tokio::select! {
             // An end that nobody waited for is noted too: then the count is looked at once more.

@@ -131,7 +131,7 @@ pub struct Received {
 
 /// Stores a webhook. A repeated one changes nothing. Nobody waits for the payment that it names: the loop looks at that.
 async fn store(app: &App, webhook: Received) -> Result<()> {
-    let is_new = app.webhooks.submit(webhook).await?;
+    let is_new = app.webhooks.submit_without_haste(webhook).await?;
     let outcome = if is_new { "stored" } else { "repeated" };
     metrics::counter!("stampede_psp_webhooks_total", "outcome" => outcome).increment(1);
     Ok(())

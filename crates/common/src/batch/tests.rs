@@ -94,7 +94,7 @@ async fn a_full_queue_refuses_at_once() {
 
 /// Longer than any test runs.
 const LONG: Duration = Duration::from_secs(3600);
-const FOR_EVER: Patience = Patience { under_way: LONG, posted: LONG };
+const FOR_EVER: Patience = Patience { under_way: LONG, not_urgent: LONG };
 
 /// Batches of three at the most. Runs report their sizes as they begin, and end when they are told.
 struct Controlled {
@@ -183,7 +183,7 @@ async fn what_nobody_waits_for_waits_a_little_for_company() {
     runs.batch.post(3);
     assert_eq!(runs.began.recv().await, Some(3), "the batch is full");
 
-    let mut runs = Controlled::start(Patience { posted: Duration::from_millis(1), ..FOR_EVER });
+    let mut runs = Controlled::start(Patience { not_urgent: Duration::from_millis(1), ..FOR_EVER });
     runs.batch.post(1);
     assert_eq!(runs.began.recv().await, Some(1), "nobody has come");
 }
@@ -196,4 +196,17 @@ async fn what_nobody_waits_for_goes_along_with_what_somebody_waits_for() {
     assert!(runs.began.try_recv().is_err());
     runs.submit([2]).await;
     assert_eq!(runs.began.try_recv(), Ok(2), "nothing is under way, so they do not wait");
+}
+
+#[tokio::test]
+async fn who_is_not_in_a_hurry_waits_a_little_for_company_and_gets_an_answer() {
+    let mut runs = Controlled::start(FOR_EVER);
+    let batch = runs.batch.clone();
+    let answered = tokio::spawn(async move { batch.submit_without_haste(1).await });
+    settle().await;
+    assert!(runs.began.try_recv().is_err());
+    runs.submit([2]).await;
+    assert_eq!(runs.began.try_recv(), Ok(2));
+    runs.may_end.add_permits(1);
+    answered.await.unwrap().unwrap();
 }
