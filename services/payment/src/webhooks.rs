@@ -129,7 +129,8 @@ pub struct Received {
     payload: String,
 }
 
-/// Stores a webhook. A repeated one changes nothing. Nobody waits for the payment that it names: the loop looks at that.
+/// Stores a webhook. A repeated one changes nothing. Nobody waits for the payment that it names: the loop looks at that. So
+/// the provider can wait some milliseconds for the others that come.
 async fn store(app: &App, webhook: Received) -> Result<()> {
     let is_new = app.webhooks.submit_without_haste(webhook).await?;
     let outcome = if is_new { "stored" } else { "repeated" };
