@@ -32,6 +32,8 @@ pub struct Settings {
     chunk: u16,
     pause_ms: u64,
     busy_percent: u32,
+    quiet_percent: u32,
+    quiet_after_seconds: u32,
     pub check_period_ms: u64,
 }
 
@@ -40,7 +42,7 @@ pub struct Archive {
     daily: DailyTime,
     pub after_days: u16,
     pub chunk: i64,
-    busy_share: BusyShare,
+    pace: Pace,
     /// Has the loop look at once.
     pub requested: Arc<Notify>,
     stopping: CancellationToken,
@@ -56,7 +58,7 @@ impl Archive {
             daily,
             after_days: settings.after_days,
             chunk: i64::from(settings.chunk),
-            busy_share: BusyShare::new(settings)?,
+            pace: Pace::new(settings)?,
             requested: Arc::new(Notify::new()),
             stopping,
         })
@@ -68,21 +70,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How much of the time a run takes for itself.
 #[derive(Debug, Clone, Copy)]
-struct BusyShare {
+struct Pace {
     pause_min: Duration,
+    /// Of the time, while people buy.
     busy_percent: u32,
+    /// Of the time, while nobody does.
+    quiet_percent: u32,
+    /// So long after the newest event of an order nobody buys.
+    quiet_after_seconds: u32,
 }
 
-impl BusyShare {
-    fn new(settings: &Settings) -> anyhow::Result<BusyShare> {
-        let Settings { pause_ms, busy_percent, .. } = *settings;
+impl Pace {
+    fn new(settings: &Settings) -> anyhow::Result<Pace> {
+        let Settings { pause_ms, busy_percent, quiet_percent, quiet_after_seconds, .. } = *settings;
         anyhow::ensure!((1..=100).contains(&busy_percent), "order.archive.busy_percent is from 1 to 100");
-        Ok(BusyShare { pause_min: Duration::from_millis(pause_ms), busy_percent })
+        anyhow::ensure!((1..=100).contains(&quiet_percent), "order.archive.quiet_percent is from 1 to 100");
+        Ok(Pace { pause_min: Duration::from_millis(pause_ms), busy_percent, quiet_percent, quiet_after_seconds })
     }
 
     /// The pause after a chunk that has taken `busy`. Chunks take longer while many people buy, and so do the pauses.
-    fn pause_after(&self, busy: Duration) -> Duration {
-        let whole = busy * 100 / self.busy_percent;
+    fn pause_after(&self, busy: Duration, is_quiet: bool) -> Duration {
+        let percent = if is_quiet { self.quiet_percent } else { self.busy_percent };
+        let whole = busy * 100 / percent;
         (whole - busy).min(PAUSE_MAX).max(self.pause_min)
     }
 }
@@ -172,7 +181,8 @@ enum Progress {
 /// Moves chunk after chunk until none is left. A fault ends the run; what passes by itself leaves it for the next look.
 async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<Progress> {
     loop {
-        check_lock(lock, run).await?;
+        let pace = app.archive.pace;
+        let is_quiet = is_quiet(lock, pace, run).await?;
         let began = Instant::now();
         let moved = match move_chunk(app, run).await {
             Ok(moved) => moved,
@@ -182,7 +192,7 @@ async fn perform(app: &App, run: &Run, lock: &mut AsyncPgConnection) -> Result<P
                 return Err(error);
             }
         };
-        let pause = app.archive.busy_share.pause_after(began.elapsed());
+        let pause = pace.pause_after(began.elapsed(), is_quiet);
         app.db.point("archive_orders.after_commit").await;
         metrics::counter!("stampede_orders_archived_total").increment(moved.unsigned_abs());
         if moved < app.archive.chunk {
@@ -256,10 +266,17 @@ async fn take_lock(db: &Db) -> Result<Option<AsyncPgConnection>> {
     Ok(is_locked.then_some(session))
 }
 
-/// Fails when the session is gone, and the lock with it.
-async fn check_lock(lock: &mut AsyncPgConnection, run: &Run) -> Result<()> {
-    let asked = sql_query("select 1").execute(lock).await;
-    asked.map(|_| ()).map_err(|error| {
+#[derive(QueryableByName)]
+struct Quiet {
+    #[diesel(sql_type = Bool)]
+    is_quiet: bool,
+}
+
+/// Whether nobody buys. Fails when the session is gone, and the lock with it.
+async fn is_quiet(lock: &mut AsyncPgConnection, pace: Pace, run: &Run) -> Result<bool> {
+    let query = sql_query(include_str!("archive_orders_quiet.sql"));
+    let asked = Prepared(query.bind::<Double, _>(f64::from(pace.quiet_after_seconds))).get_result(lock).await;
+    asked.map(|Quiet { is_quiet }| is_quiet).map_err(|error| {
         Error::transient(anyhow::anyhow!(
             "archive run {} has lost its lock, and goes on with the next look: {error}",
             run.id
@@ -280,11 +297,16 @@ mod tests {
 
     #[test]
     fn a_run_takes_its_share_of_the_time_however_long_chunks_take() {
-        let share = BusyShare { pause_min: Duration::from_millis(100), busy_percent: 10 };
-        for (busy, pause) in [(0, 100), (5, 100), (20, 180), (500, 4_500), (30_000, 60_000)] {
-            assert_eq!(share.pause_after(Duration::from_millis(busy)), Duration::from_millis(pause), "{busy} ms");
+        let pace =
+            Pace { pause_min: Duration::from_millis(100), busy_percent: 2, quiet_percent: 25, quiet_after_seconds: 10 };
+        for (busy, while_people_buy, while_nobody_does) in
+            [(0, 100, 100), (5, 245, 100), (20, 980, 100), (500, 24_500, 1_500), (30_000, 60_000, 60_000)]
+        {
+            let pause = |is_quiet| pace.pause_after(Duration::from_millis(busy), is_quiet);
+            let expected = (Duration::from_millis(while_people_buy), Duration::from_millis(while_nobody_does));
+            assert_eq!((pause(false), pause(true)), expected, "{busy} ms");
         }
-        let whole = BusyShare { pause_min: Duration::ZERO, busy_percent: 100 };
-        assert_eq!(whole.pause_after(Duration::from_secs(3)), Duration::ZERO);
+        let whole = Pace { pause_min: Duration::ZERO, busy_percent: 100, quiet_percent: 100, ..pace };
+        assert_eq!(whole.pause_after(Duration::from_secs(3), false), Duration::ZERO);
     }
 }

@@ -35,8 +35,8 @@ pub struct ArchiveArgs {
     /// Old orders that are archived beside each measurement: so many that it lasts as long.
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     old_orders: u32,
-    /// What the archive takes of the time, as the setting order.archive.busy_percent.
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// What the archive takes of the time while people buy, as the setting order.archive.busy_percent.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     busy_percent: u32,
 }
 

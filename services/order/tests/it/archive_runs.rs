@@ -1,5 +1,7 @@
 //! Runs of the archive: by the clock, by an administrator, one at a time, and gone on with when they were cut off.
 
+use diesel::sql_query;
+use diesel::sql_types::{Bool, Double};
 use serde_json::{Value, json};
 use testkit::{eventually, text};
 use uuid::Uuid;
@@ -8,12 +10,41 @@ use crate::archiving::{RUNS, archive, ended, is_archived, make_old, run};
 use crate::site::{NO_SWEEP, OrderSite, soon};
 
 /// One order in each chunk, so that a run has many.
-const ONE_BY_ONE: [(&str, &str); 4] = [
+const ONE_BY_ONE: [(&str, &str); 5] = [
     ("order.expire_sweep_ms", "3600000"),
     ("order.archive.chunk", "1"),
     ("order.archive.busy_percent", "100"),
+    ("order.archive.quiet_percent", "100"),
     ("order.archive.pause_ms", "0"),
 ];
+
+#[derive(diesel::QueryableByName)]
+struct Quiet {
+    #[diesel(sql_type = Bool)]
+    is_quiet: bool,
+}
+
+/// What a run asks before each chunk.
+async fn is_quiet(site: &OrderSite) -> bool {
+    // Here alone: a site executes as well.
+    use diesel_async::RunQueryDsl;
+    let query = sql_query(include_str!("../../src/archive_orders_quiet.sql")).bind::<Double, _>(10.0);
+    let Quiet { is_quiet } = query.get_result(&mut *site.db("order").await.read().await.unwrap()).await.unwrap();
+    is_quiet
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_buys_when_no_order_has_a_new_event() {
+    let site = OrderSite::start_with(&NO_SWEEP).await;
+    assert!(is_quiet(&site).await, "there was never an event");
+    let buyer = site.buyer().await;
+    site.order_of(&buyer).await;
+    assert!(!is_quiet(&site).await);
+    site.execute("update {order}.outbox_events set created_at = now() - interval '11 seconds'").await;
+    assert!(is_quiet(&site).await);
+    site.order_of(&buyer).await;
+    assert!(!is_quiet(&site).await, "the newest event decides");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_runs_the_archive_and_whoever_asks_meanwhile_is_shown_that_run() {
