@@ -104,6 +104,32 @@ async fn orders_that_ended_long_ago_are_archived_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_one_line_for_each_run_that_says_what_it_has_moved() {
+    let site = OrderSite::start().await;
+    let buyer = site.buyer().await;
+    let orders = [site.order_of(&buyer).await, site.order_of(&buyer).await];
+    for order in &orders {
+        site.cancel(order).await.expect(200);
+    }
+    make_old(&site, &orders.iter().collect::<Vec<_>>()).await;
+    let run = run(&site).await;
+    let id = text(&run["runId"]);
+    let lines = eventually("the run tells its end", async || {
+        // The log of this process, where other tests write too.
+        let log = std::fs::read_to_string(testkit::logs::file("all")).expect("this process writes a log");
+        let lines: Vec<String> = log.lines().filter(|line| line.contains(&id)).map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(lines)
+    })
+    .await;
+    let [line] = &lines[..] else { panic!("one line tells of the run: {lines:?}") };
+    let told = format!("Archive run {id} ends, COMPLETED: moved 2 orders with 2 items in 1 chunks and ");
+    assert!(line.contains(" INFO ") && line.contains(&told), "{line}");
+    for field in ["run.orders=2", "run.items=2", "run.chunks=1", "run.seconds="] {
+        assert!(line.contains(field), "{field} can be searched for: {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archived_order_is_read_and_listed_as_before_and_says_that_it_is_archived() {
     let site = OrderSite::start().await;
     let buyer = site.buyer().await;
