@@ -220,6 +220,12 @@ pub fn link(span: &Span, traceparents: impl IntoIterator<Item = String>) {
     }
 }
 
+/// Marks `span` as failed, in the terms of OpenTelemetry: one that is made with `otel.status_code` and `error.type` empty.
+pub fn mark_failed(span: &Span, error_type: &str) {
+    span.record("otel.status_code", "ERROR");
+    span.record("error.type", error_type);
+}
+
 /// Whether `value` has the form of a W3C `traceparent`: 55 hexadecimal digits and dashes.
 pub fn is_traceparent(value: &str) -> bool {
     value.len() == 55 && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')

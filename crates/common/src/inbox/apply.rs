@@ -1,5 +1,6 @@
 //! Applying messages: one transaction for a whole batch; one by one, and parking, for a batch with a bad one in it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::{Consumer, InboxSettings, Message, Reaction, park};
 use crate::backoff::Backoff;
 use crate::db::{Prepared, Tx};
 use crate::error::{Error, Result};
-use crate::telemetry::{Context, span_in_trace};
+use crate::telemetry::{Context, mark_failed, span_in_trace};
 
 #[derive(QueryableByName)]
 struct New {
@@ -24,7 +25,8 @@ struct New {
 /// What a transaction did with a batch: indices into it.
 struct Applied {
     applied: Vec<usize>,
-    parked: usize,
+    /// They wait behind an earlier event of their key.
+    parked: Vec<usize>,
 }
 
 impl Consumer {
@@ -82,29 +84,7 @@ impl Consumer {
 
     /// One transaction for all of `messages`.
     async fn apply(&self, messages: &[Message]) -> Result<()> {
-        let (span, context) = match messages {
-            [only] => {
-                let context = Context {
-                    request_id: only.header("requestid").unwrap_or_default().to_owned(),
-                    traceparent: only.traceparent().map(str::to_owned),
-                };
-                (self.process(only), context)
-            }
-            // Many requests led here: the batch is work of its own, and each event carries its own context.
-            _ => {
-                let batch = tracing::info_span!("inbox.batch", inbox.consumer = self.group, messages = messages.len());
-                (batch, Context::default())
-            }
-        };
-        // Each event of a batch is processed as long as the batch is.
-        let traced = messages
-            .iter()
-            .filter(|_| messages.len() > 1)
-            .filter_map(|message| span_in_trace(message.traceparent(), || self.process(message)));
-        let traced: Vec<Span> = traced.collect();
-        let work = self.db.tx("inbox", async |tx: &mut Tx| self.apply_in(tx, messages).await);
-        let Applied { applied, parked } = context.scope(span, work).await?;
-        drop(traced);
+        let Applied { applied, parked } = self.apply_traced(messages).await?;
         self.db.point("inbox.after_commit").await;
 
         let now = Utc::now();
@@ -114,8 +94,39 @@ impl Consumer {
         }
         metrics::counter!("stampede_inbox_applied_total", "consumer" => self.group).increment(applied.len() as u64);
         metrics::counter!("stampede_inbox_duplicates_total", "consumer" => self.group)
-            .increment((messages.len() - applied.len() - parked) as u64);
+            .increment((messages.len() - applied.len() - parked.len()) as u64);
         Ok(())
+    }
+
+    /// The transaction, with a span for each event that belongs to a trace.
+    async fn apply_traced(&self, messages: &[Message]) -> Result<Applied> {
+        let (span, context, spans) = match messages {
+            [only] => {
+                let context = Context {
+                    request_id: only.header("requestid").unwrap_or_default().to_owned(),
+                    traceparent: only.traceparent().map(str::to_owned),
+                };
+                let span = self.process(only);
+                (span.clone(), context, vec![(0, span)])
+            }
+            // Many requests led here: the batch is work of its own, and each event carries its own context.
+            _ => {
+                let batch = tracing::info_span!("inbox.batch", inbox.consumer = self.group, messages = messages.len());
+                // Each event of a batch is processed as long as the batch is.
+                let traced = messages.iter().enumerate().filter_map(|(index, message)| {
+                    Some((index, span_in_trace(message.traceparent(), || self.process(message))?))
+                });
+                (batch, Context::default(), traced.collect())
+            }
+        };
+        let work = self.db.tx("inbox", async |tx: &mut Tx| self.apply_in(tx, messages).await);
+        let outcome = context.scope(span, work).await;
+        for (index, span) in &spans {
+            if let Some(failure) = failure(&outcome, *index) {
+                mark_failed(span, &failure);
+            }
+        }
+        outcome
     }
 
     /// An event that is processed, in the terms of OpenTelemetry.
@@ -124,6 +135,8 @@ impl Consumer {
             "inbox.handle",
             otel.name = format!("process {}", message.topic),
             otel.kind = "consumer",
+            otel.status_code = tracing::field::Empty,
+            error.r#type = tracing::field::Empty,
             messaging.system = "kafka",
             messaging.operation.name = "process",
             messaging.operation.r#type = "process",
@@ -151,7 +164,7 @@ impl Consumer {
                 handle(tx, &of_topic).await?;
             }
         }
-        Ok(Applied { applied, parked: parked.len() })
+        Ok(Applied { applied, parked: behind })
     }
 
     /// Writes the ids of `messages` into the inbox and returns those that were not there.
@@ -191,5 +204,13 @@ impl Consumer {
             key.as_ref().is_some_and(|key| blocked.contains(&(topic.clone(), key.clone())))
         };
         Ok(fresh.into_iter().partition(is_blocked))
+    }
+}
+
+/// Why the event at `index` is not applied, as `error.type` of its span. A batch is rolled back as a whole.
+fn failure(outcome: &Result<Applied>, index: usize) -> Option<Cow<'static, str>> {
+    match outcome {
+        Ok(Applied { parked, .. }) => parked.contains(&index).then_some(Cow::Borrowed("parked")),
+        Err(error) => Some(error.public().code.reason),
     }
 }

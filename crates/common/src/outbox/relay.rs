@@ -13,7 +13,7 @@ use diesel_async::RunQueryDsl;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::reports::BatchOutcome;
+use super::reports::{BatchOutcome, Report};
 use super::send::Producer;
 use super::session::{Row, Selected, Session};
 use super::{OutboxSettings, reopen};
@@ -21,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::db::{Db, Tx};
 use crate::error::Result;
 use crate::kafka::Kafka;
-use crate::telemetry::span_in_trace;
+use crate::telemetry::{mark_failed, span_in_trace};
 
 /// Runs relays, one after the other, until `stopping`: each ends with its database session.
 pub(super) async fn run(db: &Db, kafka: &Kafka, settings: &OutboxSettings, stopping: &CancellationToken) {
@@ -207,7 +207,7 @@ impl<'a> Relay<'a> {
         let span = tracing::info_span!("outbox.send", db.schema = self.db.schema(), messages = rows.len());
         let sending = sends(rows);
         let reports = producer.send(rows, &names).instrument(span).await;
-        drop(sending);
+        end_sends(sending, &reports);
         self.db.point("relay.after_ack").await;
         let cluster = producer.cluster().clone();
         if self.let_go_of_an_outdated_producer() {
@@ -269,28 +269,45 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has
-/// is published again. Whichever relay comes first does this, once.
-/// For each event that belongs to a trace, that it is sent: in the terms of OpenTelemetry, as long as its batch takes.
-fn sends(rows: &[Row]) -> Vec<Span> {
-    let send = |row: &Row| {
+/// For each event that belongs to a trace, that it is sent: in the terms of OpenTelemetry, as long as its batch takes. With
+/// the index of its row.
+fn sends(rows: &[Row]) -> Vec<(usize, Span)> {
+    let send = |(index, row): (usize, &Row)| {
         let traceparent = row.headers.get("traceparent").and_then(|value| value.as_str());
-        span_in_trace(traceparent, || {
+        let span = span_in_trace(traceparent, || {
             tracing::info_span!(
                 "send",
                 otel.name = format!("send {}", row.topic),
                 otel.kind = "producer",
+                otel.status_code = tracing::field::Empty,
+                error.r#type = tracing::field::Empty,
                 messaging.system = "kafka",
                 messaging.operation.name = "send",
                 messaging.operation.r#type = "send",
                 messaging.destination.name = row.topic,
                 messaging.message.id = %row.event_id,
             )
-        })
+        })?;
+        Some((index, span))
     };
-    rows.iter().filter_map(send).collect()
+    rows.iter().enumerate().filter_map(send).collect()
 }
 
+/// Ends the spans of a batch with what the broker reported.
+fn end_sends(spans: Vec<(usize, Span)>, reports: &[Report]) {
+    for (index, span) in spans {
+        let failure = match reports.get(index).unwrap_or(&Report::Unknown) {
+            Report::Acknowledged => continue,
+            Report::Refused(_) => "refused",
+            Report::HeldBack => "held_back",
+            Report::Unknown => "not_acknowledged",
+        };
+        mark_failed(&span, failure);
+    }
+}
+
+/// Remembers the cluster. When it is another one than before, its log is empty: everything that the schema still has
+/// is published again. Whichever relay comes first does this, once.
 async fn note_cluster(db: &Db, cluster: &str) -> Result<()> {
     let again = db
         .tx("outbox_broker", async |tx: &mut Tx| {

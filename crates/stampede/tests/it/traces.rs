@@ -21,6 +21,8 @@ use crate::ledger::Ledger as _;
 use crate::payer::{Payer as _, won};
 use crate::site::{EXECUTABLE, system};
 
+mod status;
+
 /// A collector that keeps what it gets.
 #[derive(Clone, Default)]
 struct Collector {
