@@ -140,6 +140,16 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                         "{{service}}",
                     )],
                 ),
+                lines(
+                    "Calls between services that were not let in",
+                    Count,
+                    "In ten minutes, by the service that was called and why. Any is an alert.",
+                    &[(
+                        "sum by (service, reason) \
+                         (increase(stampede_service_calls_refused_total{service=~'$service'}[10m])) > 0",
+                        "{{service}} {{reason}}",
+                    )],
+                ),
             ],
         },
     ],

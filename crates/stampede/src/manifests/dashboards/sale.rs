@@ -175,8 +175,12 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 lines(
                     "Reconciliation",
                     Count,
-                    "Differences between the provider's book and ours, found in a day. Any is an alert.",
-                    &[("sum by (kind) (increase(stampede_reconciliation_findings_total[1d]))", "{{kind}}")],
+                    "Differences between the provider's book and ours, found in a day, and runs that ended. Any \
+                     difference is an alert, and so are runs that go on failing.",
+                    &[
+                        ("sum by (kind) (increase(stampede_reconciliation_findings_total[1d]))", "{{kind}}"),
+                        ("sum by (outcome) (increase(stampede_reconciliation_runs_total[1d]))", "runs {{outcome}}"),
+                    ],
                 ),
                 lines(
                     "Webhooks of the provider",
