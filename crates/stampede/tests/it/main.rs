@@ -23,6 +23,7 @@ mod deployment;
 mod doctor;
 mod documents;
 mod edge;
+mod error_codes;
 mod faults;
 mod fuzz;
 mod gateway;
