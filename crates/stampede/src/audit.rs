@@ -7,7 +7,7 @@ mod messages;
 pub mod provider_book;
 pub mod unfinished;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,9 @@ pub struct AuditArgs {
     /// Data folder of a running system.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Look at the servers that the settings name, and ask no running system.
+    #[arg(long, conflicts_with_all = ["url", "data_dir"])]
+    servers: bool,
     /// Time that a system that is not at rest yet is given before a violation counts.
     #[arg(long, default_value_t = 5, value_name = "N")]
     settle_seconds: u64,
@@ -92,8 +95,8 @@ pub struct Finding {
 
 /// Runs the command.
 pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
-    let site = match Site::attach(config, &dev::data_dir(args.data_dir.as_deref())?, args.url.clone()).await {
-        Ok(site) => site,
+    let settings = match settings(&args, config).await {
+        Ok(settings) => settings,
         Err(error) => {
             eprintln!("stampede: {error:#}");
             return Ok(ExitCode::from(UNREACHABLE));
@@ -101,7 +104,7 @@ pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCo
     };
     let patience_ends = Instant::now() + Duration::from_secs(args.settle_seconds);
     let report = loop {
-        match run(site.settings()).await {
+        match run(&settings).await {
             Ok(report) if report.verdict == Verdict::Fail && Instant::now() < patience_ends => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -117,6 +120,16 @@ pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCo
         Output::Text => print!("{}", report.text()),
     }
     Ok(if report.verdict == Verdict::Pass { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
+}
+
+/// The settings of the system that is audited.
+async fn settings(args: &AuditArgs, config: &[PathBuf]) -> anyhow::Result<Settings> {
+    if args.servers {
+        let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
+        return Settings::load(&files, &[]);
+    }
+    let site = Site::attach(config, &dev::data_dir(args.data_dir.as_deref())?, args.url.clone()).await?;
+    Ok(site.settings().clone())
 }
 
 /// Checks every invariant once. An error means that the system could not be asked.

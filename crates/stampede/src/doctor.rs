@@ -14,15 +14,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use common::manifest::ServiceSpec;
 use common::settings::Settings;
 use serde::Serialize;
 
+use crate::services::{self, SERVICES};
 use crate::{dev, say, site};
 
 /// A server that has not answered by then counts as unreachable.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct DoctorArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
@@ -30,6 +32,10 @@ pub struct DoctorArgs {
     /// Data folder of a running development system; without one, the servers that the settings name.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Only what this service needs; several are separated by commas. Without it, every service whose schema our role may
+    /// read.
+    #[arg(long = "service", value_name = "NAME", value_delimiter = ',', value_parser = services::find)]
+    services: Vec<ServiceSpec>,
     /// How long each of the two measurements of the disk takes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10))]
     seconds: u64,
@@ -116,7 +122,8 @@ impl Report {
 /// Runs the command.
 pub async fn doctor(args: DoctorArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let data_dir = dev::data_dir(args.data_dir.as_deref())?;
-    let report = examine(site::settings(config, &data_dir), Duration::from_secs(args.seconds)).await;
+    let settings = site::settings(config, &data_dir);
+    let report = examine(settings, &args.services, Duration::from_secs(args.seconds)).await;
     if args.json {
         say!("{}", serde_json::to_string(&report)?);
     } else {
@@ -125,8 +132,9 @@ pub async fn doctor(args: DoctorArgs, config: &[PathBuf]) -> anyhow::Result<Exit
     Ok(if report.worst() == Level::Error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Looks at everything. `measured` is how long each measurement of the disk takes.
-pub async fn examine(settings: anyhow::Result<Settings>, measured: Duration) -> Report {
+/// Looks at everything that `named` need; where none is named, at what is needed by each service whose schema our role may
+/// read. `measured` is how long each measurement of the disk takes.
+pub async fn examine(settings: anyhow::Result<Settings>, named: &[ServiceSpec], measured: Duration) -> Report {
     let mut report = Report::default();
     report.machine = machine::examine(&mut report);
     let settings = match settings {
@@ -136,25 +144,31 @@ pub async fn examine(settings: anyhow::Result<Settings>, measured: Duration) -> 
             return report;
         }
     };
-    if let Err(error) = examine_servers(&settings, measured, &mut report).await {
+    if let Err(error) = examine_servers(&settings, named, measured, &mut report).await {
         report.fail("settings", format!("{error:#}"), "correct it; config/default.toml explains each setting");
     }
     report
 }
 
 /// An error is a section of the settings that cannot be read.
-async fn examine_servers(settings: &Settings, measured: Duration, report: &mut Report) -> anyhow::Result<()> {
+async fn examine_servers(
+    settings: &Settings,
+    named: &[ServiceSpec],
+    measured: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let lines = settings.lines();
     let namespace: String = settings.section("host.namespace")?;
     report.ok("settings", format!("{} settings are valid; host.namespace is {namespace:?}", lines.len()));
     let mut database = postgres::examine(settings, report).await?;
+    let mut services = if named.is_empty() { SERVICES.to_vec() } else { named.to_vec() };
     if let Some(connection) = &mut database {
-        schemas::examine(connection, settings, report).await?;
+        services = schemas::examine(connection, settings, named, report).await?;
         report.disk = disk::examine(settings, measured, report).await?;
     }
     let gate = redis::examine(settings, report).await?;
-    kafka::examine(settings, report).await?;
-    neighbours::examine(settings, report).await?;
+    kafka::examine(settings, &services, report).await?;
+    neighbours::examine(settings, &services, report).await?;
     clocks::examine(settings, database.as_mut(), gate.as_ref(), report).await
 }
 
@@ -189,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn settings_that_cannot_be_read_are_named_and_nothing_else_is_asked() {
         let wrong = [("postgres.connections_max".to_owned(), "many".to_owned())];
-        let report = examine(Settings::load(&[], &wrong), Duration::ZERO).await;
+        let report = examine(Settings::load(&[], &wrong), &[], Duration::ZERO).await;
         let found = report.of(Level::Error).map(|finding| finding.found.as_str()).collect::<Vec<_>>();
         assert!(found.len() == 1 && found[0].contains("postgres.connections_max"), "{found:?}");
     }

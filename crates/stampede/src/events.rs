@@ -3,22 +3,26 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
+use common::manifest::ServiceSpec;
 use common::{inbox, outbox};
 
-use crate::dev;
-use crate::say;
-use crate::services::SERVICES;
-use crate::site;
+use crate::access::{self, Need};
+use crate::services::{self, SERVICES};
+use crate::{dev, say, site};
 
 #[derive(Args)]
 pub struct EventsArgs {
     /// Data folder of a running development system; without one, the servers that the settings name.
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Only this service; several are separated by commas. Without it, all of them.
+    #[arg(long = "service", global = true, value_name = "NAME", value_delimiter = ',', value_parser = services::find)]
+    services: Vec<ServiceSpec>,
     #[command(subcommand)]
     command: EventsCommand,
 }
@@ -47,6 +51,16 @@ enum EventsCommand {
     },
 }
 
+impl EventsCommand {
+    /// What it does with the schema of each service.
+    fn need(&self) -> Need {
+        match self {
+            EventsCommand::Stats | EventsCommand::Parked => Need::Read,
+            EventsCommand::Replay { .. } | EventsCommand::Redrive | EventsCommand::Unpark { .. } => Need::Change,
+        }
+    }
+}
+
 /// Parked events shown at once: more than a person reads.
 const SHOWN_MAX: i64 = 100;
 
@@ -54,9 +68,17 @@ pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<Exit
     let settings = site::settings(config, &dev::data_dir(args.data_dir.as_deref())?)?;
     let postgres: DbSettings = settings.section("postgres")?;
     let host: HostSettings = settings.section("host")?;
-    for service in SERVICES {
-        let db = Db::open(&postgres, &schema(&host.namespace, service.name)).await?;
-        of_service(&args.command, service.name, &db).await?;
+    let services = if args.services.is_empty() { SERVICES } else { &args.services };
+    let mut databases = Vec::with_capacity(services.len());
+    for service in services {
+        databases.push((service.name, Db::open(&postgres, &schema(&host.namespace, service.name)).await?));
+    }
+    if let [(_, first), ..] = databases.as_slice() {
+        let mut connection = first.dedicated().await.context("the database does not answer")?;
+        access::require(&mut connection, &host.namespace, services, args.command.need()).await?;
+    }
+    for (name, db) in &databases {
+        of_service(&args.command, name, db).await.with_context(|| format!("the events of {name}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

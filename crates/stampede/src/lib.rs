@@ -1,5 +1,6 @@
 //! Every service in one executable, and what looks at all of them: the development site, the rush, the audit, the bench.
 
+mod access;
 pub mod asyncapi;
 pub mod audit;
 pub mod bench;

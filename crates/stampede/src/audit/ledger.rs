@@ -12,6 +12,7 @@ use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::messages::{placeholder, tables};
+use crate::access::{self, Need};
 use crate::services::SERVICES;
 
 /// An audit reads whole tables, which no statement of a service does.
@@ -25,7 +26,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Fails when the database does not answer.
+    /// Fails when the database does not answer, lacks a schema, or lets our role not read one.
     pub async fn open(settings: &Settings) -> anyhow::Result<Ledger> {
         let host: HostSettings = settings.section("host")?;
         let outbox: OutboxSettings = settings.section("outbox")?;
@@ -45,7 +46,8 @@ impl Ledger {
             ..postgres
         };
         let db = Db::open(&patient, &schema(&host.namespace, "order")).await?;
-        let connection = db.dedicated().await.context("the database does not answer")?;
+        let mut connection = db.dedicated().await.context("the database does not answer")?;
+        access::require(&mut connection, &host.namespace, SERVICES, Need::Read).await?;
         Ok(Ledger { connection, names: tables.chain(schemas).chain(retentions).collect() })
     }
 

@@ -1,15 +1,15 @@
 //! Kafka: whether it answers, and whether the topics are there with their partitions and replicas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::kafka::{KafkaSettings, client_config};
+use common::manifest::ServiceSpec;
 use common::settings::Settings;
 use contract::events::TOPICS;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::Report;
-use crate::services::SERVICES;
 
 const CHECK: &str = "kafka";
 
@@ -30,12 +30,13 @@ struct Topic {
     without_leader: usize,
 }
 
-pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
+/// Looks at the topics that `services` have to do with: a broker may hide others from the user of a service.
+pub async fn examine(settings: &Settings, services: &[ServiceSpec], report: &mut Report) -> anyhow::Result<()> {
     let own: KafkaSettings = settings.section("kafka")?;
     let namespace: String = settings.section("host.namespace")?;
     let asked = own.clone();
     match tokio::task::spawn_blocking(move || ask(&asked)).await? {
-        Ok(cluster) => judge(&cluster, &own, &namespace, report),
+        Ok(cluster) => judge(&cluster, &own, (&namespace, services), report),
         Err(error) => report.fail(
             CHECK,
             format!("no broker of {} answers: {error}", own.brokers),
@@ -61,7 +62,12 @@ fn ask(settings: &KafkaSettings) -> anyhow::Result<Cluster> {
     Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
 }
 
-fn judge(cluster: &Cluster, settings: &KafkaSettings, namespace: &str, report: &mut Report) {
+fn judge(
+    cluster: &Cluster,
+    settings: &KafkaSettings,
+    (namespace, services): (&str, &[ServiceSpec]),
+    report: &mut Report,
+) {
     let Cluster { brokers, topics } = cluster;
     let (partitions, replicas) = (settings.partitions.unsigned_abs() as usize, settings.replication_factor);
     if *brokers < replicas.unsigned_abs() as usize {
@@ -71,13 +77,15 @@ fn judge(cluster: &Cluster, settings: &KafkaSettings, namespace: &str, report: &
             "start more brokers, or lower kafka.replication_factor",
         );
     }
+    let wanted: BTreeSet<&str> = services.iter().flat_map(ServiceSpec::topics).collect();
     let own: Vec<(&str, String, Option<&Topic>)> = TOPICS
         .iter()
+        .filter(|topic| wanted.contains(**topic))
         .map(|topic| (*topic, format!("{namespace}{topic}")))
         .map(|(topic, name)| (topic, name.clone(), topics.get(&name)))
         .collect();
     // The others are created with their first event.
-    let is_heard = |topic: &str| SERVICES.iter().any(|service| service.consumes.contains(&topic));
+    let is_heard = |topic: &str| services.iter().any(|service| service.consumes.contains(&topic));
     let missing: Vec<&str> = own
         .iter()
         .filter(|(topic, _, found)| found.is_none() && is_heard(topic))
@@ -96,29 +104,7 @@ fn judge(cluster: &Cluster, settings: &KafkaSettings, namespace: &str, report: &
     let there = own.iter().filter_map(|(_, name, topic)| Some((name, (*topic)?)));
     let mut is_fine = missing.is_empty();
     for (name, topic) in there.clone() {
-        let mut odd = |found: String, remedy: &str| {
-            is_fine = false;
-            report.warn(CHECK, found, remedy);
-        };
-        if topic.partitions != partitions {
-            odd(
-                format!("the topic {name} has {} partitions, kafka.partitions is {partitions}", topic.partitions),
-                "set kafka.partitions to what there is. Adding partitions moves keys: do it only while the outboxes are \
-                 empty and all is applied",
-            );
-        }
-        if (topic.replicas as i32) < replicas {
-            odd(
-                format!("the topic {name} has {} replicas, kafka.replication_factor is {replicas}", topic.replicas),
-                "add replicas with kafka-reassign-partitions.sh",
-            );
-        }
-        if topic.without_leader > 0 {
-            odd(
-                format!("{} partitions of the topic {name} have no leader: their events wait", topic.without_leader),
-                "bring the brokers back that have them; kafka-topics.sh --describe --unavailable-partitions",
-            );
-        }
+        is_fine &= judge_topic(name, topic, settings, report);
     }
     if is_fine {
         report.ok(
@@ -126,24 +112,60 @@ fn judge(cluster: &Cluster, settings: &KafkaSettings, namespace: &str, report: &
             format!(
                 "{brokers} brokers; {} of {} topics are there, with {partitions} partitions each",
                 there.count(),
-                TOPICS.len()
+                own.len()
             ),
         );
     }
+}
+
+/// Whether it is as the settings say.
+fn judge_topic(name: &str, topic: &Topic, settings: &KafkaSettings, report: &mut Report) -> bool {
+    let (partitions, replicas) = (settings.partitions.unsigned_abs() as usize, settings.replication_factor);
+    let mut is_fine = true;
+    let mut odd = |found: String, remedy: &str| {
+        is_fine = false;
+        report.warn(CHECK, found, remedy);
+    };
+    if topic.partitions != partitions {
+        odd(
+            format!("the topic {name} has {} partitions, kafka.partitions is {partitions}", topic.partitions),
+            "set kafka.partitions to what there is. Adding partitions moves keys: do it only while the outboxes are empty \
+             and all is applied",
+        );
+    }
+    if (topic.replicas as i32) < replicas {
+        odd(
+            format!("the topic {name} has {} replicas, kafka.replication_factor is {replicas}", topic.replicas),
+            "add replicas with kafka-reassign-partitions.sh",
+        );
+    }
+    if topic.without_leader > 0 {
+        odd(
+            format!("{} partitions of the topic {name} have no leader: their events wait", topic.without_leader),
+            "bring the brokers back that have them; kafka-topics.sh --describe --unavailable-partitions",
+        );
+    }
+    is_fine
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Level;
     use super::*;
+    use crate::services::{self, SERVICES};
 
     fn settings() -> KafkaSettings {
         common::settings::Settings::defaults().unwrap().section("kafka").unwrap()
     }
 
     fn judged(cluster: &Cluster) -> Vec<(Level, String)> {
+        judged_for(cluster, SERVICES)
+    }
+
+    fn judged_for(cluster: &Cluster, services: &[ServiceSpec]) -> Vec<(Level, String)> {
         let mut report = Report::default();
-        judge(cluster, &KafkaSettings { partitions: 2, replication_factor: 1, ..settings() }, "n_", &mut report);
+        let settings = KafkaSettings { partitions: 2, replication_factor: 1, ..settings() };
+        judge(cluster, &settings, ("n_", services), &mut report);
         report.findings.into_iter().map(|finding| (finding.level, finding.found)).collect()
     }
 
@@ -168,6 +190,8 @@ mod tests {
         cluster.topics.remove("n_ORDER_PLACED");
         let found = judged(&cluster);
         assert!(found[0].0 == Level::Warning && found[0].1.ends_with("missing: n_ORDER_PLACED"), "{found:?}");
+        let account = [services::find("account").expect("it is a service")];
+        assert_eq!(judged_for(&cluster, &account)[0].0, Level::Ok, "account has nothing to do with that topic");
         cluster.brokers = 0;
         assert_eq!(judged(&cluster)[0].0, Level::Error);
     }

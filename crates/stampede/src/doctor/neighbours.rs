@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::manifest::identifier;
+use common::manifest::{ServiceSpec, identifier};
 use common::rpc::{self, RpcSettings};
 use common::settings::Settings;
 use tonic_health::pb::HealthCheckRequest;
@@ -14,8 +14,9 @@ use crate::services::SERVICES;
 
 const CHECK: &str = "neighbours";
 
-/// An error is an address that is none, or a section of the settings that cannot be read.
-pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
+/// Looks at those that `services` call; where these are all services, at every one that is named. Where they are fewer, the
+/// others may be closed to this process. An error is an address that is none, or a section of the settings that cannot be read.
+pub async fn examine(settings: &Settings, services: &[ServiceSpec], report: &mut Report) -> anyhow::Result<()> {
     let named: BTreeMap<String, String> = settings.section("upstreams")?;
     let named: Vec<(&String, &String)> = named.iter().filter(|(_, address)| !address.is_empty()).collect();
     let rpc: RpcSettings = settings.section("rpc")?;
@@ -30,6 +31,10 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
                 format!("upstreams.{name} names no service"),
                 format!("remove it; the services are {}", crate::services::names()),
             );
+            continue;
+        }
+        let is_called = |caller: &ServiceSpec| caller.deploy.calls.iter().any(|callee| identifier(callee) == *name);
+        if services.len() < SERVICES.len() && !services.iter().any(is_called) {
             continue;
         }
         let upstream = rpc::upstream(address, &patient, None);

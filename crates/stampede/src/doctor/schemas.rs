@@ -1,8 +1,9 @@
-//! The schemas: whether each has the migrations that this executable needs.
+//! The schemas: whether our role may read them, and whether each has the migrations that this executable needs.
 
 use std::collections::BTreeSet;
 
 use common::host::{self, schema};
+use common::manifest::ServiceSpec;
 use common::settings::Settings;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
@@ -10,6 +11,7 @@ use diesel::{QueryableByName, sql_query, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::Report;
+use crate::access::{self, Access, Need};
 use crate::services::SERVICES;
 
 const CHECK: &str = "schemas";
@@ -26,23 +28,35 @@ struct Applied {
     version: String,
 }
 
-/// An error is a migration of ours, or a section of the settings, that cannot be read.
+/// Looks at the schemas of `named`, or of all services. Returns those whose schema our role may read, and that are looked at
+/// further. An error is a migration of ours, or a section of the settings, that cannot be read.
 pub async fn examine(
     connection: &mut AsyncPgConnection,
     settings: &Settings,
+    named: &[ServiceSpec],
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<ServiceSpec>> {
     let namespace: String = settings.section("host.namespace")?;
     let migrates: bool = settings.section("host.migrate")?;
-    let (mut steps, mut is_fine) = (0, true);
-    for service in SERVICES {
+    let asked = if named.is_empty() { SERVICES } else { named };
+    let access = match access::of(connection, &namespace, asked).await {
+        Ok(access) => access,
+        Err(error) => {
+            report.fail(CHECK, format!("what our role may read cannot be told: {error}"), "look at PostgreSQL's log");
+            return Ok(asked.to_vec());
+        }
+    };
+    judge_access(&access, !named.is_empty(), report);
+    let open = asked.iter().zip(&access).filter(|(_, access)| !access.is_forbidden(Need::Read));
+    let services: Vec<ServiceSpec> = open.map(|(service, _)| *service).collect();
+    let (mut steps, mut is_fine) = (0, !services.is_empty());
+    for service in &services {
         let own = schema(&namespace, service.name);
         let known: BTreeSet<String> = versions(host::MIGRATIONS)?.chain(versions((service.migrations)())?).collect();
         let applied = match applied(connection, &own).await {
             Ok(applied) => applied,
             Err(error) => {
-                let remedy = format!("let the role of postgres.url own the schema {own}");
-                report.fail(CHECK, format!("the schema {own} cannot be read: {error}"), remedy);
+                report.fail(CHECK, format!("the schema {own} cannot be read: {error}"), "look at PostgreSQL's log");
                 is_fine = false;
                 continue;
             }
@@ -79,9 +93,28 @@ pub async fn examine(
         steps += known.len();
     }
     if is_fine {
-        report.ok(CHECK, format!("all {steps} migrations of {} schemas are applied", SERVICES.len()));
+        report.ok(CHECK, format!("all {steps} migrations of {} schemas are applied", services.len()));
     }
-    Ok(())
+    Ok(services)
+}
+
+/// In a cluster the role of a service may read its own schema alone, as it should be.
+fn judge_access(access: &[Access], is_named: bool, report: &mut Report) {
+    let (closed, open): (Vec<&Access>, Vec<&Access>) =
+        access.iter().partition(|access| access.is_forbidden(Need::Read));
+    let [Access { role, .. }, ..] = closed.as_slice() else { return };
+    let schemas: Vec<&str> = closed.iter().map(|access| access.schema.as_str()).collect();
+    let found = format!("the role {role} may not read {}", schemas.join(", "));
+    let operators = format!("the role of operators ({})", access::OPERATORS);
+    if is_named || open.is_empty() {
+        report.fail(CHECK, found, format!("let postgres.url have the role of that service, or {operators}"));
+    } else {
+        report.warn(
+            CHECK,
+            format!("{found}: these services are left out"),
+            format!("name the service of this process with --service, or ask with {operators}"),
+        );
+    }
 }
 
 fn versions(set: impl MigrationSource<Pg>) -> anyhow::Result<impl Iterator<Item = String>> {

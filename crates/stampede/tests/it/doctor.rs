@@ -7,17 +7,18 @@ use common::settings::Settings;
 use sandbox::{External, Sandbox};
 use serde_json::Value;
 use stampede::doctor::{self, Level, Report};
+use stampede::services;
 use testkit::{Site, eventually, servers};
 
 use crate::commands::Place;
 use crate::site::system;
 
 async fn examined(settings: Settings) -> Report {
-    doctor::examine(Ok(settings), Duration::from_millis(50)).await
+    doctor::examine(Ok(settings), &[], Duration::from_millis(50)).await
 }
 
 /// The settings of `site` with others above them.
-fn with(site: &Site, changes: &[(&str, &str)]) -> Settings {
+pub fn with(site: &Site, changes: &[(&str, &str)]) -> Settings {
     let own = site.settings();
     let keys = ["host.namespace", "postgres.url", "redis.url", "kafka.brokers", "kafka.partitions"];
     let same = keys.map(|key| (key.to_owned(), text(&own, key)));
@@ -143,6 +144,12 @@ async fn each_server_and_neighbour_that_does_not_answer_is_named() {
     assert!(failed[1].contains("keys of access tokens cannot be read"), "{failed:?}");
     assert!(report.text().contains("order serves at http://"), "{}", report.text());
     assert!(only(&report, Level::Warning, "neighbours").contains("upstreams.nobody names no service"));
+
+    // Alone, queue calls none of those that are away: they may be closed to it.
+    let queue = [services::find("queue").expect("it is a service")];
+    let report = doctor::examine(Ok(with(&site, &neighbours)), &queue, Duration::from_millis(50)).await;
+    let failed: Vec<&str> = report.of(Level::Error).map(|finding| finding.found.as_str()).collect();
+    assert!(failed.len() == 1 && failed[0].contains("keys of access tokens cannot be read"), "{failed:?}");
 
     let servers = [
         ("postgres.url", "postgres://stampede:secret@127.0.0.1:1/stampede"),
