@@ -11,6 +11,7 @@ use opentelemetry::Key;
 use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -80,12 +81,11 @@ fn collector(setting: &str, variables: &impl Variables) -> anyhow::Result<Option
 pub(super) fn provider(setting: &str, service: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let Some(address) = collector(setting, &variable)? else { return Ok(None) };
     let exporter = exporter(&address, &variable).with_context(|| format!("traces cannot be sent to {address:?}"))?;
-    // It has what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
-    let named = Resource::builder().build();
-    let is_named = named
-        .get(&Key::from_static_str("service.name"))
-        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
-    let resource = if is_named { named } else { Resource::builder().with_service_name(service.to_owned()).build() };
+    // By itself the SDK would take the name among the attributes, against the specification.
+    let attributes = EnvResourceDetector::new().detect();
+    let among_attributes = || Some(attributes.get(&Key::from_static_str("service.name"))?.as_str().into_owned());
+    let name = set(&variable, "OTEL_SERVICE_NAME").or_else(among_attributes).unwrap_or_else(|| service.to_owned());
+    let resource = Resource::builder().with_service_name(name).build();
     Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
 }
 

@@ -22,12 +22,15 @@ use crate::payer::{Payer as _, won};
 use crate::site::{EXECUTABLE, system};
 
 mod status;
+mod variables;
 
 /// A collector that keeps what it gets.
 #[derive(Clone, Default)]
 struct Collector {
     /// Each with the name of its service.
     spans: Arc<Mutex<Vec<(String, Span)>>>,
+    /// What processes tell of themselves: the texts among their attributes.
+    resources: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
 }
 
 #[tonic::async_trait]
@@ -38,11 +41,13 @@ impl TraceService for Collector {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         for resource_spans in request.into_inner().resource_spans {
             let attributes = resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default();
-            let named = attributes.into_iter().find(|attribute| attribute.key == "service.name");
-            let service = match named.and_then(|name| name.value?.value) {
-                Some(AnyValue::StringValue(name)) => name,
-                _ => String::new(),
-            };
+            let texts = attributes.into_iter().filter_map(|attribute| match attribute.value?.value? {
+                AnyValue::StringValue(text) => Some((attribute.key, text)),
+                _ => None,
+            });
+            let resource: BTreeMap<String, String> = texts.collect();
+            let service = resource.get("service.name").cloned().unwrap_or_default();
+            self.resources.lock().push(resource);
             let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
             self.spans.lock().extend(spans.map(|span| (service.clone(), span)));
         }
