@@ -35,11 +35,14 @@ SOURCES = {
         spec.entityOperator.template.entityOperatorRole spec.entityOperator.template.pod.affinity
         spec.entityOperator.template.pod.tolerations spec.entityOperator.template.pod.topologySpreadConstraints
         spec.entityOperator.template.pod.volumes spec.entityOperator.template.serviceAccount
-        spec.entityOperator.template.topicOperatorRoleBinding spec.entityOperator.template.userOperatorContainer
-        spec.entityOperator.template.userOperatorRoleBinding spec.entityOperator.topicOperator.livenessProbe
+        spec.entityOperator.template.topicOperatorRoleBinding spec.entityOperator.template.userOperatorRoleBinding spec.entityOperator.topicOperator.livenessProbe
         spec.entityOperator.topicOperator.logging spec.entityOperator.topicOperator.readinessProbe
-        spec.entityOperator.topicOperator.startupProbe spec.entityOperator.userOperator spec.kafka.authorization
-        spec.kafka.jmxOptions spec.kafka.listeners[].authentication spec.kafka.listeners[].configuration
+        spec.entityOperator.topicOperator.startupProbe spec.entityOperator.userOperator.livenessProbe
+        spec.entityOperator.userOperator.logging spec.entityOperator.userOperator.readinessProbe
+        spec.kafka.authorization.authorizerClass spec.kafka.authorization.superUsers
+        spec.kafka.authorization.supportsAdminApi spec.kafka.jmxOptions
+        spec.kafka.listeners[].authentication.listenerConfig spec.kafka.listeners[].authentication.sasl
+        spec.kafka.listeners[].configuration
         spec.kafka.livenessProbe spec.kafka.logging spec.kafka.metricsConfig spec.kafka.quotas spec.kafka.rack
         spec.kafka.readinessProbe spec.kafka.template spec.kafka.tieredStorage""",
     ),
@@ -51,7 +54,16 @@ SOURCES = {
         spec.template.podSet""",
     ),
     "kafka.strimzi.io/kafkatopic_v1": ("strimzi/strimzi-kafka-operator", ""),
+    "kafka.strimzi.io/kafkauser_v1": (
+        "strimzi/strimzi-kafka-operator",
+        "spec.authentication.password spec.quotas spec.template",
+    ),
     "keda.sh/scaledobject_v1alpha1": ("kedacore/keda", ""),
+    "keda.sh/triggerauthentication_v1alpha1": (
+        "kedacore/keda",
+        """spec.awsSecretManager spec.azureKeyVault spec.boundServiceAccountToken spec.env spec.gcpSecretManager
+        spec.hashiCorpVault spec.podIdentity""",
+    ),
     "monitoring.coreos.com/servicemonitor_v1": (
         "prometheus-operator/prometheus-operator",
         """spec.endpoints[].authorization spec.endpoints[].basicAuth spec.endpoints[].bearerTokenSecret

@@ -2,6 +2,7 @@
 //! A test compares what is committed with what this writes.
 
 mod dashboards;
+mod kafka_users;
 mod kubernetes;
 
 use std::path::Path;

@@ -7,7 +7,7 @@ use common::rpc::ServiceKey;
 use common::settings::Settings;
 use contract::events::TOPICS;
 
-use super::{File, NOTICE, development_key, fill};
+use super::{File, NOTICE, development_key, fill, kafka_users};
 use crate::services::SERVICES;
 
 /// Everything of one service: its workload, its edges and its migration.
@@ -18,6 +18,7 @@ const EXTERNAL_SECRET: &str = include_str!("external_secret.yaml");
 const DEV_SECRET: &str = include_str!("dev_secret.yaml");
 const CERTIFICATE: &str = include_str!("certificate.yaml");
 const CERTIFICATE_MOUNTS: &str = include_str!("certificate_mounts.yaml");
+const KAFKA_MOUNTS: &str = include_str!("kafka_mounts.yaml");
 const TOPIC: &str = include_str!("topic.yaml");
 const ROLE: &str = include_str!("role.yaml");
 const SCHEMA: &str = include_str!("schema.yaml");
@@ -40,6 +41,9 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
         of_all("k8s/components/keda/scaled-objects.yaml", each(scaled_object)),
         of_all("k8s/components/keda/consumers/kustomization.yaml", consumers()),
         of_all("k8s/components/strimzi/topics.yaml", topics(settings.partitions, settings.retention_hours)),
+        of_all("k8s/components/strimzi/users.yaml", each(kafka_users::of_service) + &kafka_users::of_operators()),
+        of_all("k8s/components/strimzi/mounts.yaml", each(|spec| fill(KAFKA_MOUNTS, &[("name", spec.name)]))),
+        of_all("k8s/components/keda/user.yaml", kafka_users::of_scaler()),
         of_all("k8s/components/cnpg/database.yaml", database()),
         of_all("k8s/components/cnpg/roles.yaml", roles()),
         of_all("k8s/components/external-secrets/services.yaml", each(external_secret)),

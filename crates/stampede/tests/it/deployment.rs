@@ -4,6 +4,8 @@
 mod alerts;
 mod components;
 mod dashboards;
+mod kafka_rights;
+mod kafka_users;
 mod network;
 mod objects;
 mod pods;

@@ -95,7 +95,7 @@ fn services_reach_the_servers_and_migrations_only_the_database() {
             assert!(connects(&policies, &own, &postgres, 5432), "{overlay}: {} has no database", service.name);
             assert!(connects(&policies, &own, &redis, 6379), "{overlay}: {} has no Redis", service.name);
             // Strimzi writes the other end from the listener's peers.
-            assert!(allows(&policies, "Egress", &own, &kafka, 9092), "{overlay}: {} has no Kafka", service.name);
+            assert!(allows(&policies, "Egress", &own, &kafka, 9093), "{overlay}: {} has no Kafka", service.name);
             let peers =
                 of_kind(objects, "Kafka").flat_map(|kafka| kafka["spec"]["kafka"]["listeners"].as_array()).flatten();
             let mut peers = peers.flat_map(|listener| listener["networkPolicyPeers"].as_array()).flatten();
@@ -104,7 +104,7 @@ fn services_reach_the_servers_and_migrations_only_the_database() {
                 "{overlay}"
             );
             assert!(connects(&policies, &job, &postgres, 5432), "{overlay}: {} is not migrated", service.name);
-            assert!(!connects(&policies, &job, &redis, 6379) && !allows(&policies, "Egress", &job, &kafka, 9092));
+            assert!(!connects(&policies, &job, &redis, 6379) && !allows(&policies, "Egress", &job, &kafka, 9093));
         }
         assert!(!connects(&policies, &redis, &postgres, 5432), "{overlay}: Redis reaches the database");
     }

@@ -197,7 +197,8 @@ fn secrets_are_files_and_images_are_what_was_released() {
             }
             for variable in container["env"].as_array().into_iter().flatten() {
                 let value = variable["value"].as_str().unwrap_or_default();
-                rule(value.starts_with("/run/secrets/"), &format!("{} is no file", variable["name"]));
+                let is_user = variable["name"] == "STAMPEDE__KAFKA__USERNAME";
+                rule(is_user || value.starts_with("/run/secrets/"), &format!("{} is no file", variable["name"]));
             }
         }
     });
@@ -219,15 +220,15 @@ fn secrets_are_files_and_images_are_what_was_released() {
 fn every_secret_has_the_keys_that_pods_mount() {
     let (mut wrong, mut seen) = (Vec::new(), 0);
     for workload in workloads() {
-        for volume in workload.pod["volumes"].as_array().into_iter().flatten() {
-            let Some(secret) = volume["secret"]["secretName"].as_str() else { continue };
+        for (secret, items) in workload.pod["volumes"].as_array().into_iter().flatten().flat_map(secrets_of) {
             let of = |kind| of_kind(workload.objects, kind).find(|object| name(object) == secret);
             let plain = of("Secret").map(|object| &object["stringData"]);
             let external = of("ExternalSecret").map(|object| &object["spec"]["target"]["template"]["data"]);
-            for item in volume["secret"]["items"].as_array().into_iter().flatten() {
+            for item in items.as_array().into_iter().flatten() {
                 seen += 1;
                 let key = item["key"].as_str().unwrap_or_default();
-                if ![plain, external].into_iter().flatten().any(|keys| keys[key].is_string()) {
+                let is_given = [plain, external].into_iter().flatten().any(|keys| keys[key].is_string());
+                if !is_given && !is_made_by_an_operator(workload.objects, secret, key) {
                     wrong.push(format!("{}: {secret} has no {key}", workload.place));
                 }
             }
@@ -235,4 +236,22 @@ fn every_secret_has_the_keys_that_pods_mount() {
     }
     assert!(seen > SERVICES.len(), "no pod mounts a secret");
     holds("A pod waits for a key that nobody gives it.", wrong);
+}
+
+/// The secrets that a volume takes, each with the keys that it takes from it.
+fn secrets_of(volume: &Value) -> Vec<(&str, &Value)> {
+    let whole = volume["secret"]["secretName"].as_str().map(|secret| (secret, &volume["secret"]["items"]));
+    let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+    let parts = sources.filter_map(|source| Some((source["secret"]["name"].as_str()?, &source["secret"]["items"])));
+    whole.into_iter().chain(parts).collect()
+}
+
+/// Strimzi makes a secret for each KafkaUser and one with the authority of its Kafka.
+fn is_made_by_an_operator(objects: &[Value], secret: &str, key: &str) -> bool {
+    let has = |kind: &str, wanted: &str| of_kind(objects, kind).any(|object| name(object) == wanted);
+    match (secret, key) {
+        ("stampede-cluster-ca-cert", "ca.crt") => has("Kafka", "stampede"),
+        (secret, "password") => secret.strip_prefix("kafka-").is_some_and(|user| has("KafkaUser", user)),
+        _ => false,
+    }
 }
