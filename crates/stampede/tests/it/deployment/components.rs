@@ -72,8 +72,8 @@ fn with_servers_of_a_provider_every_pod_has_their_files_and_the_password_of_kafk
             let all = has(&pod["volumes"], json!({ "name": "servers", "secret": secret }))
                 && has(&container["volumeMounts"], json!({ "name": "servers", "mountPath": place, "readOnly": true }))
                 && has(&container["env"], json!({ "name": "STAMPEDE__KAFKA__PASSWORD_FILE", "value": password }));
-            // Nobody makes the secrets of Strimzi there.
-            let waits = ["kafka-", "stampede-cluster-ca-cert"]
+            // Nobody makes the secrets of Strimzi and CloudNativePG there.
+            let waits = ["kafka-", "stampede-cluster-ca-cert", "stampede-postgres-ca"]
                 .iter()
                 .any(|secret| pod["volumes"].to_string().contains(&format!("\"{secret}")));
             if !all || waits {

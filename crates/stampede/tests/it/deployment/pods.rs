@@ -1,6 +1,6 @@
 //! Rules for every pod of every overlay: what it may do, what it asks for, how it starts and ends.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
 use super::{name, of_kind, rendered, texts};
@@ -246,12 +246,41 @@ fn secrets_of(volume: &Value) -> Vec<(&str, &Value)> {
     whole.into_iter().chain(parts).collect()
 }
 
-/// Strimzi makes a secret for each KafkaUser and one with the authority of its Kafka.
+/// Strimzi makes a secret for each KafkaUser and one with the authority of its Kafka, and CloudNativePG one of its own.
 fn is_made_by_an_operator(objects: &[Value], secret: &str, key: &str) -> bool {
     let has = |kind: &str, wanted: &str| of_kind(objects, kind).any(|object| name(object) == wanted);
     match (secret, key) {
         ("stampede-cluster-ca-cert", "ca.crt") => has("Kafka", "stampede"),
+        ("stampede-postgres-ca", "ca.crt") => has("Cluster", "stampede-postgres"),
         (secret, "password") => secret.strip_prefix("kafka-").is_some_and(|user| has("KafkaUser", user)),
         _ => false,
+    }
+}
+
+/// Encryption alone does not say who is there: each pod knows the authority, and PostgreSQL's name is compared.
+#[test]
+fn postgresql_has_to_prove_itself_to_every_pod() {
+    let items = json!([{ "key": "ca.crt", "path": "ca.crt" }]);
+    let secret = json!({ "secretName": "stampede-postgres-ca", "defaultMode": 0o440, "items": items });
+    let volume = json!({ "name": "postgres-ca", "secret": secret });
+    let mount = json!({ "name": "postgres-ca", "mountPath": "/run/secrets/postgres", "readOnly": true });
+    every("TLS to PostgreSQL", |workload, rule| {
+        let volumes = workload.pod["volumes"].as_array().into_iter().flatten();
+        let items = volumes.clone().flat_map(secrets_of).find(|(_, items)| items.to_string().contains("postgres.url"));
+        let Some((secret, _)) = items else { return };
+        let has = |list: &Value, wanted: &Value| list.as_array().is_some_and(|all| all.contains(wanted));
+        let more = volumes.filter(|volume| volume.to_string().contains("stampede-postgres-")).count();
+        rule(more == 1 && has(&workload.pod["volumes"], &volume), "has not just the authority's certificate");
+        rule(has(&workload.pod["containers"][0]["volumeMounts"], &mount), "does not see the authority's certificate");
+        let of = |kind| of_kind(workload.objects, kind).find(|object| name(object) == secret);
+        let plain = of("Secret").and_then(|object| object["stringData"]["postgres.url"].as_str());
+        let external = of("ExternalSecret").map(|object| &object["spec"]["target"]["template"]["data"]["postgres.url"]);
+        let url = plain.or(external.and_then(Value::as_str)).unwrap_or_default();
+        let place = "@stampede-postgres-rw:5432/stampede?sslmode=verify-full&sslrootcert=/run/secrets/postgres/ca.crt";
+        rule(url.ends_with(place), &format!("believes whoever answers: {url}"));
+    });
+    for (overlay, objects) in &rendered().overlays {
+        let image = of_kind(objects, "Cluster").next().and_then(|cluster| cluster["spec"]["imageName"].as_str());
+        assert!(image.is_some_and(|image| image.contains("@sha256:")), "{overlay}: {image:?} may be anything");
     }
 }
