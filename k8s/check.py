@@ -3,9 +3,11 @@
 
     k8s/check.py            says what is wrong, if anything is
     k8s/check.py --json     also prints all objects of all overlays, for the tests
+    k8s/check.py --judge    reads a list of objects as JSON, and prints for each what is wrong with it
 
 Kubernetes' own kinds are judged by the schemas of kubernetes-validate, others by k8s/schemas/, and the compose file by
-its specification. An unknown kind, a member that the schema does not know and an object that comes twice are errors.
+its specification; rules.py has what an API server refuses beside that. An unknown kind, a member that the schema does not
+know and an object that comes twice are errors.
 
 The tools come with pip into the user's cache the first time, which takes the network and some seconds.
 """
@@ -25,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 K8S = ROOT / "k8s"
 sys.path.insert(0, str(ROOT / "crates" / "testkit"))
 
+import rules  # noqa: E402
 from pinned import installed  # noqa: E402
 
 # The oldest version of Kubernetes that the manifests are for.
@@ -57,7 +60,8 @@ class Schemas:
         text = json.dumps(document, default=str)
         if text not in self.judged:
             judge = self.of(document["kind"], document["apiVersion"])
-            self.judged[text] = list(flaws(judge, document)) if judge else None
+            # The rules count on what the schema says.
+            self.judged[text] = (list(flaws(judge, document)) or list(rules.flaws(document))) if judge else None
         return self.judged[text]
 
     def of(self, kind, api_version):
@@ -117,6 +121,11 @@ def parse(done):
         return [], [f"{error}"]
 
 
+def judged(document, schemas):
+    found = schemas.flaws(document)
+    return [f"there is no schema of {document['apiVersion']} {document['kind']}"] if found is None else found
+
+
 def check(documents, schemas):
     seen = set()
     for document in documents:
@@ -125,15 +134,15 @@ def check(documents, schemas):
         if identity in seen:
             yield f"{name} comes twice"
         seen.add(identity)
-        found = schemas.flaws(document)
-        if found is None:
-            found = [f"there is no schema of {document['apiVersion']} {document['kind']}"]
-        yield from (f"{name}: {flaw}" for flaw in found)
+        yield from (f"{name}: {flaw}" for flaw in judged(document, schemas))
 
 
 def main():
     folder = installed(K8S / "requirements.txt")
     schemas = Schemas(folder)
+    if "--judge" in sys.argv[1:]:
+        print(json.dumps([judged(document, schemas) for document in json.load(sys.stdin)]))
+        return
     wrong, rendered = [], {}
     # Checks are for components that no overlay has.
     overlays = [

@@ -9,6 +9,7 @@ mod kafka_users;
 mod network;
 mod objects;
 mod pods;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
