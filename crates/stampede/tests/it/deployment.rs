@@ -57,6 +57,11 @@ pub fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = 
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
+/// Whether an overlay has the Gateway API in place of the Ingress.
+pub fn has_gateway_api(overlay: &str) -> bool {
+    overlay.ends_with("gateway-api")
+}
+
 pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
@@ -83,7 +88,9 @@ pub async fn paths_of(service: &ServiceSpec) -> Vec<String> {
 #[test]
 fn every_overlay_and_the_compose_file_are_valid() {
     let overlays: Vec<&str> = rendered().overlays.keys().map(String::as_str).collect();
-    assert_eq!(overlays, ["dev", "prod", "prod-gateway-api", "prod-mtls", "sale-day"]);
+    let gateways = ["prod-gateway-api", "prod-mtls-gateway-api", "sale-day-gateway-api"];
+    let expected: BTreeSet<&str> = ["dev", "prod", "prod-mtls", "sale-day"].into_iter().chain(gateways).collect();
+    assert_eq!(overlays, Vec::from_iter(expected));
 }
 
 #[test]

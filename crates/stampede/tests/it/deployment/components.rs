@@ -6,7 +6,7 @@ use sandbox::nginx::RESPONSE_HEADERS;
 use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
-use super::{name, of_kind, rendered};
+use super::{has_gateway_api, name, of_kind, rendered};
 use crate::tidy::{folders, holds, root};
 
 /// What a NetworkPolicy says of the namespace `name`.
@@ -96,7 +96,7 @@ fn every_gateway_has_the_limit_of_the_services_and_the_headers_of_nginx() {
         let one =
             |kind: &'static str, wanted: &'static str| of_kind(objects, kind).find(|object| name(object) == wanted);
         let by_ingress = one("ConfigMap", "response-headers");
-        if overlay != "prod-gateway-api" {
+        if !has_gateway_api(overlay) {
             let ingress = one("Ingress", "stampede").unwrap_or_else(|| panic!("{overlay} has no gateway"));
             let size = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
             assert_eq!(size, "64k", "{overlay}");
