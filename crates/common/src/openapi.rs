@@ -71,10 +71,21 @@ pub fn mount_routes(config: &mut ServiceConfig<'_>, routes: &[Mounted], roots: &
     }
 }
 
+const ACCESS_TOKEN: &str =
+    "An access token of a log-in. An operation lists the roles that it demands; none: any account.";
+const API_KEY: &str =
+    "The key of a program, in place of an access token. An operation lists the scopes that it demands.";
+
 fn document() -> OpenApi {
     use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
     use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder};
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let http = |format: &str, meaning: &str| {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+        SecurityScheme::Http(bearer.description(Some(meaning)).build())
+    };
+    let schemes = ComponentsBuilder::new()
+        .security_scheme("bearer", http("JWT", ACCESS_TOKEN))
+        .security_scheme("apiKey", http("nh_live_<id>_<secret>", API_KEY));
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
@@ -83,6 +94,6 @@ fn document() -> OpenApi {
                 .description(Some("The commerce backend for the minute everybody arrives at once."))
                 .build(),
         )
-        .components(Some(ComponentsBuilder::new().security_scheme("bearer", SecurityScheme::Http(bearer)).build()))
+        .components(Some(schemes.build()))
         .build()
 }

@@ -89,7 +89,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
     (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/coupons")]
 pub async fn create_coupon(
     app: Data<App>,
@@ -184,7 +184,7 @@ async fn insert(tx: &mut Tx, id: CouponId, new: &NewCoupon) -> Result<(CouponRow
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "COUPON_NOT_FOUND"),
     (status = 412, body = Problem, description = "VERSION_CONFLICT")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[patch("/admin/coupons/{couponId}")]
 pub async fn change_coupon(
     app: Data<App>,

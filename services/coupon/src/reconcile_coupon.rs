@@ -55,7 +55,7 @@ pub struct GateNumbers {
     (status = 200, body = Reconciliation),
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "COUPON_NOT_FOUND")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/coupons/{couponId}/reconcile")]
 pub async fn reconcile_coupon(app: Data<App>, _: Admin, id: Path<CouponId>) -> Result<HttpResponse> {
     let (app, id) = (app.into_inner(), id.into_inner());

@@ -69,7 +69,7 @@ struct Adjustment {
     (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND"),
     (status = 409, body = Problem, description = "STOCK_BELOW_HELD, CONCURRENT_MODIFICATION"),
     (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED, SEATS_REQUIRED: its units are its seats")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/products/{productId}/stock-adjust")]
 pub async fn adjust_stock(
     app: Data<App>,

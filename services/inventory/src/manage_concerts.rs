@@ -77,7 +77,7 @@ pub struct AddedSeats {
     (status = 201, body = ConcertView, headers(("Location" = String))),
     (status = 400, body = Problem, description = "VALIDATION_ERROR"),
     (status = 403, body = Problem, description = "FORBIDDEN")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/concerts")]
 pub async fn create_concert(app: Data<App>, _: Admin, body: Json<NewConcert>) -> Result<HttpResponse> {
     let new = body.into_inner();
@@ -109,7 +109,7 @@ pub async fn create_concert(app: Data<App>, _: Admin, body: Json<NewConcert>) ->
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "CONCERT_NOT_FOUND"),
     (status = 409, body = Problem, description = "SKU_ALREADY_EXISTS, SEAT_ALREADY_EXISTS")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/concerts/{concertId}/seats:bulk")]
 pub async fn add_seats(
     app: Data<App>,

@@ -63,7 +63,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
     (status = 400, body = Problem, description = "VALIDATION_ERROR"),
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 409, body = Problem, description = "SKU_ALREADY_EXISTS")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/products")]
 pub async fn create_product(app: Data<App>, admin: Admin, body: Json<NewProduct>) -> Result<HttpResponse> {
     let new = body.into_inner();
@@ -152,7 +152,7 @@ async fn raise_catalogue_version(tx: &mut Tx) -> Result<()> {
     (status = 400, body = Problem, description = "VALIDATION_ERROR"),
     (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND"),
     (status = 412, body = Problem, description = "VERSION_CONFLICT")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[patch("/admin/products/{productId}")]
 pub async fn change_product(
     app: Data<App>,

@@ -61,7 +61,7 @@ pub struct StockAudit {
 #[utoipa::path(tag = "products", params(("productId" = ProductId, Path), AuditsQuery), responses(
     (status = 200, body = AuditsPage), (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[get("/admin/products/{productId}/stock-audits")]
 pub async fn list_audits(
     app: Data<App>,

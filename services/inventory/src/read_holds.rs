@@ -70,7 +70,7 @@ pub struct HoldLineView {
 
 #[utoipa::path(tag = "products", params(HoldsQuery), responses(
     (status = 200, body = HoldsPage), (status = 403, body = Problem, description = "FORBIDDEN")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[get("/admin/holds")]
 pub async fn list_holds(app: Data<App>, _: Admin, query: Query<HoldsQuery>) -> Result<Json<HoldsPage>> {
     let limit = query.limit.unwrap_or(PAGE);

@@ -86,7 +86,7 @@ pub struct ListApiKeys {
         (status = 409, body = Problem, description = "API_KEY_LIMIT_REACHED: the client has two live keys"),
         (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/api-keys")]
 pub async fn create_api_key(
@@ -196,7 +196,7 @@ impl From<KeyRow> for ApiKeyView {
     tag = "notifications",
     params(ListApiKeys),
     responses((status = 200, body = Page<ApiKeyView>), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/api-keys")]
 pub async fn list_api_keys(app: Data<App>, _admin: Admin, query: Query<ListApiKeys>) -> Result<HttpResponse> {
@@ -225,7 +225,7 @@ pub async fn list_api_keys(app: Data<App>, _admin: Admin, query: Query<ListApiKe
     tag = "notifications",
     params(("id" = ApiKeyId, Path)),
     responses((status = 204), (status = 404, body = Problem, description = "API_KEY_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[delete("/admin/api-keys/{id}")]
 pub async fn revoke_api_key(app: Data<App>, admin: Admin, id: Path<ApiKeyId>) -> Result<HttpResponse> {

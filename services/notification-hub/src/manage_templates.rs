@@ -82,7 +82,7 @@ pub struct ListTemplates {
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 422, body = Problem, description = "TEMPLATE_INVALID: `details` has the field, the line and why"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/templates/preview")]
 pub async fn preview_template(_admin: Admin, Json(body): Json<PreviewTemplate>) -> Result<HttpResponse> {
@@ -97,7 +97,7 @@ pub async fn preview_template(_admin: Admin, Json(body): Json<PreviewTemplate>) 
     tag = "notifications",
     params(ListTemplates),
     responses((status = 200, body = Page<TemplateView>), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/templates")]
 pub async fn list_templates(app: Data<App>, _admin: Admin, query: Query<ListTemplates>) -> Result<HttpResponse> {
@@ -128,7 +128,7 @@ fn key(name: &str, channel: &str, language: &str) -> Result<TemplateKey> {
         (status = 404, body = Problem, description = "TEMPLATE_NOT_FOUND"),
         (status = 422, body = Problem, description = "UNKNOWN_CHANNEL"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/templates/{name}/{channel}/{language}/versions")]
 pub async fn list_versions(
@@ -162,7 +162,7 @@ pub async fn list_versions(
         (status = 404, body = Problem, description = "TEMPLATE_NOT_FOUND: there is no such language"),
         (status = 422, body = Problem, description = "TEMPLATE_INVALID: `details` has the field, the line and why; UNKNOWN_CHANNEL, IDEMPOTENCY_KEY_REUSED"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/templates/{name}/{channel}/{language}/versions")]
 pub async fn create_version(
@@ -236,7 +236,7 @@ fn check_lengths(subject: &str, body: &str) -> Result<()> {
         (status = 404, body = Problem, description = "TEMPLATE_NOT_FOUND"),
         (status = 422, body = Problem, description = "UNKNOWN_CHANNEL"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/templates/{name}/{channel}/{language}/versions/{version}")]
 pub async fn read_version(app: Data<App>, _admin: Admin, path: VersionPath) -> Result<HttpResponse> {
@@ -254,7 +254,7 @@ pub async fn read_version(app: Data<App>, _admin: Admin, path: VersionPath) -> R
         (status = 404, body = Problem, description = "TEMPLATE_NOT_FOUND"),
         (status = 422, body = Problem, description = "UNKNOWN_CHANNEL"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/templates/{name}/{channel}/{language}/versions/{version}/activate")]
 pub async fn activate_version(app: Data<App>, admin: Admin, path: VersionPath) -> Result<HttpResponse> {

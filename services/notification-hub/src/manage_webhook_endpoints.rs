@@ -80,7 +80,7 @@ pub struct ListWebhookEndpoints {
         (status = 201, body = WebhookEndpointView, description = "It is new"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR: also where the address is not allowed"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[put("/admin/webhook-endpoints/{name}")]
 pub async fn put_webhook_endpoint(
@@ -189,7 +189,7 @@ impl From<EndpointRow> for WebhookEndpointView {
     tag = "notifications",
     params(ListWebhookEndpoints),
     responses((status = 200, body = Page<WebhookEndpointView>), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/webhook-endpoints")]
 pub async fn list_webhook_endpoints(
@@ -217,7 +217,7 @@ pub async fn list_webhook_endpoints(
     tag = "notifications",
     params(("name" = String, Path)),
     responses((status = 200, body = WebhookSecrets), (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/webhook-endpoints/{name}/secret")]
 pub async fn read_webhook_secret(app: Data<App>, _admin: Admin, name: Path<String>) -> Result<HttpResponse> {
@@ -239,7 +239,7 @@ pub async fn read_webhook_secret(app: Data<App>, _admin: Admin, name: Path<Strin
     tag = "notifications",
     params(("name" = String, Path)),
     responses((status = 200, body = WebhookSecrets), (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/webhook-endpoints/{name}/rotate-secret")]
 pub async fn rotate_webhook_secret(app: Data<App>, _admin: Admin, name: Path<String>) -> Result<HttpResponse> {
@@ -279,7 +279,7 @@ async fn rotate(tx: &mut Tx, name: &str, secret: &str, overlap: TimeDelta) -> Re
     tag = "notifications",
     params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = Problem, description = "WEBHOOK_ENDPOINT_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[delete("/admin/webhook-endpoints/{name}")]
 pub async fn remove_webhook_endpoint(app: Data<App>, _admin: Admin, name: Path<String>) -> Result<HttpResponse> {

@@ -108,7 +108,7 @@ pub struct DeliveryAttemptView {
     tag = "notifications",
     params(ListNotifications),
     responses((status = 200, body = NotificationPage), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = []), ("apiKey" = ["notifications:read"]))
 )]
 #[get("/notifications")]
 pub async fn list_notifications(
@@ -139,7 +139,7 @@ pub async fn list_notifications(
     tag = "notifications",
     params(("id" = NotificationId, Path)),
     responses((status = 200, body = NotificationView), (status = 404, body = Problem, description = "NOTIFICATION_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = []), ("apiKey" = ["notifications:read"]))
 )]
 #[get("/notifications/{id}")]
 pub async fn read_notification(app: Data<App>, reader: Reader, id: Path<NotificationId>) -> Result<HttpResponse> {

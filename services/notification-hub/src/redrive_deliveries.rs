@@ -57,7 +57,7 @@ type Row =
     tag = "notifications",
     params(ListDead),
     responses((status = 200, body = Page<DeadLetter>), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/deliveries/dead")]
 pub async fn list_dead(app: Data<App>, _admin: Admin, query: Query<ListDead>) -> Result<HttpResponse> {
@@ -145,7 +145,7 @@ pub struct Redriven {
         (status = 202, body = Redriven, description = "They are due now"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/deliveries/redrive")]
 pub async fn redrive_deliveries(app: Data<App>, _admin: Admin, Json(body): Json<Redrive>) -> Result<HttpResponse> {

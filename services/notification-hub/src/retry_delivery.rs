@@ -36,7 +36,7 @@ pub struct RetriedDelivery {
         (status = 404, body = Problem, description = "DELIVERY_NOT_FOUND"),
         (status = 409, body = Problem, description = "DELIVERY_NOT_RETRYABLE: it is sent or being sent"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/notifications/{id}/deliveries/{delivery_id}/retry")]
 pub async fn retry_delivery(

@@ -64,7 +64,7 @@ pub struct SentDelivery {
         (status = 429, body = Problem, description = "RATE_LIMITED"),
         (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]), ("apiKey" = ["notifications:write"]))
 )]
 #[post("/notifications")]
 pub async fn send_notification(

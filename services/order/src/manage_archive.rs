@@ -99,7 +99,7 @@ pub struct Listing {
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 403, body = Problem, description = "FORBIDDEN"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/archive/runs")]
 pub async fn request_archive_run(app: Data<App>, admin: Admin, Query(query): Query<Request>) -> Result<HttpResponse> {
@@ -185,7 +185,7 @@ async fn count(app: &App) -> Result<RunView> {
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 403, body = Problem, description = "FORBIDDEN"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/archive/runs")]
 pub async fn list_archive_runs(app: Data<App>, _: Admin, Query(listing): Query<Listing>) -> Result<HttpResponse> {
@@ -213,7 +213,7 @@ pub async fn list_archive_runs(app: Data<App>, _: Admin, Query(listing): Query<L
         (status = 403, body = Problem, description = "FORBIDDEN"),
         (status = 404, body = Problem, description = "NOT_FOUND"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/archive/runs/{runId}")]
 pub async fn read_archive_run(app: Data<App>, _: Admin, id: Path<Uuid>) -> Result<HttpResponse> {

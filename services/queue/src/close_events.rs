@@ -56,7 +56,7 @@ async fn announce(app: &App, event: &SaleEvent) {
     (status = 200, body = EventView),
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/events/{eventId}/close")]
 pub async fn close_event(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Result<Json<EventView>> {
     let (app, id) = (app.into_inner(), id.into_inner());

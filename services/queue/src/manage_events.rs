@@ -72,7 +72,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<D
     (status = 400, body = Problem, description = "VALIDATION_ERROR, IDEMPOTENCY_KEY_REQUIRED"),
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/events")]
 pub async fn schedule_event(
     app: Data<App>,
@@ -159,7 +159,7 @@ async fn store(app: &App, event: SaleEvent) -> Result<(SaleEvent, DateTime<Utc>,
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_ALREADY_OPEN, EVENT_CLOSED"),
     (status = 412, body = Problem, description = "VERSION_CONFLICT")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[patch("/admin/events/{eventId}")]
 pub async fn move_event(
     app: Data<App>,

@@ -44,7 +44,7 @@ enum Change {
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_CLOSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[put("/admin/queues/{eventId}")]
 pub async fn configure_room(
     app: Data<App>,
@@ -63,7 +63,7 @@ pub async fn configure_room(
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_CLOSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/queues/{eventId}/pause")]
 pub async fn pause_room(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Result<Json<EventView>> {
     change_room(app, id.into_inner(), Change::Mode(Mode::Paused)).await
@@ -75,7 +75,7 @@ pub async fn pause_room(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Resu
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_CLOSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/queues/{eventId}/resume")]
 pub async fn resume_room(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Result<Json<EventView>> {
     change_room(app, id.into_inner(), Change::Mode(Mode::Running)).await
@@ -87,7 +87,7 @@ pub async fn resume_room(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Res
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_CLOSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/queues/{eventId}/drain")]
 pub async fn drain_room(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Result<Json<EventView>> {
     change_room(app, id.into_inner(), Change::Mode(Mode::Draining)).await
@@ -179,7 +179,7 @@ struct AdmissionRow {
     (status = 409, body = Problem, description = "EVENT_NOT_OPEN, EVENT_CLOSED"),
     (status = 422, body = Problem, description = "IDEMPOTENCY_KEY_REUSED"),
     (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE: try again with the same key")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/queues/{eventId}/admit")]
 pub async fn admit(
     app: Data<App>,

@@ -71,7 +71,7 @@ async fn announce(app: &App, event: &SaleEvent, trigger: &'static str) {
     (status = 403, body = Problem, description = "FORBIDDEN"),
     (status = 404, body = Problem, description = "EVENT_NOT_FOUND"),
     (status = 409, body = Problem, description = "EVENT_CLOSED")
-), security(("bearer" = [])))]
+), security(("bearer" = ["ADMIN"])))]
 #[post("/admin/events/{eventId}/open")]
 pub async fn open_event(app: Data<App>, _: Admin, id: Path<SaleEventId>) -> Result<Json<EventView>> {
     let (app, id) = (app.into_inner(), id.into_inner());

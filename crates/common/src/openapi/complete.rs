@@ -8,10 +8,9 @@ use crate::{idempotency, page};
 /// Completes the operations and schemas of a description in JSON.
 pub fn complete(document: &mut Value) {
     for item in members(document, "paths") {
-        let path = item.0.clone();
         for (method, operation) in item.1.as_object_mut().into_iter().flatten() {
             if let Some(operation) = operation.as_object_mut() {
-                complete_operation(&path, method, operation);
+                complete_operation(method, operation);
             }
         }
     }
@@ -26,7 +25,7 @@ fn members<'v>(value: &'v mut Value, name: &str) -> impl Iterator<Item = (&'v St
     value.get_mut(name).and_then(Value::as_object_mut).into_iter().flatten()
 }
 
-fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Value>) {
+fn complete_operation(method: &str, operation: &mut Map<String, Value>) {
     for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         complete_parameter(parameter);
     }
@@ -37,6 +36,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     let has_body = operation.contains_key("requestBody");
     let has_key = parameters.iter().any(|parameter| parameter["name"] == idempotency::HEADER);
     let is_secured = operation.get("security").is_some_and(|security| !security.is_null());
+    let is_restricted = demands_a_role(operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
 
     let mut refusals = vec![("500", "INTERNAL_ERROR"), ("503", "SERVICE_UNAVAILABLE")];
@@ -49,7 +49,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     if is_secured {
         refusals.push(("401", "UNAUTHORIZED"));
     }
-    if is_secured && path.contains("/admin/") {
+    if is_restricted {
         refusals.push(("403", "FORBIDDEN"));
     }
     for (status, code) in refusals {
@@ -70,6 +70,13 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
     for (status, response) in responses {
         complete_response(status, response, Answer { is_get: method == "get", has_key, has_tag });
     }
+}
+
+/// Whether a token or a key may be right and still open nothing: the operation names roles or scopes.
+fn demands_a_role(operation: &Map<String, Value>) -> bool {
+    let alternatives = operation.get("security").and_then(Value::as_array).into_iter().flatten();
+    let demanded = alternatives.filter_map(Value::as_object).flat_map(Map::values).filter_map(Value::as_array);
+    demanded.flatten().next().is_some()
 }
 
 /// A body that may be absent comes as a choice between its schema and `null`, which is JSON and would be a body.
@@ -173,8 +180,8 @@ mod tests {
     #[test]
     fn an_operation_has_the_refusals_and_headers_of_the_kit() {
         let mut document = json!({
-            "paths": { "/api/v1/admin/things": { "post": {
-                "security": [{ "bearer": [] }],
+            "paths": { "/api/v1/things": { "post": {
+                "security": [{ "bearer": ["ADMIN"] }],
                 "requestBody": { "content": { "application/json": { "schema": {
                     "oneOf": [{ "$ref": "#/components/schemas/Thing" }, { "type": "null" }],
                 } } } },
@@ -187,7 +194,7 @@ mod tests {
             "components": { "schemas": { "Thing": { "properties": { "madeAt": { "type": ["string", "null"] } } } } },
         });
         complete(&mut document);
-        let operation = &document["paths"]["/api/v1/admin/things"]["post"];
+        let operation = &document["paths"]["/api/v1/things"]["post"];
         let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();
         assert_eq!(statuses, ["201", "400", "401", "403", "413", "415", "500", "503"]);
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -198,5 +205,15 @@ mod tests {
         assert!(operation["responses"]["400"]["content"]["application/problem+json"].is_object());
         assert_eq!(operation["parameters"][0]["schema"]["maxLength"], 255);
         assert_eq!(document["components"]["schemas"]["Thing"]["properties"]["madeAt"]["format"], "date-time");
+    }
+
+    #[test]
+    fn only_where_a_role_or_a_scope_is_demanded_somebody_known_may_be_refused() {
+        let demands = |security: Value| demands_a_role(json!({ "security": security }).as_object().unwrap());
+        assert!(demands(json!([{ "bearer": ["ADMIN"] }])));
+        assert!(demands(json!([{ "bearer": [] }, { "apiKey": ["notifications:read"] }])));
+        for open in [json!([{ "bearer": [] }]), json!([{}, { "bearer": [] }]), Value::Null] {
+            assert!(!demands(open.clone()), "{open}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Input that no honest client sends: each is refused clearly, in the error body that was promised, and changes nothing.
 
+mod authorisation;
 mod bodies;
 mod edges;
 mod ids;

@@ -92,7 +92,7 @@ impl From<RoundRow> for RestockRoundView {
     params(("productId" = ProductId, Path), ListRounds),
     responses((status = 200, body = RestockRoundsPage), (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 403, body = Problem, description = "FORBIDDEN")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/products/{productId}/restock-rounds")]
 pub async fn list_rounds(
@@ -120,7 +120,7 @@ pub async fn list_rounds(
     params(("productId" = ProductId, Path), ("round" = i64, Path)),
     responses((status = 200, body = RestockRoundView), (status = 403, body = Problem, description = "FORBIDDEN"),
         (status = 404, body = Problem, description = "ROUND_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/products/{productId}/restock-rounds/{round}")]
 pub async fn read_round(app: Data<App>, _admin: Admin, path: Path<(ProductId, i64)>) -> Result<Json<RestockRoundView>> {
@@ -161,7 +161,7 @@ pub struct RestockRecipient {
     params(("productId" = ProductId, Path), ("round" = i64, Path), ListRounds),
     responses((status = 200, body = RestockRecipientsPage), (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 403, body = Problem, description = "FORBIDDEN"), (status = 404, body = Problem, description = "ROUND_NOT_FOUND")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/products/{productId}/restock-rounds/{round}/recipients")]
 pub async fn list_recipients(

@@ -45,7 +45,7 @@ impl From<RoundKey> for StartedRound {
         (status = 404, body = Problem, description = "PRODUCT_NOT_FOUND"),
         (status = 409, body = Problem, description = "ROUND_IN_PROGRESS, OUT_OF_STOCK"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/products/{productId}/restock-rounds")]
 pub async fn start_round(app: Data<App>, _admin: Admin, product: Path<ProductId>) -> Result<HttpResponse> {
@@ -90,7 +90,7 @@ async fn start_by_hand(app: &App, product: ProductId) -> Result<RoundKey> {
         (status = 404, body = Problem, description = "ROUND_NOT_FOUND"),
         (status = 409, body = Problem, description = "ROUND_NOT_RESUMABLE: it is not CANCELED_BY_ERROR, or a later round has begun"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/products/{productId}/restock-rounds/{round}/resume")]
 pub async fn resume_round(app: Data<App>, _admin: Admin, path: Path<(ProductId, i64)>) -> Result<HttpResponse> {

@@ -143,7 +143,7 @@ impl Listing {
         (status = 200, body = RunView, description = "Another one is under way: this one"),
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[post("/admin/reconciliation/runs")]
 pub async fn request_run(app: Data<App>, admin: Admin, body: OptionalJson<RequestRun>) -> Result<HttpResponse> {
@@ -191,7 +191,7 @@ fn range(
     tag = "payments",
     params(Listing),
     responses((status = 200, body = RunPage), (status = 400, body = Problem, description = "VALIDATION_ERROR")),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/reconciliation/runs")]
 pub async fn list_runs(app: Data<App>, _admin: Admin, Query(listing): Query<Listing>) -> Result<HttpResponse> {
@@ -223,7 +223,7 @@ pub async fn list_runs(app: Data<App>, _admin: Admin, Query(listing): Query<List
         (status = 400, body = Problem, description = "VALIDATION_ERROR"),
         (status = 404, body = Problem, description = "NOT_FOUND"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = ["ADMIN"]))
 )]
 #[get("/admin/reconciliation/runs/{runId}")]
 pub async fn read_run(
