@@ -1,6 +1,7 @@
 //! Every command that the README shows, tried with the real executable: what it prints, and how it ends.
 
 mod processes;
+mod roles;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
