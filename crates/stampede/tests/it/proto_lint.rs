@@ -1,4 +1,5 @@
-//! `buf lint` has nothing to say about the contracts in `proto/`.
+//! `buf` has nothing to say about the contracts in `proto/`: they are written as its rules ask for, and their last change
+//! breaks no reader.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,9 @@ fn run(folder: &Path, program: impl Into<PathBuf>, arguments: &[&str]) -> String
     said
 }
 
-#[test]
-#[ignore = "soak: installs a linter"]
-fn buf_finds_nothing_in_the_contracts_and_finds_what_lacks_a_comment() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("buf");
+/// The program, in a new folder called `name`.
+fn installed(name: &str) -> (PathBuf, PathBuf) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).expect("the folder can be made");
     for file in ["package.json", "package-lock.json"] {
@@ -27,6 +27,13 @@ fn buf_finds_nothing_in_the_contracts_and_finds_what_lacks_a_comment() {
     }
     run(&folder, "npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     let buf = folder.join("node_modules/.bin/buf");
+    (folder, buf)
+}
+
+#[test]
+#[ignore = "soak: installs a linter"]
+fn buf_finds_nothing_in_the_contracts_and_finds_what_lacks_a_comment() {
+    let (folder, buf) = installed("buf");
     assert_eq!(run(&root().join("proto"), &buf, &["lint"]), "");
 
     // The rules are in force: a message without a comment is found.
@@ -37,4 +44,35 @@ fn buf_finds_nothing_in_the_contracts_and_finds_what_lacks_a_comment() {
     let output = Command::new(&buf).arg("lint").current_dir(folder.join("other")).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && said.contains("non-empty comment") && said.lines().count() == 1, "{said}");
+}
+
+/// Old events stay in Kafka, and old processes run beside new ones: what was written before the last change of the contracts is
+/// read after it, and the other way round.
+#[test]
+#[ignore = "soak: installs a linter"]
+fn the_last_change_of_the_contracts_breaks_no_reader_and_a_change_that_does_is_found() {
+    let (folder, buf) = installed("buf_breaking");
+    let is_shallow = run(&root(), "git", &["rev-parse", "--is-shallow-repository"]);
+    assert_eq!(is_shallow.trim(), "false", "there is nothing to compare with: run `git fetch --unshallow`");
+    let last_change = run(&root(), "git", &["log", "-1", "--format=%H", "--", "proto"]);
+    // What is not committed yet is a change as well.
+    for (name, commit) in [("before", format!("{}~1", last_change.trim())), ("committed", "HEAD".to_owned())] {
+        let archive = folder.join(format!("{name}.tar")).display().to_string();
+        run(&root(), "git", &["archive", "--output", &archive, &commit, "proto"]);
+        fs::create_dir(folder.join(name)).expect("the folder can be made");
+        run(&folder.join(name), "tar", &["-xf", &archive]);
+        let against = folder.join(name).join("proto").display().to_string();
+        assert_eq!(run(&root().join("proto"), &buf, &["breaking", "--against", &against]), "", "{commit}");
+    }
+
+    // The rule is in force: a field that has another name in JSON is found.
+    let changed = folder.join("before/proto/stampede/events/v1/events.proto");
+    let text = fs::read_to_string(&changed).expect("the events are there");
+    assert!(text.contains(" order_id = "), "{}", changed.display());
+    fs::write(&changed, text.replacen(" order_id = ", " order_number = ", 1)).expect("it can be written");
+    let before = folder.join("before/proto").display().to_string();
+    let broken = Command::new(&buf).args(["breaking", "--against", &before]).current_dir(root().join("proto")).output();
+    let broken = broken.expect("it runs");
+    let said = String::from_utf8_lossy(&broken.stdout);
+    assert!(!broken.status.success() && said.contains("order_id") && said.lines().count() <= 2, "{said}");
 }
