@@ -1,5 +1,6 @@
 //! Every command that the README shows, tried with the real executable: what it prints, and how it ends.
 
+mod operators;
 mod processes;
 mod roles;
 

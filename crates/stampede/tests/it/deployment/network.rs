@@ -111,6 +111,32 @@ fn services_reach_the_servers_and_migrations_only_the_database() {
 }
 
 #[test]
+fn operators_reach_the_database_and_kafka_and_no_service() {
+    for (overlay, objects) in &rendered().overlays {
+        let policies: Vec<&Value> = of_kind(objects, "NetworkPolicy").collect();
+        let operator = labels("operator", "operator");
+        let postgres = json!({ "cnpg.io/cluster": "stampede-postgres" });
+        assert!(connects(&policies, &operator, &postgres, 5432), "{overlay}: operators have no database");
+        let mut others = SERVICES.iter().map(|service| labels(service.name, "service")).collect::<Vec<_>>();
+        others.push(labels("redis", "redis"));
+        for other in &others {
+            for port in [6379, 8080, 9090] {
+                assert!(!allows(&policies, "Egress", &operator, other, port), "{overlay}: operators reach {other}");
+                assert!(!allows(&policies, "Ingress", &operator, other, port), "{overlay}: {other} reaches operators");
+            }
+        }
+        let kafka = json!({ "strimzi.io/cluster": "stampede", "strimzi.io/kind": "Kafka" });
+        let listeners = of_kind(objects, "Kafka").flat_map(|kafka| kafka["spec"]["kafka"]["listeners"].as_array());
+        for listener in listeners.flatten() {
+            let port = listener["port"].as_u64().expect("a listener has a port");
+            assert!(allows(&policies, "Egress", &operator, &kafka, port), "{overlay}: the audit does not reach Kafka");
+            let mut peers = listener["networkPolicyPeers"].as_array().into_iter().flatten();
+            assert!(peers.any(|peer| selects(&peer["podSelector"], &operator) && !peer["podSelector"].is_null()));
+        }
+    }
+}
+
+#[test]
 fn nothing_else_is_open() {
     for (overlay, objects) in &rendered().overlays {
         let of = |wanted: &str| of_kind(objects, "NetworkPolicy").find(|policy| name(policy) == wanted);

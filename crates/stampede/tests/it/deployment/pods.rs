@@ -17,15 +17,24 @@ struct Workload<'a> {
 
 fn workloads() -> impl Iterator<Item = Workload<'static>> {
     rendered().overlays.iter().flat_map(|(overlay, objects)| {
-        let pods = objects.iter().filter(|object| !object["spec"]["template"]["spec"].is_null());
-        let own = pods.filter(|object| ["Deployment", "Job", "StatefulSet", "DaemonSet"].contains(&kind(object)));
+        let own = objects
+            .iter()
+            .filter(|object| ["Deployment", "Job", "CronJob", "StatefulSet", "DaemonSet"].contains(&kind(object)));
         own.map(move |object| Workload {
             place: format!("{overlay}: {} {}", kind(object), name(object)),
             object,
-            pod: &object["spec"]["template"]["spec"],
+            pod: match kind(object) {
+                "CronJob" => &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+                _ => &object["spec"]["template"]["spec"],
+            },
             objects,
         })
     })
+}
+
+/// It serves nobody, and ends by itself.
+fn is_job(object: &Value) -> bool {
+    ["Job", "CronJob"].contains(&kind(object))
 }
 
 fn kind(object: &Value) -> &str {
@@ -109,7 +118,7 @@ fn every_container_says_what_it_needs() {
 #[test]
 fn a_restart_never_hangs_on_something_else() {
     every("probes", |workload, rule| {
-        if kind(workload.object) == "Job" {
+        if is_job(workload.object) {
             return;
         }
         for container in containers(workload.pod) {
@@ -139,7 +148,7 @@ fn stopping_has_its_time_and_loses_no_request() {
     let host: common::host::HostSettings =
         common::settings::Settings::defaults().and_then(|settings| settings.section("host")).expect("the defaults");
     every("stopping", |workload, rule| {
-        if kind(workload.object) == "Job" {
+        if is_job(workload.object) {
             return;
         }
         let pause =
@@ -163,7 +172,7 @@ fn stopping_has_its_time_and_loses_no_request() {
 #[test]
 fn a_drained_node_or_zone_takes_one_replica_at_most() {
     every("disruption", |workload, rule| {
-        if kind(workload.object) == "Job" {
+        if is_job(workload.object) {
             return;
         }
         let labels = &workload.object["spec"]["template"]["metadata"]["labels"];
@@ -254,6 +263,37 @@ fn is_made_by_an_operator(objects: &[Value], secret: &str, key: &str) -> bool {
         ("stampede-postgres-ca", "ca.crt") => has("Cluster", "stampede-postgres"),
         (secret, "password") => secret.strip_prefix("kafka-").is_some_and(|user| has("KafkaUser", user)),
         _ => false,
+    }
+}
+
+/// A person starts a command of operators, and it reaches the servers as a migration does, with a password of its own.
+#[test]
+fn nothing_of_the_operators_runs_by_itself_and_it_has_the_files_of_a_migration() {
+    let (own, others): (Vec<_>, Vec<_>) = workloads().partition(|workload| name(workload.object) == "operator");
+    assert_eq!(own.len(), rendered().overlays.len());
+    for operator in own {
+        assert_eq!(operator.object["spec"]["suspend"], true, "{}", operator.place);
+        assert_eq!(operator.object["spec"]["jobTemplate"]["spec"]["backoffLimit"], 0, "{}", operator.place);
+        let overlay = operator.place.split(':').next().unwrap_or_default();
+        let migration = format!("{overlay}: Job order-migrate");
+        let migration = others.iter().find(|other| other.place == migration).expect("order is migrated");
+        // It calls no service, and what is its own has its name.
+        let of = |workload: &Workload<'_>| -> Vec<String> {
+            let volumes = workload.pod["volumes"].as_array().into_iter().flatten();
+            let volumes = volumes.filter(|volume| volume["name"] != "rpc-tls" && volume["name"] != "secrets");
+            volumes.map(|volume| volume.to_string().replace("kafka-order", "kafka-operator")).collect()
+        };
+        assert_eq!(of(&operator), of(migration), "{}", operator.place);
+        let url = |secret: &str| {
+            let of = |kind| of_kind(operator.objects, kind).find(|object| name(object) == secret);
+            let plain = of("Secret").map(|object| &object["stringData"]["postgres.url"]);
+            let external =
+                of("ExternalSecret").map(|object| &object["spec"]["target"]["template"]["data"]["postgres.url"]);
+            let mut urls = [external, plain].into_iter().flatten().filter_map(Value::as_str);
+            urls.next().unwrap_or_else(|| panic!("{overlay}: {secret} has no postgres.url")).to_owned()
+        };
+        let expected = url("stampede-order").replace("//order:", "//operator:");
+        assert_eq!(url("stampede-operator"), expected, "{overlay}");
     }
 }
 
