@@ -58,7 +58,7 @@ async fn start() -> Broker {
         ),
     ];
     options.kafka_properties.extend(properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let users = SERVICES.iter().map(|service| service.name);
+    let users = SERVICES.iter().map(|service| service.name).chain(["keda", "operator"]);
     options.extras = Extras {
         kafka_listeners: vec![KafkaListener { name: "SASL".to_owned(), protocol: "SASL_PLAINTEXT".to_owned(), port }],
         kafka_users: users.map(|name| (name.to_owned(), PASSWORD.to_owned())).collect(),
@@ -86,7 +86,7 @@ impl Broker {
         let kafka = KafkaSettings { partitions: 1, ..section(&[("kafka.brokers".to_owned(), brokers.clone())]) };
         let missing = Kafka::open(&kafka, namespace).expect("it opens").ensure_topics(&TOPICS).await;
         assert_eq!(missing.expect("the broker answers"), BTreeMap::new());
-        allow(&brokers, &rights(&rendered().overlays["prod"]), namespace).await;
+        allow(&brokers, &rights(&rendered().overlays["sale-day"]), namespace).await;
     }
 }
 
@@ -194,6 +194,39 @@ async fn kafka_refuses_a_service_whatever_its_manifest_does_not_say() {
     }
     let topics = described(&consumer(&administrator, "administrator"), &namespace);
     assert!(!topics.contains("MADE"), "a service has made a topic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_read_everything_and_keda_only_counts_what_waits() {
+    let broker = broker().await;
+    let namespace = format!("looks{}_", std::process::id());
+    broker.prepare(&namespace).await;
+    let administrator = section(&[("kafka.brokers".to_owned(), broker.sandbox.kafka_brokers())]);
+    writes(&administrator, &namespace, false).await;
+    let all: BTreeSet<String> = TOPICS.iter().map(|topic| (*topic).to_owned()).collect();
+    let consumed: BTreeSet<String> =
+        SERVICES.iter().flat_map(|service| service.consumes).map(|topic| (*topic).to_owned()).collect();
+    let names: Vec<String> = consumed.iter().map(|topic| format!("{namespace}{topic}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (user, group, seen) in [("operator", "audit-1", &all), ("keda", "order@cluster", &consumed)] {
+        let own = section(&broker.settings(user));
+        let client = consumer(&own, &format!("{namespace}{group}"));
+        let described = async || tokio::task::block_in_place(|| described(&client, &namespace));
+        eventually(&format!("{user} sees its topics"), async || (described().await == *seen).then_some(())).await;
+        let written = writes(&own, &namespace, false).await;
+        let refused = |code: &Option<RDKafkaErrorCode>| *code == Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+        assert!(written.values().all(refused), "{user} writes nothing: {written:?}");
+        tokio::task::block_in_place(|| {
+            client.assign(&beginning(&names)).expect("it is assigned");
+            if user == "operator" {
+                assert!(hear(&client, names.len()).is_ok(), "the audit reads the topics");
+                return;
+            }
+            client.committed_offsets(beginning(&names), PATIENCE).expect("it sees what the group has committed");
+            client.fetch_watermarks(names[0], 0, PATIENCE).expect("it sees how much there is");
+            assert_eq!(hear(&client, 1), Err(RDKafkaErrorCode::TopicAuthorizationFailed), "it reads nothing");
+        });
+    }
 }
 
 /// Writes a message to each topic, as a relay does if `is_relay`. Says why it was refused, if it was.
