@@ -151,7 +151,7 @@ async fn place_all(
 async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_another_replica() {
     let place = Place::new("rolling").await.unset("postgres.url").unset("redis.url");
     let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
-    let rush = "rush --sandbox --split --replicas 2 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
+    let rush = "rush --sandbox --split --replicas 3 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
                 --timeout-seconds 600 --output json --data-dir {data}";
     let outcome = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]).json();
     println!("{outcome}");
