@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use rand::seq::IndexedRandom;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use tokio::task::spawn_blocking;
 
-use super::Kafka;
+use super::{Admin, Kafka};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 
@@ -73,6 +75,15 @@ impl Kafka {
             Err(error) => return Err(Error::transient(error)),
         }
         failed.retain(|_, code| *code != RDKafkaErrorCode::TopicAlreadyExists);
+        // Whoever may make no topics is told so of those too that somebody else has made.
+        let is_denied = |code: &RDKafkaErrorCode| *code == RDKafkaErrorCode::TopicAuthorizationFailed;
+        let denied: Vec<String> =
+            failed.iter().filter(|(_, code)| is_denied(code)).map(|(name, _)| name.clone()).collect();
+        if !denied.is_empty() {
+            for name in spawn_blocking(move || admin.existing(denied, limit)).await?? {
+                failed.remove(&name);
+            }
+        }
         for (topic, code) in &failed {
             tracing::error!(
                 topic,
@@ -110,8 +121,24 @@ impl Kafka {
     }
 }
 
-/// Whether a topic cannot be created because of the cluster's state and not because of the request: a controller is being
-/// elected, or brokers are fenced after a stall. Then the cluster has too few brokers for the topic's replicas and answers
+impl Admin {
+    /// Those of `topics` that there are and that our user may know of. Blocks.
+    fn existing(&self, topics: Vec<String>, limit: Duration) -> Result<Vec<String>> {
+        let client = self.client()?.inner();
+        let mut existing = Vec::new();
+        for name in topics {
+            let metadata = client.fetch_metadata(Some(&name), limit).map_err(Error::transient)?;
+            let is_there = |topic: &MetadataTopic| topic.name() == name && topic.error().is_none();
+            if metadata.topics().iter().any(is_there) {
+                existing.push(name);
+            }
+        }
+        Ok(existing)
+    }
+}
+
+/// Whether a topic cannot be created because of the cluster's state and not because of the request: somebody with more rights
+/// has not made it yet, a controller is being elected, or brokers are fenced after a stall. Then the cluster has too few brokers for the topic's replicas and answers
 /// as if their number were wrong.
 fn is_temporary(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
@@ -122,7 +149,6 @@ fn is_temporary(code: RDKafkaErrorCode) -> bool {
             | Code::InvalidConfig
             | Code::InvalidRequest
             | Code::PolicyViolation
-            | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::UnsupportedVersion
     )

@@ -319,3 +319,20 @@ fn hear(client: &BaseConsumer, count: usize) -> Result<BTreeSet<String>, RDKafka
 async fn notifications(sites: &BTreeMap<&'static str, Site>) -> i64 {
     sites["notification-hub"].number("select count(*) from {notification_hub}.notifications").await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_make_no_topics_uses_those_that_are_there_and_waits_for_the_others() {
+    let broker = broker().await;
+    let namespace = format!("made{}_", std::process::id());
+    broker.prepare(&namespace).await;
+    let own = section(&broker.settings("order"));
+    let kafka = Kafka::open(&own, &namespace).expect("it opens");
+    // The rights come to the broker a moment after they were accepted.
+    eventually("the topics of order are there", async || {
+        let missing = kafka.ensure_topics(&["ORDER_CREATED", "ORDER_PLACED"]).await.expect("the broker answers");
+        missing.is_empty().then_some(())
+    })
+    .await;
+    let missing = kafka.ensure_topics(&["ORDER_PLACED", "NOBODY_HAS_MADE_IT"]).await.expect("the broker answers");
+    assert_eq!(missing.into_keys().collect::<Vec<_>>(), ["NOBODY_HAS_MADE_IT"]);
+}
