@@ -9,9 +9,8 @@ use std::time::Duration;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use serde_json::Value;
 use stampede::doctor::{self, Level};
-use stampede::services;
+use stampede::services::{self, SERVICES};
 use testkit::{Site, fresh_key, text};
-use uuid::Uuid;
 
 use super::Place;
 use crate::deployment::{name, of_kind, rendered, texts};
@@ -134,26 +133,38 @@ async fn the_role_of_a_service_is_told_what_it_may_not(site: &Site, order: &str)
 
 /// As docs/scaling.md says of databases that are divided by service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_is_in_another_database_is_named_by_what_needs_all_and_mended_there() {
-    let place = Place::new("divided").await;
-    let namespace = format!("divided_{}_", std::process::id());
+async fn orders_need_no_common_database_and_what_compares_services_names_the_one_that_is_elsewhere() {
     let shared = testkit::servers::shared().await.postgres_url();
     let (server, _) = shared.rsplit_once('/').expect("the address names a database");
-    let own = format!("{server}/{namespace}inventory");
+    let database = format!("divided_{}", std::process::id());
+    let own = format!("{server}/{database}");
     let mut admin = AsyncPgConnection::establish(&shared).await.expect("PostgreSQL is there");
-    admin.batch_execute(&format!("create database {namespace}inventory")).await.expect("it can be made");
-    let place = place.set("host.namespace", &namespace);
-    place.stampede("migrate account coupon order payment notification-hub queue").await.expect(0, &["Up to date"]);
-    let missing = format!("no schema {namespace}inventory:");
+    admin.batch_execute(&format!("create database {database}")).await.expect("it can be made");
+    let (inventory, others): (Vec<_>, Vec<_>) = SERVICES.iter().partition(|service| service.name == "inventory");
+    let inventory = Site::builder(&inventory).caller("order").set("postgres.url", &own);
+    // A product without a waiting room has nobody ask queue.
+    let inventory = inventory.set("upstreams.queue", "http://127.0.0.1:1").start().await;
+    let site = Site::builder(&others).namespace(inventory.namespace());
+    let site = site.set("upstreams.inventory", &inventory.grpc).start().await;
+
+    let (product, buyer) = (inventory.product(5).await, site.buyer().await);
+    let order = text(&buyer.order(&fresh_key(), &product, 2).await.expect(201).json()["orderId"]);
+    inventory.shows(&product, 3).await;
+    buyer.send(buyer.request(reqwest::Method::POST, &format!("/orders/{order}/cancel"))).await.expect(200);
+    inventory.shows(&product, 5).await;
+
+    let place = Place::new("divided").await.set("host.namespace", site.namespace());
+    let missing = format!("no schema {}inventory:", site.namespace());
     place.stampede("audit --servers").await.expect(3, &[&missing]);
-    place.stampede(&format!("trace order {} --data-dir {{data}}", Uuid::nil())).await.expect(3, &[&missing]);
+    place.stampede(&format!("trace order {order} --data-dir {{data}}")).await.expect(3, &[&missing]);
     place.stampede("events --data-dir {data} stats").await.expect(1, &[&missing]);
-    place.stampede("events --data-dir {data} stats --service order,queue").await.expect(0, &["order: 0", "queue: 0"]);
+    place.stampede("events --data-dir {data} stats --service order,queue").await.expect(0, &["order: ", "queue: 0"]);
     let place = place.set("postgres.url", &own);
-    place.stampede("migrate inventory").await.expect(0, &["Up to date"]);
     let mended = ["inventory: 0 dead events"];
     place.stampede("events --data-dir {data} redrive --service inventory").await.expect(0, &mended);
-    admin.batch_execute(&format!("drop database {namespace}inventory")).await.expect("nobody uses it any more");
+    site.stop().await;
+    inventory.stop().await;
+    admin.batch_execute(&format!("drop database {database} with (force)")).await.expect("nobody needs it any more");
 }
 
 /// Answers as a cluster does, writes down what it is asked to create, and leaves the patch to the real one. Whoever asks for a
