@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn access(schema: &str, is_there: bool, may_read: bool, may_change: bool) -> Access {
-        Access { schema: schema.to_owned(), role: "order".to_owned(), is_there, may_read, may_change }
+        Access { schema: schema.to_owned(), role: "clerk".to_owned(), is_there, may_read, may_change }
     }
 
     fn refusal(found: &[Access], need: Need) -> String {
@@ -98,17 +98,17 @@ mod tests {
 
     #[test]
     fn what_is_closed_or_missing_is_named_and_nothing_else() {
-        let own = access("order", true, true, true);
-        let seen = access("payment", true, true, false);
-        let foreign = access("account", true, false, false);
-        let elsewhere = access("inventory", false, false, false);
+        let own = access("own", true, true, true);
+        let seen = access("seen", true, true, false);
+        let foreign = access("foreign", true, false, false);
+        let elsewhere = access("elsewhere", false, false, false);
         assert_eq!(refusal(&[own, seen], Need::Read), "");
-        let all = [access("order", true, true, true), access("payment", true, true, false), foreign, elsewhere];
+        let all = [access("own", true, true, true), access("seen", true, true, false), foreign, elsewhere];
         let told = refusal(&all, Need::Read);
-        assert!(told.starts_with("the role order may not read account:"), "{told}");
+        assert!(told.starts_with("the role clerk may not read foreign:"), "{told}");
         let told = refusal(&all, Need::Change);
-        assert!(told.starts_with("the role order may not change payment, account:"), "{told}");
+        assert!(told.starts_with("the role clerk may not change seen, foreign:"), "{told}");
         let told = refusal(&all[3..], Need::Change);
-        assert!(told.contains("has no schema inventory:"), "{told}");
+        assert!(told.contains("has no schema elsewhere:"), "{told}");
     }
 }
