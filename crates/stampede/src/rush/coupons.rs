@@ -18,7 +18,8 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use judge::{Asked, Attempt, Theft};
+use self::judge::{Asked, Attempt, Theft};
+use super::counters::Counters;
 
 /// Between two requests of one buyer whose outcome is unknown.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -65,8 +66,8 @@ impl Coupons {
     }
 
     /// The order of `buyer` with a coupon, if they get one. The same each time.
-    pub async fn order_of(&self, buyer: usize, product: Uuid, quantity: u64) -> Option<Request> {
-        let issue = *self.issued[buyer].get_or_init(|| self.ask(buyer)).await;
+    pub async fn order_of(&self, buyer: usize, product: Uuid, quantity: u64, counters: &Counters) -> Option<Request> {
+        let issue = *self.issued[buyer].get_or_init(|| self.ask(buyer, counters)).await;
         self.client.order_request_with_coupon(product, quantity, issue?).ok()
     }
 
@@ -75,10 +76,10 @@ impl Coupons {
         (std::mem::take(&mut self.asked.lock()), std::mem::take(&mut self.thefts.lock()))
     }
 
-    async fn ask(&self, buyer: usize) -> Option<Uuid> {
+    async fn ask(&self, buyer: usize, counters: &Counters) -> Option<Uuid> {
         let is_bot = rand::rng().random::<f64>() < self.bots;
         let copies = if is_bot { BOT_COPIES } else { 1 };
-        let answers = join_all((0..copies).map(|_| self.ask_once(buyer))).await;
+        let answers = join_all((0..copies).map(|_| self.ask_once(buyer, counters))).await;
         let issue = answers.iter().find_map(Attempt::issue);
         if is_bot {
             self.steal(buyer).await;
@@ -91,7 +92,7 @@ impl Coupons {
     }
 
     /// Asks until there is a definite answer.
-    async fn ask_once(&self, buyer: usize) -> Attempt {
+    async fn ask_once(&self, buyer: usize, counters: &Counters) -> Attempt {
         let mut attempt = 0;
         loop {
             let delay = match self.client.issue_for(&self.buyers[buyer], self.offer.coupon).await {
@@ -100,6 +101,7 @@ impl Coupons {
                 Reply::Unknown => Duration::ZERO,
             };
             attempt += 1;
+            counters.record_retry();
             let delay = delay + RETRY.delay(attempt);
             if Instant::now() + delay >= self.deadline {
                 return Attempt::Unknown;

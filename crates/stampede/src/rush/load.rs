@@ -104,7 +104,9 @@ async fn work(load: Arc<Load>) -> Vec<(usize, Call)> {
 async fn order_of(load: &Load, buyer: usize) -> Request {
     let plain = || load.order.try_clone().expect("its body is in memory");
     match &load.coupons {
-        Some(coupons) => coupons.order_of(buyer, load.product, load.quantity).await.unwrap_or_else(plain),
+        Some(coupons) => {
+            coupons.order_of(buyer, load.product, load.quantity, &load.counters).await.unwrap_or_else(plain)
+        }
         None => plain(),
     }
 }
