@@ -9,7 +9,7 @@ use std::time::Duration;
 use testkit::{Answer, Client, Product, Site, eventually, fresh_key, line, text};
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -146,17 +146,37 @@ async fn place_all(
 }
 
 /// As when a new version is rolled out. A request that a buyer has to repeat has failed: no answer, 5xx, 408 or 429.
+async fn restart_each(name: &str, options: &str) -> Value {
+    let place = Place::new(name).await.unset("postgres.url").unset("redis.url");
+    let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
+    let rush = format!(
+        "rush --sandbox --split --duplicates 0 --concurrency 16 --timeout-seconds 600 --output json --data-dir {{data}} \
+         {options}{restarts}"
+    );
+    let outcome = place.stampede(&rush).await.expect(0, &[]).json();
+    println!("{outcome}");
+    assert_eq!((&outcome["verdict"], &outcome["unknownLeft"]), (&json!("PASS"), &json!(0)));
+    assert_eq!((&outcome["retries"], &outcome["unexpectedAnswers"]), (&json!(0), &json!({})), "no request fails");
+    assert_eq!(outcome["kills"].as_array().map(Vec::len), Some(SERVICES.len()));
+    outcome
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: 20,000 requests, and each service is told to stop among them"]
 async fn every_buyer_is_answered_while_each_service_is_restarted_that_has_another_replica() {
-    let place = Place::new("rolling").await.unset("postgres.url").unset("redis.url");
-    let restarts: String = SERVICES.iter().map(|service| format!(" --restart {}-1", service.name)).collect();
-    let rush = "rush --sandbox --split --replicas 3 --buyers 20000 --stock 1000 --duplicates 0 --sample 2 --concurrency 16 \
-                --timeout-seconds 600 --output json --data-dir {data}";
-    let outcome = place.stampede(&format!("{rush}{restarts}")).await.expect(0, &[]).json();
-    println!("{outcome}");
-    let told = json!([outcome["verdict"], outcome["sold"], outcome["unknownLeft"], outcome["requests"]]);
-    assert_eq!(told, json!(["PASS", 1000, 0, 20_000]));
-    assert_eq!((&outcome["retries"], &outcome["unexpectedAnswers"]), (&json!(0), &json!({})), "no request fails");
-    assert_eq!(outcome["kills"].as_array().map(Vec::len), Some(SERVICES.len()));
+    let outcome = restart_each("rolling", "--replicas 3 --buyers 20000 --stock 1000 --sample 2").await;
+    assert_eq!(json!([outcome["sold"], outcome["requests"]]), json!([1000, 20_000]));
+}
+
+/// Here payment, coupon, order and inventory answer buyers and each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: 1,500 buyers ask for a coupon, order and pay, and each service is told to stop among them"]
+async fn every_buyer_with_a_coupon_pays_while_each_service_is_restarted_that_has_another_replica() {
+    let outcome = restart_each(
+        "paying",
+        "--replicas 2 --buyers 1500 --stock 1000 --pay --double-click 0 --coupons 500 --sample 50",
+    )
+    .await;
+    assert_eq!(json!([outcome["sold"], outcome["paid"]]), json!([1000, 1000]));
+    assert_eq!(outcome["couponsIssued"], 500);
 }
