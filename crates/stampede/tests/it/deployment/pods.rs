@@ -1,5 +1,8 @@
 //! Rules for every pod of every overlay: what it may do, what it asks for, how it starts and ends.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
@@ -206,8 +209,10 @@ fn secrets_are_files_and_images_are_what_was_released() {
             }
             for variable in container["env"].as_array().into_iter().flatten() {
                 let value = variable["value"].as_str().unwrap_or_default();
-                let is_user = variable["name"] == "STAMPEDE__KAFKA__USERNAME";
-                rule(is_user || value.starts_with("/run/secrets/"), &format!("{} is no file", variable["name"]));
+                let name = variable["name"].as_str().unwrap_or_default();
+                let is_none = value.is_empty() && name.ends_with("_FILE");
+                let is_file = is_none || value.starts_with("/run/secrets/");
+                rule(is_file || name == "STAMPEDE__KAFKA__USERNAME", &format!("{name} is no file"));
             }
         }
     });
@@ -267,6 +272,42 @@ fn is_made_by_an_operator(objects: &[Value], secret: &str, key: &str) -> bool {
 }
 
 /// A person starts a command of operators, and it reaches the servers as a migration does, with a password of its own.
+/// The settings that a container gets: those of the ConfigMap, and above them its own.
+fn environment<'a>(workload: &Workload<'a>, container: &'a Value) -> BTreeMap<&'a str, &'a str> {
+    let sources = container["envFrom"].as_array().into_iter().flatten();
+    let names = sources.filter_map(|source| source["configMapRef"]["name"].as_str());
+    let maps = names.map(|wanted| {
+        let found = of_kind(workload.objects, "ConfigMap").find(|object| name(object) == wanted);
+        found.unwrap_or_else(|| panic!("{}: there is no ConfigMap {wanted}", workload.place))
+    });
+    let shared = maps.flat_map(|map| map["data"].as_object().into_iter().flatten());
+    let shared = shared.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    let own = container["env"].as_array().into_iter().flatten();
+    shared.chain(own.filter_map(|entry| Some((entry["name"].as_str()?, entry["value"].as_str()?)))).collect()
+}
+
+#[test]
+fn every_secret_file_that_a_setting_names_is_mounted() {
+    let seen = Cell::new(0);
+    every("these pods do not start: a setting names a file that they do not have", |workload, check| {
+        for container in containers(workload.pod) {
+            let mounts: Vec<&str> = container["volumeMounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|mount| mount["mountPath"].as_str())
+                .collect();
+            let named = environment(workload, container);
+            for (setting, file) in named.iter().filter(|(_, value)| value.starts_with("/run/secrets/")) {
+                seen.set(seen.get() + 1);
+                let is_mounted = mounts.iter().any(|mount| file.starts_with(&format!("{mount}/")));
+                check(is_mounted, &format!("{setting} names {file}"));
+            }
+        }
+    });
+    assert!(seen.get() > 100, "only {} files were found", seen.get());
+}
+
 #[test]
 fn nothing_of_the_operators_runs_by_itself_and_it_has_the_files_of_a_migration() {
     let (own, others): (Vec<_>, Vec<_>) = workloads().partition(|workload| name(workload.object) == "operator");
