@@ -226,7 +226,12 @@ async fn the_script_of_operators_makes_a_job_of_the_manifests_with_its_arguments
     assert!(calls.contains("--from=cronjob/operator") && calls.contains("-n stampede"), "{calls}");
 
     assert_eq!(operate(&folder, " 1", &["audit", "--servers"]).status.code(), Some(4), "the command's own code");
-    let usage = operate(&folder, "", &[]);
-    assert_eq!(usage.status.code(), Some(2), "{usage:?}");
+    let gone = operate(&folder, "", &["events", "stats"]);
+    assert_eq!(gone.status.code(), Some(1), "the Job has been deleted: {gone:?}");
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("is gone; nobody knows how it ended"), "{gone:?}");
+    for wrong in [&[] as &[&str], &["events", "unpark", "hub\n"], &["trace", "order\t1"]] {
+        let usage = operate(&folder, "1 ", wrong);
+        assert_eq!(usage.status.code(), Some(2), "{usage:?}");
+    }
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }
