@@ -80,7 +80,7 @@ impl Kafka {
         let denied: Vec<String> =
             failed.iter().filter(|(_, code)| is_denied(code)).map(|(name, _)| name.clone()).collect();
         if !denied.is_empty() {
-            for name in spawn_blocking(move || admin.existing(denied, limit)).await?? {
+            for name in spawn_blocking(move || admin.existing(&denied, limit)).await?? {
                 failed.remove(&name);
             }
         }
@@ -88,7 +88,8 @@ impl Kafka {
             tracing::error!(
                 topic,
                 error = %code,
-                "Kafka cannot create topic {topic}: {code}. Its events wait, or are refused one by one if it never can"
+                "Kafka cannot create topic {topic}: {code}. Its events wait, or are refused one by one if it never can. If the topic is \
+                 there, our user may not see it"
             );
         }
         failed.retain(|_, code| is_temporary(*code));
@@ -123,23 +124,17 @@ impl Kafka {
 
 impl Admin {
     /// Those of `topics` that there are and that our user may know of. Blocks.
-    fn existing(&self, topics: Vec<String>, limit: Duration) -> Result<Vec<String>> {
-        let client = self.client()?.inner();
-        let mut existing = Vec::new();
-        for name in topics {
-            let metadata = client.fetch_metadata(Some(&name), limit).map_err(Error::transient)?;
-            let is_there = |topic: &MetadataTopic| topic.name() == name && topic.error().is_none();
-            if metadata.topics().iter().any(is_there) {
-                existing.push(name);
-            }
-        }
-        Ok(existing)
+    fn existing(&self, topics: &[String], limit: Duration) -> Result<Vec<String>> {
+        let metadata = self.client()?.inner().fetch_metadata(None, limit).map_err(Error::transient)?;
+        let there: BTreeSet<&str> = metadata.topics().iter().map(MetadataTopic::name).collect();
+        Ok(topics.iter().filter(|name| there.contains(name.as_str())).cloned().collect())
     }
 }
 
-/// Whether a topic cannot be created because of the cluster's state and not because of the request: somebody with more rights
-/// has not made it yet, a controller is being elected, or brokers are fenced after a stall. Then the cluster has too few brokers for the topic's replicas and answers
-/// as if their number were wrong.
+/// Whether a topic cannot be created for now, because of the cluster's state and not because of the request.
+///
+/// Somebody with more rights has not made it yet; a controller is being elected; or brokers are fenced after a stall: the
+/// cluster then has too few of them for the topic's replicas, and answers as if their number were wrong.
 fn is_temporary(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     !matches!(
