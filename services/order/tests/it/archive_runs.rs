@@ -28,7 +28,7 @@ struct Quiet {
 async fn is_quiet(site: &OrderSite) -> bool {
     // Here alone: a site executes as well.
     use diesel_async::RunQueryDsl;
-    let query = sql_query(include_str!("../../src/archive_orders_quiet.sql")).bind::<Double, _>(10.0);
+    let query = sql_query(include_str!("../../src/archive_orders_quiet.sql")).bind::<Double, _>(3_600.0);
     let Quiet { is_quiet } = query.get_result(&mut *site.db("order").await.read().await.unwrap()).await.unwrap();
     is_quiet
 }
@@ -40,7 +40,7 @@ async fn nobody_buys_when_no_order_has_a_new_event() {
     let buyer = site.buyer().await;
     site.order_of(&buyer).await;
     assert!(!is_quiet(&site).await);
-    site.execute("update {order}.outbox_events set created_at = now() - interval '11 seconds'").await;
+    site.execute("update {order}.outbox_events set created_at = now() - interval '2 hours'").await;
     assert!(is_quiet(&site).await);
     site.order_of(&buyer).await;
     assert!(!is_quiet(&site).await, "the newest event decides");

@@ -114,15 +114,16 @@ async fn the_log_has_one_line_for_each_run_that_says_what_it_has_moved() {
     make_old(&site, &orders.iter().collect::<Vec<_>>()).await;
     let run = run(&site).await;
     let id = text(&run["runId"]);
+    let ends = format!("Archive run {id} ends, ");
     let lines = eventually("the run tells its end", async || {
         // The log of this process, where other tests write too.
         let log = std::fs::read_to_string(testkit::logs::file("all")).expect("this process writes a log");
-        let lines: Vec<String> = log.lines().filter(|line| line.contains(&id)).map(str::to_owned).collect();
+        let lines: Vec<String> = log.lines().filter(|line| line.contains(&ends)).map(str::to_owned).collect();
         (!lines.is_empty()).then_some(lines)
     })
     .await;
     let [line] = &lines[..] else { panic!("one line tells of the run: {lines:?}") };
-    let told = format!("Archive run {id} ends, COMPLETED: moved 2 orders with 2 items in 1 chunks and ");
+    let told = format!("{ends}COMPLETED: moved 2 orders with 2 items in 1 chunks and ");
     assert!(line.contains(" INFO ") && line.contains(&told), "{line}");
     for field in ["run.orders=2", "run.items=2", "run.chunks=1", "run.seconds="] {
         assert!(line.contains(field), "{field} can be searched for: {line}");

@@ -55,11 +55,7 @@ async fn a_request_that_the_service_fails_is_an_error_and_one_that_the_client_go
     let (collector, address) = Collector::start().await;
     let url = servers::shared().await.postgres_url();
     let proxy = Proxy::to(&url).await;
-    let settings = [
-        ("telemetry.otlp_endpoint", address),
-        ("postgres.url", proxy.url(&url)),
-        ("postgres.acquire_timeout_ms", "1000".to_owned()),
-    ];
+    let settings = [("telemetry.otlp_endpoint", address), ("postgres.url", proxy.url(&url))];
     let site = system().settings(&settings).environment(SOON.0, SOON.1).spawn(EXECUTABLE).await;
     let buyer = site.buyer().await;
 
