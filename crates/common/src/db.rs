@@ -137,7 +137,8 @@ impl Db {
         }
     }
 
-    /// A connection for reading outside a transaction: each statement stands alone, and PostgreSQL refuses those that write.
+    /// A connection for reading outside a transaction: each statement stands alone. PostgreSQL refuses those that write or lock,
+    /// and that looks like a fault that passes: use [`Db::tx`].
     pub async fn read(&self) -> Result<Conn> {
         Ok(Conn(self.checkout().await?))
     }
