@@ -193,7 +193,8 @@ async fn kafka_refuses_a_service_whatever_its_manifest_does_not_say() {
             (refused(written) == others).then_some(())
         })
         .await;
-        Kafka::open(&own, &namespace).expect("it opens").ensure_topics(&["MADE"]).await.expect("the broker answers");
+        let kafka = Kafka::open(&own, &namespace).expect("it opens");
+        eventually("the broker answers", async || kafka.ensure_topics(&["MADE"]).await.ok()).await;
         let (own, service, namespace) = (own.clone(), *service, namespace.clone());
         let reading = tokio::task::spawn_blocking(move || read_and_be_refused(&own, &service, &namespace));
         reading.await.expect("it reads what it may, and nothing else");
