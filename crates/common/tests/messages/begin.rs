@@ -15,6 +15,8 @@ const BEGIN: &[u8] = b"BEGIN READ WRITE";
 const FAILS: &[u8] = b"BEGIN NO SUCH  X";
 
 /// The way to PostgreSQL for one connection after the other, on which every begin of a transaction fails.
+///
+/// A begin is passed on together with what follows it. So its answer never comes before its first statement is sent.
 async fn failing_begins(server: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -25,15 +27,19 @@ async fn failing_begins(server: String) -> String {
                 (client.into_split(), server.into_split());
             tokio::spawn(async move { copy(&mut answered, &mut to_client).await });
             tokio::spawn(async move {
-                let mut bytes = vec![0; 64 * 1024];
-                while let Ok(count @ 1..) = asked.read(&mut bytes).await {
-                    let found = bytes[..count].windows(BEGIN.len()).position(|window| window == BEGIN);
+                let mut bytes = Vec::with_capacity(64 * 1024);
+                while let Ok(1..) = asked.read_buf(&mut bytes).await {
+                    let found = bytes.windows(BEGIN.len()).position(|window| window == BEGIN);
                     if let Some(place) = found {
                         bytes[place..place + BEGIN.len()].copy_from_slice(FAILS);
                     }
-                    if to_server.write_all(&bytes[..count]).await.is_err() {
+                    if bytes.strip_suffix(b"\0").is_some_and(|asked| asked.ends_with(FAILS)) {
+                        continue;
+                    }
+                    if to_server.write_all(&bytes).await.is_err() {
                         return;
                     }
+                    bytes.clear();
                 }
             });
         }
