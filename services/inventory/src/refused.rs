@@ -6,7 +6,7 @@ use contract::codes;
 use contract::ids::{ConcertId, HoldId, ProductId, SeatId};
 use serde_json::{Value, json};
 
-use crate::seat::TakenSeat;
+use crate::seat::{Own, TakenSeat, taken_text};
 
 /// A line that cannot be held, with the units that were left after the batch that refused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Refused {
     SeatNotFound(SeatId),
     #[error("A seat with label {0} exists in this concert.")]
     SeatExists(String),
-    #[error("Somebody else has taken a seat of these.")]
+    #[error("{}", taken_text(seats))]
     SeatsTaken { seats: Vec<TakenSeat> },
     #[error("One buyer may have {max} seats in this concert; {have} are reserved or bought already.")]
     SeatLimitExceeded { concert: ConcertId, requested: usize, have: i64, max: i32 },
@@ -118,9 +118,7 @@ impl Refusal for Refused {
             }
             Refused::SeatNotFound(seat) => vec![json!({ "seatId": seat })],
             Refused::SeatExists(label) => vec![json!({ "label": label })],
-            Refused::SeatsTaken { seats } => {
-                seats.iter().map(|taken| json!({ "seatId": taken.seat, "label": taken.label })).collect()
-            }
+            Refused::SeatsTaken { seats } => seats.iter().map(taken_details).collect(),
             Refused::SeatLimitExceeded { concert, requested, have, max } => {
                 vec![json!({ "concertId": concert, "requested": requested, "have": have, "max": max })]
             }
@@ -145,5 +143,15 @@ impl Refusal for Refused {
             | Refused::SkuExists
             | Refused::ConcurrentModification => Vec::new(),
         }
+    }
+}
+
+/// With what has the seat where it is the caller's own.
+fn taken_details(taken: &TakenSeat) -> Value {
+    let TakenSeat { seat, label, own } = taken;
+    match own {
+        None => json!({ "seatId": seat, "label": label }),
+        Some(Own::Reservation(id)) => json!({ "seatId": seat, "label": label, "reservationId": id }),
+        Some(Own::Order(id)) => json!({ "seatId": seat, "label": label, "orderId": id }),
     }
 }

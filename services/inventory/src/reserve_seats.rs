@@ -87,7 +87,7 @@ pub struct ReservedSeat {
     (status = 401, body = Problem, description = "UNAUTHORIZED"),
     (status = 403, body = Problem, description = "QUEUE_TOKEN_REQUIRED, QUEUE_TOKEN_INVALID"),
     (status = 404, body = Problem, description = "SEAT_NOT_FOUND"),
-    (status = 409, body = Problem, description = "SEAT_ALREADY_RESERVED: by others, `details` say which; PURCHASE_LIMIT_EXCEEDED, EVENT_NOT_OPEN, EVENT_CLOSED"),
+    (status = 409, body = Problem, description = "SEAT_ALREADY_RESERVED: `details` say which, and by what where it is by the caller; PURCHASE_LIMIT_EXCEEDED, EVENT_NOT_OPEN, EVENT_CLOSED"),
     (status = 429, body = Problem, description = "RATE_LIMITED"),
     (status = 503, body = Problem, description = "SERVICE_UNAVAILABLE, QUEUE_UNAVAILABLE")
 ), security(("bearer" = [])))]
@@ -149,7 +149,8 @@ fn refuse_taken(wanted: &[(SeatId, &Seat)], user: AccountId, now: DateTime<Utc>)
         let others = seat.taken.filter(|taken| taken.user != Some(user));
         others.is_some_and(|taken| !taken.is_due(now + MARGIN))
     });
-    let seats: Vec<TakenSeat> = taken.map(|(id, seat)| TakenSeat { seat: *id, label: seat.label.clone() }).collect();
+    let seats = taken.map(|(id, seat)| TakenSeat { seat: *id, label: seat.label.clone(), own: None });
+    let seats: Vec<TakenSeat> = seats.collect();
     if seats.is_empty() { Ok(()) } else { Err(Refused::SeatsTaken { seats }) }
 }
 

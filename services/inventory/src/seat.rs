@@ -45,13 +45,39 @@ impl Taken {
         let is_alive = self.state == HoldState::Held && !self.is_due(now);
         is_alive && self.is_reservation && self.user == Some(user) && self.seats == seats as i64
     }
+
+    /// By what `user` has the seat. None: somebody else has it, or its time is up.
+    pub fn own(&self, user: AccountId, now: DateTime<Utc>) -> Option<Own> {
+        let is_theirs = self.user == Some(user) && !self.is_due(now);
+        is_theirs.then_some(if self.is_reservation { Own::Reservation(self.hold) } else { Own::Order(self.hold) })
+    }
 }
 
-/// A seat that somebody else has.
+/// By what a buyer has a seat. The hold of an order has the order's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    Reservation(HoldId),
+    Order(HoldId),
+}
+
+/// A seat that cannot be reserved, because somebody has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenSeat {
     pub seat: SeatId,
     pub label: String,
+    /// None: somebody else has it.
+    pub own: Option<Own>,
+}
+
+/// What a buyer is told who asks for these.
+pub fn taken_text(seats: &[TakenSeat]) -> String {
+    match seats.iter().map(|taken| taken.own).collect::<Option<Vec<Own>>>().as_deref() {
+        Some([Own::Reservation(id), ..]) => format!(
+            "You have a seat of these already, by reservation {id}: ask for its seats alone to get it again, or cancel it first."
+        ),
+        Some([Own::Order(id), ..]) => format!("You have a seat of these already, by order {id}."),
+        Some([]) | None => "Somebody else has taken a seat of these.".to_owned(),
+    }
 }
 
 /// Refuses with `VALIDATION_ERROR`.
@@ -141,5 +167,20 @@ mod tests {
         for other in [Taken { is_reservation: false, ..taken }, Taken { state: HoldState::Pinned, ..taken }] {
             assert!(!other.is_same(ann, 2, now), "{other:?}");
         }
+        assert_eq!(taken.own(ann, now), Some(Own::Reservation(taken.hold)));
+        assert_eq!(Taken { is_reservation: false, ..taken }.own(ann, now), Some(Own::Order(taken.hold)));
+        assert_eq!((taken.own(ben, now), taken.own(ann, taken.expires_at)), (None, None));
+    }
+
+    #[test]
+    fn only_who_has_all_the_taken_seats_is_told_so() {
+        let (reservation, order) = (HoldId::generate(), HoldId::generate());
+        let seat = |own| TakenSeat { seat: SeatId::generate(), label: "A-1".to_owned(), own };
+        let (others, reserved) = (seat(None), seat(Some(Own::Reservation(reservation))));
+        let told = taken_text(std::slice::from_ref(&reserved));
+        assert!(told.contains(&format!("You have a seat of these already, by reservation {reservation}")), "{told}");
+        let told = taken_text(&[seat(Some(Own::Order(order))), reserved.clone()]);
+        assert_eq!(told, format!("You have a seat of these already, by order {order}."));
+        assert_eq!(taken_text(&[reserved, others]), "Somebody else has taken a seat of these.");
     }
 }

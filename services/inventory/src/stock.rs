@@ -186,7 +186,7 @@ impl<'a> Left<'a> {
             let seat = self.facts.seats.get(id).filter(|seat| seat.concert == concert);
             let seat = seat.ok_or(Refused::SeatNotFound(*id))?;
             if let Some(taker) = self.taker(*id) {
-                taken.push(TakenSeat { seat: *id, label: seat.label.clone() });
+                taken.push(TakenSeat { seat: *id, label: seat.label.clone(), own: taker.own(user, self.now) });
                 takers.push(taker);
             }
         }

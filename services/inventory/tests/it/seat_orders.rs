@@ -72,7 +72,9 @@ async fn an_order_takes_a_reservation_over_once_and_buys_no_time_by_it() {
     assert_eq!(given_back.refused(409, "RESERVATION_ORDERED")["details"][0]["orderId"], order.to_string());
     ann.get(&format!("/reservations/{order}")).await.refused(404, "RESERVATION_NOT_FOUND");
     assert_eq!((site.stock(&concert.categories[0]).await, site.stock(&concert.categories[1]).await), ((2, 1), (1, 1)));
-    concert.reserve(&ann, &["A-2", "B-1"]).await.refused(409, "SEAT_ALREADY_RESERVED");
+    let problem = concert.reserve(&ann, &["A-2", "B-1"]).await.refused(409, "SEAT_ALREADY_RESERVED");
+    assert_eq!(problem["detail"], format!("You have a seat of these already, by order {order}."));
+    assert_eq!(problem["details"][1]["orderId"], order.to_string());
     site.stop().await;
 }
 

@@ -61,7 +61,11 @@ async fn who_asks_for_the_same_seats_again_has_the_same_reservation() {
     // All seats of this price are gone, but not for the buyer who has them.
     let again = concert.reserve(&buyer, &["A-2", "A-1"]).await.expect(200);
     assert_eq!(again.json()["reservationId"], first["reservationId"]);
-    concert.reserve(&buyer, &["A-1"]).await.refused(409, "SEAT_ALREADY_RESERVED");
+    // Other seats than those of the reservation: it is told which one has them.
+    let problem = concert.reserve(&buyer, &["A-1"]).await.refused(409, "SEAT_ALREADY_RESERVED");
+    let own = json!([{ "seatId": concert.seat("A-1"), "label": "A-1", "reservationId": first["reservationId"] }]);
+    assert_eq!(problem["details"], own);
+    assert!(text(&problem["detail"]).starts_with("You have a seat of these already, by reservation "), "{problem}");
     assert_eq!(site.stock(&concert.categories[0]).await, (2, 2));
     site.stop().await;
 }
