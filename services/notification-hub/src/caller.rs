@@ -9,13 +9,15 @@ use common::auth::{Caller, bearer_token};
 use common::batch::{Batch, BatchSettings};
 use common::db::Db;
 use common::error::{FORBIDDEN, UNAUTHORIZED};
+use common::http::Json;
 use common::id::derive_uuid;
 use common::{Error, Refused, Result};
 use contract::ids::{AccountId, ApiKeyId};
 use diesel::{ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, join};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::App;
@@ -77,6 +79,29 @@ impl FromRequest for Sender {
                     Err(Refused::new(FORBIDDEN, "Only an administrator or an API key may do this.").into())
                 }
             }
+        }
+        .boxed_local()
+    }
+}
+
+/// Extractor: a sender and a JSON body. Who may not send is told so, whatever is wrong with the body: of two extractors, the one
+/// that refuses sooner would be heard, and a body is read sooner than a key is looked up.
+pub struct Sending<T> {
+    pub sender: Sender,
+    pub body: T,
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Sending<T> {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Sending<T>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let sender = Sender::from_request(request, payload);
+        let body = Json::from_request(request, payload);
+        async move {
+            // Both in any case: a connection with a body that nobody has read cannot be used again.
+            let (sender, body) = join(sender, body).await;
+            Ok(Sending { sender: sender?, body: body?.into_inner() })
         }
         .boxed_local()
     }

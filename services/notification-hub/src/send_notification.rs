@@ -8,7 +8,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, post};
 use chrono::Utc;
 use common::batch::Batch;
 use common::db::{Db, Tx};
-use common::http::{Data, Json, Problem, detach};
+use common::http::{Data, Problem, detach};
 use common::idempotency::{HEADER, IdempotencyKey, REPLAYED_HEADER, same_request};
 use common::{Error, Result, telemetry};
 use contract::ids::{DeliveryId, NotificationId};
@@ -17,7 +17,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::caller::Sender;
+use crate::caller::Sending;
 use crate::channel::Channel;
 use crate::find_templates::{Texts, Wanted};
 use crate::handoff::DueSignals;
@@ -69,19 +69,17 @@ pub struct SentDelivery {
 #[post("/notifications")]
 pub async fn send_notification(
     app: Data<App>,
-    sender: Sender,
     request: HttpRequest,
-    body: Json<SendNotification>,
+    sending: Sending<SendNotification>,
 ) -> Result<HttpResponse> {
-    accept(app, sender, request, body).await
+    accept(app, request, sending).await
 }
 
 /// The same at any address.
 pub async fn accept(
     app: Data<App>,
-    sender: Sender,
     request: HttpRequest,
-    Json(body): Json<SendNotification>,
+    Sending { sender, body }: Sending<SendNotification>,
 ) -> Result<HttpResponse> {
     // An extractor of an optional key would take a malformed one for none.
     let key = match request.headers().contains_key(HEADER) {

@@ -21,9 +21,13 @@ async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
 
     writer.get(&path).await.refused(403, "FORBIDDEN");
     writer.get("/notifications").await.refused(403, "FORBIDDEN");
-    send(&reader, "k", &incident()).await.refused(403, "FORBIDDEN");
-    send(&user(&site), "k", &incident()).await.refused(403, "FORBIDDEN");
-    send(&site.anyone(), "k", &incident()).await.refused(401, "UNAUTHORIZED");
+    // Whatever is wrong with the body.
+    for body in [incident(), json!({ "nonsense": true })] {
+        send(&reader, "k", &body).await.refused(403, "FORBIDDEN");
+        send(&user(&site), "k", &body).await.refused(403, "FORBIDDEN");
+        send(&site.anyone(), "k", &body).await.refused(401, "UNAUTHORIZED");
+    }
+    send(&writer, "l", &json!({ "nonsense": true })).await.refused(400, "VALIDATION_ERROR");
     for client in [&writer, &reader] {
         // Not what administrators do, whatever the scopes.
         client.get("/admin/api-keys").await.refused(401, "UNAUTHORIZED");
