@@ -40,6 +40,14 @@ pub struct SavedRoom {
     pub let_in: i64,
 }
 
+/// Why a room is built in place of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Gone,
+    /// What Redis has is older than what was saved of it.
+    Older,
+}
+
 /// How long another replica may take to build a room before this one builds it.
 const BUILDING_MAX: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -63,11 +71,11 @@ pub async fn restore_room(app: &App, event: &SaleEvent) -> Result<()> {
     {
         return Ok(());
     }
-    replace_room(app, event, epoch).await
+    replace_room(app, event, epoch, Cause::Gone).await
 }
 
 /// Builds the room in place of whatever is there, unless another replica does so since it had this epoch.
-pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()> {
+pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64, cause: Cause) -> Result<()> {
     let numbers = app.numbers_reserved;
     // Whoever comes at the opening may be before the triggers.
     open_due(app, Some(event.id), "visitor").await?;
@@ -117,13 +125,36 @@ pub async fn replace_room(app: &App, event: &SaleEvent, epoch: i64) -> Result<()
         turns: before.turns(&ended),
         ended,
     };
+    let people = before.people(&snapshot.turns, Utc::now().timestamp_millis());
     app.rooms.build(event.id, &snapshot, &rules(app, event)).await?;
     if before.epoch > 0 {
         metrics::counter!("stampede_queue_rooms_restored_total").increment(1);
-        tracing::warn!(event.id = %event.id, epoch = snapshot.epoch, "Redis had lost the room of {}; it is built again", event.id);
+        tell_restored(event.id, snapshot.epoch, cause, people);
     }
     let (Ok(()) | Err(Cold)) = configure(app, event).await?;
     Ok(())
+}
+
+/// Redis keeps nothing when it restarts, as it is meant to. That is worth a warning only where somebody notices it.
+fn tell_restored(event: SaleEventId, epoch: i64, cause: Cause, people: i64) {
+    match (cause, people) {
+        (Cause::Gone, 0) => tracing::info!(
+            event.id = %event, epoch,
+            "The waiting room of sale event {event} is not in Redis, as after a restart of Redis, which keeps nothing on its disk. \
+             It was empty, and is built again from PostgreSQL; nothing is lost"
+        ),
+        (Cause::Gone, _) => tracing::warn!(
+            event.id = %event, epoch, people,
+            "Redis has lost the waiting room of sale event {event} with up to {people} people in it, as it does when it restarts. \
+             The room is built again from PostgreSQL: who shows a ticket or a pass keeps the place, and nobody has to do \
+             anything. If Redis has not restarted, run `stampede doctor`"
+        ),
+        (Cause::Older, _) => tracing::warn!(
+            event.id = %event, epoch, people,
+            "Redis has an older waiting room of sale event {event} than was saved, as after a restart from a copy on its disk. The \
+             room is built again from PostgreSQL; run `stampede doctor`, which says how Redis writes nothing to its disk"
+        ),
+    }
 }
 
 /// Refuses with `EVENT_NOT_OPEN` unless the sale was opened. What this process knows of the event may be older than its last
@@ -145,6 +176,13 @@ pub async fn granted(conn: &mut AsyncPgConnection, event: SaleEventId) -> Result
 }
 
 impl SavedRoom {
+    /// How many people were in it when it was saved, at the most: some of those who wait may have left. `now_ms` ends passes.
+    fn people(&self, turns: &Turns, now_ms: i64) -> i64 {
+        let passes = turns.active.iter().filter(|(_, until)| *until > now_ms).count();
+        let turns = passes + turns.offered.len() + turns.back.len();
+        (self.issued - self.front).max(0) + turns as i64
+    }
+
     /// Whose turn it is still: passes that have ended since would keep their slots until their clocks end.
     fn turns(&self, ended: &[i64]) -> Turns {
         let ended: HashSet<i64> = ended.iter().copied().collect();
@@ -183,4 +221,30 @@ pub async fn reserve_numbers(app: &App, event: SaleEventId, ceil: i64) -> Result
     // A room that is gone meanwhile is built with them.
     let (Ok(()) | Err(Cold)) = app.rooms.raise_ceil(event, next).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_empty_when_nobody_waits_and_each_pass_has_ended() {
+        let room = SavedRoom {
+            epoch: 1,
+            reserved_to: 2000,
+            front: 5,
+            issued: 5,
+            floor: 0,
+            active_seqs: vec![3, 4],
+            active_until: vec![1000, 900],
+            offered_seqs: vec![],
+            back_seqs: vec![],
+            let_in: 0,
+        };
+        let people = |room: &SavedRoom, now_ms| room.people(&room.turns(&[3]), now_ms);
+        assert_eq!(people(&room, 899), 1, "the fourth has a pass, the third has used it");
+        assert_eq!(people(&room, 900), 0);
+        let waiting = SavedRoom { issued: 8, offered_seqs: vec![5], back_seqs: vec![2], ..room };
+        assert_eq!(people(&waiting, 900), 5);
+    }
 }

@@ -16,7 +16,7 @@ use crate::admission::{room_state, window};
 use crate::names::{SoldOut, Status};
 use crate::note_stock::note_stock;
 use crate::place::RoomStatus;
-use crate::restore_room::{SavedRoom, granted, replace_room, restore_room};
+use crate::restore_room::{Cause, SavedRoom, granted, replace_room, restore_room};
 use crate::room::{Answer, Checkpoint, Cold, Rules, Told};
 use crate::sale_event::SaleEvent;
 use crate::schema::{rooms, sale_events};
@@ -126,7 +126,7 @@ async fn sync_room(app: &App, event: &SaleEvent) -> Result<Arc<RoomStatus>> {
     let told = tick_room(app, event.id).await?.status;
     // Redis came back with an older memory: numbers would be given twice.
     if told.epoch < saved.epoch || (told.epoch == saved.epoch && told.issued < saved.issued) {
-        replace_room(app, event, saved.epoch).await?;
+        replace_room(app, event, saved.epoch, Cause::Older).await?;
     } else {
         save(app, event).await?;
     }
