@@ -232,3 +232,35 @@ async fn a_hold_that_is_being_pinned_is_taken_over_no_more() {
     assert_eq!(site.stock(&product).await, (1, 1));
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_holds_are_found_by_their_time_though_statistics_are_older_than_the_sale() {
+    let site = Site::start().await;
+    let user = Uuid::now_v7();
+    let holds = async |count, state, expires_at| {
+        site.execute(&format!(
+            "insert into {{inventory}}.holds (hold_id, user_id, state, expires_at)
+             select gen_random_uuid(), '{user}', '{state}', {expires_at} from generate_series(1, {count}) as number"
+        ))
+        .await;
+    };
+    // One buyer's: PostgreSQL takes his holds for rows that lie side by side, which are cheap to read.
+    holds(20_000, "RELEASED", "now() - (number * 7919 % 20000) * interval '1 minute'").await;
+    holds(1_000, "HELD", "now() + interval '10 minutes'").await;
+    site.execute("analyze {inventory}.holds").await;
+    holds(5_000, "HELD", "now() + interval '10 minutes'").await;
+
+    let (now, none) = ("now()".to_owned(), "'{}'".to_owned());
+    let searches = [
+        (include_str!("../../src/expire_holds_find.sql"), vec!["500".to_owned()]),
+        (include_str!("../../src/take_over.sql"), vec![now, none.clone(), none.clone(), "500".to_owned()]),
+        (include_str!("../../src/stock_rows_units.sql"), vec![none]),
+    ];
+    for (statement, parameters) in searches {
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = site.explain("inventory", mode, statement, &parameters).await.to_string();
+            assert!(!plan.contains("holds_of_user"), "it reads every living hold: {plan}");
+        }
+    }
+    site.stop().await;
+}
