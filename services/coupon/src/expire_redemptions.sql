@@ -1,21 +1,29 @@
--- Sets reservations whose time is up to EXPIRED, the oldest first, except those whose issue somebody has locked.
+-- Sets reservations whose time is up to EXPIRED, the oldest first, except those whose issue somebody has locked: the next
+-- look finds them again.
 -- $1 redemptions at most
+--
+-- They are found without their issues: a condition on the issue would let PostgreSQL search the index of living redemptions
+-- instead of that of reservations.
 with due as materialized (
-    select coupon_redemptions.order_id
+    select coupon_redemptions.order_id, coupon_redemptions.coupon_issue_id
       from coupon_redemptions
-      join coupon_issue on coupon_issue.id = coupon_redemptions.coupon_issue_id
      where coupon_redemptions.state = 'RESERVED'
        -- STABLE, so that the index on reservations is searched by it.
        and coupon_redemptions.expires_at <= statement_timestamp()
      order by coupon_redemptions.expires_at
      limit $1::bigint
+),
+locked as materialized (
+    select due.order_id
+      from due
+      join coupon_issue on coupon_issue.id = due.coupon_issue_id
        for update of coupon_issue skip locked
 )
 update coupon_redemptions
    set state = 'EXPIRED',
        updated_at = clock_timestamp()
-  from due
- where coupon_redemptions.order_id = due.order_id
+  from locked
+ where coupon_redemptions.order_id = locked.order_id
    -- It may have changed before its issue was locked: the row is looked at again then.
    and coupon_redemptions.state = 'RESERVED'
    and coupon_redemptions.expires_at <= clock_timestamp()

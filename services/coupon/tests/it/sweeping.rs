@@ -65,3 +65,35 @@ async fn a_coupon_whose_failures_cannot_be_recorded_keeps_no_other_from_being_sw
     sweeping.stop().await;
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_reservations_are_found_by_their_time_though_statistics_are_older_than_the_sale() {
+    let site = Site::start().await;
+    let redemptions = async |count, state, expires_at| {
+        site.execute(&format!(
+            "with issued as (
+                 insert into {{coupon}}.coupon_issue (id, coupon_id, user_id, take_id, issued_at)
+                 select gen_random_uuid(), '{coupon}', gen_random_uuid(), '', now() from generate_series(1, {count})
+                 returning id
+             )
+             insert into {{coupon}}.coupon_redemptions (order_id, coupon_issue_id, state, expires_at)
+             select gen_random_uuid(), id, '{state}', {expires_at}
+               from (select id, row_number() over (order by id) as number from issued) as numbered",
+            coupon = Uuid::nil()
+        ))
+        .await;
+    };
+    // In the order of their issues, which are cheap to read then.
+    redemptions(20_000, "CONFIRMED", "now() - (number * 7919 % 20000) * interval '1 minute'").await;
+    redemptions(1_000, "RESERVED", "now() + interval '10 minutes'").await;
+    site.execute("analyze {coupon}.coupon_issue, {coupon}.coupon_redemptions").await;
+    redemptions(5_000, "RESERVED", "now() + interval '10 minutes'").await;
+
+    let statement = include_str!("../../src/expire_redemptions.sql");
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let plan = site.explain("coupon", mode, statement, &["500".to_owned()]).await.to_string();
+        assert!(plan.contains("coupon_redemptions_reserved"), "{plan}");
+        assert!(!plan.contains("coupon_redemptions_live"), "it reads every living redemption: {plan}");
+    }
+    site.stop().await;
+}
