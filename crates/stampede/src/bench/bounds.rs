@@ -14,7 +14,7 @@ use super::generator::Generator;
 use super::hello;
 use super::lines::Sample;
 use super::load::{Job, Outcome, Ticket};
-use super::options::{BUYERS, BenchArgs, Conditions};
+use super::options::{BenchArgs, Conditions};
 use super::raw_script::{Ran, RawScript};
 use super::usage::Meter;
 use crate::audit::Ledger;
@@ -54,7 +54,7 @@ impl<'a> Stage<'a> {
         let database: DbSettings = site.settings().section("postgres")?;
         let auth: AuthSettings = site.settings().section("auth")?;
         let accounts = Db::open(&database, &schema(&host.namespace, "account")).await?;
-        let buyers = account::prepare_buyers(&accounts, &auth, BUYERS).await?;
+        let buyers = account::prepare_buyers(&accounts, &auth, args.buyers()).await?;
         let people = demo::log_in(site.settings(), &Client::for_load(site.api(), 1)?).await?;
         Ok(Stage {
             ledger,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::bounds::Stage;
 use super::lines::{Line, Report, Sample, lines, ratio};
 use super::load::Job;
-use super::options::{BUYERS, BenchArgs};
+use super::options::BenchArgs;
 use super::pgbench::{self, Pgbench};
 use super::raw_script::{RANDOM, RawScript};
 use crate::site::Site;
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
 
     /// Each buyer asks for one new coupon after the other.
     async fn issues(&mut self, clients: usize, seconds: u64) -> anyhow::Result<Sample> {
-        let coupons = seconds * ISSUES_PER_SECOND_MAX / BUYERS as u64 + 1;
+        let coupons = seconds * ISSUES_PER_SECOND_MAX / self.stage.tokens.len() as u64 + 1;
         let mut paths = Vec::new();
         for _ in 0..coupons {
             let coupon = self.stage.admin.create_coupon(&fresh_key(), &coupon(TOTAL)).await?;

@@ -9,7 +9,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::load::Job;
-use super::options::BUYERS;
 use crate::demo;
 use crate::site::Site;
 
@@ -28,12 +27,12 @@ pub struct HotProduct {
 }
 
 impl HotProduct {
-    pub async fn create(site: &Site) -> anyhow::Result<HotProduct> {
+    pub async fn create(site: &Site, buyers: usize) -> anyhow::Result<HotProduct> {
         let host: HostSettings = site.settings().section("host")?;
         let postgres: DbSettings = site.settings().section("postgres")?;
         let auth: AuthSettings = site.settings().section("auth")?;
         let db = Db::open(&postgres, &schema(&host.namespace, "account")).await?;
-        let buyers = account::prepare_buyers(&db, &auth, BUYERS).await?;
+        let buyers = account::prepare_buyers(&db, &auth, buyers).await?;
         let anyone = Client::for_load(site.api(), 1)?;
         let people = demo::log_in(site.settings(), &anyone).await?;
         let admin = demo::with_role(&people, "ADMIN")?;

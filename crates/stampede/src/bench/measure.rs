@@ -108,7 +108,7 @@ impl<'a> Bench<'a> {
             site,
             conditions: args.conditions(site, server_version)?,
             meter: Meter::new(site),
-            product: HotProduct::create(site).await?,
+            product: HotProduct::create(site, args.buyers()).await?,
             pgbench: None,
             began: wal(&mut ledger).await?.at,
             ledger,

@@ -25,6 +25,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = CLIENTS,
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub clients: Vec<u16>,
+    /// Buyers who take turns. Each token's signature is checked when it is seen first, and remembered, as for buyers who
+    /// look around before they order.
+    #[arg(long, default_value_t = 5_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    buyers: u32,
     /// One process per service behind a gateway, as in Kubernetes.
     #[arg(long)]
     pub split: bool,
@@ -39,9 +43,6 @@ pub struct BenchArgs {
 }
 
 const CLIENTS: [u16; 3] = [1, 16, 64];
-/// Buyers who take turns. Each token's signature is checked when it is seen first, and remembered, as for buyers who
-/// look around before they order.
-pub const BUYERS: usize = 5_000;
 /// Long enough for the caches, for the first extensions of the tables, and for the compiler of the JVM that Kafka runs on.
 const WARM_UP_SECONDS: u64 = 5;
 /// No hold and no token may end within the longest measurement.
@@ -68,6 +69,10 @@ impl BenchArgs {
     pub fn clients(&self) -> Vec<usize> {
         let clients: BTreeSet<usize> = self.clients.iter().map(|clients| usize::from(*clients)).collect();
         clients.into_iter().collect()
+    }
+
+    pub fn buyers(&self) -> usize {
+        self.buyers as usize
     }
 
     /// The number of clients in the middle warms up: the most would fill queues, and one leaves most sessions cold.
@@ -138,7 +143,7 @@ impl BenchArgs {
             postgres,
             kafka: site.sandbox().map_or_else(String::new, |sandbox| sandbox.kafka_kind().to_string()),
             split: self.split,
-            buyers: BUYERS,
+            buyers: self.buyers(),
             debug_build: cfg!(debug_assertions),
         })
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::bounds::Stage;
 use super::lines::{Line, Report, Sample, lines, ratio};
 use super::load::{Job, Ticket};
-use super::options::{BUYERS, BenchArgs};
+use super::options::BenchArgs;
 use super::raw_script::{RANDOM, RawScript};
 use crate::site::Site;
 
@@ -156,7 +156,7 @@ impl<'a> Bench<'a> {
     /// Everybody enters one line after the other.
     async fn enters(&mut self, clients: usize, seconds: u64) -> anyhow::Result<Sample> {
         let mut events = Vec::new();
-        for _ in 0..seconds * ENTERS_PER_SECOND_MAX / BUYERS as u64 + 1 {
+        for _ in 0..seconds * ENTERS_PER_SECOND_MAX / self.stage.tokens.len() as u64 + 1 {
             events.push(self.open_sale().await?);
         }
         let paths = events.iter().map(|event| format!("/api/v1/queues/{event}/tickets")).collect();

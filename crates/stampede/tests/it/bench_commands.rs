@@ -6,7 +6,7 @@ use crate::commands::Place;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bench_orders_prints_figures_for_all_three_kinds() {
     let place = Place::new("orders").await.unset("postgres.url");
-    place.stampede("bench orders --seconds 1 --rounds 1 --clients 1,4 --data-dir {data}").await.expect(
+    place.stampede("bench orders --buyers 500 --seconds 1 --rounds 1 --clients 1,4 --data-dir {data}").await.expect(
         0,
         &[
             "naive hot row (pgbench)        4",
@@ -22,7 +22,7 @@ async fn bench_orders_prints_figures_for_all_three_kinds() {
 async fn bench_payments_prints_figures_for_both_kinds() {
     let place = Place::new("payments").await.unset("postgres.url");
     place
-        .stampede("bench payments --seconds 1 --rounds 1 --clients 4 --data-dir {data}")
+        .stampede("bench payments --buyers 500 --seconds 1 --rounds 1 --clients 4 --data-dir {data}")
         .await
         .expect(0, &["placed alone                   4", "placed, paid, confirmed        4", "as it should be"]);
 }
@@ -39,8 +39,9 @@ async fn bench_hub_prints_figures_for_both_kinds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bench_archive_prints_figures_of_orders_alone_and_beside_the_archive() {
     let place = Place::new("bench_archive").await.unset("postgres.url");
-    let ended =
-        place.stampede("bench archive --seconds 1 --rounds 1 --clients 4 --old-orders 700 --data-dir {data}").await;
+    let ended = place
+        .stampede("bench archive --buyers 500 --seconds 1 --rounds 1 --clients 4 --old-orders 700 --data-dir {data}")
+        .await;
     ended.expect(
         0,
         &[
@@ -56,7 +57,7 @@ async fn bench_archive_prints_figures_of_orders_alone_and_beside_the_archive() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bench_coupons_prints_figures_of_ours_and_of_each_bound() {
     let place = Place::new("bench_coupons").await.unset("postgres.url").unset("redis.url");
-    place.stampede("bench coupons --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
+    place.stampede("bench coupons --buyers 2000 --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
         0,
         &[
             "hello world, the same server             4",
@@ -73,7 +74,7 @@ async fn bench_coupons_prints_figures_of_ours_and_of_each_bound() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bench_queue_prints_figures_of_ours_and_of_each_bound() {
     let place = Place::new("bench_queue").await.unset("postgres.url").unset("redis.url");
-    place.stampede("bench queue --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
+    place.stampede("bench queue --buyers 2000 --seconds 1 --rounds 1 --clients 4 --data-dir {data}").await.expect(
         0,
         &[
             "hello world, the same server             4",
