@@ -1,5 +1,6 @@
-//! `stampede bench archive`: orders over HTTP while old orders are archived, beside the same orders alone in the same run.
+//! `stampede bench archive`: orders over HTTP while old orders are archived, beside the same alone, before it and after it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::lines::{Report, Sample, lines, ratio};
 use super::measure::Bench;
 use super::options::BenchArgs;
-use super::runs::Kind;
+use super::runs::{Kind, Run};
 use crate::audit::Ledger;
 use crate::demo;
 use crate::old_orders::write_old_orders;
@@ -65,6 +66,13 @@ struct ArchiveRun {
     seconds: f64,
 }
 
+impl ArchiveRun {
+    /// Orders a second, from its beginning to its end.
+    fn per_second(&self) -> f64 {
+        self.orders as f64 / self.seconds.max(0.001)
+    }
+}
+
 #[derive(diesel::QueryableByName)]
 struct Counted {
     #[diesel(sql_type = sql_types::BigInt)]
@@ -84,38 +92,14 @@ async fn measure(args: &ArchiveArgs, site: &Site) -> anyhow::Result<Report> {
     let (mut samples, mut facts, mut moved) = (Vec::new(), Vec::new(), 0);
     for round in 1..=args.bench.rounds {
         for clients in args.bench.clients() {
-            // They are there for the sale alone too: larger tables cost something by themselves.
-            write_old_orders(&mut ledger, Uuid::now_v7(), bench.product_id()?, args.old_orders as usize).await?;
-            // What writing them has left to do is not what is measured: old orders were cleaned up long ago.
-            ledger.execute("vacuum analyze").await?;
-            ledger.execute("checkpoint").await?;
-            let alone = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
-            admin.try_send(admin.request(Method::POST, "/admin/archive/runs")).await?.succeeded()?;
-            let beside = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
-            let run = ended(&mut ledger).await?;
-            moved += run.orders;
-            let rate = run.orders as f64 / run.seconds.max(0.001);
-            eprintln!(
-                "round {round} of {}, {clients} at a time: {:.0} orders/s, p99 {:.2} ms; beside {rate:.0} archived/s: {:.0} \
-                 orders/s, p99 {:.2} ms",
-                args.bench.rounds, alone.orders_per_second, alone.p99_ms, beside.orders_per_second, beside.p99_ms
-            );
-            for (label, run) in [(ALONE, &alone), (BESIDE, &beside)] {
-                let latencies = (run.p50_ms, run.p99_ms);
-                samples.push(Sample::new(label, clients, run.orders_per_second, latencies, &run.usage));
-            }
-            samples.push(Sample {
-                label: MOVED,
-                clients,
-                per_second: rate,
-                p50_ms: None,
-                p99_ms: None,
-                others_cpu_share: beside.usage.others_share,
-            });
-            if run.seconds < args.bench.seconds as f64 {
+            let measured = Round::measure(args, &mut ledger, &mut bench, admin, clients).await?;
+            eprintln!("round {round} of {}, {clients} at a time: {measured}", args.bench.rounds);
+            samples.extend(measured.samples(clients));
+            moved += measured.run.orders;
+            if measured.run.seconds < args.bench.seconds as f64 {
                 facts.push(format!(
                     "The archive was done after {:.1} s of {} s: ask for more --old-orders.",
-                    run.seconds, args.bench.seconds
+                    measured.run.seconds, args.bench.seconds
                 ));
             }
         }
@@ -143,6 +127,63 @@ async fn measure(args: &ArchiveArgs, site: &Site) -> anyhow::Result<Report> {
         facts,
         is_consistent: archived == moved && in_both == 0,
     })
+}
+
+/// A run of the archive, with a sale before it, at its beginning, and after it.
+struct Round {
+    before: Run,
+    beside: Run,
+    run: ArchiveRun,
+    after: Run,
+}
+
+impl Round {
+    async fn measure(
+        args: &ArchiveArgs,
+        ledger: &mut Ledger,
+        bench: &mut Bench<'_>,
+        admin: &Client,
+        clients: usize,
+    ) -> anyhow::Result<Round> {
+        // They are there for the sale alone too: larger tables cost something by themselves.
+        write_old_orders(ledger, Uuid::now_v7(), bench.product_id()?, args.old_orders as usize).await?;
+        // What writing them has left to do is not what is measured: old orders were cleaned up long ago.
+        ledger.execute("vacuum analyze").await?;
+        ledger.execute("checkpoint").await?;
+        let before = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
+        admin.try_send(admin.request(Method::POST, "/admin/archive/runs")).await?.succeeded()?;
+        let beside = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
+        let run = ended(ledger).await?;
+        // Each sale finds what those before it have written, archive or not. So the sale alone is measured on both sides.
+        let after = bench.run(Kind::Stampede, clients, args.bench.seconds, false).await?;
+        Ok(Round { before, beside, run, after })
+    }
+
+    fn samples(&self, clients: usize) -> Vec<Sample> {
+        let sample = |(label, run): (&'static str, &Run)| {
+            Sample::new(label, clients, run.orders_per_second, (run.p50_ms, run.p99_ms), &run.usage)
+        };
+        let mut samples: Vec<Sample> =
+            [(ALONE, &self.before), (BESIDE, &self.beside), (ALONE, &self.after)].map(sample).into();
+        samples.push(Sample {
+            label: MOVED,
+            clients,
+            per_second: self.run.per_second(),
+            p50_ms: None,
+            p99_ms: None,
+            others_cpu_share: self.beside.usage.others_share,
+        });
+        samples
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |run: &Run| format!("{:.0} orders/s, p99 {:.2} ms", run.orders_per_second, run.p99_ms);
+        let Round { before, beside, run, after } = self;
+        let archived = run.per_second();
+        write!(f, "{}; beside {archived:.0} archived/s: {}; alone again: {}", told(before), told(beside), told(after))
+    }
 }
 
 /// Waits until the newest run of the archive has ended.
