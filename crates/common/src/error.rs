@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::words;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Names the service family in gRPC `ErrorInfo.domain`.
@@ -86,11 +88,12 @@ impl Refused {
         Self { code, message: message.into(), details: Vec::new(), retry_after: None }
     }
 
-    /// A request that breaks a rule of form. `field` is the JSON path, e.g. `items[0].quantity`.
+    /// A request that breaks a rule of form. `field` is the JSON path, e.g. `items[0].quantity`, or the name of a parameter or
+    /// a header. The refusal's own message names it too: not everybody reads the details.
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
         let details = vec![serde_json::json!({ "field": field, "message": message })];
-        Self { details, ..Self::new(VALIDATION_ERROR, message) }
+        Self { details, ..Self::new(VALIDATION_ERROR, words::with_field(field, &message)) }
     }
 
     pub fn retry_after(self, delay: Duration) -> Self {

@@ -32,7 +32,7 @@ pub use allowance::{Allowance, note as note_allowance};
 pub use conditional::answer_unless_known;
 pub use cors::{check_origin, cors};
 pub use direct::{Answer as DirectAnswer, Direct};
-pub use extract::{Json, OptionalJson, Path, Query, configure_extractors};
+pub use extract::{Json, NoParameters, OptionalJson, Path, Query, configure_extractors};
 pub use origin::{ForwardedHeader, TrustedProxies, client_address};
 pub use routes::{Route, RouteTable, unmatched};
 pub use utoipa_actix_web::service_config::ServiceConfig;

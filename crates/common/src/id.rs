@@ -71,9 +71,12 @@ impl<K> From<Id<K>> for Uuid {
     }
 }
 
+/// What a UUID looks like, for texts.
+pub const EXAMPLE: &str = "01936f2e-52f0-7a41-9d0c-5b8f0c2d4e66";
+
 /// The text is not a UUID.
 #[derive(Debug, thiserror::Error)]
-#[error("not a valid {0} id")]
+#[error("not a valid {0} id; a UUID with hyphens is expected, such as {example}", example = EXAMPLE)]
 pub struct NotAnId(pub &'static str);
 
 impl<K: Kind> FromStr for Id<K> {

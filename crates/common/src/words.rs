@@ -2,34 +2,47 @@
 //!
 //! A refusal carries its English text. What has no line here is told in general words: its field and its code say the rest.
 
+mod plain;
+
+pub use plain::{of_json, of_parameter, of_value};
+
 /// English and Korean. `{}` stands for what differs, in the same order in both.
 const TEXTS: &[(&str, &str)] = &[
-    // --- serde's
+    // --- serde's, after `plain`
     ("missing field `{}`", "필수 항목 `{}`이(가) 없습니다."),
     ("duplicate field `{}`", "항목 `{}`이(가) 두 번 있습니다."),
     ("unknown field `{}`, expected one of {}", "알 수 없는 항목 `{}`입니다. 사용할 수 있는 항목: {}"),
     ("unknown field `{}`, expected {}", "알 수 없는 항목 `{}`입니다. 사용할 수 있는 항목: {}"),
     ("unknown field `{}`, there are no fields", "알 수 없는 항목 `{}`입니다."),
-    ("unknown variant `{}`, expected one of {}", "`{}`은(는) 사용할 수 없는 값입니다. 사용할 수 있는 값: {}"),
-    ("unknown variant `{}`, expected {}", "`{}`은(는) 사용할 수 없는 값입니다. 사용할 수 있는 값: {}"),
-    ("invalid type: {}, expected a string", "{} 대신 문자열이어야 합니다."),
-    ("invalid type: {}, expected a JSON object", "{} 대신 JSON 객체여야 합니다."),
-    ("invalid type: {}, expected a sequence", "{} 대신 목록이어야 합니다."),
-    ("invalid type: {}, expected a boolean", "{} 대신 true 또는 false여야 합니다."),
-    ("invalid type: {}, expected {}", "형식이 올바르지 않습니다. 받은 값: {}, 필요한 형식: {}"),
-    ("invalid value: {}, expected {}", "값이 올바르지 않습니다. 받은 값: {}, 필요한 값: {}"),
-    ("invalid digit found in string", "숫자여야 합니다."),
-    ("number too large to fit in target type", "숫자가 너무 큽니다."),
-    ("number too small to fit in target type", "숫자가 너무 작습니다."),
-    ("cannot parse integer from empty string", "숫자여야 합니다."),
-    ("EOF while parsing {}", "JSON이 중간에 끝났습니다."),
-    ("expected {} at line {}", "올바른 JSON이 아닙니다."),
-    ("trailing characters at line {}", "JSON 뒤에 다른 내용이 있습니다."),
+    ("missing parameter `{}`", "필수 매개변수 `{}`이(가) 없습니다."),
+    ("parameter `{}` is sent twice", "매개변수 `{}`이(가) 두 번 있습니다."),
+    ("unknown parameter `{}`; this request takes {}", "알 수 없는 매개변수 `{}`입니다. 사용할 수 있는 매개변수: {}"),
+    ("unknown parameter `{}`; this request has no parameters", "알 수 없는 매개변수 `{}`입니다."),
+    ("must be one of {}, not `{}`", "다음 값 중 하나여야 합니다: {}"),
+    ("must be a string, not {}", "{} 대신 문자열이어야 합니다."),
+    ("must be a JSON object, not {}", "{} 대신 JSON 객체여야 합니다."),
+    ("must be a list, not {}", "{} 대신 목록이어야 합니다."),
+    ("must be true or false, not {}", "{} 대신 true 또는 false여야 합니다."),
+    ("must be true or false", "true 또는 false여야 합니다."),
+    ("must be a whole number from {} to {}, not {}", "{}에서 {} 사이의 정수여야 합니다."),
+    ("must be a whole number, not {}", "{} 대신 정수여야 합니다."),
+    ("must be a whole number", "정수여야 합니다."),
+    ("must be a smaller number", "숫자가 너무 큽니다."),
+    ("must be a larger number", "숫자가 너무 작습니다."),
+    ("must be a time such as {}, not {}", "{} 형식의 시각이어야 합니다."),
+    ("must be a time such as {}", "{} 형식의 시각이어야 합니다."),
+    ("must be a UUID with hyphens, such as {}", "하이픈이 있는 UUID여야 합니다. 예: {}"),
+    ("must be {}, not {}", "형식이 올바르지 않습니다. 필요한 형식: {}, 받은 값: {}"),
+    (
+        "The body is not valid JSON at line {}, column {}: {}",
+        "본문이 올바른 JSON이 아닙니다. {}번째 줄, {}번째 열을 확인하세요.",
+    ),
+    ("The body is empty; send a JSON object.", "본문이 비어 있습니다. JSON 객체를 보내세요."),
     // --- ours
-    ("not a valid {} id", "올바른 ID(UUID)가 아닙니다."),
+    ("not a valid {} id; {}", "올바른 ID(UUID)가 아닙니다."),
     ("Topics are {}.", "사용할 수 있는 토픽은 다음과 같습니다: {}"),
     ("Not a cursor of this list.", "이 목록의 커서가 아닙니다."),
-    ("Not a time of this world.", "사용할 수 없는 시각입니다."),
+    ("must be in the years {} to {}", "{}년에서 {}년 사이여야 합니다."),
     ("must be {} to {} characters long", "{}자에서 {}자 사이여야 합니다."),
     ("must be at most {} characters long", "최대 {}자까지 가능합니다."),
     ("must be 1 to {} visible ASCII characters", "1자에서 {}자 사이의 ASCII 문자여야 합니다."),
@@ -67,18 +80,20 @@ pub fn in_korean(field: &str, message: &str) -> String {
     found.unwrap_or_else(|| "허용되지 않는 값입니다.".to_owned())
 }
 
+/// `message` for somebody who is not told beside it that it is about `field`.
+pub fn with_field(field: &str, message: &str) -> String {
+    if field.is_empty() || message.starts_with(field) || message.contains(&format!("`{field}`")) {
+        return message.to_owned();
+    }
+    match ["must ", "Must "].iter().find_map(|begin| message.strip_prefix(begin)) {
+        Some(rule) => format!("{field} must {rule}"),
+        None => format!("{field}: {message}"),
+    }
+}
+
 /// The name in serde's text about something that is missing.
 pub fn missing_field(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.strip_suffix('`')
-}
-
-/// Without the line and column that serde_json adds to what is well-formed and wrong: a field says where it is.
-pub fn without_position(message: &str) -> &str {
-    let is_about_form = ["expected", "EOF", "trailing", "control character", "invalid number", "lone", "key must"];
-    match message.rsplit_once(" at line ") {
-        Some((text, _)) if !is_about_form.iter().any(|begin| message.starts_with(begin)) => text,
-        _ => message,
-    }
 }
 
 /// What stands in `text` where `template` has `{}`; None if it is another text. Case and a full stop make no difference.
@@ -123,15 +138,35 @@ mod tests {
             ("limit", "Must be 1 to 100.", "1에서 100 사이여야 합니다."),
             ("limit", "limit is odd", "허용되지 않는 값입니다."),
             ("name", "missing field `name`", "필수 항목 `name`이(가) 없습니다."),
+            ("sort", "must be one of `newest`, `name`, not `x`", "다음 값 중 하나여야 합니다: `newest`, `name`"),
+            ("name", "must be a string, not 7", "7 대신 문자열이어야 합니다."),
+            ("quantity", "must be a whole number from 0 to 255, not 256", "0에서 255 사이의 정수여야 합니다."),
+            ("quantity", "must be 1 to 9", "1에서 9 사이여야 합니다."),
             (
-                "sort",
-                "unknown variant `x`, expected one of `newest`, `name`",
-                "`x`은(는) 사용할 수 없는 값입니다. 사용할 수 있는 값: `newest`, `name`",
+                "",
+                "The body is not valid JSON at line 2, column 3: a value is expected.",
+                "본문이 올바른 JSON이 아닙니다. 2번째 줄, 3번째 열을 확인하세요.",
             ),
-            ("name", "invalid type: integer `7`, expected a string", "integer `7` 대신 문자열이어야 합니다."),
-            ("", "EOF while parsing an object at line 1 column 3", "JSON이 중간에 끝났습니다."),
         ] {
             assert_eq!(in_korean(field, english), korean, "{english}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_stands_alone_names_its_field_once() {
+        for (field, message, alone) in [
+            ("limit", "Must be 1 to 100.", "limit must be 1 to 100."),
+            ("items[0].quantity", "must be 1 to 9", "items[0].quantity must be 1 to 9"),
+            ("cursor", "Not a cursor of this list.", "cursor: Not a cursor of this list."),
+            ("password", "password must be 8 to 128 characters long", "password must be 8 to 128 characters long"),
+            (
+                "q",
+                "unknown parameter `q`; this request takes `size`",
+                "unknown parameter `q`; this request takes `size`",
+            ),
+            ("", "The body cannot be read.", "The body cannot be read."),
+        ] {
+            assert_eq!(with_field(field, message), alone);
         }
     }
 
@@ -140,11 +175,5 @@ mod tests {
         for (english, korean) in TEXTS {
             assert!(korean.matches("{}").count() <= english.matches("{}").count(), "{korean}");
         }
-    }
-
-    #[test]
-    fn only_what_has_a_field_loses_its_position() {
-        assert_eq!(without_position("missing field `a` at line 1 column 2"), "missing field `a`");
-        assert_eq!(without_position("expected value at line 1 column 1"), "expected value at line 1 column 1");
     }
 }

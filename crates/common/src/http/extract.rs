@@ -10,8 +10,8 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, web};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Ready, ready};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{BODY_BYTES_MAX, PAYLOAD_TOO_LARGE};
 use crate::error::{Error, Refused, Result, UNSUPPORTED_MEDIA_TYPE};
@@ -76,7 +76,7 @@ impl<T: DeserializeOwned> FromRequest for Path<T> {
             let named = parameters.iter().any(|(name, _)| name == place);
             let name =
                 if named { place } else { parameters.iter().nth(index).map_or(place, |(name, _)| name.to_owned()) };
-            Refused::invalid(&name, error.inner().to_string()).into()
+            Refused::invalid(&name, words::of_value(&error.inner().to_string())).into()
         }))
     }
 }
@@ -106,9 +106,17 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let pairs = form_urlencoded::parse(request.query_string().as_bytes());
         let read = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
-        ready(read.map(Query).map_err(|error| wrong(&error.path().to_string(), &error.inner().to_string()).into()))
+        let refused = |error: serde_path_to_error::Error<serde::de::value::Error>| {
+            wrong(&error.path().to_string(), &error.inner().to_string(), words::of_parameter)
+        };
+        ready(read.map(Query).map_err(|error| refused(error).into()))
     }
 }
+
+/// For [`Query`] of a list that always comes whole: who asks for a part of it is told that there are none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
 
 /// A JSON body or answer. As a body it must be an object, see [`object`](crate::object).
 pub struct Json<T>(pub T);
@@ -160,27 +168,46 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     if body.starts_with("\u{feff}".as_bytes()) {
         return Err(Refused::invalid("", "The body begins with a byte order mark; send it without.").into());
     }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Refused::invalid("", "The body is empty; send a JSON object.").into());
+    }
     let mut text = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, Object<T>>(&mut text) {
         Ok(Object(value)) => match text.end() {
             Ok(()) => Ok(value),
-            Err(error) => Err(Refused::invalid("", error.to_string()).into()),
+            Err(error) => Err(not_json(&error).into()),
         },
-        Err(error) => Err(wrong(&error.path().to_string(), &error.inner().to_string()).into()),
+        Err(error) if error.inner().is_data() => {
+            let cause = without_position(error.inner());
+            Err(wrong(&error.path().to_string(), &cause, words::of_value).into())
+        }
+        Err(error) => Err(not_json(error.inner()).into()),
     }
 }
 
-/// The refusal of what serde could not read at `place`.
-fn wrong(place: &str, cause: &str) -> Refused {
+/// The refusal of a text that is no JSON.
+fn not_json(error: &serde_json::Error) -> Refused {
+    let (line, column) = (error.line(), error.column());
+    let cause = words::of_json(&without_position(error));
+    Refused::invalid("", format!("The body is not valid JSON at line {line}, column {column}: {cause}."))
+}
+
+/// What is wrong, without the place that serde_json writes behind it.
+fn without_position(error: &serde_json::Error) -> String {
+    let (text, position) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    text.strip_suffix(&position).map(str::to_owned).unwrap_or(text)
+}
+
+/// The refusal of what serde could not read at `place`. `plain` says its cause in plain words.
+fn wrong(place: &str, cause: &str, plain: impl Fn(&str) -> String) -> Refused {
     let place = if place == "." || place == "?" { "" } else { place };
-    let cause = words::without_position(cause);
     // What is missing has no place of its own yet.
     let field = match (words::missing_field(cause), place) {
         (Some(name), "") => name.to_owned(),
         (Some(name), place) => format!("{place}.{name}"),
         (None, place) => place.to_owned(),
     };
-    Refused::invalid(&field, cause)
+    Refused::invalid(&field, plain(cause))
 }
 
 impl<T: Serialize> Responder for Json<T> {
@@ -210,59 +237,4 @@ impl<T: DeserializeOwned + 'static> FromRequest for OptionalJson<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use actix_web::test::TestRequest;
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only reading it is tried")]
-    struct Asked {
-        page: Option<i64>,
-        size: i64,
-    }
-
-    fn told(error: Error) -> (String, String) {
-        let Error::Refused(refused) = error else { panic!("{error}") };
-        let member = |name: &str| refused.details[0][name].as_str().unwrap().to_owned();
-        (member("field"), member("message"))
-    }
-
-    #[tokio::test]
-    async fn a_wrong_parameter_is_told_by_its_name() {
-        for (query, field, message) in [
-            ("size=1&page=x", "page", "invalid digit found in string"),
-            ("page=1", "size", "missing field `size`"),
-            ("size=1&q=2", "q", "unknown field `q`, expected `page` or `size`"),
-        ] {
-            let request = TestRequest::with_uri(&format!("/?{query}")).to_http_request();
-            let error = Query::<Asked>::extract(&request).await.unwrap_err();
-            assert_eq!(told(error), (field.to_owned(), message.to_owned()), "{query}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_wrong_part_of_a_path_is_told_by_its_name() {
-        let request = TestRequest::default().param("orderId", "7").param("round", "x").to_http_request();
-        let (field, message) = told(Path::<(u8, u8)>::extract(&request).await.unwrap_err());
-        assert_eq!(field, "round", "{message}");
-        let request = TestRequest::default().param("orderId", "x").to_http_request();
-        let (field, message) = told(Path::<uuid::Uuid>::extract(&request).await.unwrap_err());
-        assert_eq!(field, "orderId", "{message}");
-        assert!(!message.contains("deserialize"), "{message}");
-    }
-
-    #[test]
-    fn a_wrong_member_of_a_body_is_told_by_its_place() {
-        for (body, field, message) in [
-            (r#"{"size":1,"page":"x"}"#, "page", "invalid type: string \"x\", expected i64"),
-            (r#"{"page":1}"#, "size", "missing field `size`"),
-            ("\u{feff}{}", "", "The body begins with a byte order mark; send it without."),
-        ] {
-            let (told_field, told_message) = told(read::<Asked>(body.as_bytes()).unwrap_err());
-            assert_eq!((told_field.as_str(), told_message.as_str()), (field, message), "{body}");
-        }
-    }
-}
+mod tests;
