@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get};
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::Result;
 use common::auth::Caller;
-use common::http::{Data, Path, Problem};
+use common::http::{Data, NoParameters, Path, Problem, Query};
 use contract::ids::{AccountId, OrderId, PaymentAttemptId, PaymentId};
 use contract::money::Money;
 use diesel::pg::Pg;
@@ -110,7 +110,12 @@ pub async fn read_payment(app: Data<App>, caller: Caller, id: Path<PaymentId>) -
     security(("bearer" = []))
 )]
 #[get("/payments/{paymentId}/attempts")]
-pub async fn list_attempts(app: Data<App>, caller: Caller, id: Path<PaymentId>) -> Result<HttpResponse> {
+pub async fn list_attempts(
+    app: Data<App>,
+    caller: Caller,
+    id: Path<PaymentId>,
+    _: Query<NoParameters>,
+) -> Result<HttpResponse> {
     let mut conn = app.db.read().await?;
     let payment = rows::own(&mut conn, *id, AccountId::from(caller.account)).await?;
     let newest = payment_attempt::table
@@ -139,7 +144,12 @@ pub async fn list_attempts(app: Data<App>, caller: Caller, id: Path<PaymentId>) 
     security(("bearer" = []))
 )]
 #[get("/orders/{orderId}/payments")]
-pub async fn list_payments(app: Data<App>, caller: Caller, id: Path<OrderId>) -> Result<HttpResponse> {
+pub async fn list_payments(
+    app: Data<App>,
+    caller: Caller,
+    id: Path<OrderId>,
+    _: Query<NoParameters>,
+) -> Result<HttpResponse> {
     // The payments of somebody else's order are not this user's.
     let newest = payments::table
         .filter(payments::order_id.eq(*id))

@@ -198,7 +198,7 @@ async fn every_route_refuses_nobody_an_expired_token_a_key_and_who_lacks_the_rol
 
 impl Trial {
     /// What this part of a path has behind it.
-    fn id_in(&self, place: &str) -> &String {
+    pub fn id_in(&self, place: &str) -> &String {
         match place {
             "orders" => &self.order,
             "payments" => &self.payment,
@@ -210,7 +210,7 @@ impl Trial {
 }
 
 /// `path` with ids in it: `id_in` is asked with the part before each.
-fn with_ids<'i>(path: &str, id_in: impl Fn(&str) -> &'i String) -> String {
+pub fn with_ids<'i>(path: &str, id_in: impl Fn(&str) -> &'i String) -> String {
     let parts = path.split('/').collect::<Vec<_>>();
     let concrete = parts.iter().enumerate().map(|(n, part)| match part.starts_with('{') {
         true => id_in(parts[n - 1]).as_str(),

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 
 use super::Trial;
+use super::authorisation::with_ids;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queries_that_make_no_sense_are_refused_everywhere() {
@@ -128,6 +129,39 @@ async fn cursors_that_we_did_not_make_are_refused() {
             }
         }
     }
+    trial.end().await;
+}
+
+/// Lists have `limit` and `cursor`; the catalogue has numbered pages, `page` and `size`. Whoever confuses them is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_list_refuses_a_parameter_that_it_does_not_have_and_names_those_that_it_has() {
+    let trial = Trial::start().await;
+    let (admin, round) = (trial.admin.clone(), "1".to_owned());
+    let document = admin.send(admin.request_root(Method::GET, "/openapi.json")).await.expect(200).json();
+    let mut lists = 0;
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        let parameters = operations["get"]["parameters"].as_array().into_iter().flatten();
+        let in_query = parameters.filter(|parameter| parameter["in"] == "query");
+        let names: Vec<&str> = in_query.filter_map(|parameter| parameter["name"].as_str()).collect();
+        let pages = ["limit", "cursor", "page", "size"].map(|name| names.contains(&name));
+        let comes_whole = path.ends_with("}/payments") || path.ends_with("/attempts");
+        match pages {
+            [true, true, false, false] => {}
+            [false, false, true, true] => assert_eq!(path, "/api/v1/products", "all other lists have cursors"),
+            [false, false, false, false] if comes_whole => {}
+            [false, false, false, false] => continue,
+            _ => panic!("{path} has {names:?}"),
+        }
+        lists += 1;
+        let id_in = |place: &str| if place == "restock-rounds" { &round } else { trial.id_in(place) };
+        let wrong = format!("{}?perPage=1", with_ids(path, id_in));
+        let problem = admin.send(admin.request_root(Method::GET, &wrong)).await.refused(400, "VALIDATION_ERROR");
+        assert_eq!(problem["details"][0]["field"], "perPage", "{problem}");
+        let message = problem["message"].as_str().unwrap_or_default();
+        let is_named = |name: &&str| message.contains(&format!("`{name}`"));
+        assert!(message.contains("`perPage`") && names.iter().all(is_named), "{path} has {names:?}: {message}");
+    }
+    assert!(lists >= 25, "only {lists} lists");
     trial.end().await;
 }
 

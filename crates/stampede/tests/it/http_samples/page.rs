@@ -18,7 +18,10 @@ pub fn head() -> String {
      API=http://127.0.0.1:8080/api/v1; HOST=http://127.0.0.1:8080\n\
      ```\n\n\
      `$TOKEN` and `$ADMIN` are the `accessToken` of a log-in, `$PASS` is a `passToken`, `$APIKEY` the key of a program. What is wrong is always told in\n\
-     one form: [errors.md](errors.md). All operations are in [openapi.json](../openapi.json) and under `/docs/`.\n"
+     one form: [errors.md](errors.md). All operations are in [openapi.json](../openapi.json) and under `/docs/`.\n\n\
+     Lists take `limit` and `cursor`: an answer's `nextCursor` is the `cursor` of the next page, and null on the last one. Products alone are a catalogue\n\
+     with numbered pages, and take `page`, from 0, and `size`. A parameter that a list does not have is answered 400, and the message names those that it\n\
+     has.\n"
         .to_owned()
 }
 
