@@ -13,6 +13,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::Span;
 use utoipa::ToSchema;
 
 mod allowance;
@@ -122,6 +123,7 @@ pub async fn request_middleware(
         http.request.method = method,
         http.route = route,
         http.response.status_code = tracing::field::Empty,
+        error.r#type = tracing::field::Empty,
         url.path = request.path(),
         requestId = context.request_id,
         method,
@@ -145,9 +147,9 @@ pub async fn request_middleware(
         Some(known) => known.clone(),
         None => refused_by_framework(error, response.status()),
     });
-    let mut response = match failure {
+    let mut response = match &failure {
         None => response,
-        Some(error) => span.in_scope(|| explained(response, &error, &id, came_with)),
+        Some(error) => span.in_scope(|| explained(response, error, &id, came_with)),
     };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
@@ -156,10 +158,7 @@ pub async fn request_middleware(
     if is_head {
         response = response.map_body(|_, body| routes::without_body(body));
     }
-    span.record("http.response.status_code", i64::from(response.status().as_u16()));
-    if response.status().is_server_error() {
-        span.record("otel.status_code", "ERROR");
-    }
+    note_status(&span, response.status(), failure.as_ref());
     match &found {
         Some(found) => found.durations.record(method, &found.template, response.status(), started.elapsed()),
         // A route is left empty where none matches.
@@ -204,6 +203,15 @@ fn explained(
     let mut body = problem(response.request(), &error.public(), id, trace_id.as_deref());
     add_missing(body.headers_mut(), response.headers());
     response.into_response(body)
+}
+
+/// What a client did wrong is no error of the span. `error.type` is the code of the error, else the status.
+fn note_status(span: &Span, status: StatusCode, failure: Option<&Error>) {
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        let reason = failure.map(|error| error.public().code.reason);
+        telemetry::mark_failed(span, reason.as_deref().unwrap_or(status.as_str()));
+    }
 }
 
 fn span_name(method: &str, route: Option<&str>) -> String {

@@ -24,7 +24,7 @@ use self::token::Signer;
 use crate::backoff::Backoff;
 use crate::error::{Result, is_unreachable};
 use crate::manifest::identifier;
-use crate::telemetry::{Context, span_in_trace, traceparent};
+use crate::telemetry::{Context, mark_failed, span_in_trace, traceparent};
 
 pub(crate) use self::guard::{Access, Door, Guard};
 pub use self::guard::{CallingService, SERVICE_FORBIDDEN, SERVICE_UNAUTHENTICATED};
@@ -140,9 +140,7 @@ impl Service<http::Request<Body>> for Transport {
             let answer = answer.instrument(span.clone()).await;
             match &answer {
                 Ok(answer) => note_status(&span, status_of(answer.headers())),
-                Err(_) => {
-                    span.record("otel.status_code", "ERROR");
-                }
+                Err(_) => mark_failed(&span, "no_answer"),
             }
             answer
         })
@@ -297,6 +295,7 @@ fn rpc_span(path: &str, kind: &str, request_id: &str) -> tracing::Span {
         rpc.service = service,
         rpc.method = name,
         rpc.grpc.status_code = tracing::field::Empty,
+        error.r#type = tracing::field::Empty,
         requestId = request_id,
         method = path,
         orderId = tracing::field::Empty,
@@ -311,14 +310,22 @@ fn status_of(headers: &http::HeaderMap) -> i64 {
 /// What a server answers for its own fault is an error of the span; what its caller did wrong is none.
 fn note_status(span: &tracing::Span, status: i64) {
     span.record("rpc.grpc.status_code", status);
-    if let tonic::Code::Unknown
-    | tonic::Code::DeadlineExceeded
-    | tonic::Code::Unimplemented
-    | tonic::Code::Internal
-    | tonic::Code::Unavailable
-    | tonic::Code::DataLoss = tonic::Code::from(i32::try_from(status).unwrap_or(2))
-    {
-        span.record("otel.status_code", "ERROR");
+    if let Some(name) = fault_name(status) {
+        mark_failed(span, name);
+    }
+}
+
+/// The name of a status that is the server's own fault.
+fn fault_name(status: i64) -> Option<&'static str> {
+    use tonic::Code;
+    match Code::from(i32::try_from(status).unwrap_or(Code::Unknown as i32)) {
+        Code::Unknown => Some("UNKNOWN"),
+        Code::DeadlineExceeded => Some("DEADLINE_EXCEEDED"),
+        Code::Unimplemented => Some("UNIMPLEMENTED"),
+        Code::Internal => Some("INTERNAL"),
+        Code::Unavailable => Some("UNAVAILABLE"),
+        Code::DataLoss => Some("DATA_LOSS"),
+        _ => None,
     }
 }
 

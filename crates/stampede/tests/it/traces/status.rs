@@ -17,12 +17,9 @@ async fn record_event(site: &testkit::Site, trace: &Trace, topic: &str, version:
     site.execute(&insert).await;
 }
 
-fn status(span: &Span) -> StatusCode {
-    span.status.as_ref().map_or(StatusCode::Unset, |status| status.code())
-}
-
 fn failure(span: &Span) -> (StatusCode, Option<AnyValue>) {
-    (status(span), attribute(span, "error.type"))
+    let status = span.status.as_ref().map_or(StatusCode::Unset, |status| status.code());
+    (status, attribute(span, "error.type"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +54,7 @@ async fn a_request_that_the_service_fails_is_an_error_and_one_that_the_client_go
     let proxy = Proxy::to(&url).await;
     let settings = [("telemetry.otlp_endpoint", address), ("postgres.url", proxy.url(&url))];
     let site = system().settings(&settings).environment(SOON.0, SOON.1).spawn(EXECUTABLE).await;
-    let buyer = site.buyer().await;
+    let (product, buyer) = (site.product(3).await, site.buyer().await);
 
     const READ: &str = "GET /api/v1/orders/{orderId}";
     let ask = async |trace: &Trace| {
@@ -69,7 +66,21 @@ async fn a_request_that_the_service_fails_is_an_error_and_one_that_the_client_go
     proxy.cut();
     ask(&failed).await.expect(503);
     let found = [unknown.spans(&collector, &[READ]).await, failed.spans(&collector, &[READ]).await];
-    assert_eq!(found.map(|spans| status(&spans[READ])), [StatusCode::Unset, StatusCode::Error]);
+    let of_request = found.map(|spans| failure(&spans[READ]));
+    assert_eq!(of_request, [(StatusCode::Unset, None), (StatusCode::Error, words("SERVICE_UNAVAILABLE"))]);
+
+    // The order's stock is asked for over gRPC: a service that fails is an error to whoever calls it, and to the request.
+    const PLACE: &str = "POST /api/v1/orders";
+    const CALL: &str = "call stampede.inventory.v1.InventoryService/Hold";
+    const CALLED: &str = "stampede.inventory.v1.InventoryService/Hold";
+    let placed = Trace::new();
+    let request = buyer.placing(&fresh_key(), &json!({ "items": [testkit::line(&product, 1)] }));
+    buyer.send(request.header("traceparent", placed.traceparent())).await.expect(503);
+    let spans = placed.spans(&collector, &[PLACE, CALL, CALLED]).await;
+    assert_eq!(failure(&spans[PLACE]), (StatusCode::Error, words("SERVICE_UNAVAILABLE")));
+    for name in [CALL, CALLED] {
+        assert_eq!(failure(&spans[name]), (StatusCode::Error, words("UNAVAILABLE")), "{name}");
+    }
     proxy.restore();
     site.stop().await;
 }
