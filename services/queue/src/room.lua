@@ -1,6 +1,7 @@
 -- What every script of a room begins with.
 -- KEYS 1 meta  2 who (account -> number)  3 seen (number -> when)  4 offer (number -> deadline)  5 active (number -> end of
 --      the pass)  6 parked (number -> when it was passed over)  7 back (numbers that have come back)  8 ended (number -> why)
+--      9 shown (number -> when its pass was first shown to buy)
 -- A script is never undone: all checks come before the first write.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,7 +22,7 @@ local function place(seq, front, grace_ms)
 end
 
 local function remove(seq)
-  for _, key in ipairs({3, 4, 5, 6, 7}) do redis.call('ZREM', KEYS[key], seq) end
+  for _, key in ipairs({3, 4, 5, 6, 7, 9}) do redis.call('ZREM', KEYS[key], seq) end
 end
 
 local function is_live(standing)

@@ -188,8 +188,8 @@ impl Rooms {
         run.map(Words).map_err(|away: Unavailable| Error::transient(away))
     }
 
-    fn keys(&self, event: SaleEventId) -> [String; 8] {
-        let keys = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+    fn keys(&self, event: SaleEventId) -> [String; 9] {
+        let keys = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended", "shown"];
         keys.map(|part| self.redis.key(&format!("q:{{{event}}}:{part}")))
     }
 
@@ -303,9 +303,17 @@ impl Rooms {
         }
     }
 
-    pub async fn verify(&self, event: SaleEventId, account: AccountId, pass: Pass) -> Result<Answer<Verdict>> {
+    /// `buys`: the pass is shown to whoever sells, and not only tried.
+    pub async fn verify(
+        &self,
+        event: SaleEventId,
+        account: AccountId,
+        pass: Pass,
+        buys: bool,
+    ) -> Result<Answer<Verdict>> {
         let Pass { seq, epoch, until_ms } = pass;
-        let args = [seq.to_string(), epoch.to_string(), until_ms.to_string(), account.to_string()];
+        let args = [seq, epoch, until_ms].map(|number| number.to_string());
+        let args = [&args[..], &[account.to_string(), i32::from(buys).to_string()]].concat();
         let answer = self.run(&VERIFY, event, &args).await?;
         Ok(match answer.word(0)? {
             "COLD" => Err(Cold),

@@ -16,6 +16,6 @@ if ARGV[3] == 'final' and m[3] ~= 'final' then
   for _, key in ipairs({3, 4, 6, 7}) do redis.call('DEL', KEYS[key]) end
 end
 if ARGV[3] == 'closed' then
-  for key = 1, 8 do redis.call('PEXPIRE', KEYS[key], ARGV[12]) end
+  for key = 1, 9 do redis.call('PEXPIRE', KEYS[key], ARGV[12]) end
 end
 return words({'OK'})

@@ -5,7 +5,7 @@
 --      returns 1 if it was built
 local old = redis.call('HGET', KEYS[1], 'epoch')
 if old and tonumber(old) >= tonumber(ARGV[1]) then return words({0}) end
-for key = 1, 8 do redis.call('DEL', KEYS[key]) end
+for key = 1, 9 do redis.call('DEL', KEYS[key]) end
 local edge, at = tonumber(ARGV[4]) + tonumber(ARGV[16]), 22
 local function numbers(count, add)
   for _ = 1, tonumber(count) do

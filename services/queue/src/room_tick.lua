@@ -8,6 +8,7 @@ if not m[1] then return words({'COLD'}) end
 local nxt, front, edge, ripe = tonumber(m[2]), tonumber(m[3]), tonumber(m[4]), tonumber(m[5])
 local alive_ms, since = tonumber(m[12]), tonumber(m[17])
 local released = redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+for _, seq in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now)) do redis.call('ZREM', KEYS[9], seq) end
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - tonumber(m[13]))
 local offers, passes = redis.call('ZCARD', KEYS[4]), redis.call('ZCARD', KEYS[5])
@@ -26,8 +27,13 @@ local admits = m[15] == 'open' or m[15] == 'draining'
 local allowed = extra
 if admits then allowed = allowed + math.floor(bucket) end
 local slots = math.min(tonumber(m[7]) - offers - passes, allowed)
+-- Whoever has shown the pass to buy is not after what is left: their units are held, and the stock is without them. The stock is
+-- asked for once a second, so it is only sure after two.
 local stock = tonumber(m[16])
-if stock >= 0 then slots = math.min(slots, stock - offers - passes) end
+if stock >= 0 then
+  local trying = math.max(0, passes - redis.call('ZCOUNT', KEYS[9], '-inf', now - 2000))
+  slots = math.min(slots, stock - offers - trying)
+end
 if m[15] == 'final' or m[15] == 'closed' then slots = 0 end
 
 local deadline, offered = now + tonumber(m[11]), 0

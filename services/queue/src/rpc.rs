@@ -25,7 +25,7 @@ impl QueueService for Rpc {
     async fn verify_pass(&self, request: Request<VerifyPassRequest>) -> Result<Response<VerifyPassResponse>, Status> {
         let VerifyPassRequest { event_id, user_id, pass } = request.into_inner();
         let (event, account) = (parse("event_id", &event_id)?, parse("user_id", &user_id)?);
-        let (outcome, expires_at) = match verify_pass(&self.0, event, account, &pass).await? {
+        let (outcome, expires_at) = match verify_pass(&self.0, event, account, &pass, true).await? {
             Verified::Ok { until } => (Outcome::Ok, Some(until.into())),
             Verified::Invalid => (Outcome::Invalid, None),
             Verified::Expired => (Outcome::Expired, None),

@@ -27,8 +27,14 @@ pub enum Verified {
     Ended,
 }
 
-/// Refuses with `EVENT_NOT_FOUND`.
-pub async fn verify_pass(app: &App, event: SaleEventId, account: AccountId, token: &str) -> Result<Verified> {
+/// `buys`: a service that sells asks, and not only the owner. Refuses with `EVENT_NOT_FOUND`.
+pub async fn verify_pass(
+    app: &App,
+    event: SaleEventId,
+    account: AccountId,
+    token: &str,
+    buys: bool,
+) -> Result<Verified> {
     let known = app.events.find(event).await?;
     let pass = match Pass::read(&known.signer, account, token, known.now()) {
         Ok(pass) => pass,
@@ -39,10 +45,10 @@ pub async fn verify_pass(app: &App, event: SaleEventId, account: AccountId, toke
     if !known.event.queue_manage_required {
         return Ok(count(ok));
     }
-    let mut verdict = app.rooms.verify(event, account, pass).await;
+    let mut verdict = app.rooms.verify(event, account, pass, buys).await;
     if let Ok(Err(Cold)) = verdict {
         restore_room(app, &known.event).await?;
-        verdict = app.rooms.verify(event, account, pass).await;
+        verdict = app.rooms.verify(event, account, pass, buys).await;
     }
     Ok(count(match verdict {
         Ok(Ok(Verdict::Ok) | Err(Cold)) => ok,
@@ -79,7 +85,7 @@ pub async fn try_pass(
     id: Path<SaleEventId>,
 ) -> Result<HttpResponse> {
     let token = request.headers().get(PASS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match verify_pass(&app, id.into_inner(), caller.account.into(), token).await? {
+    match verify_pass(&app, id.into_inner(), caller.account.into(), token, false).await? {
         Verified::Ok { .. } => Ok(HttpResponse::Ok().json(json!({ "status": "OK" }))),
         Verified::Invalid => {
             Err(Refused::new(QUEUE_TOKEN_INVALID, "This is no pass of yours for this sale event.").into())

@@ -87,7 +87,7 @@ struct Entered {
 impl<'a> Bench<'a> {
     async fn open(args: &BenchArgs, site: &'a Site) -> anyhow::Result<Bench<'a>> {
         let stage = Stage::set_up(args, site).await?;
-        let parts = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+        let parts = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended", "shown"];
         let keys = parts.map(|part| stage.redis.key(&format!("bench:{{room}}:{part}")));
         let far = "1000000000000";
         let room = [

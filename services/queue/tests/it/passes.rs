@@ -15,7 +15,7 @@ fn rpc(site: &Site) -> QueueServiceClient<Upstream> {
     QueueServiceClient::new(site.upstream("queue"))
 }
 
-async fn verify(site: &Site, event: &str, client: &Client, pass: &str) -> Outcome {
+pub async fn verify(site: &Site, event: &str, client: &Client, pass: &str) -> Outcome {
     let request =
         VerifyPassRequest { event_id: event.to_owned(), user_id: client.user_id.clone(), pass: pass.to_owned() };
     rpc(site).verify_pass(request).await.unwrap().into_inner().outcome()

@@ -173,7 +173,7 @@ impl Site {
     /// Redis loses everything of this room, at one moment, long after it was built.
     pub async fn lose(&self, event: &str) {
         self.raised_long_ago(event).await;
-        let parts = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended"];
+        let parts = ["meta", "who", "seen", "offer", "active", "parked", "back", "ended", "shown"];
         let keys = parts.map(|part| self.key(event, part));
         let mut words = vec!["DEL"];
         words.extend(keys.iter().map(String::as_str));

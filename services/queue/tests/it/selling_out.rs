@@ -10,6 +10,7 @@ use contract::inventory::{
     BeginRestockRoundRequest, BeginRestockRoundResponse, GetStockRequest, GetStockResponse, StockLevel,
     WatchStockRequest, WatchStockResponse,
 };
+use contract::queue::verify_pass_response::Outcome;
 use futures_util::Stream;
 use reqwest::Method;
 use serde_json::json;
@@ -17,6 +18,7 @@ use testkit::{eventually, text};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::passes::verify;
 use crate::room::{guest, rules};
 use crate::site::{Site, in_seconds};
 
@@ -222,6 +224,40 @@ async fn no_more_are_let_in_than_the_stock_bears() {
     let guests = site.guests(&event, 4).await;
     let standings = site.standings(&event, &guests).await;
     assert_eq!(standings, ["ADMITTED", "ADMITTED", "WAITING", "WAITING"], "two passes for one unit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_units_and_has_not_paid_keeps_nobody_from_those_that_are_left() {
+    let (site, shelf) = start(&[("queue.sync_period_ms", "30")]).await;
+    shelf.set(2, 2);
+    let event = sale(&site, Uuid::now_v7(), json!({})).await;
+    eventually("the room knows its stock", async || (site.meta(&event, "stock").await == 4).then_some(())).await;
+    let guests = site.guests(&event, 6).await;
+    let standings = site.standings(&event, &guests).await;
+    assert_eq!(standings, ["ADMITTED", "ADMITTED", "ADMITTED", "ADMITTED", "WAITING", "WAITING"]);
+    shelf.set(2, 1);
+    eventually("the room knows what is left", async || (site.meta(&event, "stock").await == 2).then_some(())).await;
+    // Two go. Of the others one orders a unit, and one only tries the pass.
+    for gone in &guests[..2] {
+        site.complete(&event, gone).await;
+    }
+    let (buyer, looker) = (&guests[2], &guests[3]);
+    let passes = [site.pass(&event, buyer).await, site.pass(&event, looker).await];
+    assert_eq!(verify(&site, &event, &buyer.client, &passes[0]).await, Outcome::Ok);
+    site.try_pass(&looker.client, &event, &passes[1]).await.expect(200);
+    assert_eq!(site.members(&event, "shown").await, [buyer.seq.unwrap().to_string()], "who only tries does not buy");
+
+    site.move_to_the_past(&event, "shown").await;
+    site.tick(&event).await;
+    assert_eq!(
+        site.standings(&event, &guests[4..]).await,
+        ["ADMITTED", "WAITING"],
+        "two for the one unit that is left"
+    );
+    site.move_to_the_past(&event, "active").await;
+    site.tick(&event).await;
+    assert_eq!(site.members(&event, "shown").await, Vec::<String>::new(), "the pass has ended by its own clock");
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
