@@ -23,12 +23,12 @@ use uuid::Uuid;
 pub use ledger::Ledger;
 
 use crate::dev;
+use crate::reach::{self, Origin, UNREACHABLE};
 use crate::say;
 use crate::site::Site;
 use invariants::INVARIANTS;
 
-/// Exit codes, beside 0 and 1.
-pub const UNREACHABLE: u8 = 3;
+/// Exit code, beside 0, 1 and that of a system that cannot be reached.
 pub const VIOLATED: u8 = 4;
 /// Offenders that a finding names.
 const SAMPLES_MAX: usize = 5;
@@ -45,7 +45,8 @@ pub struct AuditArgs {
     /// Address of a running system, whose servers the settings name.
     #[arg(long)]
     url: Option<String>,
-    /// Data folder of a running system.
+    /// Data folder of the running system, .stampede unless told. Without --url and --servers it must have a site.json, which
+    /// `stampede dev` writes: the audit asks the servers that it names.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Look at the servers that the settings name, and ask no running system.
@@ -102,6 +103,7 @@ pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCo
             return Ok(ExitCode::from(UNREACHABLE));
         }
     };
+    let origin = origin(&args)?;
     let patience_ends = Instant::now() + Duration::from_secs(args.settle_seconds);
     let report = loop {
         match run(&settings).await {
@@ -109,10 +111,7 @@ pub async fn audit(args: AuditArgs, config: &[PathBuf]) -> anyhow::Result<ExitCo
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Ok(report) => break report,
-            Err(error) => {
-                eprintln!("stampede: {error:#}");
-                return Ok(ExitCode::from(UNREACHABLE));
-            }
+            Err(error) => return Ok(reach::report(&error, &origin)),
         }
     };
     match args.output {
@@ -130,6 +129,12 @@ async fn settings(args: &AuditArgs, config: &[PathBuf]) -> anyhow::Result<Settin
     }
     let site = Site::attach(config, &dev::data_dir(args.data_dir.as_deref())?, args.url.clone()).await?;
     Ok(site.settings().clone())
+}
+
+/// Where the settings of the system that is audited come from.
+fn origin(args: &AuditArgs) -> anyhow::Result<Origin> {
+    let is_told = args.servers || args.url.is_some();
+    Ok(if is_told { Origin::Settings } else { Origin::of(&dev::data_dir(args.data_dir.as_deref())?) })
 }
 
 /// Checks every invariant once. An error means that the system could not be asked.

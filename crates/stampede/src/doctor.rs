@@ -18,6 +18,7 @@ use common::manifest::ServiceSpec;
 use common::settings::Settings;
 use serde::Serialize;
 
+use crate::reach::{DATA_DIR_HELP, DATA_DIR_ORDER};
 use crate::services::{self, SERVICES};
 use crate::{dev, say, site};
 
@@ -29,8 +30,7 @@ pub struct DoctorArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// Data folder of a running development system; without one, the servers that the settings name.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = DATA_DIR_HELP, long_help = DATA_DIR_ORDER)]
     data_dir: Option<PathBuf>,
     /// Only what this service needs; several are separated by commas. Without it, every service whose schema our role may
     /// read.
@@ -170,12 +170,6 @@ async fn examine_servers(
     kafka::examine(settings, &services, report).await?;
     neighbours::examine(settings, &services, report).await?;
     clocks::examine(settings, database.as_mut(), gate.as_ref(), report).await
-}
-
-/// The value of `key` as `stampede config` shows it: without what is secret.
-fn shown(settings: &Settings, key: &str) -> String {
-    let head = format!("{key} = ");
-    settings.lines().iter().find_map(|line| line.strip_prefix(&head)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

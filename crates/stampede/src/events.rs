@@ -12,13 +12,13 @@ use common::manifest::ServiceSpec;
 use common::{inbox, outbox};
 
 use crate::access::{self, Need};
+use crate::reach::{ANSWER_MAX, DATA_DIR_HELP, DATA_DIR_ORDER, Origin, connect, report};
 use crate::services::{self, SERVICES};
 use crate::{dev, say, site};
 
 #[derive(Args)]
 pub struct EventsArgs {
-    /// Data folder of a running development system; without one, the servers that the settings name.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help = DATA_DIR_HELP, long_help = DATA_DIR_ORDER)]
     data_dir: Option<PathBuf>,
     /// Only this service; several are separated by commas. Without it, all of them.
     #[arg(long = "service", global = true, value_name = "NAME", value_delimiter = ',', value_parser = services::find)]
@@ -65,7 +65,8 @@ impl EventsCommand {
 const SHOWN_MAX: i64 = 100;
 
 pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
-    let settings = site::settings(config, &dev::data_dir(args.data_dir.as_deref())?)?;
+    let data_dir = dev::data_dir(args.data_dir.as_deref())?;
+    let settings = site::settings(config, &data_dir)?;
     let postgres: DbSettings = settings.section("postgres")?;
     let host: HostSettings = settings.section("host")?;
     let services = if args.services.is_empty() { SERVICES } else { &args.services };
@@ -74,13 +75,17 @@ pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<Exit
         databases.push((service.name, Db::open(&postgres, &schema(&host.namespace, service.name)).await?));
     }
     if let [(_, first), ..] = databases.as_slice() {
-        let mut connection = first.dedicated().await.context("the database does not answer")?;
+        let mut connection = match connect(&settings, first, ANSWER_MAX).await {
+            Ok(connection) => connection,
+            Err(unreachable) => return Ok(report(&unreachable.into(), &Origin::of(&data_dir))),
+        };
         access::require(&mut connection, &host.namespace, services, args.command.need()).await?;
     }
     for (name, db) in &databases {
         of_service(&args.command, name, db).await.with_context(|| format!("the events of {name}"))?;
     }
     Ok(ExitCode::SUCCESS)
+    let mut events = 0;
 }
 
 async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Result<()> {

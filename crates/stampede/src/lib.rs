@@ -13,6 +13,7 @@ mod latency;
 pub mod manifests;
 pub mod old_orders;
 pub mod output;
+pub mod reach;
 mod roles;
 pub mod rush;
 pub mod service_keys;

@@ -30,8 +30,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::audit::{self, Output, UNREACHABLE, VIOLATED};
+use crate::audit::{self, Output, VIOLATED};
 use crate::dev;
+use crate::reach::UNREACHABLE;
 use crate::say;
 use crate::site::{self, Site, SiteOptions};
 use counters::Counters;

@@ -40,7 +40,8 @@ pub struct TokenArgs {
     caller: String,
     /// The service that is called.
     callee: String,
-    /// The data folder of a running `stampede dev`, which knows the keys; without one the settings do.
+    /// Data folder of a running `stampede dev`, .stampede unless told. Where it has a site.json, the key is in that file; else
+    /// it is rpc.token_key of the settings.
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }

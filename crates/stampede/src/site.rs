@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use common::host::{Host, Running};
 use common::settings::Settings;
 use sandbox::{External, KafkaChoice, Sandbox, Server};
@@ -22,7 +22,9 @@ use split::Split;
 pub use options::SiteOptions;
 
 /// Where a running site says how to reach it, in its data folder.
-const SITE_FILE: &str = "site.json";
+pub(crate) const SITE_FILE: &str = "site.json";
+/// What to do where no system runs.
+pub(crate) const START: &str = "start ./stampede dev, name the data folder of a running one with --data-dir";
 /// What this process logs, in that folder.
 const OWN_LOG: &str = "stampede.log";
 /// What a site keeps in its data folder beside the servers.
@@ -116,11 +118,9 @@ impl Site {
         let (api, overrides) = match url {
             Some(url) => (url.trim_end_matches('/').to_owned(), Vec::new()),
             None => {
-                let text = std::fs::read_to_string(&file).with_context(|| {
-                    format!(
-                        "no running system is known in {}; start one with ./stampede dev, or name it with --url",
-                        data_dir.display()
-                    )
+                let text = std::fs::read_to_string(&file).map_err(|error| {
+                    let folder = data_dir.display();
+                    anyhow!("no running system is known in {folder} ({error}); {START}, or its address with --url")
                 })?;
                 let SiteFile { api, overrides, .. } = serde_json::from_str(&text)?;
                 (api, overrides)
@@ -129,7 +129,10 @@ impl Site {
         let files: Vec<&Path> = config.iter().map(PathBuf::as_path).collect();
         let settings = Settings::load_with_defaults(DEMO, &files, &overrides)?;
         let probe = crate::near()?.get(format!("{api}/api/v1/products?size=1")).timeout(Duration::from_secs(3));
-        probe.send().await.with_context(|| format!("nothing answers at {api}"))?;
+        probe.send().await.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            anyhow!("nothing answers at {api} ({error:#}); {START}, or its address with --url")
+        })?;
         Ok(Site {
             api,
             settings,

@@ -17,7 +17,8 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::audit::{Ledger, UNREACHABLE};
+use crate::audit::Ledger;
+use crate::reach::{DATA_DIR_HELP, DATA_DIR_ORDER, Origin, report};
 use crate::{dev, say, site};
 
 #[derive(Debug, Args)]
@@ -35,8 +36,7 @@ enum TraceCommand {
         /// Print one JSON object instead of text.
         #[arg(long)]
         json: bool,
-        /// Data folder of a running development system; without one, the servers that the settings name.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", help = DATA_DIR_HELP, long_help = DATA_DIR_ORDER)]
         data_dir: Option<PathBuf>,
     },
 }
@@ -115,13 +115,11 @@ const OF_PAYMENTS: [&str; 4] =
 /// Runs the command.
 pub async fn trace(args: TraceArgs, config: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let TraceCommand::Order { id, json, data_dir } = args.command;
-    let settings = site::settings(config, &dev::data_dir(data_dir.as_deref())?)?;
+    let data_dir = dev::data_dir(data_dir.as_deref())?;
+    let settings = site::settings(config, &data_dir)?;
     let mut ledger = match Ledger::open(&settings).await {
         Ok(ledger) => ledger,
-        Err(error) => {
-            eprintln!("stampede: {error:#}");
-            return Ok(ExitCode::from(UNREACHABLE));
-        }
+        Err(error) => return Ok(report(&error, &Origin::of(&data_dir))),
     };
     let Some(story) = read(&mut ledger, id).await? else {
         eprintln!(

@@ -1,6 +1,5 @@
 //! The databases of all services, read across their borders: auditors may, services may not.
 
-use anyhow::Context;
 use common::db::{Db, DbSettings};
 use common::host::{HostSettings, schema};
 use common::kafka::KafkaSettings;
@@ -13,6 +12,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::messages::{placeholder, tables};
 use crate::access::{self, Need};
+use crate::reach::{ANSWER_MAX, connect};
 use crate::services::SERVICES;
 
 /// An audit reads whole tables, which no statement of a service does.
@@ -26,7 +26,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Fails when the database does not answer, lacks a schema, or lets our role not read one.
+    /// Fails when the database gives no connection ([`Unreachable`](crate::reach::Unreachable)), lacks a schema, or lets our role not read one.
     pub async fn open(settings: &Settings) -> anyhow::Result<Ledger> {
         let host: HostSettings = settings.section("host")?;
         let outbox: OutboxSettings = settings.section("outbox")?;
@@ -46,7 +46,7 @@ impl Ledger {
             ..postgres
         };
         let db = Db::open(&patient, &schema(&host.namespace, "order")).await?;
-        let mut connection = db.dedicated().await.context("the database does not answer")?;
+        let mut connection = connect(settings, &db, ANSWER_MAX).await?;
         access::require(&mut connection, &host.namespace, SERVICES, Need::Read).await?;
         Ok(Ledger { connection, names: tables.chain(schemas).chain(retentions).collect() })
     }

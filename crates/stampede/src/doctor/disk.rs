@@ -81,7 +81,7 @@ pub async fn examine(settings: &Settings, measured: Duration, report: &mut Repor
 async fn measure(settings: &Settings, lanes: usize, measured: Duration) -> anyhow::Result<(Latencies, Latencies)> {
     let mut connections = Vec::with_capacity(lanes);
     for _ in 0..lanes {
-        connections.push(postgres::connect(settings).await?.map_err(anyhow::Error::msg)?);
+        connections.push(postgres::connect(settings).await??);
     }
     let alone = match connections.first_mut() {
         Some(first) => commits(first, measured).await?,

@@ -9,7 +9,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{ANSWER_MAX, Report, shown};
+use super::{ANSWER_MAX, Report};
+use crate::reach::shown;
 use crate::services::SERVICES;
 
 const CHECK: &str = "neighbours";

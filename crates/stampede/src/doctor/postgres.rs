@@ -6,7 +6,8 @@ use common::settings::Settings;
 use diesel::{QueryableByName, sql_query, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{ANSWER_MAX, Report, shown};
+use super::{ANSWER_MAX, Report};
+use crate::reach::{self, Unreachable, shown};
 use crate::services::SERVICES;
 
 const CHECK: &str = "postgresql";
@@ -44,13 +45,8 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
     let address = shown(settings, "postgres.url");
     let mut connection = match connect(settings).await? {
         Ok(connection) => connection,
-        Err(error) => {
-            let remedy = if error.contains("lc_messages") {
-                "alter role <our role> set lc_messages = 'C'".to_owned()
-            } else {
-                "start PostgreSQL, or set postgres.url (STAMPEDE__POSTGRES__URL)".to_owned()
-            };
-            report.fail(CHECK, format!("PostgreSQL at {address} cannot be used: {error}"), remedy);
+        Err(unreachable) => {
+            report.fail(CHECK, unreachable.to_string(), unreachable.remedy());
             return Ok(None);
         }
     };
@@ -68,14 +64,11 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
     Ok(Some(connection))
 }
 
-/// The outer error is in the settings, the inner one is what the server said.
-pub async fn connect(settings: &Settings) -> anyhow::Result<Result<AsyncPgConnection, String>> {
+/// The outer error is in the settings, the inner one is the server.
+pub async fn connect(settings: &Settings) -> anyhow::Result<Result<AsyncPgConnection, Unreachable>> {
     let namespace: String = settings.section("host.namespace")?;
     let db = Db::open(&settings.section::<DbSettings>("postgres")?, &schema(&namespace, SERVICES[0].name)).await?;
-    Ok(match tokio::time::timeout(ANSWER_MAX, db.dedicated()).await {
-        Ok(connection) => connection.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
-    })
+    Ok(reach::connect(settings, &db, ANSWER_MAX).await)
 }
 
 fn judge(server: &Server, address: &str, settings: DbSettings, report: &mut Report) {

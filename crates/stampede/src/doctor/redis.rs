@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use common::redis::{Redis, RedisSettings, cmd};
 use common::settings::Settings;
 
-use super::{ANSWER_MAX, Report, shown};
+use super::{ANSWER_MAX, Report};
+use crate::reach::shown;
 
 const CHECK: &str = "redis";
 /// Scripts of ours ask for the time and write after that, which older ones refuse.

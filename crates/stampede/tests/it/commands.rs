@@ -2,6 +2,7 @@
 
 mod operators;
 mod processes;
+mod reaching;
 mod roles;
 
 use std::collections::BTreeSet;
