@@ -34,7 +34,7 @@ enum EventsCommand {
     /// Publish the retained events since a moment again; consumers drop what they have seen.
     Replay {
         /// RFC 3339, e.g. 2026-11-21T09:00:00Z.
-        #[arg(long)]
+        #[arg(long, value_parser = moment)]
         since: DateTime<Utc>,
     },
     /// Give events that the broker kept refusing another round of attempts.
@@ -49,6 +49,10 @@ enum EventsCommand {
         #[arg(long)]
         key: Option<String>,
     },
+}
+
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    text.parse().map_err(|_| "a moment is wanted as RFC 3339 has it, such as 2026-11-21T09:00:00Z".to_owned())
 }
 
 impl EventsCommand {
@@ -81,14 +85,21 @@ pub async fn events(args: EventsArgs, config: &[PathBuf]) -> anyhow::Result<Exit
         };
         access::require(&mut connection, &host.namespace, services, args.command.need()).await?;
     }
+    let mut events = 0;
     for (name, db) in &databases {
-        of_service(&args.command, name, db).await.with_context(|| format!("the events of {name}"))?;
+        events += of_service(&args.command, name, db).await.with_context(|| format!("the events of {name}"))?;
+    }
+    if let EventsCommand::Unpark { consumer, key } = &args.command
+        && events == 0
+    {
+        let of_key = key.as_ref().map(|key| format!(" of the key {key}")).unwrap_or_default();
+        say!("nothing{of_key} is parked for a consumer {consumer}; `stampede events parked` shows what is");
     }
     Ok(ExitCode::SUCCESS)
-    let mut events = 0;
 }
 
-async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Result<()> {
+/// Returns how many parked events will be applied again.
+async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Result<u64> {
     match command {
         EventsCommand::Stats => {
             let stats = outbox::stats(db).await?;
@@ -111,7 +122,8 @@ async fn of_service(command: &EventsCommand, name: &str, db: &Db) -> anyhow::Res
             if events > 0 {
                 say!("{name}: {events} events will be applied again");
             }
+            return Ok(events);
         }
     }
-    Ok(())
+    Ok(0)
 }

@@ -31,7 +31,8 @@ pub struct TraceArgs {
 enum TraceCommand {
     /// Everything that the tables say about one order, live or archived.
     Order {
-        /// The order's id.
+        /// The order's id, a UUID.
+        #[arg(value_parser = order_id)]
         id: Uuid,
         /// Print one JSON object instead of text.
         #[arg(long)]
@@ -39,6 +40,14 @@ enum TraceCommand {
         #[arg(long, value_name = "DIR", help = DATA_DIR_HELP, long_help = DATA_DIR_ORDER)]
         data_dir: Option<PathBuf>,
     },
+}
+
+fn order_id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| {
+        "the id of an order is wanted, which is a UUID: the orderId that POST /orders has answered, such as \
+         0192f0c1-0000-7000-8000-000000000000"
+            .to_owned()
+    })
 }
 
 /// An order and what happened to it.

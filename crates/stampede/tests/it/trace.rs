@@ -113,7 +113,7 @@ async fn the_command_tells_the_story_and_knows_no_other_order() {
     let nobody = Uuid::new_v4();
     let unknown = format!("no order {nobody} is stored");
     place.stampede(&format!("trace order {nobody} --data-dir {{data}}")).await.expect(1, &[&unknown]);
-    place.stampede("trace order sneakers --data-dir {data}").await.expect(2, &["sneakers"]);
+    place.stampede("trace order sneakers --data-dir {data}").await.expect(2, &["sneakers", "a UUID"]);
     let place = place.set("postgres.url", "postgres://stampede@127.0.0.1:1/stampede");
     place.stampede(&format!("trace order {order} --data-dir {{data}}")).await.expect(3, &["gives no connection"]);
 }

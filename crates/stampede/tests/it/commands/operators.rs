@@ -89,7 +89,8 @@ async fn operators_mend_all_services_and_a_service_its_own_events_alone() {
     let found = operator.stampede(audit).await.expect(0, &[]).json();
     assert_eq!((violated(&found), &found["verdict"]), (Vec::new(), &"PASS".into()), "{found}");
     operator.stampede("events --data-dir {data} parked").await.expect(0, &[]);
-    operator.stampede("events --data-dir {data} unpark notification-hub").await.expect(0, &[]);
+    let nothing = ["nothing is parked for a consumer notification-hub; `stampede events parked`"];
+    operator.stampede("events --data-dir {data} unpark notification-hub").await.expect(0, &nothing);
     operator.stampede("events --data-dir {data} replay --since 2026-01-01T00:00:00Z").await.expect(0, &["order: "]);
     site.settled().await;
 }

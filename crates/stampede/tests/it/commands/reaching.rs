@@ -53,3 +53,12 @@ async fn the_help_of_commands_says_where_they_look_for_servers_first() {
         assert!(at("in this order") < at("site.json") && at("site.json") < at("STAMPEDE__POSTGRES__URL"), "{help}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_argument_of_the_wrong_form_is_answered_with_the_form_that_is_wanted() {
+    let place = Place::new("forms").await;
+    let orders = ["nonsense", "the id of an order is wanted, which is a UUID"];
+    place.stampede("trace order nonsense --data-dir {data}").await.expect(2, &orders);
+    let moments = ["yesterday", "a moment is wanted as RFC 3339 has it, such as 2026-11-21T09:00:00Z"];
+    place.stampede("events --data-dir {data} replay --since yesterday").await.expect(2, &moments);
+}
