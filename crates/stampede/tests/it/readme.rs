@@ -117,7 +117,7 @@ pub const TOUR: [&[&str]; 16] = [
     &["201 Created", "\"couponIssueId\""],
     &["\"passToken\""],
     &["201 Created", "\"seats\":[\"S-300\"]"],
-    &["event: snapshot", "\"OPEN\""],
+    &["event: snapshot", "\"OPEN\"", "\"orders\":[{\"orderId\":"],
 ];
 
 /// A shell that runs the tour, block by block.
