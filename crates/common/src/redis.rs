@@ -1,6 +1,7 @@
 //! Redis as a gate and a cache: namespaced keys, scripts with a name, and a quick "away" instead of waiting.
 
 mod access;
+mod away;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,10 +26,16 @@ pub struct RedisSettings {
 
 pub(crate) use access::problems;
 
-/// Redis did not answer in time. The caller goes on without it: no promise lives there.
+/// Redis did not do what it was asked for. The caller goes on without it: no promise lives there.
 #[derive(Debug, thiserror::Error)]
-#[error("redis is away: {0}")]
-pub struct Unavailable(String);
+pub enum Unavailable {
+    /// Nobody gets an answer for now.
+    #[error("redis is away: {0}")]
+    Away(String),
+    /// It answers that this call is wrong. Other calls are not affected.
+    #[error("redis refuses the call: {0}")]
+    Refused(String),
+}
 
 /// A Lua script that lies beside the flow that runs it.
 pub struct Script {
@@ -52,6 +59,8 @@ pub struct Redis {
     pause: Duration,
     /// Milliseconds since `born` before which nobody tries: a dead Redis must not cost every request a time-out.
     paused_until_ms: Arc<AtomicU64>,
+    /// The same for the log: a call that Redis refuses is not logged again before.
+    told_until_ms: Arc<AtomicU64>,
     born: Instant,
 }
 
@@ -71,6 +80,7 @@ impl Redis {
             timeout,
             pause: Duration::from_millis(settings.pause_ms),
             paused_until_ms: Arc::default(),
+            told_until_ms: Arc::default(),
             born: Instant::now(),
         })
     }
@@ -163,14 +173,22 @@ impl Redis {
     ) -> Result<T, Unavailable> {
         let now_ms = self.born.elapsed().as_millis() as u64;
         if now_ms < self.paused_until_ms.load(Ordering::Relaxed) {
-            return Err(Unavailable("paused after a failure".to_owned()));
+            return Err(Unavailable::Away("paused after a failure".to_owned()));
         }
         let outcome = self.timed(what, call).await;
-        if let Err(Unavailable(failure)) = &outcome {
-            let resume_ms = now_ms + self.pause.as_millis() as u64;
-            if self.paused_until_ms.fetch_max(resume_ms, Ordering::Relaxed) < now_ms {
-                tracing::warn!(call = what, failure, "Redis is away; going on without it");
+        let until_ms = now_ms + self.pause.as_millis() as u64;
+        match &outcome {
+            Err(Unavailable::Away(failure)) => {
+                if self.paused_until_ms.fetch_max(until_ms, Ordering::Relaxed) < now_ms {
+                    tracing::warn!(call = what, failure, "Redis is away; going on without it");
+                }
             }
+            Err(Unavailable::Refused(failure)) => {
+                if self.told_until_ms.fetch_max(until_ms, Ordering::Relaxed) < now_ms {
+                    tracing::error!(call = what, failure, "Redis refuses a call; going on without its answer");
+                }
+            }
+            Ok(_) => {}
         }
         outcome
     }
@@ -181,13 +199,14 @@ impl Redis {
         what: &'static str,
         call: impl Future<Output = redis::RedisResult<T>>,
     ) -> Result<T, Unavailable> {
-        let failure = match tokio::time::timeout(self.timeout, call).await {
+        let (failure, unavailable) = match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Ok(Err(error)) if !away::is_away(&error) => ("refused", Unavailable::Refused(error.to_string())),
+            Ok(Err(error)) => ("away", Unavailable::Away(error.to_string())),
+            Err(_) => ("away", Unavailable::Away("no answer in time".to_owned())),
         };
-        metrics::counter!("stampede_redis_failures_total", "call" => what).increment(1);
-        Err(Unavailable(failure))
+        metrics::counter!("stampede_redis_failures_total", "call" => what, "failure" => failure).increment(1);
+        Err(unavailable)
     }
 }
 
@@ -195,3 +214,6 @@ impl Redis {
 pub fn cmd(name: &str) -> redis::Cmd {
     redis::cmd(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl Gate {
         args.extend(users.iter().flat_map(|(user, issue)| [user.to_string(), issue.to_string()]));
         let answers: Vec<Vec<String>> = match self.redis.run(&TAKE, &self.keys(coupon), &args).await {
             Ok(answers) => answers,
-            Err(Unavailable { .. }) => {
+            Err(Unavailable::Away(_) | Unavailable::Refused(_)) => {
                 // It may have taken units all the same, after others had come back.
                 self.refusals.forget(coupon);
                 return users.iter().map(|_| Ok(Answer::Away)).collect();

@@ -90,7 +90,11 @@ pub const METRICS: &[Metric] = &[
         "Requests turned away because the queue of their batch was full.",
         &[("batch", &[])],
     ),
-    Metric::counter("stampede_redis_failures_total", "Calls that Redis did not answer in time.", &[("call", &[])]),
+    Metric::counter(
+        "stampede_redis_failures_total",
+        "Calls that Redis did not answer in time, or refused.",
+        &[("call", &[]), ("failure", &[])],
+    ),
     Metric::histogram("stampede_db_tx_seconds", "Time of whole transactions, retries included.", &[("tx", &[])]),
     Metric::counter(
         "stampede_db_conflicts_total",

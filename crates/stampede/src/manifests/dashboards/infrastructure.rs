@@ -113,11 +113,12 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 lines(
                     "Calls that Redis did not answer",
                     PerSecond,
-                    "By what was asked. After one, nobody tries for redis.pause_ms.",
+                    "By what was asked. While Redis is away, nobody tries for redis.pause_ms after one. Refused: this \
+                     call alone fails.",
                     &[(
-                        "sum by (call) (rate(stampede_redis_failures_total{service=~'$service'}[$__rate_interval])) > \
-                         0",
-                        "{{call}}",
+                        "sum by (call, failure) \
+                         (rate(stampede_redis_failures_total{service=~'$service'}[$__rate_interval])) > 0",
+                        "{{call}} {{failure}}",
                     )],
                 ),
                 lines(
