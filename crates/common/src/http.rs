@@ -233,8 +233,10 @@ fn refused_by_framework(error: &actix_web::Error, status: StatusCode) -> Error {
         return Refused::invalid("Origin", "This origin may not call from a browser.").into();
     }
     match status {
-        StatusCode::NOT_FOUND => Refused::new(NOT_FOUND, "There is nothing here.").into(),
-        StatusCode::METHOD_NOT_ALLOWED => Refused::new(METHOD_NOT_ALLOWED, "This method is not for here.").into(),
+        StatusCode::NOT_FOUND => Refused::new(NOT_FOUND, "There is nothing at this path.").into(),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Refused::new(METHOD_NOT_ALLOWED, "This path does not have this method.").into()
+        }
         StatusCode::PAYLOAD_TOO_LARGE => {
             Refused::new(PAYLOAD_TOO_LARGE, format!("The body is larger than {BODY_BYTES_MAX} bytes.")).into()
         }

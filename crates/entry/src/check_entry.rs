@@ -46,13 +46,13 @@ pub struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryRefusal {
-    #[error("This is no pass of yours for sale event {0}, or its time is up.")]
+    #[error("This pass is not yours, not for sale event {0}, or has expired.")]
     TokenInvalid(SaleEventId),
     #[error("Sale event {0} has a waiting room: enter its line, and send the pass as X-Queue-Token.")]
     TokenRequired(SaleEventId),
     #[error("The waiting room of sale event {0} does not answer; try again.")]
     Unavailable(SaleEventId),
-    #[error("Product {0} is had through a waiting room only, and no sale event with one is open for it.")]
+    #[error("Product {0} is sold only through a waiting room, and no sale event with a waiting room is open for it.")]
     NoRoom(ProductId),
 }
 

@@ -23,11 +23,11 @@ pub struct LineDiscount {
 /// Why a coupon takes nothing off an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotApplicable {
-    #[error("The order is in another currency than the coupon.")]
+    #[error("The coupon is in another currency than the order.")]
     Currency,
-    #[error("The coupon is for none of these products.")]
+    #[error("The coupon applies to none of these products.")]
     Products,
-    #[error("The products that the coupon is for must cost {minimum} together, and cost {amount}.")]
+    #[error("The products that the coupon applies to must cost at least {minimum} together; they cost {amount}.")]
     BelowMinimum { minimum: i64, amount: i64 },
     #[error("The coupon would take nothing off this order.")]
     Nothing,

@@ -16,19 +16,19 @@ pub enum Refused {
     CouponNotFound(CouponId),
     #[error("You have this coupon already.")]
     AlreadyIssued(CouponIssueId),
-    #[error("All of this coupon are issued.")]
+    #[error("This coupon is sold out: all of its copies have been issued.")]
     SoldOut,
-    #[error("The coupon is not issued yet.")]
+    #[error("This coupon cannot be issued yet; come back later.")]
     NotOpen { opens_in_ms: i64 },
-    #[error("The coupon is not issued any more.")]
+    #[error("This coupon is no longer issued.")]
     Ended,
-    #[error("There is no issued coupon {0}.")]
+    #[error("You do not have the coupon {0}.")]
     IssueNotFound(CouponIssueId),
     #[error("You do not have this coupon.")]
     NotIssued,
-    #[error("The time of the coupon is up.")]
+    #[error("This coupon has expired.")]
     Expired,
-    #[error("Another order has the coupon.")]
+    #[error("This coupon is used by another order.")]
     InUse(CouponIssueId),
     #[error("{0}")]
     NotApplicable(#[from] NotApplicable),
@@ -38,7 +38,7 @@ pub enum Refused {
     RedemptionConfirmed(OrderId),
     #[error("Order {0} has no coupon.")]
     RedemptionNotFound(OrderId),
-    #[error("The coupon of order {0} waits for another attempt to pay, or this one has ended.")]
+    #[error("Another attempt to pay order {0} has its coupon, or this attempt has ended.")]
     PaymentInProgress(OrderId),
     #[error("The coupon has changed since; read it again.")]
     VersionConflict { current: i64 },

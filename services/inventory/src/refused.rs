@@ -34,7 +34,7 @@ pub enum Refused {
     HoldNotConfirmed(HoldId),
     #[error("There is no hold {0}.")]
     HoldNotFound(HoldId),
-    #[error("Hold {0} waits for another attempt to pay, or this one has ended.")]
+    #[error("Another attempt to pay has hold {0}, or this attempt has ended.")]
     PaymentInProgress(HoldId),
     #[error("Product {0} is sold by the seat: reserve seats, and order the reservation.")]
     SeatsRequired(ProductId),
@@ -52,9 +52,9 @@ pub enum Refused {
     OtherRequest(HoldId),
     #[error("There is no reservation {0}.")]
     ReservationNotFound(HoldId),
-    #[error("The time of reservation {0} is up, or it was cancelled.")]
+    #[error("Reservation {0} has expired or was cancelled.")]
     ReservationEnded(HoldId),
-    #[error("Reservation {reservation} is an order since: {taken_by}.")]
+    #[error("Reservation {reservation} has been ordered, as order {taken_by}.")]
     ReservationOrdered { reservation: HoldId, taken_by: HoldId },
     #[error("A product with this SKU exists.")]
     SkuExists,

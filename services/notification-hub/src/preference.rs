@@ -40,7 +40,7 @@ pub fn check(muted: &[Muted], transactional: &[String]) -> Result<Vec<String>> {
         }
         if channel.is_for_operators() {
             let field = format!("muted[{place}].channel");
-            return Err(Refused::invalid(&field, format!("{} is not the user's.", channel.name())).into());
+            return Err(Refused::invalid(&field, format!("{} is not a channel to users.", channel.name())).into());
         }
         if transactional.iter().any(|name| name == kind.as_str()) {
             return Err(not_mutable(kind.as_str()));

@@ -118,11 +118,13 @@ pub async fn list_notifications(
 ) -> Result<HttpResponse> {
     let limit = query.limit.unwrap_or(app.settings.page_default);
     if !(1..=app.settings.page_max).contains(&limit) {
-        return Err(common::Refused::invalid("limit", format!("limit is 1 to {}.", app.settings.page_max)).into());
+        return Err(common::Refused::invalid("limit", format!("Must be 1 to {}.", app.settings.page_max)).into());
     }
     let after = parse_cursor::<Cursor>(query.cursor.as_deref())?;
-    if let Some(bad) = [query.from, query.to].iter().flatten().find(|at| !is_storable(at)) {
-        return Err(common::Refused::invalid("from", format!("{bad} is beyond every calendar here.")).into());
+    for (field, at) in [("from", query.from), ("to", query.to)] {
+        if at.is_some_and(|at| !is_storable(&at)) {
+            return Err(common::Refused::invalid(field, "Must be in the years 1 to 9999.").into());
+        }
     }
     let mut conn = app.db.read().await?;
     // One more than asked for, to learn whether there is a next page.

@@ -152,7 +152,7 @@ pub async fn redrive_deliveries(app: Data<App>, _admin: Admin, Json(body): Json<
     let filter = body.filter;
     for (field, at) in [("filter.from", filter.from), ("filter.to", filter.to)] {
         if at.is_some_and(|at| !is_storable(&at)) {
-            return Err(Refused::invalid(field, "Not a time of this world.").into());
+            return Err(Refused::invalid(field, "Must be in the years 1 to 9999.").into());
         }
     }
     let app = app.into_inner();

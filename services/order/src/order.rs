@@ -335,11 +335,11 @@ pub enum OrderRefusal {
     NotPayable(Status),
     #[error("This payment cannot pay the order: {0}.")]
     NotPayableBy(&'static str),
-    #[error("The order's time is up.")]
+    #[error("The time to pay the order is over.")]
     HoldExpired,
     #[error("The order costs {amount} {currency}.")]
     AmountMismatch { amount: i64, currency: String },
-    #[error("A payment of this order is being approved; its outcome decides.")]
+    #[error("A payment of this order is being approved; wait for its outcome.")]
     PaymentInProgress,
     #[error("This attempt to pay the order has ended; another may begin.")]
     AttemptEnded,

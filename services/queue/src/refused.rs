@@ -18,13 +18,13 @@ pub enum Refused {
     Closed(SaleEventId),
     #[error("Sale event {event} has not begun; nobody may enter its line yet.")]
     NotOpen { event: SaleEventId, begins_in: Duration },
-    #[error("Everything is sold.")]
+    #[error("Everything is sold out.")]
     SoldOut { products: Vec<ProductId> },
     #[error("Nobody may enter the line of sale event {0} any more; those who wait are still served.")]
     Draining(SaleEventId),
     #[error("{waiting_max} people are waiting; come back later.")]
     Full { waiting_max: i64 },
-    #[error("There is no ticket {0} of yours.")]
+    #[error("You have no ticket {0}.")]
     TicketNotFound(TicketId),
     #[error("The turn of ticket {0} is over; enter the line again.")]
     TicketExpired(TicketId),

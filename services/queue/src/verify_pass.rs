@@ -88,9 +88,9 @@ pub async fn try_pass(
     match verify_pass(&app, id.into_inner(), caller.account.into(), token, false).await? {
         Verified::Ok { .. } => Ok(HttpResponse::Ok().json(json!({ "status": "OK" }))),
         Verified::Invalid => {
-            Err(Refused::new(QUEUE_TOKEN_INVALID, "This is no pass of yours for this sale event.").into())
+            Err(Refused::new(QUEUE_TOKEN_INVALID, "This pass is not yours, or not for this sale event.").into())
         }
-        Verified::Expired => Err(Refused::new(QUEUE_TOKEN_INVALID, "The time of this pass is up.").into()),
+        Verified::Expired => Err(Refused::new(QUEUE_TOKEN_INVALID, "This pass has expired.").into()),
         Verified::Ended => Err(Refused::new(QUEUE_TOKEN_INVALID, "This pass has been used or given back.").into()),
     }
 }

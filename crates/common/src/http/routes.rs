@@ -186,7 +186,7 @@ fn methods_of(item: &Value) -> Vec<&'static str> {
 /// What answers where no route matches: 404 where the path has no method at all, and 405 where it has others.
 pub async fn unmatched(request: HttpRequest, table: web::Data<RouteTable>) -> HttpResponse {
     let Some(allowed) = table.allowed(request.path()) else {
-        return HttpResponse::from_error(Error::from(Refused::new(NOT_FOUND, "There is nothing here.")));
+        return HttpResponse::from_error(Error::from(Refused::new(NOT_FOUND, "There is nothing at this path.")));
     };
     let mut response = match *request.method() {
         Method::OPTIONS => HttpResponse::NoContent().finish(),

@@ -88,7 +88,7 @@ const FAILURES: [Failure; 7] = [
         raised_by: "405",
         status: 405,
         code: "METHOD_NOT_ALLOWED",
-        english: "This method is not for here.",
+        english: "This path does not have this method.",
         korean: "허용되지 않는 메서드입니다.",
         again: false,
     },

@@ -18,27 +18,27 @@ pub enum Refused {
     NotApprovable(Status),
     #[error("{0}")]
     WrongAuthorisation(&'static str),
-    #[error("The amount is not the order's.")]
+    #[error("The amount is not the amount of the order.")]
     AmountMismatch { expected: i64 },
     #[error("The payment was declined: {code}.")]
     Declined { payment: PaymentId, code: String },
-    #[error("The points do not suffice.")]
+    #[error("There are not enough points.")]
     InsufficientPoints,
     #[error("The payment provider could not take the payment, and nothing was charged: {code}.")]
     ProviderFailed { payment: PaymentId, code: String },
-    #[error("The order's time was up; nothing was charged.")]
+    #[error("The time to pay the order was over; nothing was charged.")]
     HoldExpired,
-    #[error("{0} attempts to pay this order came to nothing; there is no other.")]
+    #[error("{0} attempts to pay this order have failed; no further attempt is allowed.")]
     TooManyAttempts(i64),
     #[error("{0} payments were prepared for this order; approve one of them.")]
     TooManyPayments(i64),
-    #[error("The payment provider refuses to give the money back: {code}.")]
+    #[error("The payment provider refuses the refund: {code}.")]
     RefundRefused { payment: PaymentId, code: String },
-    #[error("A payment that is {} has nothing to give back.", .0.name())]
+    #[error("A payment that is {} cannot be refunded.", .0.name())]
     NotRefundable(Status),
-    #[error("{wanted} cannot be given back: {left} is left.")]
+    #[error("{wanted} cannot be refunded: only {left} is left.")]
     ExceedsCaptured { wanted: i64, left: i64 },
-    #[error("Only administrators give a part back: {left} is left, and not {wanted}.")]
+    #[error("Only an administrator may refund a part: {left} is left, and {wanted} was asked for.")]
     OnlyAPart { wanted: i64, left: i64 },
     #[error("The signature is missing, wrong or too old.")]
     InvalidSignature,

@@ -212,7 +212,7 @@ pub enum Refused {
     ChargingOff,
     #[error("The amount must be 1 to {max}.")]
     ChargeOutOfRange { max: i64 },
-    #[error("The balance would be too high: {left} more would fit.")]
+    #[error("The balance would be too high: at most {left} may be charged.")]
     BalanceTooHigh { left: i64 },
 }
 

@@ -170,7 +170,7 @@ fn range(
 ) -> Result<(DateTime<Utc>, DateTime<Utc>), Refused> {
     for (field, at) in [("from", &from), ("to", &to)] {
         if at.as_ref().is_some_and(|at| !is_storable(at)) {
-            return Err(Refused::invalid(field, "Not a time of this world."));
+            return Err(Refused::invalid(field, "Must be in the years 1 to 9999."));
         }
     }
     let to = to.unwrap_or(latest).min(latest);
