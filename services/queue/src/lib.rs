@@ -73,9 +73,9 @@ use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Stock;
 use crate::end_pass::EndedPass;
 use crate::enter_lobby::{Early, Entered};
+use crate::note_stock::KnownStock;
 use crate::on_order::OnOrder;
 use crate::read_events::Events;
 use crate::room::{Answer, Joined, Rooms};
@@ -166,7 +166,7 @@ pub struct App {
     /// The rooms that this process runs.
     live: Mutex<Vec<SaleEventId>>,
     /// What was left of each sale when it was last asked.
-    stocks: Mutex<HashMap<SaleEventId, Stock>>,
+    stocks: Mutex<HashMap<SaleEventId, KnownStock>>,
     presence: Presence,
     scan_max: u32,
     numbers_reserved: i64,

@@ -3,7 +3,7 @@
 //! A hold that lapses is told by no event, so the stock of open sales is asked for every second. While inventory is away, the
 //! last answer stands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Result, outbox};
 use contract::ids::ProductId;
@@ -19,13 +19,22 @@ use crate::names::{SoldOut, Status};
 use crate::sale_event::SaleEvent;
 use crate::schema::sale_events;
 
+/// What inventory has said.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownStock {
+    pub stock: Stock,
+    /// Holds that were made before this are no part of what is available.
+    pub asked: Instant,
+}
+
 /// Saving the rooms waits for the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The event, after its stock was looked at.
 pub async fn note_stock(app: &App, event: SaleEvent) -> Result<SaleEvent> {
+    let asked = Instant::now();
     let Some(stock) = read_stock(app, &event).await else { return Ok(event) };
-    app.stocks.lock().insert(event.id, stock);
+    app.stocks.lock().insert(event.id, KnownStock { stock, asked });
     let next = next_sold_out(event.sold_out, stock);
     if next == event.sold_out {
         return Ok(event);

@@ -279,7 +279,7 @@ fn waiting(app: &App, event: &SaleEvent, ticket: Ticket, seq: i64, status: &Room
         eta_seconds: Some(eta_seconds(ahead, status.pace)),
         poll_after_ms: Some(millis(poll_after(ahead, status.pace, rand::random()))),
         sold_out: event.sold_out,
-        held: app.stocks.lock().get(&event.id).filter(|_| tentative).map(|stock| stock.held()),
+        held: app.stocks.lock().get(&event.id).filter(|_| tentative).map(|known| known.stock.held()),
         restock_subscriptions: if tentative { restock_subscriptions(event) } else { Vec::new() },
         ..TicketView::of(ticket, TicketStatus::Waiting)
     }

@@ -141,7 +141,7 @@ fn tell_restored(event: SaleEventId, epoch: i64, cause: Cause, people: i64) {
         (Cause::Gone, 0) => tracing::info!(
             event.id = %event, epoch,
             "The waiting room of sale event {event} is not in Redis, as after a restart of Redis, which keeps nothing on its disk. \
-             It was empty, and is built again from PostgreSQL; nothing is lost"
+             It was empty when it was last saved, and is built again from PostgreSQL"
         ),
         (Cause::Gone, _) => tracing::warn!(
             event.id = %event, epoch, people,
@@ -152,7 +152,7 @@ fn tell_restored(event: SaleEventId, epoch: i64, cause: Cause, people: i64) {
         (Cause::Older, _) => tracing::warn!(
             event.id = %event, epoch, people,
             "Redis has an older waiting room of sale event {event} than was saved, as after a restart from a copy on its disk. The \
-             room is built again from PostgreSQL; run `stampede doctor`, which says how Redis writes nothing to its disk"
+             room is built again from PostgreSQL; run `stampede doctor`, which names the settings by which Redis writes to its disk"
         ),
     }
 }

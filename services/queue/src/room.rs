@@ -117,6 +117,8 @@ pub struct Rules {
     pub version: i64,
     /// Passes that the stock bears; -1: nobody knows.
     pub stock: i64,
+    /// Since the stock was asked for.
+    pub stock_age_ms: i64,
     pub state: &'static str,
     pub cap: i64,
     pub rate_per_minute: i64,
@@ -349,7 +351,7 @@ impl Rooms {
     pub async fn configure(&self, event: SaleEventId, rules: &Rules) -> Result<Answer<()>> {
         let mut args = vec![rules.version.to_string(), rules.stock.to_string(), rules.state.to_owned()];
         args.extend(rules.numbers().map(|number| number.to_string()));
-        args.push((rules.session_ms + FORGOTTEN_AFTER_MS).to_string());
+        args.extend([rules.session_ms + FORGOTTEN_AFTER_MS, rules.stock_age_ms].map(|ms| ms.to_string()));
         cold_or_done(&self.run(&CONFIGURE, event, &args).await?)
     }
 

@@ -3,7 +3,7 @@
 -- ARGV 1 numbers to look at, at the most
 -- returns {'OK', epoch, issued, front, edge, offers, passes, back, state, stock, released, rate}
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'next', 'front', 'edge', 'ripe', 'edge_at', 'cap', 'rate', 'bucket', 'bts',
-  'claim_ms', 'alive_ms', 'grace_ms', 'window', 'state', 'stock', 'since', 'extra', 'hole_from', 'hole_to')
+  'claim_ms', 'alive_ms', 'grace_ms', 'window', 'state', 'stock', 'since', 'extra', 'hole_from', 'hole_to', 'stock_at')
 if not m[1] then return words({'COLD'}) end
 local nxt, front, edge, ripe = tonumber(m[2]), tonumber(m[3]), tonumber(m[4]), tonumber(m[5])
 local alive_ms, since = tonumber(m[12]), tonumber(m[17])
@@ -27,11 +27,11 @@ local admits = m[15] == 'open' or m[15] == 'draining'
 local allowed = extra
 if admits then allowed = allowed + math.floor(bucket) end
 local slots = math.min(tonumber(m[7]) - offers - passes, allowed)
--- Whoever has shown the pass to buy is not after what is left: their units are held, and the stock is without them. The stock is
--- asked for once a second, so it is only sure after two.
+-- Whoever has shown the pass to buy is not after what is left: their units are held, and the stock is without them. That is sure of
+-- those who had shown it two seconds before this stock was asked for: a hold takes less.
 local stock = tonumber(m[16])
 if stock >= 0 then
-  local trying = math.max(0, passes - redis.call('ZCOUNT', KEYS[9], '-inf', now - 2000))
+  local trying = math.max(0, passes - redis.call('ZCOUNT', KEYS[9], '-inf', tonumber(m[21] or 0) - 2000))
   slots = math.min(slots, stock - offers - trying)
 end
 if m[15] == 'final' or m[15] == 'closed' then slots = 0 end

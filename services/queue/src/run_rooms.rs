@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::Result;
 use contract::ids::SaleEventId;
@@ -168,11 +169,14 @@ pub async fn configure(app: &App, event: &SaleEvent) -> Result<Answer<()>> {
 
 /// What a room follows, with the stock as it was last looked at.
 pub fn rules(app: &App, event: &SaleEvent) -> Rules {
-    let stock = app.stocks.lock().get(&event.id).map(|stock| stock.passes(app.passes_per_100_units));
+    let known = app.stocks.lock().get(&event.id).copied();
+    let stock = known.map(|known| known.stock.passes(app.passes_per_100_units));
+    let stock_age = known.map_or(Duration::ZERO, |known| known.asked.elapsed());
     let second = |seconds: i32| i64::from(seconds) * 1000;
     Rules {
         version: event.version,
         stock: stock.unwrap_or(-1),
+        stock_age_ms: stock_age.as_millis() as i64,
         state: room_state(event.mode, event.sold_out, event.status != Status::Closed),
         cap: event.room.max_active.into(),
         rate_per_minute: event.room.rate_per_minute.into(),

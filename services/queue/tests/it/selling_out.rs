@@ -261,6 +261,33 @@ async fn whoever_holds_units_and_has_not_paid_keeps_nobody_from_those_that_are_l
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_that_is_shown_counts_until_the_stock_is_asked_for_again() {
+    let (site, shelf) = start(&[("queue.sync_period_ms", "30")]).await;
+    shelf.set(1, 1);
+    let event = sale(&site, Uuid::now_v7(), json!({})).await;
+    eventually("the room knows its stock", async || (site.meta(&event, "stock").await == 2).then_some(())).await;
+    let guests = site.guests(&event, 3).await;
+    assert_eq!(site.standings(&event, &guests).await, ["ADMITTED", "ADMITTED", "WAITING"]);
+    let pass = site.pass(&event, &guests[0]).await;
+    let before = shelf.asked.load(Ordering::SeqCst);
+    shelf.hangs.store(true, Ordering::SeqCst);
+    // The answer to a question that was asked before is in the room by the second question that hangs.
+    eventually("it hangs", async || (shelf.asked.load(Ordering::SeqCst) > before + 1).then_some(())).await;
+    let asked_at = site.meta(&event, "stock_at").await;
+    assert_eq!(verify(&site, &event, &guests[0].client, &pass).await, Outcome::Ok);
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &guests[2]).await, "WAITING", "the stock may be from before the hold");
+
+    shelf.hangs.store(false, Ordering::SeqCst);
+    let asked_again = async || (site.meta(&event, "stock_at").await > asked_at + 500).then_some(());
+    eventually("the stock is asked for again", asked_again).await;
+    site.move_to_the_past(&event, "shown").await;
+    site.tick(&event).await;
+    assert_eq!(site.standing(&event, &guests[2]).await, "ADMITTED");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn news_of_the_stock_makes_the_rooms_look_at_once() {
     let (site, shelf) = start(&[]).await;
     shelf.set(3, 3);
