@@ -2,7 +2,7 @@
 -- look finds them again.
 -- $1 redemptions at most
 --
--- They are found without their issues: a condition on the issue would let PostgreSQL search the index of living redemptions
+-- More are found than are set, so that those that are locked keep no others from it. They are found without their issues: a condition on the issue would let PostgreSQL search the index of living redemptions
 -- instead of that of reservations.
 with due as materialized (
     select coupon_redemptions.order_id, coupon_redemptions.coupon_issue_id
@@ -11,12 +11,13 @@ with due as materialized (
        -- STABLE, so that the index on reservations is searched by it.
        and coupon_redemptions.expires_at <= statement_timestamp()
      order by coupon_redemptions.expires_at
-     limit $1::bigint
+     limit 4 * $1::bigint
 ),
 locked as materialized (
     select due.order_id
       from due
       join coupon_issue on coupon_issue.id = due.coupon_issue_id
+     limit $1::bigint
        for update of coupon_issue skip locked
 )
 update coupon_redemptions
