@@ -10,7 +10,7 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, web};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Ready, ready};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::{BODY_BYTES_MAX, PAYLOAD_TOO_LARGE};
@@ -180,6 +180,10 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
         Err(error) if error.inner().is_data() => {
             let cause = without_position(error.inner());
             Err(wrong(&error.path().to_string(), &cause, words::of_value).into())
+        }
+        // serde_json calls a value of another type than a word a fault of the text where a list of words is expected.
+        Err(error) if serde_json::from_slice::<IgnoredAny>(body).is_ok() => {
+            Err(Refused::invalid(&error.path().to_string(), "must be one of the words that are allowed here").into())
         }
         Err(error) => Err(not_json(error.inner()).into()),
     }

@@ -77,6 +77,26 @@ fn a_wrong_member_of_a_body_is_told_by_its_place() {
 }
 
 #[test]
+fn a_value_that_is_none_of_the_words_is_told_by_its_place() {
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "UPPERCASE")]
+    enum Word {
+        Krw,
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only reading it is tried")]
+    struct Price {
+        currencies: Vec<Word>,
+    }
+    for value in ["410", "null", "[]", "true"] {
+        let body = format!(r#"{{"currencies":[{value}]}}"#);
+        let (field, message) = told(read::<Price>(body.as_bytes()).unwrap_err());
+        assert_eq!(field, "currencies[0]", "{body}: {message}");
+        assert!(message.starts_with("must be"), "{body}: {message}");
+    }
+}
+
+#[test]
 fn a_body_that_is_no_json_is_told_so_with_the_line_and_column() {
     for (body, place, cause) in [
         (r#"{"size": nope}"#, "line 1, column 11", "true, false or null is expected"),
