@@ -49,6 +49,9 @@ impl Script {
     }
 }
 
+/// Calls that Redis refuses have one line in the log in so many milliseconds.
+const REFUSED_TOLD_MS: u64 = 10_000;
+
 /// One multiplexed connection that comes back by itself. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
@@ -184,7 +187,10 @@ impl Redis {
                 }
             }
             Err(Unavailable::Refused(failure)) => {
-                if self.told_until_ms.fetch_max(until_ms, Ordering::Relaxed) < now_ms {
+                // Nothing pauses these calls: one line stands for all of a while.
+                let told_until_ms = self.told_until_ms.load(Ordering::Relaxed);
+                let is_due = now_ms >= told_until_ms;
+                if is_due && self.told_until_ms.swap(now_ms + REFUSED_TOLD_MS, Ordering::Relaxed) == told_until_ms {
                     tracing::error!(call = what, failure, "Redis refuses a call; going on without its answer");
                 }
             }
