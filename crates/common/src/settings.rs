@@ -179,6 +179,8 @@ fn mask(value: &str) -> String {
             };
             match rest.rsplit_once('@') {
                 Some((_, address)) => format!("{scheme}://***@{address}{query}"),
+                // Of a password with a question mark, which should be written as %3F, the first half would be shown.
+                None if value.contains('@') => format!("{scheme}://***"),
                 None => format!("{scheme}://{rest}{query}"),
             }
         }
@@ -194,6 +196,19 @@ mod tests {
     fn load(overrides: &[(&str, &str)]) -> anyhow::Result<Settings> {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         Settings::load(&[], &overrides)
+    }
+
+    #[test]
+    fn of_an_address_nothing_is_shown_that_may_be_a_password() {
+        for (address, shown) in [
+            ("postgres://ann:secret@db:5432/shop?sslpassword=secret", "postgres://***@db:5432/shop?***"),
+            ("postgres://db/shop", "postgres://db/shop"),
+            ("postgres://ann:se?cret@db/shop", "postgres://***"),
+            ("postgres://db/shop?user=ann@home", "postgres://***"),
+            ("secret", "***"),
+        ] {
+            assert_eq!(mask(address), shown, "{address}");
+        }
     }
 
     #[test]
