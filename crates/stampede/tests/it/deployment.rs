@@ -24,6 +24,9 @@ use stampede::services::SERVICES;
 
 use crate::tidy::{self, holds, root};
 
+/// What to do where an object of a service is missing.
+const WRITE_THEM: &str = "`stampede manifests` writes what follows from the services";
+
 /// What `k8s/check.py` rendered.
 pub struct Rendered {
     /// Each overlay's objects.

@@ -6,7 +6,7 @@ use sandbox::nginx::RESPONSE_HEADERS;
 use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
-use super::{has_gateway_api, name, of_kind, rendered};
+use super::{WRITE_THEM, has_gateway_api, name, of_kind, rendered};
 use crate::tidy::{folders, holds, root};
 
 /// What a NetworkPolicy says of the namespace `name`.
@@ -62,7 +62,8 @@ fn with_servers_of_a_provider_every_pod_has_their_files_and_the_password_of_kafk
     let mut wrong = Vec::new();
     for service in SERVICES {
         for (kind, name_of) in [("Deployment", service.name.to_owned()), ("Job", format!("{}-migrate", service.name))] {
-            let object = of_kind(objects, kind).find(|object| name(object) == name_of).expect("it is there");
+            let object = of_kind(objects, kind).find(|object| name(object) == name_of);
+            let object = object.unwrap_or_else(|| panic!("there is no {kind} {name_of}: {WRITE_THEM}"));
             let pod = &object["spec"]["template"]["spec"];
             let has = |list: &Value, expected: Value| list.as_array().is_some_and(|all| all.contains(&expected));
             let container = &pod["containers"][0];

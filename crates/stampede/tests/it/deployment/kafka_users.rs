@@ -7,7 +7,7 @@ use contract::events::TOPICS;
 use serde_json::{Value, json};
 use stampede::services::SERVICES;
 
-use super::{name, of_kind, rendered, texts};
+use super::{WRITE_THEM, name, of_kind, rendered, texts};
 use crate::tidy::holds;
 
 /// One user may do one thing with what has a certain name, or a name that begins so.
@@ -119,7 +119,8 @@ fn kafka_asks_everybody_for_a_password_over_tls_and_every_pod_has_its_own() {
         let prefix = kafka["entityOperator"]["userOperator"]["secretPrefix"].as_str().expect("secrets have a prefix");
         for service in SERVICES {
             for (kind, of) in [("Deployment", service.name.to_owned()), ("Job", format!("{}-migrate", service.name))] {
-                let object = of_kind(objects, kind).find(|object| name(object) == of).expect("it is there");
+                let object = of_kind(objects, kind).find(|object| name(object) == of);
+                let object = object.unwrap_or_else(|| panic!("there is no {kind} {of}: {WRITE_THEM}"));
                 let (pod, container) =
                     (&object["spec"]["template"]["spec"], &object["spec"]["template"]["spec"]["containers"][0]);
                 let has = |list: &Value, wanted: &Value| list.as_array().is_some_and(|all| all.contains(wanted));

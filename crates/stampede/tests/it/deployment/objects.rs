@@ -226,7 +226,11 @@ fn before_a_sale_the_replicas_are_there() {
         let asked: Vec<u64> =
             of("cron").filter_map(|cron| cron["metadata"]["desiredReplicas"].as_str()?.parse().ok()).collect();
         assert!(!asked.is_empty(), "{} begins to scale when the buyers are there", service.name);
-        assert!(asked.iter().all(|asked| Some(*asked) <= most), "{}: {asked:?} of {most:?}", service.name);
+        assert!(
+            asked.iter().all(|asked| Some(*asked) <= most),
+            "{}: {asked:?} replicas before a sale, of {most:?}",
+            service.name
+        );
     }
 }
 
@@ -241,7 +245,10 @@ fn postgresql_has_room_for_every_replica_and_a_role_for_each_schema() {
         let cluster = of_kind(objects, "Cluster").next().unwrap_or_else(|| panic!("{overlay} has no database"));
         let room = cluster["spec"]["postgresql"]["parameters"]["max_connections"].as_str();
         let room: u64 = room.and_then(|room| room.parse().ok()).expect("a number");
-        assert!(room >= needed + 10, "{overlay}: {needed} connections of {room}");
+        assert!(
+            room >= needed + 10,
+            "{overlay}: max_connections is {room}; the replicas need {needed}, and 10 are for others"
+        );
         let schemas: BTreeSet<String> = SERVICES.iter().map(|service| service.name.replace('-', "_")).collect();
         let named = |list: &Value| -> BTreeSet<String> {
             list.as_array().into_iter().flatten().filter_map(|each| Some(each["name"].as_str()?.to_owned())).collect()
