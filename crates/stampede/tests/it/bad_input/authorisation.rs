@@ -43,7 +43,7 @@ const DEMANDS: [(&str, &str); 5] = [
     ("Caller", r#"security(("bearer" = []))"#),
     ("MaybeCaller", r#"security((), ("bearer" = []))"#),
     ("Reader", r#"security(("bearer" = []), ("apiKey" = ["notifications:read"]))"#),
-    ("Sender", r#"security(("bearer" = ["ADMIN"]), ("apiKey" = ["notifications:write"]))"#),
+    ("Sending", r#"security(("bearer" = ["ADMIN"]), ("apiKey" = ["notifications:write"]))"#),
 ];
 
 /// Whose role the operation demands of an access token.
