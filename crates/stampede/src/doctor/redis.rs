@@ -25,8 +25,8 @@ pub async fn examine(settings: &Settings, report: &mut Report) -> anyhow::Result
             report.fail(
                 CHECK,
                 format!("Redis at {address} does not answer: {error}"),
-                "start Redis, or set redis.url (STAMPEDE__REDIS__URL); until then no coupon is issued and nobody is \
-                 admitted to a sale",
+                "start Redis, or set redis.url (STAMPEDE__REDIS__URL); until then waiting rooms let nobody in, and sales and \
+                 coupons without one are slower",
             );
             return Ok(None);
         }
