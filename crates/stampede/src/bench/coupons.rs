@@ -39,7 +39,7 @@ pub async fn coupons(args: BenchArgs, config: &[PathBuf]) -> anyhow::Result<Exit
     let program = pgbench::find()?;
     eprintln!("Starting PostgreSQL, Redis, Kafka and the services …");
     let mut options = args.site(config)?;
-    // 5,000 buyers take turns, each far more often than a person.
+    // Buyers take turns, each far more often than a person.
     options.overrides.push(("order.placements_per_minute".to_owned(), "1000000".to_owned()));
     let site = Site::start(options).await?;
     let report = measure(&args, &site, program).await;

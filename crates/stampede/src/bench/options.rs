@@ -27,7 +27,7 @@ pub struct BenchArgs {
     pub clients: Vec<u16>,
     /// Buyers who take turns. Each token's signature is checked when it is seen first, and remembered, as for buyers who
     /// look around before they order.
-    #[arg(long, default_value_t = 5_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 5_000, value_name = "N", value_parser = clap::value_parser!(u32).range(500..=100_000))]
     buyers: u32,
     /// One process per service behind a gateway, as in Kubernetes.
     #[arg(long)]
