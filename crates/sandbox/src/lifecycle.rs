@@ -1,7 +1,10 @@
 //! The life of one sandbox: claim its data folder, start the servers, keep them until they are stopped, release the folder.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
@@ -219,12 +222,8 @@ impl DataFolder {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
-        for entry in &self.at_end {
-            if let Err(error) = remove(entry) {
-                tracing::warn!("Leaving {} behind: {error:#}", entry.display());
-            }
-        }
         if !self.at_end.is_empty() {
+            remove_in_background(&self.data_dir, &self.at_end);
             // Nothing of ours is left in it but the lock; what is not ours stays.
             let _ = fs::remove_file(self.data_dir.join("lock"));
             let _ = fs::remove_dir(&self.data_dir);
@@ -256,6 +255,32 @@ async fn run_one<R: Recipe>(supervisor: Option<Supervisor<R>>) {
 
 fn entries(data_dir: &Path) -> Vec<PathBuf> {
     ENTRIES.iter().map(|entry| data_dir.join(entry)).collect()
+}
+
+/// Removing a hundred thousand small files takes minutes on some disks. Nobody waits for that: `entries` get another name beside
+/// `data_dir`, and a process that outlives this one removes them.
+fn remove_in_background(data_dir: &Path, entries: &[PathBuf]) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut doomed = data_dir.as_os_str().to_owned();
+    doomed.push(format!(".removed-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    // Where nothing can be made beside it, everything is removed here.
+    let is_made = fs::create_dir(&doomed).is_ok();
+    for (number, entry) in entries.iter().enumerate() {
+        let moved = is_made && fs::rename(entry, Path::new(&doomed).join(number.to_string())).is_ok();
+        if !moved && let Err(error) = remove(entry) {
+            tracing::warn!("Leaving {} behind: {error:#}", entry.display());
+        }
+    }
+    if is_made {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", r#"rm -rf -- "$1" &"#, "sh"]).arg(&doomed).process_group(0);
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if !shell.status().is_ok_and(|status| status.success())
+            && let Err(error) = remove(Path::new(&doomed))
+        {
+            tracing::warn!("Leaving {} behind: {error:#}", doomed.display());
+        }
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {

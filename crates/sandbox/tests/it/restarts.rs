@@ -1,5 +1,6 @@
 //! Servers that are killed, by us and by somebody else, lose their disk, stop and start again.
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,12 @@ async fn postgres_keeps_its_data_over_a_kill_and_a_second_start() {
     assert_eq!(sql(&url, "SELECT id FROM kept"), "7");
     sandbox.stop().await.unwrap();
     assert!(!options.data_dir.exists(), "an ephemeral sandbox leaves nothing");
+    let name = format!("{}.removed-", options.data_dir.file_name().unwrap().to_str().unwrap());
+    let is_left = || {
+        let beside = fs::read_dir(options.data_dir.parent().unwrap()).unwrap();
+        beside.flatten().any(|entry| entry.file_name().to_str().is_some_and(|other| other.starts_with(&name)))
+    };
+    eventually("what was in it is removed", || (!is_left()).then_some(())).await;
 }
 
 #[tokio::test]
