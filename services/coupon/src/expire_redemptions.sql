@@ -2,8 +2,8 @@
 -- look finds them again.
 -- $1 redemptions at most
 --
--- More are found than are set, so that those that are locked keep no others from it. They are found without their issues: a condition on the issue would let PostgreSQL search the index of living redemptions
--- instead of that of reservations.
+-- `due` finds more than are set: if the first ones are locked, others take their place. It does not join the issues: with a
+-- condition on the issue, PostgreSQL may search the index of living redemptions instead of that of reservations.
 with due as materialized (
     select coupon_redemptions.order_id, coupon_redemptions.coupon_issue_id
       from coupon_redemptions

@@ -23,7 +23,7 @@ use crate::schema::sale_events;
 #[derive(Debug, Clone, Copy)]
 pub struct KnownStock {
     pub stock: Stock,
-    /// Holds that were made before this are no part of what is available.
+    /// What was held before this moment is not counted as available.
     pub asked: Instant,
 }
 

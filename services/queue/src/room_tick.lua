@@ -27,8 +27,8 @@ local admits = m[15] == 'open' or m[15] == 'draining'
 local allowed = extra
 if admits then allowed = allowed + math.floor(bucket) end
 local slots = math.min(tonumber(m[7]) - offers - passes, allowed)
--- Whoever has shown the pass to buy is not after what is left: their units are held, and the stock is without them. That is sure of
--- those who had shown it two seconds before this stock was asked for: a hold takes less.
+-- Whoever has shown the pass to buy does not compete for what is left: their units are held, so the stock does not have them any
+-- more. That is sure of a pass that was shown two seconds before this stock was asked for: a hold takes less.
 local stock = tonumber(m[16])
 if stock >= 0 then
   local trying = math.max(0, passes - redis.call('ZCOUNT', KEYS[9], '-inf', tonumber(m[21] or 0) - 2000))

@@ -26,7 +26,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Fails when the database gives no connection ([`Unreachable`](crate::reach::Unreachable)), lacks a schema, or lets our role not read one.
+    /// Fails when the database gives no connection ([`Unreachable`](crate::reach::Unreachable)), lacks a schema, or has one
+    /// that our role may not read.
     pub async fn open(settings: &Settings) -> anyhow::Result<Ledger> {
         let host: HostSettings = settings.section("host")?;
         let outbox: OutboxSettings = settings.section("outbox")?;
