@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 pub use access::client_config;
 pub(crate) use access::problems;
-use librdkafka::{GroupHealth, JOIN_MAX, drop_in_background, log_debug};
+use librdkafka::{ClosedElsewhere, ConsumerClient, GroupHealth, JOIN_MAX, log_debug};
 use topics::Topics;
 
 /// Section `[kafka]`.
@@ -62,8 +62,7 @@ struct Inner {
 /// It is replaced when it does not answer any more: librdkafka may have forgotten all brokers for good (ADR 11, no. 1). A
 /// client that has never answered knows no broker that it could forget, and is still connecting.
 struct Admin {
-    /// Taken out only when dropped.
-    client: Option<AdminClient<DebugLog>>,
+    client: ClosedElsewhere<AdminClient<DebugLog>>,
     /// The ids of the brokers, as of the last answer; empty before the first.
     brokers: Mutex<Vec<i32>>,
 }
@@ -71,16 +70,12 @@ struct Admin {
 impl Admin {
     fn new(settings: &KafkaSettings) -> Result<Admin, KafkaError> {
         let client = client_config(settings).create_with_context(DebugLog)?;
-        Ok(Admin { client: Some(client), brokers: Mutex::default() })
-    }
-
-    fn client(&self) -> Result<&AdminClient<DebugLog>> {
-        self.client.as_ref().ok_or_else(|| Error::fault(anyhow::anyhow!("a Kafka client is used after it was dropped")))
+        Ok(Admin { client: ClosedElsewhere::new(client), brokers: Mutex::default() })
     }
 
     /// Blocks.
     fn cluster_id(&self, limit: Duration) -> Result<Arc<str>> {
-        let client = self.client()?.inner();
+        let client = self.client.inner();
         // Every answer with metadata renews the cluster id that librdkafka remembers, which the second call then reads
         // back. Alone, the second call would return the id of a broker that is long gone.
         let metadata = client.fetch_metadata(None, limit).map_err(Error::transient)?;
@@ -89,12 +84,6 @@ impl Admin {
         }
         *self.brokers.lock() = metadata.brokers().iter().map(|broker| broker.id()).collect();
         Ok(client.fetch_cluster_id(limit).unwrap_or_default().into())
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        drop_in_background(self.client.take());
     }
 }
 
@@ -187,16 +176,11 @@ impl Kafka {
     }
 
     /// A member of consumer group `group`, subscribed to `topics`, for the log of `cluster`.
-    pub(crate) fn consumer(
-        &self,
-        group: &str,
-        cluster: &Arc<str>,
-        topics: &[&str],
-    ) -> Result<StreamConsumer<GroupHealth>> {
+    pub(crate) fn consumer(&self, group: &str, cluster: &Arc<str>, topics: &[&str]) -> Result<ConsumerClient> {
         let session_timeout = Duration::from_millis(self.0.settings.session_timeout_ms);
         let context = GroupHealth::new(cluster.clone(), session_timeout);
-        let consumer: StreamConsumer<GroupHealth> =
-            self.consumer_config(group, cluster).create_with_context(context).map_err(Error::transient)?;
+        let consumer = self.consumer_config(group, cluster).create_with_context(context).map_err(Error::transient)?;
+        let consumer: ConsumerClient = ClosedElsewhere::new(consumer);
         let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(Error::transient)?;
@@ -204,10 +188,11 @@ impl Kafka {
     }
 
     /// A client that gets partitions of the log of `cluster` assigned. It has the name of a group because librdkafka wants one.
-    pub(crate) fn reader(&self, name: &str, cluster: &Arc<str>) -> Result<StreamConsumer<GroupHealth>> {
+    pub(crate) fn reader(&self, name: &str, cluster: &Arc<str>) -> Result<ConsumerClient> {
         let mut config = self.consumer_config(&format!("{name}-{}", Uuid::new_v4()), cluster);
         config.set("enable.auto.commit", "false").set("statistics.interval.ms", "0");
-        config.create_with_context(GroupHealth::new(cluster.clone(), JOIN_MAX)).map_err(Error::transient)
+        let context = GroupHealth::new(cluster.clone(), JOIN_MAX);
+        Ok(ClosedElsewhere::new(config.create_with_context(context).map_err(Error::transient)?))
     }
 
     /// The name on the broker of the consumer group `group` for the log of `cluster`.

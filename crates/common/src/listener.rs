@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::inbox::{Message, Received};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, Silence, drop_in_background, log_debug};
+use crate::kafka::librdkafka::{ConsumerClient, Silence, log_debug};
 use crate::outbox::Event;
 /// Between attempts to hear from a broker that is away.
 const AWAY: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
@@ -121,7 +121,6 @@ impl Listener {
                 Ok(mut reader) => {
                     attempt = 0;
                     reader.follow(&mut heard, &stopping).await;
-                    drop_in_background(reader.client);
                 }
                 Err(error) => {
                     attempt += 1;
@@ -146,23 +145,16 @@ impl Listener {
         let names: Vec<&str> = self.topics.iter().map(|topic| topic.name).collect();
         let missing = kafka.ensure_topics(&names).await?;
         let client = Arc::new(kafka.reader(self.name, &cluster)?);
-        match self.take_up(kafka, &client, cluster, &missing, heard).await {
-            Ok(layout) => {
-                let (silence, layout_looked_at) = (Silence::begins_now(), Instant::now());
-                Ok(Reader { listener: self, kafka, client, layout, silence, layout_looked_at })
-            }
-            Err(error) => {
-                drop_in_background(client);
-                Err(error)
-            }
-        }
+        let layout = self.take_up(kafka, &client, cluster, &missing, heard).await?;
+        let (silence, layout_looked_at) = (Silence::begins_now(), Instant::now());
+        Ok(Reader { listener: self, kafka, client, layout, silence, layout_looked_at })
     }
 
     /// Has `client` read on where the last one stopped. `missing` are the topics that the cluster cannot have for now.
     async fn take_up(
         &self,
         kafka: &Kafka,
-        client: &Arc<StreamConsumer<GroupHealth>>,
+        client: &Arc<ConsumerClient>,
         cluster: Arc<str>,
         missing: &BTreeMap<String, String>,
         heard: &mut Heard,
@@ -239,7 +231,7 @@ impl Heard {
 struct Reader<'a> {
     listener: &'a Listener,
     kafka: &'a Kafka,
-    client: Arc<StreamConsumer<GroupHealth>>,
+    client: Arc<ConsumerClient>,
     layout: Layout,
     silence: Silence,
     layout_looked_at: Instant,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use diesel::sql_types;
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -18,7 +18,7 @@ use super::{Consumer, InboxSettings, Message};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, Silence, in_own_thread, log_debug};
+use crate::kafka::librdkafka::{ConsumerClient, Silence, log_debug};
 use crate::periodic::{self, Schedule};
 
 /// Between attempts to hear from a broker that is away.
@@ -103,7 +103,7 @@ struct Member<'a> {
     consumer: &'a Consumer,
     kafka: &'a Kafka,
     settings: &'a InboxSettings,
-    client: Arc<StreamConsumer<GroupHealth>>,
+    client: Arc<ConsumerClient>,
     cluster: Arc<str>,
     /// Topics that did not exist when it joined.
     missing: Vec<&'static str>,
@@ -290,7 +290,7 @@ impl Member<'_> {
             }
         }
         if attempt > 0 {
-            self.change_flow(StreamConsumer::resume);
+            self.change_flow(|client, partitions| client.resume(partitions));
         }
         true
     }
@@ -299,7 +299,7 @@ impl Member<'_> {
     /// taken for dead after five minutes, and keeps the others from sharing the partitions out until then. So it asks,
     /// but with the flow paused, and the few messages that come nevertheless wait for their turn.
     async fn wait(&mut self, until: Instant, stopping: &CancellationToken) {
-        self.change_flow(StreamConsumer::pause);
+        self.change_flow(|client, partitions| client.pause(partitions));
         loop {
             let received = tokio::select! {
                 biased;
@@ -311,7 +311,7 @@ impl Member<'_> {
                 Ok(message) => {
                     self.ahead.push_back(message);
                     // It came from a partition that was assigned only just now.
-                    self.change_flow(StreamConsumer::pause);
+                    self.change_flow(|client, partitions| client.pause(partitions));
                 }
                 Err(error) => {
                     log_debug("consumer", &error.to_string());
@@ -321,7 +321,7 @@ impl Member<'_> {
         }
     }
 
-    fn change_flow(&self, change: impl Fn(&StreamConsumer<GroupHealth>, &TopicPartitionList) -> KafkaResult<()>) {
+    fn change_flow(&self, change: impl Fn(&ConsumerClient, &TopicPartitionList) -> KafkaResult<()>) {
         let changed = self.client.assignment().and_then(|assignment| change(&self.client, &assignment));
         if let Err(error) = changed {
             log_debug("consumer", &error.to_string());
@@ -352,8 +352,10 @@ fn next_offsets(batch: &[Message]) -> BTreeMap<(String, i32), i64> {
     next
 }
 
-/// Commits what is stored and leaves the group, which blocks.
-async fn leave(client: Arc<StreamConsumer<GroupHealth>>) {
-    // Whether it has left in time is all the same.
-    drop(tokio::time::timeout(LEAVE_MAX, in_own_thread(move || drop(client))).await);
+/// Commits what is stored and leaves the group. Whoever still asks something through the client leaves in our place.
+async fn leave(client: Arc<ConsumerClient>) {
+    if let Some(client) = Arc::into_inner(client) {
+        // Whether it has left in time is all the same.
+        drop(tokio::time::timeout(LEAVE_MAX, client.close()).await);
+    }
 }

@@ -7,14 +7,16 @@ mod silence;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
+
+use rdkafka::consumer::StreamConsumer;
 use tokio::sync::oneshot;
 
 pub(crate) use cluster_id_guard::{ClusterIdGuard, log_debug};
 pub(crate) use group_health::{GroupHealth, JOIN_MAX};
 pub(crate) use silence::Silence;
 
-/// Runs `work` on a client in a thread that nobody has to wait for, unlike the threads of the runtime. The last owner of a
-/// consumer leaves its group, which never ends while the group cannot be reached.
+/// Runs `work` on a client in a thread that nobody has to wait for, unlike the threads of the runtime.
 pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (done, on_done) = oneshot::channel();
     std::thread::spawn(move || {
@@ -24,7 +26,37 @@ pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     on_done
 }
 
-/// Drops a client elsewhere: dropping joins its threads, which blocks.
-pub(crate) fn drop_in_background<T: Send + 'static>(client: T) {
-    drop(in_own_thread(move || drop(client)));
+/// A client that is closed in a thread of its own, wherever it is dropped (ADR 11, no. 3). Closing joins the client's threads,
+/// which blocks. A runtime that ends drops what its tasks still hold, and waits for that.
+pub(crate) struct ClosedElsewhere<T: Send + 'static>(Option<T>);
+
+/// A consumer: the member of a group, or who gets its partitions assigned.
+pub(crate) type ConsumerClient = ClosedElsewhere<StreamConsumer<GroupHealth>>;
+
+impl<T: Send + 'static> ClosedElsewhere<T> {
+    pub(crate) fn new(client: T) -> ClosedElsewhere<T> {
+        ClosedElsewhere(Some(client))
+    }
+
+    /// Begins to close it. Resolves when it is closed, which may be never.
+    pub(crate) fn close(mut self) -> oneshot::Receiver<()> {
+        let client = self.0.take();
+        in_own_thread(move || drop(client))
+    }
+}
+
+impl<T: Send + 'static> Deref for ClosedElsewhere<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("a client is taken out only when it is closed")
+    }
+}
+
+impl<T: Send + 'static> Drop for ClosedElsewhere<T> {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(in_own_thread(move || drop(client)));
+        }
+    }
 }

@@ -68,7 +68,7 @@ impl Kafka {
         let broker = admin.brokers.lock().choose(&mut rand::rng()).copied();
         let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit)).broker_id(broker);
         let mut failed = BTreeMap::new();
-        match admin.client()?.create_topics(&new_topics, &options).await {
+        match admin.client.create_topics(&new_topics, &options).await {
             Ok(outcomes) => failed.extend(outcomes.into_iter().filter_map(std::result::Result::err)),
             // A broker that does not know this request creates topics when a client first names them.
             Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
@@ -125,7 +125,7 @@ impl Kafka {
 impl Admin {
     /// Those of `topics` that there are and that our user may know of. Blocks.
     fn existing(&self, topics: &[String], limit: Duration) -> Result<Vec<String>> {
-        let metadata = self.client()?.inner().fetch_metadata(None, limit).map_err(Error::transient)?;
+        let metadata = self.client.inner().fetch_metadata(None, limit).map_err(Error::transient)?;
         let there: BTreeSet<&str> = metadata.topics().iter().map(MetadataTopic::name).collect();
         Ok(topics.iter().filter(|name| there.contains(name.as_str())).cloned().collect())
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 
 use crate::error::{Error, Result};
 use crate::kafka::Kafka;
-use crate::kafka::librdkafka::{GroupHealth, in_own_thread};
+use crate::kafka::librdkafka::{ConsumerClient, in_own_thread};
 
 /// A topic, without the namespace, and one of its partitions.
 pub(super) type Place = (&'static str, i32);
@@ -21,11 +21,7 @@ pub(super) fn places(layout: &Layout) -> impl Iterator<Item = Place> {
 }
 
 /// One question for each topic: the answer for all would name those of every other site on the broker.
-pub(super) async fn layout(
-    client: &Arc<StreamConsumer<GroupHealth>>,
-    kafka: &Kafka,
-    names: &[&'static str],
-) -> Result<Layout> {
+pub(super) async fn layout(client: &Arc<ConsumerClient>, kafka: &Kafka, names: &[&'static str]) -> Result<Layout> {
     let topics: Vec<(&'static str, String)> = names.iter().map(|name| (*name, kafka.topic(name))).collect();
     let (client, limit) = (client.clone(), kafka.request_timeout());
     let asked = in_own_thread(move || -> Result<Layout, KafkaError> {
@@ -43,7 +39,7 @@ pub(super) async fn layout(
 
 /// The first offset of each place, and the one after its last.
 pub(super) async fn watermarks(
-    client: &Arc<StreamConsumer<GroupHealth>>,
+    client: &Arc<ConsumerClient>,
     kafka: &Kafka,
     places: Vec<Place>,
 ) -> Result<Vec<(Place, i64, i64)>> {

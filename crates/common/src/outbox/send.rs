@@ -11,13 +11,13 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use super::reports::{Report, Reports, report_of};
 use super::session::Row;
 use crate::error::{Error, Result};
-use crate::kafka::librdkafka::drop_in_background;
+use crate::kafka::librdkafka::ClosedElsewhere;
 use crate::kafka::{Kafka, LOOK_PERIOD};
 
 /// An idempotent producer for the log of one cluster. Sends one batch at a time.
 pub(super) struct Producer {
-    /// Taken out only when dropped.
-    inner: Option<ThreadedProducer<Reports>>,
+    /// When it is dropped, its messages are purged.
+    inner: ClosedElsewhere<ThreadedProducer<Reports>>,
     kafka: Kafka,
     cluster: Arc<str>,
     source: String,
@@ -49,7 +49,7 @@ impl Producer {
             .map_err(Error::transient)?;
         let delivery_timeout = Duration::from_millis(settings.delivery_timeout_ms);
         let source = format!("stampede/{schema}");
-        Ok(Producer { inner: Some(inner), kafka: kafka.clone(), cluster, source, delivery_timeout })
+        Ok(Producer { inner: ClosedElsewhere::new(inner), kafka: kafka.clone(), cluster, source, delivery_timeout })
     }
 
     pub(super) fn cluster(&self) -> &Arc<str> {
@@ -60,7 +60,7 @@ impl Producer {
     ///
     /// After a report that is [`Report::Unknown`] this producer must not be used any more.
     pub(super) async fn send(&self, rows: &[Row], names: &[String]) -> Vec<Report> {
-        let Some(producer) = &self.inner else { return vec![Report::Unknown; rows.len()] };
+        let producer = &self.inner;
         let reports = producer.context().clone();
         reports.begin(rows.len());
         let mut refused = HashSet::new();
@@ -93,21 +93,13 @@ impl Producer {
     /// message that was on its way when the broker was lost can still come before its predecessors in the new log, if
     /// another process has created the topics there already. Consumers that mind compare versions.
     pub(super) fn is_outdated(&self) -> bool {
-        let cluster_changed =
-            |producer: &ThreadedProducer<Reports>| producer.context().cluster_id.cluster_changed(producer.client());
-        self.inner.as_ref().is_some_and(cluster_changed) || self.kafka.has_moved_on_from(&self.cluster)
+        let guard = &self.inner.context().cluster_id;
+        guard.cluster_changed(self.inner.client()) || self.kafka.has_moved_on_from(&self.cluster)
     }
 
     /// Why this producer will never send anything again, if so.
     pub(super) fn fatal_error(&self) -> Option<String> {
-        self.inner.as_ref()?.client().fatal_error().map(|(_, reason)| reason)
-    }
-}
-
-impl Drop for Producer {
-    fn drop(&mut self) {
-        // Its messages are purged.
-        drop_in_background(self.inner.take());
+        self.inner.client().fatal_error().map(|(_, reason)| reason)
     }
 }
 

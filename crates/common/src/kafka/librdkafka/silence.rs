@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::consumer::Consumer as _;
 
-use super::in_own_thread;
+use super::{ConsumerClient, in_own_thread};
 use crate::kafka::Kafka;
 
 /// After this long without an answer it is checked whether a broker still answers.
@@ -22,10 +22,7 @@ impl Silence {
 
     /// Whether `client` reaches no broker while others do: it would wait for ever. Looked at after a silence only, since it
     /// costs a request for metadata of `topic`.
-    pub async fn is_endless<C>(&mut self, kafka: &Kafka, client: &Arc<StreamConsumer<C>>, topic: Option<&str>) -> bool
-    where
-        C: ConsumerContext + 'static,
-    {
+    pub async fn is_endless(&mut self, kafka: &Kafka, client: &Arc<ConsumerClient>, topic: Option<&str>) -> bool {
         if self.0.elapsed() < SILENCE_MAX {
             return false;
         }
@@ -47,10 +44,7 @@ impl Silence {
 }
 
 /// Whether a broker answers this client within `limit`. A client that has forgotten all brokers gets no answer.
-async fn ping<C>(client: Arc<StreamConsumer<C>>, topic: Option<String>, limit: Duration) -> bool
-where
-    C: ConsumerContext + 'static,
-{
+async fn ping(client: Arc<ConsumerClient>, topic: Option<String>, limit: Duration) -> bool {
     let metadata = in_own_thread(move || client.fetch_metadata(topic.as_deref(), limit)).await;
     metadata.is_ok_and(|answer| answer.is_ok_and(|metadata| !metadata.brokers().is_empty()))
 }

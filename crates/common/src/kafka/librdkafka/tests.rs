@@ -1,7 +1,7 @@
 //! The facts about librdkafka that the work-arounds rest on: lines of its log and words of its statistics. Nothing promises
 //! that a new version keeps them. Its own mock cluster shows them quickly; the soak shows them with a real broker.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -11,9 +11,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer}
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer, ProducerContext};
 use sandbox::{Sandbox, Server};
+use tokio::runtime::Runtime;
 
 use super::group_health::JoinState;
-use super::{ClusterIdGuard, GroupHealth};
+use super::{ClosedElsewhere, ClusterIdGuard, GroupHealth};
 use crate::kafka::tests::settings;
 use crate::kafka::{Kafka, KafkaSettings};
 
@@ -113,6 +114,34 @@ async fn statistics_say_whether_a_member_has_its_place() {
     until_state(&client, JoinState::WaitingForBroker).await;
     cluster.broker_up(1).unwrap();
     until_state(&client, JoinState::Stable).await;
+}
+
+/// A client whose closing never ends, unless the test lets it.
+struct NeverCloses(mpsc::Receiver<()>);
+
+impl Drop for NeverCloses {
+    fn drop(&mut self) {
+        // An error is the end of the test.
+        let _ = self.0.recv();
+    }
+}
+
+/// ADR 11, no. 3: a process that ends drops what its tasks still hold.
+#[test]
+fn a_client_is_closed_in_a_thread_that_nobody_waits_for() {
+    let (_let_it_close, closing) = mpsc::channel();
+    let client = ClosedElsewhere::new(NeverCloses(closing));
+    let runtime = Runtime::new().unwrap();
+    runtime.spawn(async move {
+        std::future::pending::<()>().await;
+        drop(client);
+    });
+    let (ended, on_ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        ended.send(())
+    });
+    on_ended.recv_timeout(Duration::from_secs(20)).expect("the runtime waits until a client is closed");
 }
 
 /// A real broker and the settings that lead to it.
