@@ -75,7 +75,7 @@ impl Db {
         let pool = Pool::builder()
             .max_size(settings.connections_max)
             .connection_timeout(Duration::from_millis(settings.acquire_timeout_ms))
-            // A database that refuses connections is away: callers must learn that now and not after the time-out.
+            // One attempt for each caller. Who waits for it is not told that it failed, and gives up after the time-out.
             .retry_connection(false)
             .build_unchecked(manager);
         Ok(Db { pool, schema: schema.into(), server, main, wake: Arc::new(Notify::new()) })
