@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::site::{ADMIN_EMAIL, ADMIN_PASSWORD, Process, SERVICE_KEY, Site, TESTER};
 use crate::tokens::Issuer;
-use crate::{logs, servers};
+use crate::{PATIENCE, logs, servers, watch};
 
 /// Small and quick: many sites share one machine. None of these changes what is promised.
 pub const FOR_TESTS: [(&str, &str); 27] = [
@@ -162,6 +162,7 @@ impl Builder {
         site.grpc = format!("http://{}", running.grpc_addr);
         site.process = Mutex::new(Process::Here(Box::new(running)));
         site.introduce_admin().await;
+        watch::this_test("has started a site");
         site
     }
 
@@ -180,6 +181,7 @@ impl Builder {
 
     async fn prepare(self) -> (Site, Vec<ExtraMount>) {
         static COUNT: AtomicU32 = AtomicU32::new(1);
+        watch::this_test("starts a site");
         let servers = match self.servers {
             Some(servers) => servers,
             None => servers::shared().await,
@@ -216,7 +218,7 @@ impl Builder {
             executable: PathBuf::new(),
             issuer: None,
             admin: OnceCell::new(),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().read_timeout(PATIENCE).build().expect("the options are right"),
             postgres: Mutex::default(),
             publisher: OnceCell::new(),
         };

@@ -13,6 +13,7 @@ pub mod sse; // streams of server-sent events
 pub mod tls; // servers that speak TLS
 pub mod tokens; // access tokens without an account service
 mod wait;
+mod watch; // tests that never end
 
 pub use builder::{Builder, FOR_TESTS, PATIENT};
 pub use client::{Answer, Client, Product, fresh_key, line, text};

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::events::Publisher;
 use crate::tokens::Issuer;
-use crate::{Builder, PATIENCE, eventually, logs};
+use crate::{Builder, PATIENCE, eventually, logs, watch};
 
 /// Who may do everything where there is an account service: `demo_accounts` makes this account at start.
 pub const ADMIN_EMAIL: &str = "admin@example.com";
@@ -289,6 +289,7 @@ const COMPLAINTS_SHOWN: usize = 30;
 /// A test that fails shows what its child warned of: where tests run unattended, nobody can look at the file.
 impl Drop for Site {
     fn drop(&mut self) {
+        watch::this_test("has dropped a site, and may be waiting for the end of its runtime");
         if !std::thread::panicking() {
             return;
         }
