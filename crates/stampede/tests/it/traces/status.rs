@@ -52,7 +52,13 @@ async fn a_request_that_the_service_fails_is_an_error_and_one_that_the_client_go
     let (collector, address) = Collector::start().await;
     let url = servers::shared().await.postgres_url();
     let proxy = Proxy::to(&url).await;
-    let settings = [("telemetry.otlp_endpoint", address), ("postgres.url", proxy.url(&url))];
+    // Inventory gives PostgreSQL up long before order gives inventory up.
+    let settings = [
+        ("telemetry.otlp_endpoint", address),
+        ("postgres.url", proxy.url(&url)),
+        ("postgres.acquire_timeout_ms", "500".to_owned()),
+        ("rpc.deadline_ms", "60000".to_owned()),
+    ];
     let site = system().settings(&settings).environment(SOON.0, SOON.1).spawn(EXECUTABLE).await;
     let (product, buyer) = (site.product(3).await, site.buyer().await);
 
