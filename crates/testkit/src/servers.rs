@@ -28,6 +28,8 @@ pub fn shared_options() -> Options {
     let external = External { postgres_url, redis_url, kafka_brokers };
     let mut options = Options { external, ..options("shared") };
     options.kafka_properties.push(("broker.session.timeout.ms".to_owned(), "60000".to_owned()));
+    // Sites make tables all the time, and each minute a worker would read a catalogue of half a million columns again.
+    options.extras.postgres_settings.push(("autovacuum_naptime".to_owned(), "10min".to_owned()));
     options
 }
 
