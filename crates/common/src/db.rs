@@ -206,12 +206,13 @@ impl Db {
     /// processes at once.
     pub async fn migrate<const N: usize>(&self, migrations: [EmbeddedMigrations; N]) -> anyhow::Result<()> {
         let mut conn = self.dedicated().await?;
-        // One migration at a time per cluster: schemas are created rarely and a second runner must wait. The limits of
-        // the hot path are not for changes of schema. `create schema if not exists` would ask for the right to create
-        // schemas even where there is one, and a role that owns just its schema has no such right.
+        // An index may take long to build. The limit for locks stays: who waits for a table holds up everybody behind.
+        conn.batch_execute("set statement_timeout = 0").await?;
+        self.take_turn(&mut conn).await?;
+        // `create schema if not exists` would ask for the right to create schemas even where there is one, and a role that owns
+        // just its schema has no such right.
         conn.batch_execute(&format!(
-            "set statement_timeout = 0; set lock_timeout = 0; select pg_advisory_lock(hashtext('stampede migrations')); \
-             do $$ begin if to_regnamespace('\"{0}\"') is null then create schema \"{0}\"; end if; end $$;",
+            "do $$ begin if to_regnamespace('\"{0}\"') is null then create schema \"{0}\"; end if; end $$;",
             self.schema
         ))
         .await?;
@@ -222,6 +223,35 @@ impl Db {
                 .map_err(|error| anyhow::anyhow!("migrating schema {}: {error}", self.schema))?;
         }
         Ok(())
+    }
+
+    /// Takes the lock of which there is one for each database: schemas change rarely, and a second runner waits. Kept until the
+    /// connection ends.
+    ///
+    /// It asks again and again. `create index concurrently` waits for every statement that is under way, and so would never end
+    /// beside one that waits for its turn.
+    async fn take_turn(&self, conn: &mut AsyncPgConnection) -> anyhow::Result<()> {
+        const ASK_AGAIN: Duration = Duration::from_millis(10);
+        const SAY_AFTER: Duration = Duration::from_secs(5);
+        let (started, mut said) = (Instant::now(), false);
+        loop {
+            let lock = diesel::dsl::sql::<diesel::sql_types::Bool>(
+                "select pg_try_advisory_lock(hashtext('stampede migrations'))",
+            );
+            if diesel_async::RunQueryDsl::get_result(lock, conn).await? {
+                return Ok(());
+            }
+            self.point("migrate.waits").await;
+            if !said && started.elapsed() >= SAY_AFTER {
+                said = true;
+                tracing::warn!(
+                    db.schema = self.schema(),
+                    "Schema {} waits for another process that migrates this database; it goes on when that one is done",
+                    self.schema
+                );
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Whether every one of these steps has been applied to the schema. Changes nothing.

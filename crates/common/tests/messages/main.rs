@@ -5,6 +5,7 @@ mod begin;
 mod broker;
 mod cut_wire;
 mod inbox;
+mod migrate;
 mod outbox;
 mod scenario;
 mod topics;
