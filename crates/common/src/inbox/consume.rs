@@ -352,7 +352,8 @@ fn next_offsets(batch: &[Message]) -> BTreeMap<(String, i32), i64> {
     next
 }
 
-/// Commits what is stored and leaves the group. Whoever still asks something through the client leaves in our place.
+/// Commits what is stored and leaves the group. While somebody still asks something through the client, that is left to them, or
+/// to the session timeout if the process ends first: events that were not committed come again, and the inbox drops them.
 async fn leave(client: Arc<ConsumerClient>) {
     if let Some(client) = Arc::into_inner(client) {
         // Whether it has left in time is all the same.

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
 
-use super::librdkafka::{in_own_thread, log_debug};
+use super::librdkafka::{ClosedElsewhere, log_debug};
 use super::{Kafka, KafkaSettings};
 use crate::tls;
 
@@ -121,7 +121,7 @@ fn check(settings: &KafkaSettings, limit: Duration) -> anyhow::Result<()> {
         }
     };
     // Closing it waits for connections that are being made.
-    drop(in_own_thread(move || drop(client)));
+    drop(ClosedElsewhere::new(client));
     let Err((code, reason)) = outcome else { return Ok(()) };
     let keys = match code {
         RDKafkaErrorCode::Authentication => "kafka.sasl_mechanism, kafka.username and kafka.password",

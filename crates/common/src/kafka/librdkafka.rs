@@ -19,15 +19,17 @@ pub(crate) use silence::Silence;
 /// Runs `work` on a client in a thread that nobody has to wait for, unlike the threads of the runtime.
 pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (done, on_done) = oneshot::channel();
-    std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().spawn(move || {
         // An error means that nobody waits any more.
         drop(done.send(work()));
     });
+    // Without a thread the work is not done, and whoever waits for it is told so.
+    drop(thread);
     on_done
 }
 
-/// A client that is closed in a thread of its own, wherever it is dropped (ADR 11, no. 3). Closing joins the client's threads,
-/// which blocks. A runtime that ends drops what its tasks still hold, and waits for that.
+/// A client that is closed in a thread of its own, wherever it is dropped (ADR 11, no. 3): closing joins the client's threads,
+/// which blocks. A runtime that ends drops what its tasks still hold, and would wait until each client is closed.
 pub(crate) struct ClosedElsewhere<T: Send + 'static>(Option<T>);
 
 /// A consumer: the member of a group, or who gets its partitions assigned.
