@@ -206,8 +206,8 @@ impl Db {
     /// processes at once.
     pub async fn migrate<const N: usize>(&self, migrations: [EmbeddedMigrations; N]) -> anyhow::Result<()> {
         let mut conn = self.dedicated().await?;
-        // An index may take long to build. The limit for locks stays: who waits for a table holds up everybody behind.
-        conn.batch_execute("set statement_timeout = 0").await?;
+        // The limits of the hot path are not for changes of schema, which set their own where they need some.
+        conn.batch_execute("set statement_timeout = 0; set lock_timeout = 0").await?;
         self.take_turn(&mut conn).await?;
         // `create schema if not exists` would ask for the right to create schemas even where there is one, and a role that owns
         // just its schema has no such right.
@@ -231,9 +231,9 @@ impl Db {
     /// It asks again and again. `create index concurrently` waits for every statement that is under way, and so would never end
     /// beside one that waits for its turn.
     async fn take_turn(&self, conn: &mut AsyncPgConnection) -> anyhow::Result<()> {
-        const ASK_AGAIN: Duration = Duration::from_millis(10);
-        const SAY_AFTER: Duration = Duration::from_secs(5);
-        let (started, mut said) = (Instant::now(), false);
+        const ASK_AGAIN: Duration = Duration::from_millis(20);
+        const SAY_AGAIN: Duration = Duration::from_secs(5);
+        let mut said = Instant::now();
         loop {
             let lock = diesel::dsl::sql::<diesel::sql_types::Bool>(
                 "select pg_try_advisory_lock(hashtext('stampede migrations'))",
@@ -242,8 +242,8 @@ impl Db {
                 return Ok(());
             }
             self.point("migrate.waits").await;
-            if !said && started.elapsed() >= SAY_AFTER {
-                said = true;
+            if said.elapsed() >= SAY_AGAIN {
+                said = Instant::now();
                 tracing::warn!(
                     db.schema = self.schema(),
                     "Schema {} waits for another process that migrates this database; it goes on when that one is done",

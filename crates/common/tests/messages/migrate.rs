@@ -10,6 +10,8 @@ use crate::scenario::Scenario;
 async fn an_index_is_built_concurrently_while_another_process_waits_for_its_turn() {
     let scenario = Scenario::new("turn").await;
     let mut migrating = scenario.db.dedicated().await.unwrap();
+    // The index waits for the transactions of other tests, however long they take.
+    migrating.batch_execute("set statement_timeout = 0; set lock_timeout = 0").await.unwrap();
     migrating.batch_execute("select pg_advisory_lock(hashtext('stampede migrations'))").await.unwrap();
 
     let next = scenario.another_db().await;
