@@ -176,6 +176,7 @@ impl Builder {
         site.executable = Path::new(executable).to_owned();
         site.revive(&[]).await;
         site.introduce_admin().await;
+        watch::this_test("has started a site");
         site
     }
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use sandbox::{External, KafkaChoice, Options, Sandbox};
 use tokio::sync::OnceCell;
 
+use crate::watch;
+
 /// The variables by which `with-servers` tells test binaries where PostgreSQL, Redis and Kafka are.
 pub const ENVIRONMENT: [&str; 3] =
     ["STAMPEDE_TEST_POSTGRES_URL", "STAMPEDE_TEST_REDIS_URL", "STAMPEDE_TEST_KAFKA_BROKERS"];
@@ -16,6 +18,7 @@ pub const ENVIRONMENT: [&str; 3] =
 /// The servers that all tests share. A test must not kill or empty them: one that does starts its own with [`start`].
 pub async fn shared() -> &'static Sandbox {
     static SHARED: OnceCell<Sandbox> = OnceCell::const_new();
+    watch::this_test("asks for the shared servers");
     let start = async || Sandbox::start(shared_options()).await.expect("PostgreSQL, Redis and Kafka start");
     SHARED.get_or_init(start).await
 }
@@ -35,6 +38,7 @@ pub fn shared_options() -> Options {
 
 /// A sandbox for one purpose, which the test may kill. Its data is removed with it.
 pub async fn start(purpose: &str) -> Sandbox {
+    watch::this_test("starts servers of its own");
     Sandbox::start(options(purpose)).await.expect("PostgreSQL, Redis and Kafka start")
 }
 

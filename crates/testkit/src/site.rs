@@ -289,7 +289,7 @@ const COMPLAINTS_SHOWN: usize = 30;
 /// A test that fails shows what its child warned of: where tests run unattended, nobody can look at the file.
 impl Drop for Site {
     fn drop(&mut self) {
-        watch::this_test("has dropped a site, and may be waiting for the end of its runtime");
+        watch::this_test("has dropped a site; perhaps it waits for the end of its runtime");
         if !std::thread::panicking() {
             return;
         }

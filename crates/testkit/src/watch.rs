@@ -60,14 +60,19 @@ pub(crate) fn this_test(step: &'static str) {
 fn watch() {
     loop {
         std::thread::sleep(Duration::from_secs(5));
-        let running = RUNNING.lock();
-        if let Some(Test { name, step, .. }) = running.values().find(|test| test.began.elapsed() > LONGEST) {
-            let minutes = LONGEST.as_secs() / 60;
+        let (mut is_over, mut running) = (false, Vec::new());
+        for Test { name, began, step } in RUNNING.lock().values() {
+            is_over |= began.elapsed() > LONGEST;
+            running.push(format!("  {name}, for {} s; its last step: {step}", began.elapsed().as_secs()));
+        }
+        if is_over {
             // Not by a macro: what those print belongs to the test, and is shown when it has ended.
             let _ = writeln!(
                 std::io::stderr(),
-                "{name} has not ended after {minutes} minutes, so this process ends. The test {step}. The threads, with the \
-                 processor time that they have used, and where they wait in the kernel:\n{}",
+                "A test has not ended after {} minutes, so this process ends. What runs:\n{}\nThe threads, with the processor \
+                 time that they have used, and where they wait in the kernel:\n{}",
+                LONGEST.as_secs() / 60,
+                running.join("\n"),
                 threads(Path::new("/proc/self/task")).join("\n")
             );
             std::process::abort();
