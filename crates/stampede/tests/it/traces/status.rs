@@ -56,7 +56,7 @@ async fn a_request_that_the_service_fails_is_an_error_and_one_that_the_client_go
     let settings = [
         ("telemetry.otlp_endpoint", address),
         ("postgres.url", proxy.url(&url)),
-        ("postgres.acquire_timeout_ms", "500".to_owned()),
+        ("postgres.acquire_timeout_ms", "3000".to_owned()),
         ("rpc.deadline_ms", "60000".to_owned()),
     ];
     let site = system().settings(&settings).environment(SOON.0, SOON.1).spawn(EXECUTABLE).await;
