@@ -14,13 +14,13 @@ use utoipa::ToSchema;
 
 use crate::App;
 use crate::enter_lobby::Early;
-use crate::names::Status;
+use crate::names::{SoldOut, Status};
 use crate::read_events::Known;
 use crate::read_ticket::{TicketStatus, TicketView, look, refuse_ended, with_token};
 use crate::refused::Refused;
 use crate::restore_room::{reserve_numbers, restore_room};
 use crate::room::{Cold, NoNumber, Number};
-use crate::run_rooms::tick_room;
+use crate::run_rooms::{configure, tick_room};
 use crate::sale_event::Phase;
 use crate::ticket::{Pass, Place, Ticket};
 
@@ -132,9 +132,15 @@ async fn drawn(app: &App, known: &Known, account: AccountId) -> Result<Option<Ti
 
 async fn join(app: &App, known: &Known, account: AccountId) -> Result<Number> {
     let event = &known.event;
+    // After a restock the sale is open in the database a moment before its room hears of it.
+    let mut may_have_begun_again = event.sold_out != Some(SoldOut::Final);
     for _ in 0..TRIES {
         match app.joins.submit((event.id, account)).await? {
             Err(Cold) => restore_room(app, event).await?,
+            Ok(Err(NoNumber::SoldOut)) if may_have_begun_again => {
+                may_have_begun_again = false;
+                let (Ok(()) | Err(Cold)) = configure(app, event).await?;
+            }
             Ok(Err(NoNumber::Reserve(ceil))) => reserve_numbers(app, event.id, ceil).await?,
             Ok(Err(no)) => {
                 return Err(match no {

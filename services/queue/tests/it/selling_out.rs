@@ -197,6 +197,21 @@ async fn who_had_come_early_enters_the_new_line_after_a_restock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sees_that_the_line_is_open_again_enters_it_though_the_room_has_not_heard_of_it() {
+    let (site, shelf) = start(&[("queue.sync_period_ms", "30")]).await;
+    shelf.set(0, 0);
+    let product = Uuid::now_v7();
+    let event = sale(&site, product, json!({})).await;
+    until_sold_out(&site, &event, Some("FINAL")).await;
+    eventually("the line has ended", async || (site.status(&event).await["state"] == "final").then_some(())).await;
+    // The room is told after inventory was asked.
+    shelf.hangs.store(true, Ordering::SeqCst);
+    restock(&site, &shelf, product).await;
+    eventually("the line is open again", async || (site.status(&event).await["state"] == "open").then_some(())).await;
+    site.ask_in(&site.buyer().await, &event).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_from_before_a_restock_ends_no_line() {
     let (site, shelf) = start(&[]).await;
     shelf.set(1, 1);
