@@ -15,7 +15,8 @@ async fn an_index_is_built_concurrently_while_another_process_waits_for_its_turn
     migrating.batch_execute("select pg_advisory_lock(hashtext('stampede migrations'))").await.unwrap();
 
     let next = scenario.another_db().await;
-    let mut waits = crash::pause(next.schema(), "migrate.waits");
+    let schema = next.schema().to_owned();
+    let mut waits = crash::pause(&schema, "migrate.waits");
     let waiting = tokio::spawn(async move { next.migrate([MIGRATIONS]).await });
     waits.reached().await;
     waits.resume();

@@ -139,8 +139,8 @@ fn every_crash_point_of_the_code_is_tried() {
     }
     let files = tidy::files("rs");
     let paused = files.iter().filter(|file| file.path.contains("/tests/")).flat_map(|file| {
-        // pause(service, point): the last text of its arguments
-        let calls = file.text.split(".pause(").skip(1).filter_map(|rest| rest.split(')').next());
+        // pause(service, point), of a site or of a schema: the last text of its arguments
+        let calls = file.text.split("pause(").skip(1).filter_map(|rest| rest.split(')').next());
         let points = calls.filter_map(|arguments| arguments.rsplit('"').nth(1));
         // The kit's own tests have points of their own.
         points.filter(|point| point.contains('.') && !point.starts_with("tests."))
