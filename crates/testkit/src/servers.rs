@@ -31,7 +31,7 @@ pub fn shared_options() -> Options {
     let external = External { postgres_url, redis_url, kafka_brokers };
     let mut options = Options { external, ..options("shared") };
     options.kafka_properties.push(("broker.session.timeout.ms".to_owned(), "60000".to_owned()));
-    // A site of all services has up to 50 sessions.
+    // A site of all services has eight pools of four sessions and eight relays; one site runs for each processor.
     options.extras.postgres_settings.push(("max_connections".to_owned(), "1000".to_owned()));
     // Sites make tables all the time, and each minute a worker would read a catalogue of half a million columns again.
     options.extras.postgres_settings.push(("autovacuum_naptime".to_owned(), "10min".to_owned()));
