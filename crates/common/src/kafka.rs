@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 pub use access::client_config;
 pub(crate) use access::problems;
-use librdkafka::{ClosedElsewhere, ConsumerClient, GroupHealth, JOIN_MAX, log_debug};
+use librdkafka::{ClosedElsewhere, ConsumerClient, GroupHealth, JOIN_MAX, Subscriber, log_debug};
 use topics::Topics;
 
 /// Section `[kafka]`.
@@ -179,8 +179,11 @@ impl Kafka {
     pub(crate) fn consumer(&self, group: &str, cluster: &Arc<str>, topics: &[&str]) -> Result<ConsumerClient> {
         let session_timeout = Duration::from_millis(self.0.settings.session_timeout_ms);
         let context = GroupHealth::new(cluster.clone(), session_timeout);
-        let consumer = self.consumer_config(group, cluster).create_with_context(context).map_err(Error::transient)?;
-        let consumer: ConsumerClient = ClosedElsewhere::new(consumer);
+        let mut config = self.consumer_config(group, cluster);
+        // `Subscriber` waits for a line that is logged at this level only.
+        config.set("debug", "cgrp").set_log_level(RDKafkaLogLevel::Debug);
+        let consumer = config.create_with_context(context).map_err(Error::transient)?;
+        let consumer = ClosedElsewhere::new(Subscriber::new(consumer));
         let names: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(Error::transient)?;
@@ -192,7 +195,7 @@ impl Kafka {
         let mut config = self.consumer_config(&format!("{name}-{}", Uuid::new_v4()), cluster);
         config.set("enable.auto.commit", "false").set("statistics.interval.ms", "0");
         let context = GroupHealth::new(cluster.clone(), JOIN_MAX);
-        Ok(ClosedElsewhere::new(config.create_with_context(context).map_err(Error::transient)?))
+        Ok(ClosedElsewhere::new(Subscriber::new(config.create_with_context(context).map_err(Error::transient)?)))
     }
 
     /// The name on the broker of the consumer group `group` for the log of `cluster`.

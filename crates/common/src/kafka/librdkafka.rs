@@ -4,17 +4,18 @@
 mod cluster_id_guard;
 mod group_health;
 mod silence;
+mod subscriber;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Deref;
 
-use rdkafka::consumer::StreamConsumer;
 use tokio::sync::oneshot;
 
 pub(crate) use cluster_id_guard::{ClusterIdGuard, log_debug};
 pub(crate) use group_health::{GroupHealth, JOIN_MAX};
 pub(crate) use silence::Silence;
+pub(crate) use subscriber::Subscriber;
 
 /// Runs `work` on a client in a thread that nobody has to wait for, unlike the threads of the runtime.
 pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
@@ -33,7 +34,7 @@ pub(crate) fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 pub(crate) struct ClosedElsewhere<T: Send + 'static>(Option<T>);
 
 /// A consumer: the member of a group, or who gets its partitions assigned.
-pub(crate) type ConsumerClient = ClosedElsewhere<StreamConsumer<GroupHealth>>;
+pub(crate) type ConsumerClient = ClosedElsewhere<Subscriber>;
 
 impl<T: Send + 'static> ClosedElsewhere<T> {
     pub(crate) fn new(client: T) -> ClosedElsewhere<T> {

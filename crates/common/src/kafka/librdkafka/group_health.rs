@@ -9,6 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use super::cluster_id_guard::{ClusterIdGuard, log_debug};
 
@@ -21,6 +22,7 @@ pub(crate) struct GroupHealth {
     session_timeout: Duration,
     /// The last report of the client; nothing before the first.
     last: Mutex<Option<Report>>,
+    subscription_given_up: Notify,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +92,12 @@ impl Group<'_> {
 
 impl GroupHealth {
     pub(crate) fn new(cluster: Arc<str>, session_timeout: Duration) -> GroupHealth {
-        GroupHealth { cluster_id: ClusterIdGuard::new(cluster), session_timeout, last: Mutex::new(None) }
+        GroupHealth {
+            cluster_id: ClusterIdGuard::new(cluster),
+            session_timeout,
+            last: Mutex::new(None),
+            subscription_given_up: Notify::new(),
+        }
     }
 
     pub(crate) fn cluster_id(&self) -> &ClusterIdGuard {
@@ -105,6 +112,15 @@ impl GroupHealth {
     /// Whether it has been without a place for so long that it never gets one again.
     pub(crate) fn is_stuck(&self) -> bool {
         self.last.lock().is_some_and(|report| report.is_stuck(self.session_timeout))
+    }
+
+    pub(super) fn session_timeout(&self) -> Duration {
+        self.session_timeout
+    }
+
+    /// Resolves when the client has logged that it has no subscription any more, once for each such line.
+    pub(super) async fn subscription_given_up(&self) {
+        self.subscription_given_up.notified().await;
     }
 
     /// Forgets the reports: the cluster does not answer anybody, so they say nothing about this client.
@@ -123,8 +139,15 @@ impl GroupHealth {
 }
 
 impl ClientContext for GroupHealth {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.cluster_id.read_log(facility, message);
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // "Group ...: Not rejoining group ...: no subscribed topics"
+        if facility == "NOREJOIN" {
+            self.subscription_given_up.notify_one();
+        }
+        // Some lines a second for each partition.
+        if !matches!(level, RDKafkaLogLevel::Debug) {
+            self.cluster_id.read_log(facility, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -8,13 +8,14 @@ use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::message::Message as _;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer, ProducerContext};
 use sandbox::{Sandbox, Server};
 use tokio::runtime::Runtime;
 
 use super::group_health::JoinState;
-use super::{ClosedElsewhere, ClusterIdGuard, GroupHealth};
+use super::{ClosedElsewhere, ClusterIdGuard, GroupHealth, in_own_thread};
 use crate::kafka::tests::settings;
 use crate::kafka::{Kafka, KafkaSettings};
 
@@ -201,4 +202,91 @@ async fn a_member_of_a_real_group_is_told_whether_it_has_its_place() {
     until_state(&client, JoinState::Stable).await;
     drop(client);
     sandbox.stop().await.unwrap();
+}
+
+/// The broker of all tests, with a topic `t` that nobody else uses.
+async fn shared_broker(purpose: &str) -> (Kafka, Arc<str>) {
+    let namespace = format!("{purpose}-{}-", std::process::id());
+    let brokers = testkit::servers::shared().await.kafka_brokers();
+    let kafka = Kafka::open(&KafkaSettings { brokers, request_timeout_ms: 30_000, ..settings() }, &namespace).unwrap();
+    let cluster = kafka.cluster_id().await.unwrap();
+    kafka.ensure_topics(&["t"]).await.unwrap();
+    (kafka, cluster)
+}
+
+/// ADR 11, no. 6: closing a member while an answer of its group is on its way can crash librdkafka.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gives_up_its_subscription_before_it_is_closed_however_far_it_has_come() {
+    let (kafka, cluster) = shared_broker("leaving").await;
+    let members = (0_u64..32).map(|number| {
+        // Two members of each group, of which one leaves while the other joins.
+        let member = kafka.consumer(&format!("g{}", number / 2), &cluster, &["t"]).unwrap();
+        tokio::spawn(async move {
+            let ask = async {
+                loop {
+                    drop(member.recv().await);
+                }
+            };
+            let _: Result<(), _> = tokio::time::timeout(Duration::from_millis(10 * number), ask).await;
+            in_own_thread(move || member.give_up_subscription()).await.unwrap()
+        })
+    });
+    for (number, member) in members.collect::<Vec<_>>().into_iter().enumerate() {
+        assert!(member.await.unwrap(), "member {number} is closed although it still has its subscription");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_consumer_has_stored_is_committed_when_it_is_dropped() {
+    let (kafka, cluster) = shared_broker("committing").await;
+    let topic = kafka.topic("t");
+    let producer: BaseProducer = kafka.client_config().create().unwrap();
+    for payload in ["first", "second"] {
+        producer.send(BaseRecord::<str, str>::to(&topic).partition(0).payload(payload)).unwrap();
+    }
+    producer.flush(testkit::PATIENCE).unwrap();
+
+    let member = kafka.consumer("g", &cluster, &["t"]).unwrap();
+    member.store_offset_from_message(&member.recv().await.unwrap()).unwrap();
+    member.close().await.unwrap();
+
+    let next = kafka.consumer("g", &cluster, &["t"]).unwrap();
+    assert_eq!(next.recv().await.unwrap().payload(), Some(&b"second"[..]), "the first is applied and comes no more");
+}
+
+/// A runtime whose tasks consume, which ends after `time`.
+fn consume_for(time: Duration, kafka: &Kafka, cluster: &Arc<str>, groups: &[String]) {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        for group in groups {
+            let member = kafka.consumer(group, cluster, &["t"]).unwrap();
+            tokio::spawn(async move {
+                loop {
+                    drop(member.recv().await);
+                }
+            });
+        }
+        tokio::time::sleep(time).await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: some thousand members join and are closed"]
+async fn members_that_are_closed_while_they_join_crash_nothing() {
+    let (kafka, cluster) = shared_broker("closing").await;
+    let until = Instant::now() + Duration::from_secs(60);
+    let threads = (0..8).map(|number| {
+        let (kafka, cluster) = (kafka.clone(), cluster.clone());
+        std::thread::spawn(move || {
+            let rounds = (0_u64..).take_while(|_| Instant::now() < until);
+            let consume = |round| {
+                // Two members of one group, and one that is alone.
+                let groups = ["a", "a", "b"].map(|group| format!("{group}{number}-{}", round % 20));
+                consume_for(Duration::from_millis(round * 7 % 400), &kafka, &cluster, &groups);
+            };
+            rounds.map(consume).count()
+        })
+    });
+    let rounds: usize = threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).sum();
+    println!("{rounds} times three members joined and were closed");
 }
