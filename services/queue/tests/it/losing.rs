@@ -255,12 +255,14 @@ async fn people_whom_an_administrator_lets_in_and_who_have_not_come_yet_are_let_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_who_are_let_in_while_the_room_is_being_built_are_let_in() {
-    let site = Site::start_with(&[("queue.sync_period_ms", "3600000")]).await;
+    // Ticks offer slots. No look comes that would tell the room again.
+    let site = Site::start_with(&[("queue.tick_period_ms", "50"), ("queue.sync_period_ms", "3600000")]).await;
     let event = site.room(json!({ "maxActive": 5 })).await;
     site.manage(&event, "pause").await.expect(200);
     let guest = site.guest(&event).await;
-    site.lose(&event).await;
+    // Before it is lost: the next tick builds it.
     let mut building = site.pause("queue", "queue.before_load");
+    site.lose(&event).await;
     let let_in = async {
         building.reached().await;
         let stored = format!("select count(*) from {{queue}}.admissions where event_id = '{event}'");
@@ -273,7 +275,6 @@ async fn people_who_are_let_in_while_the_room_is_being_built_are_let_in() {
         answer.expect(200);
     };
     tokio::join!(site.standing(&event, &guest), let_in);
-    // No look comes that would make up for it; a tick takes those who may come in.
     let is_in = async || (site.standing(&event, &guest).await == "ADMITTED").then_some(());
     eventually("who was let in meanwhile comes in", is_in).await;
 }
